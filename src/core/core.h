@@ -1,0 +1,116 @@
+/* Executions and the sandboxes under them: the server's rules, without HTTP and without an engine's
+ * details. Every function is thread-safe and runs on the caller's thread.
+ *
+ * An execution is an object with an id, an owner and labels; its row is written before it runs and
+ * its outcome before it is answered, so that a server killed at any moment has lost nothing. */
+#ifndef BERTH_CORE_CORE_H
+#define BERTH_CORE_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct core;
+struct engine;
+struct engine_events;
+struct lang;
+
+#define CORE_OWNER_LOCAL "local" /* who calls without a token on a loopback server */
+
+struct core_config {
+    const char *db_path;
+    uint32_t sandboxes_max;     /* living at once; more wait */
+    uint32_t creates_max;       /* creations in flight at once */
+    uint32_t queue_max;         /* waiting; past it 503 with Retry-After */
+    uint64_t queue_wait_ms;     /* longest wait in the queue; past it 503 */
+    uint64_t timeout_ms;        /* of an execution when the request names none */
+    uint64_t timeout_max_ms;
+    uint64_t memory_bytes;      /* defaults of a sandbox */
+    uint64_t storage_bytes;
+    uint32_t cpu_millis;
+    uint32_t pids_max;
+    uint32_t open_files_max;
+    uint64_t keep_output_bytes; /* of stdout and of stderr (contract: 1 MiB) */
+    uint64_t output_max_bytes;  /* of both; past it killed (contract: 64 MiB) */
+    uint64_t keep_outcome_ms;   /* how long an outcome can be asked for (contract: an hour) */
+};
+
+/* Opens the store, runs its migrations, and ends what an earlier server left: executions that were
+ * running become killed_by "server". */
+int core_new(const struct core_config *config, struct core **out, struct err *err);
+/* The engine's callbacks into this core; pass it to the engine's constructor. */
+void core_engine_events(struct core *core, struct engine_events *out);
+/* Gives the core its engine (takes it over) and reconciles: sandboxes that nobody owns are destroyed. */
+void core_set_engine(struct core *core, struct engine *engine);
+/* Cancels what runs (killed_by "server"), waits for it, frees the engine and the store. */
+void core_free(struct core *core);
+
+struct execution_file {
+    const char *path; /* relative to /workspace, or absolute */
+    const uint8_t *content;
+    size_t size;
+};
+
+/* All strings are borrowed for the call. Zero means "the default" for every number. */
+struct execution_request {
+    const char *owner;
+    const char *idempotency_key; /* NULL: none */
+    const char *labels;          /* a JSON object as text; NULL: {} */
+    const struct lang *lang;
+    const char *code;
+    size_t code_size;
+    const char *stdin_data;
+    size_t stdin_size;
+    const struct execution_file *files;
+    size_t file_count;
+    const char *const *env; /* "NAME=value" */
+    size_t env_count;
+    uint64_t timeout_ms;
+    uint64_t memory_bytes;
+    uint64_t storage_bytes;
+    uint32_t cpu_millis;
+    int gone_fd; /* readable: the client has gone, kill it (killed_by "user"); -1: none */
+};
+
+/* Live output. Called on the thread of core_execute(); a negative result kills the execution. */
+struct execution_sink {
+    void *context;
+    int (*started)(void *context, const char *execution_id, struct err *err);
+    int (*output)(void *context, int stream, const uint8_t *data, size_t size, struct err *err);
+};
+
+/* Runs code in a sandbox made for it. On success *out holds the execution object of the contract as
+ * JSON text, the same bytes that core_execution_get() answers later. With a sink, output goes there
+ * as it comes, and the text members stdout, stderr and output of *out are left out when
+ * omit_streamed is set. A known idempotency key answers with the first outcome (waiting for it when
+ * it is still running). ERR_BAD_INPUT names what the host cannot give; ERR_UNAVAILABLE: the queue is
+ * full or the engine is down, and nothing was run. */
+int core_execute(struct core *core, const struct execution_request *request,
+                 const struct execution_sink *sink, bool omit_streamed, struct buf *out,
+                 struct err *err);
+
+/* The execution object (outcome, or {"execution_id", "status": "queued"|"running", ...}). */
+int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
+                       struct err *err);
+/* Cancels; waits for the end; answers the object. ERR_CONFLICT is never used: ending twice is fine. */
+int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,
+                          struct err *err);
+/* {"executions": [{execution_id, status, lang, created_at, ...}], "next": id or null}, newest first.
+ * status NULL: all. after: an id to go on from, or NULL. */
+int core_execution_list(struct core *core, const char *owner, const char *status, const char *after,
+                        unsigned limit, struct buf *out, struct err *err);
+
+/* Prometheus text (exposition format 0.0.4) of everything that the core counts. */
+int core_metrics(struct core *core, struct buf *out, struct err *err);
+
+/* JSON object members for /health and /api/v1/info: {"name", "status", "version", "capabilities",
+ * "limits", "unavailable"} of the engine. */
+int core_engine_json(struct core *core, struct buf *out, struct err *err);
+
+/* The defaults and the largest values that a request may ask for, as JSON, for /api/v1/info. */
+int core_limits_json(struct core *core, struct buf *out, struct err *err);
+
+#endif

@@ -1,0 +1,86 @@
+/* The server's view of an engine: one small set of operations, several providers behind it.
+ *
+ * An engine is thread-safe: any thread may call any operation at any time. Every operation takes an
+ * absolute deadline on the monotonic clock and fails with ERR_UNAVAILABLE (retry_after_s set) when
+ * the engine is down or did not answer by then. Operations that an engine lacks the capability for
+ * are ERR_UNSUPPORTED. Sandboxes live on when the engine process dies; it reconnects by itself. */
+#ifndef BERTH_ENGINE_ENGINE_H
+#define BERTH_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "wire/engine_msg.h"
+
+struct engine;
+
+/* Called on an internal thread without any lock held; must not block for long and must not call
+ * engine_free(). `id` is valid during the call only: find the object by it, it may be gone. */
+struct engine_events {
+    void *context;
+    void (*gone)(void *context, const char *id);      /* a sandbox died by itself */
+    void (*destroyed)(void *context, const char *id); /* engine_destroy_later() finished */
+    void (*connected)(void *context);                 /* the engine is (again) there: reconcile */
+};
+
+struct engine_operations {
+    int (*probe)(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
+                 struct err *err);
+    int (*create)(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                  int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                  struct err *err);
+    int (*destroy)(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err);
+    void (*destroy_later)(struct engine *engine, const char *id);
+    int (*inspect)(struct engine *engine, const char *id, int64_t deadline_ns,
+                   enum engine_state *out, struct err *err);
+    int (*list)(struct engine *engine, int64_t deadline_ns,
+                char (**out_ids)[SANDBOX_ID_MAX + 1], size_t *out_count, struct err *err);
+    int (*open_channel)(struct engine *engine, const char *id, int64_t deadline_ns,
+                        int *out_channel_fd, struct err *err);
+    void (*free)(struct engine *engine);
+};
+
+/* Every provider's struct begins with this. */
+struct engine {
+    const struct engine_operations *operations;
+    const char *name;
+};
+
+/* Makes a sandbox and returns the first channel to its init (the caller's to close) and the nonce
+ * that its hello must carry. Blocks until init listens. ERR_CONFLICT: the id lives already. */
+int engine_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                  int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                  struct err *err);
+
+/* Ends a sandbox; returns when no process, cgroup, mount or file of it is left. Idempotent. */
+int engine_destroy(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err);
+
+/* The same without waiting: retried across restarts of the engine until it is done, then
+ * events.destroyed is called once. */
+void engine_destroy_later(struct engine *engine, const char *id);
+
+int engine_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
+                 struct err *err);
+int engine_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
+                   enum engine_state *out, struct err *err);
+
+/* The ids of all sandboxes of this instance, living or half-made; heap, freed by the caller. */
+int engine_list(struct engine *engine, int64_t deadline_ns, char (**out_ids)[SANDBOX_ID_MAX + 1],
+                size_t *out_count, struct err *err);
+int engine_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
+                        int *out_channel_fd, struct err *err);
+
+/* Stops the engine's threads and frees it; sandboxes live on. NULL is allowed. */
+void engine_free(struct engine *engine);
+
+/* native: the client of a berth-native process, over the SEQPACKET socket at path. Connects in the
+ * background and again whenever the connection breaks. */
+int engine_native_new(const char *socket_path, const struct engine_events *events,
+                      struct engine **out, struct err *err);
+
+/* fake: sandboxes that are threads of this process and run tiny scripts, with faults to inject; for
+ * tests only. See fake.h. */
+
+#endif

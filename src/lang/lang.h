@@ -1,0 +1,33 @@
+/* Languages, each declared by one file in languages/ (INI, embedded by the build). */
+#ifndef BERTH_LANG_LANG_H
+#define BERTH_LANG_LANG_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+
+#define LANG_ARGS_MAX 16
+#define LANG_ENV_MAX 16
+#define LANG_NAMES_MAX 8
+
+struct lang {
+    const char *name;                      /* "python" */
+    const char *aliases[LANG_NAMES_MAX];   /* NULL-ended */
+    const char *source;                    /* file that the code is written to, in the cwd */
+    const char *run[LANG_ARGS_MAX];        /* argv, NULL-ended; "{source}" is replaced by source */
+    const char *env[LANG_ENV_MAX];         /* "NAME=value" set before the request's, NULL-ended */
+};
+
+/* Reads all embedded files. ERR_INTERNAL names a file that is wrong. Call once, before threads. */
+int lang_load(struct err *err);
+
+/* By name or alias, case-insensitive. ERR_BAD_INPUT (public) lists what there is. The result lives
+ * until lang_unload(). */
+int lang_find(const char *name, const struct lang **out, struct err *err);
+
+/* All languages in the order of their names. */
+const struct lang *const *lang_all(size_t *out_count);
+
+void lang_unload(void);
+
+#endif

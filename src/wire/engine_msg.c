@@ -1,0 +1,304 @@
+/* Owns the byte layout and the field tags of the engine protocol. */
+#include "wire/engine_msg.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/tlv.h"
+
+enum engine_tag {
+    TAG_ERROR_KIND = 1,
+    TAG_ERROR_ERRNO,
+    TAG_ERROR_MESSAGE,
+    TAG_ERROR_PUBLIC,
+    TAG_ERROR_RETRY,
+    TAG_ID,
+    TAG_IMAGE,
+    TAG_PROFILE,
+    TAG_MEMORY,
+    TAG_STORAGE,
+    TAG_CPU,
+    TAG_PIDS,
+    TAG_FILES,
+    TAG_LIFETIME,
+    TAG_ORPHAN,
+    TAG_NAME,
+    TAG_VERSION,
+    TAG_CAPABILITIES,
+    TAG_CGROUP_MODE,
+    TAG_UNAVAILABLE,
+    TAG_STATE,
+    TAG_NONCE,
+    TAG_LISTED,
+};
+
+const char *engine_cap_name(unsigned index)
+{
+    static const char *const names[ENGINE_CAP_COUNT] = {
+        "memory", "cpu",  "pids",   "storage",  "isolated",
+        "idmap",  "stop", "freeze", "snapshot", "stats",
+    };
+    return index < ENGINE_CAP_COUNT ? names[index] : NULL;
+}
+
+static void put_create(struct tlv_writer *writer, const struct engine_create *create)
+{
+    tlv_put_str(writer, TAG_ID, create->id);
+    tlv_put_str(writer, TAG_IMAGE, create->image);
+    tlv_put_str(writer, TAG_PROFILE, create->profile);
+    tlv_put_u64(writer, TAG_MEMORY, create->memory_bytes);
+    tlv_put_u64(writer, TAG_STORAGE, create->storage_bytes);
+    tlv_put_u64(writer, TAG_CPU, create->cpu_millis);
+    tlv_put_u64(writer, TAG_PIDS, create->pids_max);
+    tlv_put_u64(writer, TAG_FILES, create->open_files_max);
+    tlv_put_u64(writer, TAG_LIFETIME, create->lifetime_ms);
+    tlv_put_u64(writer, TAG_ORPHAN, create->orphan_ms);
+}
+
+static void put_info(struct tlv_writer *writer, const struct engine_info *info)
+{
+    tlv_put_str(writer, TAG_NAME, info->name);
+    tlv_put_str(writer, TAG_VERSION, info->version);
+    tlv_put_u64(writer, TAG_CAPABILITIES, info->capabilities);
+    tlv_put_str(writer, TAG_CGROUP_MODE, info->cgroup_mode);
+    tlv_put_u64(writer, TAG_MEMORY, info->memory_bytes);
+    tlv_put_u64(writer, TAG_CPU, info->cpu_millis);
+    tlv_put_u64(writer, TAG_STORAGE, info->storage_bytes);
+    tlv_put_str(writer, TAG_UNAVAILABLE, info->unavailable);
+}
+
+static void put_error(struct tlv_writer *writer, const struct err *error)
+{
+    tlv_put_u64(writer, TAG_ERROR_KIND, (uint64_t)error->kind);
+    tlv_put_u64(writer, TAG_ERROR_ERRNO, (uint64_t)error->sys_errno);
+    tlv_put_u64(writer, TAG_ERROR_RETRY, error->retry_after_s);
+    tlv_put_str(writer, TAG_ERROR_MESSAGE, error->message);
+    tlv_put_str(writer, TAG_ERROR_PUBLIC, error->public_message);
+}
+
+static void put_reply(struct tlv_writer *writer, const struct engine_msg *msg)
+{
+    switch (msg->op & ~ENGINE_REPLY) {
+    case ENGINE_OP_PROBE:
+        put_info(writer, &msg->info);
+        break;
+    case ENGINE_OP_INSPECT:
+        tlv_put_u64(writer, TAG_STATE, (uint64_t)msg->state);
+        tlv_put_bytes(writer, TAG_NONCE, msg->nonce, sizeof(msg->nonce));
+        break;
+    case ENGINE_OP_CREATE:
+        tlv_put_bytes(writer, TAG_NONCE, msg->nonce, sizeof(msg->nonce));
+        break;
+    case ENGINE_OP_LIST:
+        for (size_t i = 0; i < msg->id_count; i++)
+            tlv_put_str(writer, TAG_LISTED, msg->ids[i]);
+        break;
+    default:
+        break;
+    }
+}
+
+int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err)
+{
+    uint8_t header[ENGINE_HEADER_SIZE];
+    tlv_store_u32(header, ENGINE_MSG_VERSION);
+    tlv_store_u32(header + 4, msg->op);
+    tlv_store_u64(header + 8, msg->request_id);
+    int result = buf_append(out, header, sizeof(header), err);
+    if (result != 0)
+        return result;
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    if (msg->error.kind != ERR_NONE)
+        put_error(&writer, &msg->error);
+    else if ((msg->op & ENGINE_REPLY) != 0)
+        put_reply(&writer, msg);
+    else if (msg->op == ENGINE_OP_CREATE)
+        put_create(&writer, &msg->create);
+    else
+        tlv_put_str(&writer, TAG_ID, msg->id);
+    return tlv_end(&writer, err);
+}
+
+/* Copies a text field into a fixed array; ERR_PROTOCOL when it does not fit. */
+static int copy_text(const struct tlv_field *field, char *out, size_t size, struct err *err)
+{
+    const char *text = NULL;
+    int result = tlv_str(field, &text, err);
+    if (result != 0)
+        return result;
+    if (field->size > size)
+        return err_set(err, ERR_PROTOCOL, "field %u is too long", field->tag);
+    memcpy(out, text, field->size);
+    return 0;
+}
+
+static int copy_u32(const struct tlv_field *field, uint32_t *out, struct err *err)
+{
+    uint64_t value = 0;
+    int result = tlv_u64(field, &value, err);
+    if (result != 0)
+        return result;
+    if (value > UINT32_MAX)
+        return err_set(err, ERR_PROTOCOL, "field %u is out of range", field->tag);
+    *out = (uint32_t)value;
+    return 0;
+}
+
+static int error_field(const struct tlv_field *field, struct err *error, struct err *err)
+{
+    uint32_t number = 0;
+    int result = 0;
+    switch ((enum engine_tag)field->tag) {
+    case TAG_ERROR_MESSAGE:
+        return copy_text(field, error->message, sizeof(error->message), err);
+    case TAG_ERROR_PUBLIC:
+        return copy_text(field, error->public_message, sizeof(error->public_message), err);
+    default:
+        break;
+    }
+    result = copy_u32(field, &number, err);
+    if (result != 0)
+        return result;
+    if (field->tag == TAG_ERROR_KIND) {
+        if (number == 0 || number >= ERR_KIND_COUNT)
+            return err_set(err, ERR_PROTOCOL, "error kind %u", number);
+        error->kind = (enum err_kind)number;
+    } else if (field->tag == TAG_ERROR_ERRNO) {
+        error->sys_errno = (int)(number & 0xffff);
+    } else {
+        error->retry_after_s = number;
+    }
+    return 0;
+}
+
+static int list_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    if (msg->id_count >= ENGINE_LIST_MAX)
+        return err_set(err, ERR_PROTOCOL, "a list of more than %d ids", ENGINE_LIST_MAX);
+    if ((msg->id_count & (msg->id_count + 1)) == 0) {
+        void *grown = reallocarray(msg->ids, 2 * (msg->id_count + 1), sizeof(*msg->ids));
+        if (!grown)
+            return err_set(err, ERR_INTERNAL, "no memory for a list of ids");
+        msg->ids = grown;
+    }
+    return copy_text(field, msg->ids[msg->id_count++], sizeof(msg->ids[0]), err);
+}
+
+static int nonce_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    if (field->size != sizeof(msg->nonce))
+        return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field->size);
+    memcpy(msg->nonce, field->data, sizeof(msg->nonce));
+    return 0;
+}
+
+static int id_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    int result = copy_text(field, msg->id, sizeof(msg->id), err);
+    if (result == 0)
+        memcpy(msg->create.id, msg->id, sizeof(msg->id));
+    return result;
+}
+
+static int state_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    uint32_t number = 0;
+    int result = copy_u32(field, &number, err);
+    if (result == 0 && (number < ENGINE_STATE_CREATING || number > ENGINE_STATE_DESTROYING))
+        result = err_set(err, ERR_PROTOCOL, "sandbox state %u", number);
+    if (result == 0)
+        msg->state = (enum engine_state)number;
+    return result;
+}
+
+static int message_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    struct engine_create *create = &msg->create;
+    struct engine_info *info = &msg->info;
+    bool probe = msg->op == (ENGINE_OP_PROBE | ENGINE_REPLY);
+    switch ((enum engine_tag)field->tag) {
+    case TAG_ERROR_KIND:
+    case TAG_ERROR_ERRNO:
+    case TAG_ERROR_MESSAGE:
+    case TAG_ERROR_PUBLIC:
+    case TAG_ERROR_RETRY:
+        return error_field(field, &msg->error, err);
+    case TAG_ID:
+        return id_field(field, msg, err);
+    case TAG_IMAGE:
+        return copy_text(field, create->image, sizeof(create->image), err);
+    case TAG_PROFILE:
+        return copy_text(field, create->profile, sizeof(create->profile), err);
+    case TAG_MEMORY:
+        return tlv_u64(field, probe ? &info->memory_bytes : &create->memory_bytes, err);
+    case TAG_STORAGE:
+        return tlv_u64(field, probe ? &info->storage_bytes : &create->storage_bytes, err);
+    case TAG_CPU:
+        return copy_u32(field, probe ? &info->cpu_millis : &create->cpu_millis, err);
+    case TAG_PIDS:
+        return copy_u32(field, &create->pids_max, err);
+    case TAG_FILES:
+        return copy_u32(field, &create->open_files_max, err);
+    case TAG_LIFETIME:
+        return tlv_u64(field, &create->lifetime_ms, err);
+    case TAG_ORPHAN:
+        return tlv_u64(field, &create->orphan_ms, err);
+    case TAG_NAME:
+        return copy_text(field, info->name, sizeof(info->name), err);
+    case TAG_VERSION:
+        return copy_text(field, info->version, sizeof(info->version), err);
+    case TAG_CAPABILITIES:
+        return tlv_u64(field, &info->capabilities, err);
+    case TAG_CGROUP_MODE:
+        return copy_text(field, info->cgroup_mode, sizeof(info->cgroup_mode), err);
+    case TAG_UNAVAILABLE:
+        return copy_text(field, info->unavailable, sizeof(info->unavailable), err);
+    case TAG_STATE:
+        return state_field(field, msg, err);
+    case TAG_NONCE:
+        return nonce_field(field, msg, err);
+    case TAG_LISTED:
+        return list_field(field, msg, err);
+    }
+    return 0;
+}
+
+int engine_msg_decode(const void *data, size_t size, struct engine_msg *msg, struct err *err)
+{
+    memset(msg, 0, sizeof(*msg));
+    if (size < ENGINE_HEADER_SIZE || size > ENGINE_MSG_MAX)
+        return err_set(err, ERR_PROTOCOL, "an engine message of %zu bytes", size);
+    const uint8_t *bytes = data;
+    uint32_t version = tlv_load_u32(bytes);
+    if (version != ENGINE_MSG_VERSION)
+        return err_set(err, ERR_PROTOCOL, "engine protocol version %u, we speak %d", version,
+                       ENGINE_MSG_VERSION);
+    msg->op = tlv_load_u32(bytes + 4);
+    msg->request_id = tlv_load_u64(bytes + 8);
+    uint32_t op = msg->op & ~ENGINE_REPLY;
+    if (op == 0 || op >= ENGINE_OP_COUNT)
+        return err_set(err, ERR_PROTOCOL, "engine operation %u", op);
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, bytes + ENGINE_HEADER_SIZE, size - ENGINE_HEADER_SIZE);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        result = message_field(&field, msg, err);
+        if (result != 0)
+            break;
+    }
+    if (result != 0)
+        engine_msg_done(msg);
+    return result;
+}
+
+void engine_msg_done(struct engine_msg *msg)
+{
+    if (!msg)
+        return;
+    free(msg->ids);
+    msg->ids = NULL;
+    msg->id_count = 0;
+}

@@ -1,0 +1,75 @@
+/* Frames of the sandbox protocol over any byte stream.
+ *
+ * A frame is payload size (u32), type (u8), zero (u8), zero (u16), stream id (u32), then the
+ * payload; little-endian. The decoder takes bytes in any pieces and never holds more than one frame;
+ * what a kernel or a peer sends is data, checked before it is used. */
+#ifndef BERTH_WIRE_FRAME_H
+#define BERTH_WIRE_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define FRAME_HEADER_SIZE 12
+#define FRAME_PAYLOAD_MAX (512U * 1024U)
+#define FRAME_DATA_MAX (32U * 1024U) /* the most that a sender puts into one DATA frame */
+#define FRAME_WINDOW (256U * 1024U)  /* credit that each stream starts with, in bytes */
+
+enum frame_type {
+    FRAME_HELLO = 1, /* both ways, first: struct sandbox_hello */
+    FRAME_EXEC,      /* to init: struct sandbox_exec, on a fresh stream (a multiple of 4) */
+    FRAME_STARTED,   /* from init: the code runs (no payload) */
+    FRAME_EXIT,      /* from init: struct sandbox_exit; the last frame of an execution */
+    FRAME_DATA,      /* both ways: bytes of a stream; costs credit */
+    FRAME_CREDIT,    /* both ways: u32, bytes that the receiver may take more of the stream */
+    FRAME_CLOSE,     /* both ways: the end of a stream's bytes */
+    FRAME_KILL,      /* to init: end the execution of this stream; u32 cause (enum kill_cause) */
+    FRAME_PUT_FILE,  /* to init: struct sandbox_put_file; its bytes follow as DATA, then CLOSE */
+    FRAME_DONE,      /* from init: struct sandbox_done, the outcome of a file operation */
+    FRAME_PING,      /* to init */
+    FRAME_PONG,      /* from init */
+    FRAME_TYPE_COUNT
+};
+
+/* The streams of one execution: the id of its EXEC frame plus one of these. */
+enum frame_stream { STREAM_CONTROL = 0, STREAM_STDIN = 1, STREAM_STDOUT = 2, STREAM_STDERR = 3 };
+#define STREAM_STEP 4U
+
+struct frame {
+    enum frame_type type;
+    uint32_t stream;
+    const uint8_t *payload; /* valid until the decoder is fed or asked again */
+    size_t size;
+};
+
+/* Appends one frame. ERR_TOO_LARGE when the payload or the buffer is. */
+int frame_append(struct buf *out, enum frame_type type, uint32_t stream, const void *payload,
+                 size_t size, struct err *err);
+int frame_append_u32(struct buf *out, enum frame_type type, uint32_t stream, uint32_t value,
+                     struct err *err);
+/* Reads the u32 payload of a CREDIT or KILL frame. */
+int frame_u32(const struct frame *frame, uint32_t *out, struct err *err);
+
+struct frame_decoder {
+    struct buf buf;
+    size_t consumed; /* bytes at the front that belong to frames already given out */
+};
+
+void frame_decoder_init(struct frame_decoder *decoder);
+void frame_decoder_done(struct frame_decoder *decoder);
+
+/* Adds bytes from the stream. */
+int frame_decoder_feed(struct frame_decoder *decoder, const void *data, size_t size,
+                       struct err *err);
+
+/* Reads once from fd (read(2)) into the decoder. Returns the bytes read, 0 at the end of the stream,
+ * -ERR_UNAVAILABLE when it would block, -ERR_CLOSED on a reset. */
+int frame_decoder_read(struct frame_decoder *decoder, int fd, struct err *err);
+
+/* Takes the next whole frame. Returns 1 with a frame, 0 when more bytes are needed, -ERR_PROTOCOL on
+ * a frame that no peer may send (the connection is useless then). */
+int frame_decoder_next(struct frame_decoder *decoder, struct frame *frame, struct err *err);
+
+#endif

@@ -1,0 +1,358 @@
+/* Owns the field tags of the sandbox protocol. Tags are never reused for something else. */
+#include "wire/sandbox.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/tlv.h"
+
+enum hello_tag { HELLO_VERSION_MIN = 1, HELLO_VERSION_MAX, HELLO_CAPABILITIES, HELLO_NONCE };
+enum exec_tag {
+    EXEC_ID = 1,
+    EXEC_CWD,
+    EXEC_ARG,
+    EXEC_ENV,
+    EXEC_TIMEOUT_MS,
+    EXEC_KEEP_BYTES,
+    EXEC_OUTPUT_MAX_BYTES
+};
+enum exit_tag {
+    EXIT_CODE = 1,
+    EXIT_CAUSE,
+    EXIT_LIMITS_HIT,
+    EXIT_CPU_US,
+    EXIT_WALL_US,
+    EXIT_MAX_RSS,
+    EXIT_MEMORY_PEAK,
+    EXIT_STDOUT_BYTES,
+    EXIT_STDERR_BYTES,
+    EXIT_PIDS_PEAK,
+    EXIT_START_ERROR
+};
+enum put_tag { PUT_PATH = 1, PUT_MODE };
+enum done_tag { DONE_ERRNO = 1, DONE_SIZE };
+
+/* Reads a number that has to fit into 32 bits. */
+static int field_u32(const struct tlv_field *field, uint32_t *out, struct err *err)
+{
+    uint64_t value = 0;
+    int result = tlv_u64(field, &value, err);
+    if (result != 0)
+        return result;
+    if (value > UINT32_MAX)
+        return err_set(err, ERR_PROTOCOL, "field %u is out of range", field->tag);
+    *out = (uint32_t)value;
+    return 0;
+}
+
+int sandbox_hello_encode(const struct sandbox_hello *hello, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_u64(&writer, HELLO_VERSION_MIN, hello->version_min);
+    tlv_put_u64(&writer, HELLO_VERSION_MAX, hello->version_max);
+    tlv_put_u64(&writer, HELLO_CAPABILITIES, hello->capabilities);
+    tlv_put_bytes(&writer, HELLO_NONCE, hello->nonce, sizeof(hello->nonce));
+    return tlv_end(&writer, err);
+}
+
+int sandbox_hello_decode(const void *payload, size_t size, struct sandbox_hello *hello,
+                         struct err *err)
+{
+    struct sandbox_hello decoded = {0};
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        int status = 0;
+        switch ((enum hello_tag)field.tag) {
+        case HELLO_VERSION_MIN:
+            status = field_u32(&field, &decoded.version_min, err);
+            break;
+        case HELLO_VERSION_MAX:
+            status = field_u32(&field, &decoded.version_max, err);
+            break;
+        case HELLO_CAPABILITIES:
+            status = tlv_u64(&field, &decoded.capabilities, err);
+            break;
+        case HELLO_NONCE:
+            if (field.size != sizeof(decoded.nonce))
+                return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field.size);
+            memcpy(decoded.nonce, field.data, sizeof(decoded.nonce));
+            break;
+        }
+        if (status != 0)
+            return status;
+    }
+    if (result != 0)
+        return result;
+    if (decoded.version_min == 0 || decoded.version_max < decoded.version_min)
+        return err_set(err, ERR_PROTOCOL, "a hello without versions");
+    *hello = decoded;
+    return 0;
+}
+
+int sandbox_hello_agree(const struct sandbox_hello *ours, const struct sandbox_hello *theirs,
+                        struct err *err)
+{
+    uint32_t low = ours->version_min > theirs->version_min ? ours->version_min : theirs->version_min;
+    uint32_t high =
+        ours->version_max < theirs->version_max ? ours->version_max : theirs->version_max;
+    if (low > high || high > INT_MAX)
+        return err_set(err, ERR_PROTOCOL, "no common version: we speak %u to %u, the peer %u to %u",
+                       ours->version_min, ours->version_max, theirs->version_min,
+                       theirs->version_max);
+    return (int)high;
+}
+
+int sandbox_exec_encode(const struct sandbox_exec *exec, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_str(&writer, EXEC_ID, exec->execution_id);
+    tlv_put_str(&writer, EXEC_CWD, exec->cwd);
+    for (size_t i = 0; i < exec->argc; i++)
+        tlv_put_str(&writer, EXEC_ARG, exec->argv[i]);
+    for (size_t i = 0; i < exec->envc; i++)
+        tlv_put_str(&writer, EXEC_ENV, exec->envp[i]);
+    tlv_put_u64(&writer, EXEC_TIMEOUT_MS, exec->timeout_ms);
+    tlv_put_u64(&writer, EXEC_KEEP_BYTES, exec->keep_bytes);
+    tlv_put_u64(&writer, EXEC_OUTPUT_MAX_BYTES, exec->output_max_bytes);
+    return tlv_end(&writer, err);
+}
+
+/* Appends one string to a NULL-ended array of at most SANDBOX_ARGS_MAX entries. */
+static int push_string(const char ***array, size_t *count, const char *text, struct err *err)
+{
+    if (*count >= SANDBOX_ARGS_MAX)
+        return err_set(err, ERR_PROTOCOL, "more than %d arguments or variables", SANDBOX_ARGS_MAX);
+    if ((*count & (*count + 1)) == 0) { /* 0, 1, 3, 7, ...: the array is full */
+        const char **grown = reallocarray(*array, 2 * (*count + 1), sizeof(*grown));
+        if (!grown)
+            return err_set(err, ERR_INTERNAL, "no memory for arguments");
+        *array = grown;
+    }
+    (*array)[(*count)++] = text;
+    (*array)[*count] = NULL;
+    return 0;
+}
+
+static int exec_field(const struct tlv_field *field, struct sandbox_exec *exec, struct err *err)
+{
+    const char *text = NULL;
+    int status = 0;
+    switch ((enum exec_tag)field->tag) {
+    case EXEC_ID:
+        return tlv_str(field, &exec->execution_id, err);
+    case EXEC_CWD:
+        return tlv_str(field, &exec->cwd, err);
+    case EXEC_ARG:
+        status = tlv_str(field, &text, err);
+        return status != 0 ? status : push_string(&exec->argv, &exec->argc, text, err);
+    case EXEC_ENV:
+        status = tlv_str(field, &text, err);
+        return status != 0 ? status : push_string(&exec->envp, &exec->envc, text, err);
+    case EXEC_TIMEOUT_MS:
+        return tlv_u64(field, &exec->timeout_ms, err);
+    case EXEC_KEEP_BYTES:
+        return tlv_u64(field, &exec->keep_bytes, err);
+    case EXEC_OUTPUT_MAX_BYTES:
+        return tlv_u64(field, &exec->output_max_bytes, err);
+    }
+    return 0;
+}
+
+int sandbox_exec_decode(const void *payload, size_t size, struct sandbox_exec *exec,
+                        struct err *err)
+{
+    struct sandbox_exec decoded = {
+        .execution_id = "", .cwd = "/", .keep_bytes = UINT64_MAX, .output_max_bytes = UINT64_MAX};
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        result = exec_field(&field, &decoded, err);
+        if (result != 0)
+            break;
+    }
+    if (result == 0 && decoded.argc == 0)
+        result = err_set(err, ERR_PROTOCOL, "an execution without a program");
+    if (result == 0 && strlen(decoded.execution_id) > SANDBOX_ID_MAX)
+        result = err_set(err, ERR_PROTOCOL, "an execution id that is too long");
+    if (result == 0 && !decoded.envp) {
+        decoded.envp = calloc(1, sizeof(*decoded.envp));
+        if (!decoded.envp)
+            result = err_set(err, ERR_INTERNAL, "no memory for variables");
+    }
+    if (result != 0) {
+        sandbox_exec_done(&decoded);
+        return result;
+    }
+    *exec = decoded;
+    return 0;
+}
+
+void sandbox_exec_done(struct sandbox_exec *exec)
+{
+    if (!exec)
+        return;
+    free(exec->argv);
+    free(exec->envp);
+    exec->argv = NULL;
+    exec->envp = NULL;
+    exec->argc = 0;
+    exec->envc = 0;
+}
+
+int sandbox_exit_encode(const struct sandbox_exit *exit, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_u64(&writer, EXIT_CODE, exit->exit_code);
+    tlv_put_u64(&writer, EXIT_CAUSE, (uint64_t)exit->cause);
+    tlv_put_u64(&writer, EXIT_LIMITS_HIT, exit->limits_hit);
+    tlv_put_u64(&writer, EXIT_CPU_US, exit->cpu_us);
+    tlv_put_u64(&writer, EXIT_WALL_US, exit->wall_us);
+    tlv_put_u64(&writer, EXIT_MAX_RSS, exit->max_rss_bytes);
+    tlv_put_u64(&writer, EXIT_MEMORY_PEAK, exit->memory_peak_bytes);
+    tlv_put_u64(&writer, EXIT_STDOUT_BYTES, exit->stdout_bytes);
+    tlv_put_u64(&writer, EXIT_STDERR_BYTES, exit->stderr_bytes);
+    tlv_put_u64(&writer, EXIT_PIDS_PEAK, exit->pids_peak);
+    tlv_put_str(&writer, EXIT_START_ERROR, exit->start_error ? exit->start_error : "");
+    return tlv_end(&writer, err);
+}
+
+static int exit_field(const struct tlv_field *field, struct sandbox_exit *exit, struct err *err)
+{
+    uint32_t cause = 0;
+    int status = 0;
+    switch ((enum exit_tag)field->tag) {
+    case EXIT_CODE:
+        return field_u32(field, &exit->exit_code, err);
+    case EXIT_CAUSE:
+        status = field_u32(field, &cause, err);
+        if (status == 0 && cause >= KILL_CAUSE_COUNT)
+            status = err_set(err, ERR_PROTOCOL, "kill cause %u", cause);
+        if (status == 0)
+            exit->cause = (enum kill_cause)cause;
+        return status;
+    case EXIT_LIMITS_HIT:
+        return field_u32(field, &exit->limits_hit, err);
+    case EXIT_CPU_US:
+        return tlv_u64(field, &exit->cpu_us, err);
+    case EXIT_WALL_US:
+        return tlv_u64(field, &exit->wall_us, err);
+    case EXIT_MAX_RSS:
+        return tlv_u64(field, &exit->max_rss_bytes, err);
+    case EXIT_MEMORY_PEAK:
+        return tlv_u64(field, &exit->memory_peak_bytes, err);
+    case EXIT_STDOUT_BYTES:
+        return tlv_u64(field, &exit->stdout_bytes, err);
+    case EXIT_STDERR_BYTES:
+        return tlv_u64(field, &exit->stderr_bytes, err);
+    case EXIT_PIDS_PEAK:
+        return tlv_u64(field, &exit->pids_peak, err);
+    case EXIT_START_ERROR:
+        return tlv_str(field, &exit->start_error, err);
+    }
+    return 0;
+}
+
+int sandbox_exit_decode(const void *payload, size_t size, struct sandbox_exit *exit,
+                        struct err *err)
+{
+    struct sandbox_exit decoded = {.start_error = ""};
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        result = exit_field(&field, &decoded, err);
+        if (result != 0)
+            return result;
+    }
+    if (result != 0)
+        return result;
+    if (decoded.exit_code > 255)
+        return err_set(err, ERR_PROTOCOL, "exit code %u", decoded.exit_code);
+    *exit = decoded;
+    return 0;
+}
+
+int sandbox_put_file_encode(const struct sandbox_put_file *put, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_str(&writer, PUT_PATH, put->path);
+    tlv_put_u64(&writer, PUT_MODE, put->mode);
+    return tlv_end(&writer, err);
+}
+
+int sandbox_put_file_decode(const void *payload, size_t size, struct sandbox_put_file *put,
+                            struct err *err)
+{
+    struct sandbox_put_file decoded = {.path = "", .mode = 0644};
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        if (field.tag == PUT_PATH)
+            result = tlv_str(&field, &decoded.path, err);
+        else if (field.tag == PUT_MODE)
+            result = field_u32(&field, &decoded.mode, err);
+        else
+            result = 0;
+        if (result != 0)
+            return result;
+    }
+    if (result != 0)
+        return result;
+    if (decoded.path[0] == '\0' || strlen(decoded.path) >= SANDBOX_PATH_MAX)
+        return err_set(err, ERR_PROTOCOL, "a file without a usable path");
+    if ((decoded.mode & ~0777U) != 0)
+        return err_set(err, ERR_PROTOCOL, "file mode %o", decoded.mode);
+    *put = decoded;
+    return 0;
+}
+
+int sandbox_done_encode(const struct sandbox_done *done, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_u64(&writer, DONE_ERRNO, (uint64_t)done->sys_errno);
+    tlv_put_u64(&writer, DONE_SIZE, done->size_bytes);
+    return tlv_end(&writer, err);
+}
+
+int sandbox_done_decode(const void *payload, size_t size, struct sandbox_done *done,
+                        struct err *err)
+{
+    struct sandbox_done decoded = {0};
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        uint32_t number = 0;
+        result = 0;
+        if (field.tag == DONE_ERRNO) {
+            result = field_u32(&field, &number, err);
+            if (result == 0 && number > 4095)
+                result = err_set(err, ERR_PROTOCOL, "errno %u", number);
+            decoded.sys_errno = (int32_t)number;
+        } else if (field.tag == DONE_SIZE) {
+            result = tlv_u64(&field, &decoded.size_bytes, err);
+        }
+        if (result != 0)
+            return result;
+    }
+    if (result != 0)
+        return result;
+    *done = decoded;
+    return 0;
+}
