@@ -20,7 +20,8 @@ void buf_init(struct buf *buf, size_t max);
 void buf_done(struct buf *buf);
 #define BUF_AUTO __attribute__((cleanup(buf_done)))
 
-/* Appends bytes. ERR_TOO_LARGE past max, ERR_INTERNAL without memory; the buffer is unchanged then. */
+/* Appends bytes. ERR_TOO_LARGE past max, ERR_INTERNAL without memory; the buffer is unchanged then.
+ */
 int buf_append(struct buf *buf, const void *data, size_t size, struct err *err);
 int buf_append_str(struct buf *buf, const char *text, struct err *err);
 int buf_printf(struct buf *buf, struct err *err, const char *format, ...)

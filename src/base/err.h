@@ -55,7 +55,8 @@ int err_public(struct err *err, enum err_kind kind, const char *format, ...)
 int err_sys(struct err *err, int sys_errno, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts context before the operator's message ("create sandbox: mount proc: ..."); keeps the kind. */
+/* Puts context before the operator's message ("create sandbox: mount proc: ..."); keeps the kind.
+ */
 int err_wrap(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Copies src over dst when dst is not NULL; returns -src->kind. */

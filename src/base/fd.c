@@ -133,11 +133,11 @@ int fd_send(int socket_fd, const void *data, size_t size, const int *fds, size_t
     message.msg_iovlen = 1;
     if (fd_count > 0) {
         message.msg_control = control.bytes;
-        message.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
+        message.msg_controllen = (typeof(message.msg_controllen))CMSG_SPACE(sizeof(int) * fd_count);
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
+        header->cmsg_len = (typeof(header->cmsg_len))CMSG_LEN(sizeof(int) * fd_count);
         memcpy(CMSG_DATA(header), fds, sizeof(int) * fd_count);
     }
     for (;;) {

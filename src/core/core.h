@@ -22,13 +22,13 @@ struct lang;
 
 struct core_config {
     const char *db_path;
-    uint32_t sandboxes_max;     /* living at once; more wait */
-    uint32_t creates_max;       /* creations in flight at once */
-    uint32_t queue_max;         /* waiting; past it 503 with Retry-After */
-    uint64_t queue_wait_ms;     /* longest wait in the queue; past it 503 */
-    uint64_t timeout_ms;        /* of an execution when the request names none */
+    uint32_t sandboxes_max; /* living at once; more wait */
+    uint32_t creates_max;   /* creations in flight at once */
+    uint32_t queue_max;     /* waiting; past it 503 with Retry-After */
+    uint64_t queue_wait_ms; /* longest wait in the queue; past it 503 */
+    uint64_t timeout_ms;    /* of an execution when the request names none */
     uint64_t timeout_max_ms;
-    uint64_t memory_bytes;      /* defaults of a sandbox */
+    uint64_t memory_bytes; /* defaults of a sandbox */
     uint64_t storage_bytes;
     uint32_t cpu_millis;
     uint32_t pids_max;
@@ -43,7 +43,8 @@ struct core_config {
 int core_new(const struct core_config *config, struct core **out, struct err *err);
 /* The engine's callbacks into this core; pass it to the engine's constructor. */
 void core_engine_events(struct core *core, struct engine_events *out);
-/* Gives the core its engine (takes it over) and reconciles: sandboxes that nobody owns are destroyed. */
+/* Gives the core its engine (takes it over) and reconciles: sandboxes that nobody owns are
+ * destroyed. */
 void core_set_engine(struct core *core, struct engine *engine);
 /* Cancels what runs (killed_by "server"), waits for it, frees the engine and the store. */
 void core_free(struct core *core);
@@ -86,8 +87,8 @@ struct execution_sink {
  * JSON text, the same bytes that core_execution_get() answers later. With a sink, output goes there
  * as it comes, and the text members stdout, stderr and output of *out are left out when
  * omit_streamed is set. A known idempotency key answers with the first outcome (waiting for it when
- * it is still running). ERR_BAD_INPUT names what the host cannot give; ERR_UNAVAILABLE: the queue is
- * full or the engine is down, and nothing was run. */
+ * it is still running). ERR_BAD_INPUT names what the host cannot give; ERR_UNAVAILABLE: the queue
+ * is full or the engine is down, and nothing was run. */
 int core_execute(struct core *core, const struct execution_request *request,
                  const struct execution_sink *sink, bool omit_streamed, struct buf *out,
                  struct err *err);
@@ -95,11 +96,12 @@ int core_execute(struct core *core, const struct execution_request *request,
 /* The execution object (outcome, or {"execution_id", "status": "queued"|"running", ...}). */
 int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
                        struct err *err);
-/* Cancels; waits for the end; answers the object. ERR_CONFLICT is never used: ending twice is fine. */
+/* Cancels; waits for the end; answers the object. ERR_CONFLICT is never used: ending twice is fine.
+ */
 int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,
                           struct err *err);
-/* {"executions": [{execution_id, status, lang, created_at, ...}], "next": id or null}, newest first.
- * status NULL: all. after: an id to go on from, or NULL. */
+/* {"executions": [{execution_id, status, lang, created_at, ...}], "next": id or null}, newest
+ * first. status NULL: all. after: an id to go on from, or NULL. */
 int core_execution_list(struct core *core, const char *owner, const char *status, const char *after,
                         unsigned limit, struct buf *out, struct err *err);
 

@@ -35,8 +35,8 @@ struct engine_operations {
     void (*destroy_later)(struct engine *engine, const char *id);
     int (*inspect)(struct engine *engine, const char *id, int64_t deadline_ns,
                    enum engine_state *out, struct err *err);
-    int (*list)(struct engine *engine, int64_t deadline_ns,
-                char (**out_ids)[SANDBOX_ID_MAX + 1], size_t *out_count, struct err *err);
+    int (*list)(struct engine *engine, int64_t deadline_ns, char (**out_ids)[SANDBOX_ID_MAX + 1],
+                size_t *out_count, struct err *err);
     int (*open_channel)(struct engine *engine, const char *id, int64_t deadline_ns,
                         int *out_channel_fd, struct err *err);
     void (*free)(struct engine *engine);

@@ -3,7 +3,8 @@
  * One message is one SEQPACKET datagram of at most ENGINE_MSG_MAX bytes: version (u32), operation
  * (u32), request id (u64), then tagged fields. A reply carries the operation with ENGINE_REPLY set
  * and the request's id; replies come in any order. Descriptors travel beside a message and are
- * named by the operation. An engine trusts no field: it checks each against its own configuration. */
+ * named by the operation. An engine trusts no field: it checks each against its own configuration.
+ */
 #ifndef BERTH_WIRE_ENGINE_MSG_H
 #define BERTH_WIRE_ENGINE_MSG_H
 
@@ -25,16 +26,16 @@
 
 /* Operations. "Blocks" says what the caller waits for; every call takes the caller's deadline. */
 enum engine_op {
-    ENGINE_OP_PROBE = 1,    /* does not block; idempotent; replies struct engine_info */
-    ENGINE_OP_CREATE,       /* blocks until init listens; id chosen by the caller, a second create of
-                               a living id is ERR_CONFLICT; replies one fd, the first channel */
-    ENGINE_OP_START,        /* needs ENGINE_CAP_STOP */
-    ENGINE_OP_STOP,         /* needs ENGINE_CAP_STOP */
-    ENGINE_OP_FREEZE,       /* needs ENGINE_CAP_FREEZE */
-    ENGINE_OP_SNAPSHOT,     /* needs ENGINE_CAP_SNAPSHOT */
-    ENGINE_OP_DESTROY,      /* blocks until nothing is left; idempotent: an unknown id succeeds */
-    ENGINE_OP_INSPECT,      /* does not block; idempotent; ERR_NOT_FOUND for an unknown id */
-    ENGINE_OP_LIST,         /* does not block; idempotent; replies the ids of this instance */
+    ENGINE_OP_PROBE = 1, /* does not block; idempotent; replies struct engine_info */
+    ENGINE_OP_CREATE,    /* blocks until init listens; id chosen by the caller, a second create of
+                            a living id is ERR_CONFLICT; replies one fd, the first channel */
+    ENGINE_OP_START,     /* needs ENGINE_CAP_STOP */
+    ENGINE_OP_STOP,      /* needs ENGINE_CAP_STOP */
+    ENGINE_OP_FREEZE,    /* needs ENGINE_CAP_FREEZE */
+    ENGINE_OP_SNAPSHOT,  /* needs ENGINE_CAP_SNAPSHOT */
+    ENGINE_OP_DESTROY,   /* blocks until nothing is left; idempotent: an unknown id succeeds */
+    ENGINE_OP_INSPECT,   /* does not block; idempotent; ERR_NOT_FOUND for an unknown id */
+    ENGINE_OP_LIST,      /* does not block; idempotent; replies the ids of this instance */
     ENGINE_OP_OPEN_CHANNEL, /* does not block; replies one fd, a further channel to init */
     ENGINE_OP_STATS,        /* does not block; needs ENGINE_CAP_STATS */
     ENGINE_OP_EVENT_GONE,   /* engine to server, request id 0: a sandbox died by itself */
@@ -61,10 +62,10 @@ struct engine_info {
     char name[ENGINE_NAME_MAX];
     char version[ENGINE_NAME_MAX];
     uint64_t capabilities;
-    char cgroup_mode[16];        /* "v1", "v2", "hybrid", "none" */
-    uint64_t memory_bytes;       /* of the host, or of the cgroup that berth was put into */
-    uint32_t cpu_millis;         /* 1000 a core */
-    uint64_t storage_bytes;      /* the largest writable root that may be asked for */
+    char cgroup_mode[16];              /* "v1", "v2", "hybrid", "none" */
+    uint64_t memory_bytes;             /* of the host, or of the cgroup that berth was put into */
+    uint32_t cpu_millis;               /* 1000 a core */
+    uint64_t storage_bytes;            /* the largest writable root that may be asked for */
     char unavailable[ENGINE_TEXT_MAX]; /* why no sandbox can be made; "" when some can */
 };
 
@@ -76,9 +77,9 @@ struct engine_create {
     uint64_t storage_bytes;      /* of the writable root */
     uint32_t cpu_millis;         /* quota, 1000 a core */
     uint32_t pids_max;
-    uint32_t open_files_max;     /* RLIMIT_NOFILE */
-    uint64_t lifetime_ms;        /* init ends the sandbox after this, whoever still lives; 0 never */
-    uint64_t orphan_ms;          /* init ends it this long after its last channel closed */
+    uint32_t open_files_max; /* RLIMIT_NOFILE */
+    uint64_t lifetime_ms;    /* init ends the sandbox after this, whoever still lives; 0 never */
+    uint64_t orphan_ms;      /* init ends it this long after its last channel closed */
 };
 
 enum engine_state { ENGINE_STATE_CREATING = 1, ENGINE_STATE_RUNNING, ENGINE_STATE_DESTROYING };
@@ -87,14 +88,14 @@ enum engine_state { ENGINE_STATE_CREATING = 1, ENGINE_STATE_RUNNING, ENGINE_STAT
 struct engine_msg {
     uint32_t op; /* enum engine_op, with ENGINE_REPLY set on a reply */
     uint64_t request_id;
-    struct err error;               /* reply: kind is ERR_NONE on success */
-    char id[SANDBOX_ID_MAX + 1];    /* DESTROY, INSPECT, OPEN_CHANNEL, EVENT_GONE, ... */
-    struct engine_create create;    /* CREATE request */
-    struct engine_info info;        /* PROBE reply */
-    enum engine_state state;        /* INSPECT reply */
+    struct err error;                  /* reply: kind is ERR_NONE on success */
+    char id[SANDBOX_ID_MAX + 1];       /* DESTROY, INSPECT, OPEN_CHANNEL, EVENT_GONE, ... */
+    struct engine_create create;       /* CREATE request */
+    struct engine_info info;           /* PROBE reply */
+    enum engine_state state;           /* INSPECT reply */
     uint8_t nonce[SANDBOX_NONCE_SIZE]; /* CREATE and INSPECT reply: what init says in its hello */
-    size_t id_count;                /* LIST reply */
-    char (*ids)[SANDBOX_ID_MAX + 1]; /* heap, freed by engine_msg_done() */
+    size_t id_count;                   /* LIST reply */
+    char (*ids)[SANDBOX_ID_MAX + 1];   /* heap, freed by engine_msg_done() */
 };
 
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err);

@@ -1,8 +1,8 @@
 /* Frames of the sandbox protocol over any byte stream.
  *
  * A frame is payload size (u32), type (u8), zero (u8), zero (u16), stream id (u32), then the
- * payload; little-endian. The decoder takes bytes in any pieces and never holds more than one frame;
- * what a kernel or a peer sends is data, checked before it is used. */
+ * payload; little-endian. The decoder takes bytes in any pieces and never holds more than one
+ * frame; what a kernel or a peer sends is data, checked before it is used. */
 #ifndef BERTH_WIRE_FRAME_H
 #define BERTH_WIRE_FRAME_H
 
@@ -64,12 +64,12 @@ void frame_decoder_done(struct frame_decoder *decoder);
 int frame_decoder_feed(struct frame_decoder *decoder, const void *data, size_t size,
                        struct err *err);
 
-/* Reads once from fd (read(2)) into the decoder. Returns the bytes read, 0 at the end of the stream,
- * -ERR_UNAVAILABLE when it would block, -ERR_CLOSED on a reset. */
+/* Reads once from fd (read(2)) into the decoder. Returns the bytes read, 0 at the end of the
+ * stream, -ERR_UNAVAILABLE when it would block, -ERR_CLOSED on a reset. */
 int frame_decoder_read(struct frame_decoder *decoder, int fd, struct err *err);
 
-/* Takes the next whole frame. Returns 1 with a frame, 0 when more bytes are needed, -ERR_PROTOCOL on
- * a frame that no peer may send (the connection is useless then). */
+/* Takes the next whole frame. Returns 1 with a frame, 0 when more bytes are needed, -ERR_PROTOCOL
+ * on a frame that no peer may send (the connection is useless then). */
 int frame_decoder_next(struct frame_decoder *decoder, struct frame *frame, struct err *err);
 
 #endif

@@ -18,10 +18,10 @@ struct http_server;
 struct http_request;
 
 struct http_config {
-    int listen_fd;            /* listening TCP socket, borrowed */
-    size_t body_max;          /* bytes of one body; above it 413 (contract: 4 MB) */
-    size_t bodies_total_max;  /* bytes of all bodies being held; above it 503 */
-    size_t head_max;          /* bytes of request line and header fields; above it 431 */
+    int listen_fd;           /* listening TCP socket, borrowed */
+    size_t body_max;         /* bytes of one body; above it 413 (contract: 4 MB) */
+    size_t bodies_total_max; /* bytes of all bodies being held; above it 503 */
+    size_t head_max;         /* bytes of request line and header fields; above it 431 */
     unsigned header_count_max;
     unsigned connection_max;
     uint64_t head_timeout_ms; /* from accept, or from the first byte of a later request */
@@ -38,20 +38,21 @@ const char *http_request_header(const struct http_request *request, const char *
 /* A query argument, decoded; NULL when absent. */
 const char *http_request_query(const struct http_request *request, const char *name);
 const uint8_t *http_request_body(const struct http_request *request, size_t *out_size);
-/* A descriptor that becomes readable when the peer has gone; borrowed, -1 before the body is read. */
+/* A descriptor that becomes readable when the peer has gone; borrowed, -1 before the body is read.
+ */
 int http_request_gone_fd(const struct http_request *request);
 
 /* Produces the next piece of a streamed body on the connection's thread; may block. Appends to out
- * and returns 1, or returns 0 at the end; negative breaks the connection off, so that the client sees
- * that the body is not whole. */
+ * and returns 1, or returns 0 at the end; negative breaks the connection off, so that the client
+ * sees that the body is not whole. */
 typedef int (*http_stream_fn)(void *context, struct buf *out, struct err *err);
 
 struct http_response {
     int status; /* 200 when left 0 */
     const char *content_type;
     struct buf body;
-    struct buf headers; /* "Name: value\r\n" lines beside Content-Type and Content-Length */
-    bool close;         /* close the connection after it */
+    struct buf headers;    /* "Name: value\r\n" lines beside Content-Type and Content-Length */
+    bool close;            /* close the connection after it */
     http_stream_fn stream; /* set: the body is streamed (chunked), `body` is not used */
     void *stream_context;
     void (*stream_free)(void *context);
@@ -63,8 +64,9 @@ int http_response_header(struct http_response *response, const char *name, const
 
 struct http_handlers {
     void *context;
-    /* Called when the head is whole, before any body byte is read: returns true to read on, or fills
-     * the response and returns false, which answers at once and closes if a body was announced. */
+    /* Called when the head is whole, before any body byte is read: returns true to read on, or
+     * fills the response and returns false, which answers at once and closes if a body was
+     * announced. */
     bool (*admit)(void *context, const struct http_request *request,
                   struct http_response *response);
     /* Answers a whole request. */

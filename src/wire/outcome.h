@@ -1,4 +1,5 @@
-/* What ended an execution and what it ran into: the words of the contract, shared by all programs. */
+/* What ended an execution and what it ran into: the words of the contract, shared by all programs.
+ */
 #ifndef BERTH_WIRE_OUTCOME_H
 #define BERTH_WIRE_OUTCOME_H
 

@@ -98,7 +98,8 @@ int sandbox_hello_decode(const void *payload, size_t size, struct sandbox_hello 
 int sandbox_hello_agree(const struct sandbox_hello *ours, const struct sandbox_hello *theirs,
                         struct err *err)
 {
-    uint32_t low = ours->version_min > theirs->version_min ? ours->version_min : theirs->version_min;
+    uint32_t low =
+        ours->version_min > theirs->version_min ? ours->version_min : theirs->version_min;
     uint32_t high =
         ours->version_max < theirs->version_max ? ours->version_max : theirs->version_max;
     if (low > high || high > INT_MAX)

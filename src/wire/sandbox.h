@@ -16,9 +16,9 @@
 #define SANDBOX_VERSION_MIN 1
 #define SANDBOX_VERSION_MAX 1
 #define SANDBOX_NONCE_SIZE 16
-#define SANDBOX_ID_MAX 64       /* longest sandbox or execution id, without its NUL */
-#define SANDBOX_PATH_MAX 4096   /* longest path, with its NUL (PATH_MAX) */
-#define SANDBOX_ARGS_MAX 4096   /* most argv or env entries */
+#define SANDBOX_ID_MAX 64     /* longest sandbox or execution id, without its NUL */
+#define SANDBOX_PATH_MAX 4096 /* longest path, with its NUL (PATH_MAX) */
+#define SANDBOX_ARGS_MAX 4096 /* most argv or env entries */
 
 /* Capability bits of an init. */
 #define SANDBOX_CAP_EXEC (UINT64_C(1) << 0)
@@ -40,15 +40,15 @@ int sandbox_hello_agree(const struct sandbox_hello *ours, const struct sandbox_h
                         struct err *err);
 
 struct sandbox_exec {
-    const char *execution_id;   /* at most SANDBOX_ID_MAX bytes */
-    const char *cwd;            /* absolute, inside the sandbox */
-    const char **argv;          /* argc entries, argv[0] looked up in PATH of envp; NULL-ended */
-    size_t argc;                /* at least 1 */
-    const char **envp;          /* the whole environment, "NAME=value"; NULL-ended */
+    const char *execution_id; /* at most SANDBOX_ID_MAX bytes */
+    const char *cwd;          /* absolute, inside the sandbox */
+    const char **argv;        /* argc entries, argv[0] looked up in PATH of envp; NULL-ended */
+    size_t argc;              /* at least 1 */
+    const char **envp;        /* the whole environment, "NAME=value"; NULL-ended */
     size_t envc;
-    uint64_t timeout_ms;        /* wall-clock time until it is killed; 0 is none */
-    uint64_t keep_bytes;        /* of each of stdout and stderr: past it bytes are counted, not sent */
-    uint64_t output_max_bytes;  /* of both together: past it the execution is killed */
+    uint64_t timeout_ms; /* wall-clock time until it is killed; 0 is none */
+    uint64_t keep_bytes; /* of each of stdout and stderr: past it bytes are counted, not sent */
+    uint64_t output_max_bytes; /* of both together: past it the execution is killed */
 };
 
 int sandbox_exec_encode(const struct sandbox_exec *exec, struct buf *out, struct err *err);
@@ -57,16 +57,16 @@ int sandbox_exec_decode(const void *payload, size_t size, struct sandbox_exec *e
 void sandbox_exec_done(struct sandbox_exec *exec);
 
 struct sandbox_exit {
-    uint32_t exit_code;     /* 0..255; 128 + n for signal n; 127 not found, 126 not runnable */
+    uint32_t exit_code; /* 0..255; 128 + n for signal n; 127 not found, 126 not runnable */
     enum kill_cause cause;
-    uint32_t limits_hit;    /* bits of enum limit_hit */
-    uint64_t cpu_us;        /* user and system time of all processes */
-    uint64_t wall_us;       /* from the start of the process to its end */
-    uint64_t max_rss_bytes; /* the largest resident set of a process that was waited for */
+    uint32_t limits_hit;        /* bits of enum limit_hit */
+    uint64_t cpu_us;            /* user and system time of all processes */
+    uint64_t wall_us;           /* from the start of the process to its end */
+    uint64_t max_rss_bytes;     /* the largest resident set of a process that was waited for */
     uint64_t memory_peak_bytes; /* of the whole group, page cache and tmpfs included; 0 unknown */
-    uint64_t stdout_bytes;  /* written by the code, kept or not */
+    uint64_t stdout_bytes;      /* written by the code, kept or not */
     uint64_t stderr_bytes;
-    uint64_t pids_peak;     /* 0 unknown */
+    uint64_t pids_peak;      /* 0 unknown */
     const char *start_error; /* why the program could not be started; "" when it was */
 };
 

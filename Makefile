@@ -1,0 +1,45 @@
+# The two commands to know: `make run` shows berth at work, `make test` shows that it does work.
+# The build itself is meson's (meson.build); this file only names the steps.
+
+.DEFAULT_GOAL := help
+BUILD ?= build
+SECONDS_EACH ?= 30
+
+.PHONY: help deps build run test bench check asan tsan fuzz install clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+deps: ## install what is missing (apt) and make the system user "berth"
+	@scripts/deps.sh
+
+build: deps ## compile into build/
+	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD)
+	@ninja -C $(BUILD)
+
+run: build ## start a server, run hello through it, serve until Ctrl-C
+	@BUILD=$(BUILD) scripts/run.sh
+
+test: build ## unit tests, then the suites against the real programs
+	@BUILD=$(BUILD) scripts/test.sh
+
+bench: build ## latency and throughput, printed
+	@BUILD=$(BUILD) scripts/bench.sh
+
+check: deps ## include arrows, headers, format, banned calls, clang-tidy
+	@scripts/check.sh
+
+asan: deps ## unit tests with AddressSanitizer and UBSan
+	@scripts/sanitize.sh build-asan address,undefined
+
+tsan: deps ## unit tests with ThreadSanitizer
+	@scripts/sanitize.sh build-tsan thread
+
+fuzz: deps ## run each fuzzer for SECONDS_EACH (30) seconds
+	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh
+
+install: build ## install into the prefix of the build folder
+	@meson install -C $(BUILD) --no-rebuild
+
+clean: ## remove the build folders
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz build-check

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs what the build and the tests need, by apt, and makes the system user that the server runs
+# as. Does nothing, and needs no root, when nothing is missing.
+set -eu
+
+packages="gcc make meson ninja-build pkg-config libmicrohttpd-dev libjansson-dev libsqlite3-dev
+libseccomp-dev libcap-dev libinih-dev libcurl4-openssl-dev libcmocka-dev musl-tools musl-dev
+linux-libc-dev python3 python3-pytest clang clang-format clang-tidy libclang-rt-14-dev wrk curl"
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        echo "deps: root is needed for: $*" >&2
+        exit 1
+    fi
+}
+
+missing=""
+for package in $packages; do
+    state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+    [ "$state" = "install ok installed" ] || missing="$missing $package"
+done
+
+if [ -n "$missing" ]; then
+    echo "deps: installing$missing"
+    as_root apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+fi
+
+user=${BERTH_USER:-berth}
+if ! getent passwd "$user" >/dev/null; then
+    echo "deps: making the system user $user, which the server runs as"
+    as_root useradd --system --user-group --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin "$user"
+fi

@@ -1,0 +1,47 @@
+/* Inside src/api: one call, and what the families share. */
+#ifndef BERTH_API_CALL_H
+#define BERTH_API_CALL_H
+
+#include <stdatomic.h>
+
+#include "api/api.h"
+#include "base/buf.h"
+#include "wire/http.h"
+#include "wire/sandbox.h"
+
+#define API_BODY_MAX (64U << 20) /* of one answer: two kept outputs, each byte escaped */
+
+struct api {
+    struct api_config config;
+    _Atomic(struct http_server *) http;
+    int64_t started_ns;
+    _Atomic uint64_t answered[6]; /* by the first digit of the status */
+};
+
+struct api_call {
+    struct api *api;
+    const struct http_request *request;
+    struct http_response *response;
+    const char *owner;
+    char id[SANDBOX_ID_MAX + 1]; /* what {id} of the pattern matched */
+};
+
+typedef int (*api_handler_fn)(struct api_call *call, struct err *err);
+
+int api_root(struct api_call *call, struct err *err);
+int api_health(struct api_call *call, struct err *err);
+int api_metrics(struct api_call *call, struct err *err);
+int api_info(struct api_call *call, struct err *err);
+int api_languages(struct api_call *call, struct err *err);
+int api_execute(struct api_call *call, struct err *err);
+int api_executions_list(struct api_call *call, struct err *err);
+int api_executions_get(struct api_call *call, struct err *err);
+int api_executions_cancel(struct api_call *call, struct err *err);
+
+/* The HTTP status of an error kind, and the body {"error", "detail", "timestamp"}. */
+int api_error_status(enum err_kind kind);
+int api_error_json(const struct err *error, struct buf *out, struct err *err);
+/* Fills the response with the error; an error that is not the client's is logged. */
+void api_error_respond(const struct err *error, struct http_response *response);
+
+#endif

@@ -1,0 +1,242 @@
+/* Owns the queue between the thread that runs a streamed execution and the connection that reads
+ * it. A slow reader slows the execution: the queue is bounded. A reader that leaves ends it. A
+ * stream that fails is broken off after an `error` event, so that it never looks whole. */
+#include "api/stream.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "wire/json.h"
+
+#define STREAM_STACK_BYTES (512U * 1024U)
+#define STREAM_QUEUE_FULL (256U * 1024U) /* past it the execution waits for the reader */
+#define STREAM_PIECE_MAX (256U * 1024U)  /* handed to the connection at once */
+
+struct api_stream {
+    struct core *core;
+    struct api_request *request;
+    struct events events; /* the runner's */
+    pthread_t runner;
+    bool joinable;
+
+    pthread_mutex_t mutex; /* rank: leaf; guards all below */
+    pthread_cond_t changed;
+    struct buf queue;
+    char execution_id[SANDBOX_ID_MAX + 1];
+    bool started;
+    bool done;      /* the runner is through */
+    bool abandoned; /* nobody reads any more */
+    bool failed;
+    struct err err;
+};
+
+/* Waits for room and puts one piece in. Takes the mutex. */
+static int stream_put(struct api_stream *stream, const struct buf *piece, struct err *err)
+{
+    int result = 0;
+    pthread_mutex_lock(&stream->mutex);
+    while (stream->queue.size > STREAM_QUEUE_FULL && !stream->abandoned)
+        pthread_cond_wait(&stream->changed, &stream->mutex);
+    if (stream->abandoned)
+        result = err_set(err, ERR_CLOSED, "the reader of the stream has gone");
+    else
+        result = buf_append(&stream->queue, piece->data, piece->size, err);
+    pthread_cond_broadcast(&stream->changed);
+    pthread_mutex_unlock(&stream->mutex);
+    return result;
+}
+
+static int stream_on_started(void *context, const char *execution_id, struct err *err)
+{
+    struct api_stream *stream = context;
+    struct buf json BUF_AUTO;
+    struct buf piece BUF_AUTO;
+    buf_init(&json, 512);
+    buf_init(&piece, 1024);
+    int result = buf_append_str(&json, "{\"execution_id\":", err);
+    if (result == 0)
+        result = json_append_string(&json, execution_id, strlen(execution_id), err);
+    if (result == 0)
+        result = buf_append_str(&json, "}", err);
+    if (result == 0)
+        result = events_append(&stream->events, "started", json.data, json.size, &piece, err);
+    if (result < 0)
+        return result;
+    pthread_mutex_lock(&stream->mutex);
+    stream->started = true;
+    size_t size = strnlen(execution_id, SANDBOX_ID_MAX);
+    memcpy(stream->execution_id, execution_id, size);
+    pthread_mutex_unlock(&stream->mutex);
+    return stream_put(stream, &piece, err);
+}
+
+static int stream_on_output(void *context, int which, const uint8_t *data, size_t size,
+                            struct err *err)
+{
+    struct api_stream *stream = context;
+    struct buf piece BUF_AUTO;
+    buf_init(&piece, size * 6 + 512);
+    int result = events_append_output(&stream->events, which, data, size, &piece, err);
+    return result == 0 && piece.size > 0 ? stream_put(stream, &piece, err) : result;
+}
+
+/* A line break between the members of an object would end an event early. */
+static void stream_one_line(struct buf *json)
+{
+    for (size_t i = 0; i < json->size; i++) {
+        if (json->data[i] == '\n' || json->data[i] == '\r')
+            json->data[i] = ' ';
+    }
+}
+
+static int stream_put_end(struct api_stream *stream, struct buf *object, struct err *err)
+{
+    struct buf piece BUF_AUTO;
+    buf_init(&piece, object->size + 4096);
+    stream_one_line(object);
+    int result = events_flush(&stream->events, &piece, err);
+    if (result == 0)
+        result = events_append(&stream->events, "end", object->data, object->size, &piece, err);
+    return result == 0 ? stream_put(stream, &piece, err) : result;
+}
+
+static void stream_put_error(struct api_stream *stream, const struct err *error)
+{
+    struct buf json BUF_AUTO;
+    struct buf piece BUF_AUTO;
+    buf_init(&json, 4096);
+    buf_init(&piece, 8192);
+    if (error->kind != ERR_CLOSED)
+        log_warn("streamed execution %s failed: %s", stream->execution_id, error->message);
+    if (api_error_json(error, &json, NULL) == 0 &&
+        events_flush(&stream->events, &piece, NULL) == 0 &&
+        events_append(&stream->events, "error", json.data, json.size, &piece, NULL) == 0)
+        (void)stream_put(stream, &piece, NULL);
+}
+
+static void *stream_run(void *context)
+{
+    struct api_stream *stream = context;
+    struct err err = ERR_INIT;
+    struct buf object BUF_AUTO;
+    struct execution_sink sink = {
+        .context = stream, .started = stream_on_started, .output = stream_on_output};
+    buf_init(&object, API_BODY_MAX);
+    int result =
+        core_execute(stream->core, &stream->request->execution, &sink, true, &object, &err);
+    if (result == 0)
+        result = stream_put_end(stream, &object, &err);
+    if (result < 0 && stream->started) /* written by this thread alone */
+        stream_put_error(stream, &err);
+    pthread_mutex_lock(&stream->mutex);
+    stream->done = true;
+    stream->failed = result < 0;
+    stream->err = err;
+    pthread_cond_broadcast(&stream->changed);
+    pthread_mutex_unlock(&stream->mutex);
+    return NULL;
+}
+
+static int stream_produce(void *context, struct buf *out, struct err *err)
+{
+    struct api_stream *stream = context;
+    int result = 1;
+    pthread_mutex_lock(&stream->mutex);
+    while (stream->queue.size == 0 && !stream->done)
+        pthread_cond_wait(&stream->changed, &stream->mutex);
+    size_t size = stream->queue.size < STREAM_PIECE_MAX ? stream->queue.size : STREAM_PIECE_MAX;
+    if (size > 0) {
+        result = buf_append(out, stream->queue.data, size, err);
+        buf_consume(&stream->queue, size);
+        pthread_cond_broadcast(&stream->changed);
+        result = result < 0 ? result : 1;
+    } else {
+        result = stream->failed ? err_copy(err, &stream->err) : 0;
+    }
+    pthread_mutex_unlock(&stream->mutex);
+    return result;
+}
+
+static void stream_free(void *context)
+{
+    struct api_stream *stream = context;
+    uint64_t one = 1;
+    pthread_mutex_lock(&stream->mutex);
+    bool cut = !stream->done;
+    stream->abandoned = true;
+    pthread_cond_broadcast(&stream->changed);
+    pthread_mutex_unlock(&stream->mutex);
+    if (cut && stream->request->execution.gone_fd >= 0) {
+        /* The code may be silent: it is the descriptor of a peer that left that ends it. */
+        ssize_t ignored = write(stream->request->execution.gone_fd, &one, sizeof(one));
+        (void)ignored;
+    }
+    if (stream->joinable)
+        pthread_join(stream->runner, NULL);
+    pthread_cond_destroy(&stream->changed);
+    pthread_mutex_destroy(&stream->mutex);
+    buf_done(&stream->queue);
+    api_request_free(stream->request);
+    free(stream);
+}
+
+static int stream_launch(struct api_stream *stream, struct err *err)
+{
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    (void)pthread_attr_setstacksize(&attributes, STREAM_STACK_BYTES);
+    int failed = pthread_create(&stream->runner, &attributes, stream_run, stream);
+    pthread_attr_destroy(&attributes);
+    if (failed) {
+        stream->done = true;
+        return err_sys(err, failed, "starting the thread of a stream");
+    }
+    stream->joinable = true;
+    return 0;
+}
+
+/* Blocks until the first event is there or the execution has failed before it. */
+static int stream_wait(struct api_stream *stream, struct err *err)
+{
+    pthread_mutex_lock(&stream->mutex);
+    while (stream->queue.size == 0 && !stream->done)
+        pthread_cond_wait(&stream->changed, &stream->mutex);
+    int result = stream->failed && !stream->started ? err_copy(err, &stream->err) : 0;
+    pthread_mutex_unlock(&stream->mutex);
+    return result;
+}
+
+int api_stream_start(struct api_call *call, enum events_format format, struct api_request *request,
+                     struct err *err)
+{
+    struct api_stream *stream = calloc(1, sizeof(*stream));
+    if (!stream) {
+        api_request_free(request);
+        return err_set(err, ERR_INTERNAL, "no memory for a stream");
+    }
+    stream->core = call->api->config.core;
+    stream->request = request;
+    events_init(&stream->events, format);
+    pthread_mutex_init(&stream->mutex, NULL);
+    pthread_cond_init(&stream->changed, NULL);
+    buf_init(&stream->queue, 2 * (size_t)API_BODY_MAX);
+    int result = stream_launch(stream, err);
+    if (result == 0)
+        result = stream_wait(stream, err);
+    if (result == 0 && stream->started)
+        result = http_response_header(call->response, "X-Execution-Id", stream->execution_id, err);
+    if (result < 0) {
+        stream_free(stream);
+        return result;
+    }
+    call->response->content_type = events_content_type(format);
+    call->response->stream = stream_produce;
+    call->response->stream_context = stream;
+    call->response->stream_free = stream_free;
+    return 0;
+}

@@ -1,0 +1,456 @@
+/* Owns the core object: its parts, the table of what lives, the housekeeper that reconciles with
+ * the engine, and the answers about executions that are asked for by id. */
+#include "core/core.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/core_internal.h"
+#include "core/execution_json.h"
+#include "wire/json.h"
+
+#define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
+#define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
+#define RECONCILE_RETRY_NS CLOCK_NS_PER_S
+
+int core_engine(struct core *core, struct engine **out, struct err *err)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    struct engine *engine = core->engine;
+    (void)pthread_mutex_unlock(&core->lock);
+    if (!engine) {
+        int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine is not there yet");
+        if (err)
+            err->retry_after_s = 1;
+        return result;
+    }
+    *out = engine;
+    return 0;
+}
+
+static void set_info(struct core *core, const struct engine_info *info)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    core->info = *info;
+    core->info_known = true;
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+int core_engine_info(struct core *core, int64_t deadline_ns, struct engine_info *out,
+                     struct err *err)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    bool known = core->info_known;
+    if (known)
+        *out = core->info;
+    (void)pthread_mutex_unlock(&core->lock);
+    if (known)
+        return 0;
+    struct engine *engine = NULL;
+    int result = core_engine(core, &engine, err);
+    if (result == 0)
+        result = engine_probe(engine, deadline_ns, out, err);
+    if (result == 0)
+        set_info(core, out);
+    return result;
+}
+
+int live_begin(struct core *core, const char *owner, struct live *live, struct err *err)
+{
+    memset(live, 0, sizeof(*live));
+    id_uuid(live->id);
+    if (snprintf(live->owner, sizeof(live->owner), "%s", owner) >= (int)sizeof(live->owner))
+        return err_set(err, ERR_INTERNAL, "an owner's name that is too long");
+    live->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (live->cancel_fd < 0)
+        return err_sys(err, errno, "eventfd of an execution");
+    (void)pthread_mutex_lock(&core->lock);
+    bool stopping = core->stopping;
+    if (!stopping) {
+        live->next = core->lives;
+        core->lives = live;
+    }
+    (void)pthread_mutex_unlock(&core->lock);
+    if (!stopping)
+        return 0;
+    fd_close(&live->cancel_fd);
+    int result = err_public(err, ERR_UNAVAILABLE, "the server is stopping; try again");
+    if (err)
+        err->retry_after_s = 2;
+    return result;
+}
+
+void live_end(struct core *core, struct live *live)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    for (struct live **at = &core->lives; *at; at = &(*at)->next) {
+        if (*at == live) {
+            *at = live->next;
+            break;
+        }
+    }
+    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+    fd_close(&live->cancel_fd);
+}
+
+static struct live *find_live_locked(struct core *core, const char *owner, const char *id)
+{
+    for (struct live *live = core->lives; live; live = live->next) {
+        if (strcmp(live->id, id) == 0 && (!owner || strcmp(live->owner, owner) == 0))
+            return live;
+    }
+    return NULL;
+}
+
+/* The first cause stands. The write to an eventfd never blocks, so it is done under the lock, which
+ * keeps the entry from going. */
+static void cancel_locked(struct live *live, enum kill_cause cause)
+{
+    int none = KILL_NONE;
+    uint64_t one = 1;
+    if (atomic_compare_exchange_strong(&live->cancel_cause, &none, (int)cause))
+        (void)!write(live->cancel_fd, &one, sizeof(one));
+}
+
+bool live_cancel(struct core *core, const char *owner, const char *id, enum kill_cause cause)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    struct live *live = find_live_locked(core, owner, id);
+    if (live)
+        cancel_locked(live, cause);
+    (void)pthread_mutex_unlock(&core->lock);
+    return live != NULL;
+}
+
+void live_wait(struct core *core, const char *id)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    while (find_live_locked(core, NULL, id))
+        (void)pthread_cond_wait(&core->changed, &core->lock);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+static void on_gone(void *context, const char *id)
+{
+    box_on_gone(context, id);
+}
+
+static void on_destroyed(void *context, const char *id)
+{
+    box_on_destroyed(context, id);
+}
+
+static void on_connected(void *context)
+{
+    struct core *core = context;
+    (void)pthread_mutex_lock(&core->lock);
+    core->reconcile_wanted = true;
+    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+void core_engine_events(struct core *core, struct engine_events *out)
+{
+    *out = (struct engine_events){
+        .context = core, .gone = on_gone, .destroyed = on_destroyed, .connected = on_connected};
+}
+
+static int reconcile(struct core *core, struct err *err)
+{
+    struct engine *engine = NULL;
+    struct engine_info info;
+    int result = core_engine(core, &engine, err);
+    if (result == 0)
+        result = engine_probe(engine, clock_now_ns() + 5 * CLOCK_NS_PER_S, &info, err);
+    if (result != 0)
+        return result;
+    set_info(core, &info);
+    if (info.unavailable[0] != '\0')
+        log_error("engine %s can make no sandbox: %s", info.name, info.unavailable);
+    return box_reconcile(core, err);
+}
+
+/* Waits until there is something to reconcile. Returns false when it is time to stop. */
+static bool wait_for_work(struct core *core, int64_t not_before_ns)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    for (;;) {
+        int64_t now_ns = clock_now_ns();
+        if (core->housekeeper_stop)
+            break;
+        if (core->reconcile_wanted && core->engine && now_ns >= not_before_ns)
+            break;
+        if (now_ns >= not_before_ns) {
+            (void)pthread_cond_wait(&core->changed, &core->lock);
+            continue;
+        }
+        const struct timespec until = {.tv_sec = (time_t)(not_before_ns / CLOCK_NS_PER_S),
+                                       .tv_nsec = (long)(not_before_ns % CLOCK_NS_PER_S)};
+        (void)pthread_cond_timedwait(&core->changed, &core->lock, &until);
+    }
+    core->reconcile_wanted = false;
+    bool go_on = !core->housekeeper_stop;
+    (void)pthread_mutex_unlock(&core->lock);
+    return go_on;
+}
+
+static void *housekeeper_main(void *context)
+{
+    struct core *core = context;
+    int64_t not_before_ns = 0;
+    while (wait_for_work(core, not_before_ns)) {
+        struct err err = ERR_INIT;
+        not_before_ns = 0;
+        if (reconcile(core, &err) == 0)
+            continue;
+        log_warn("reconciling with the engine: %s", err.message);
+        not_before_ns = clock_now_ns() + RECONCILE_RETRY_NS;
+        on_connected(core);
+    }
+    return NULL;
+}
+
+static int open_parts(struct core *core, struct err *err)
+{
+    const struct admission_config places = {.living_max = core->config.sandboxes_max,
+                                            .creates_max = core->config.creates_max,
+                                            .queue_max = core->config.queue_max};
+    int result = admission_new(&places, &core->admission, err);
+    if (result == 0)
+        result = store_open(core->config.db_path, &core->store, err);
+    if (result == 0)
+        result = execution_end_orphans(core, err);
+    if (result == 0)
+        result = store_sandbox_clear(core->store, err);
+    if (result != 0)
+        return result;
+    int status = pthread_create(&core->housekeeper, NULL, housekeeper_main, core);
+    if (status != 0)
+        return err_sys(err, status, "start the housekeeper");
+    core->housekeeper_runs = true;
+    return 0;
+}
+
+int core_new(const struct core_config *config, struct core **out, struct err *err)
+{
+    struct core *core = calloc(1, sizeof(*core));
+    if (!core)
+        return err_set(err, ERR_INTERNAL, "no memory for the core");
+    core->config = *config;
+    core->create_budget_ns = CREATE_BUDGET_NS;
+    (void)pthread_mutex_init(&core->lock, NULL);
+    pthread_condattr_t attributes;
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&core->changed, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+    int result = open_parts(core, err);
+    if (result != 0) {
+        core_free(core);
+        return result;
+    }
+    *out = core;
+    return 0;
+}
+
+void core_set_engine(struct core *core, struct engine *engine)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    core->engine = engine;
+    (void)pthread_mutex_unlock(&core->lock);
+    on_connected(core);
+}
+
+/* Ends what runs and waits for it; then waits a little for the sandboxes to go. What is left then
+ * is destroyed by the next server. */
+static void drain(struct core *core)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    core->stopping = true;
+    for (struct live *live = core->lives; live; live = live->next)
+        cancel_locked(live, KILL_SERVER);
+    while (core->lives)
+        (void)pthread_cond_wait(&core->changed, &core->lock);
+    int64_t until_ns = clock_now_ns() + FREE_WAIT_NS;
+    const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+                                   .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
+    int status = 0;
+    while (core->boxes && status != ETIMEDOUT)
+        status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
+    core->housekeeper_stop = true;
+    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+void core_free(struct core *core)
+{
+    if (!core)
+        return;
+    drain(core);
+    if (core->housekeeper_runs)
+        (void)pthread_join(core->housekeeper, NULL);
+    engine_free(core->engine);
+    while (core->boxes) {
+        struct box *next = core->boxes->next;
+        free(core->boxes);
+        core->boxes = next;
+    }
+    store_close(core->store);
+    admission_free(core->admission);
+    (void)pthread_cond_destroy(&core->changed);
+    (void)pthread_mutex_destroy(&core->lock);
+    free(core);
+}
+
+static int not_found(const char *id, struct err *err)
+{
+    return err_public(err, ERR_NOT_FOUND, "there is no execution \"%.40s\"", id);
+}
+
+int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
+                       struct err *err)
+{
+    struct store_execution row;
+    int result = id_is_uuid(id) ? store_execution_get(core->store, owner, id, &row, out, err)
+                                : -ERR_NOT_FOUND;
+    if (result == -ERR_NOT_FOUND)
+        return not_found(id, err);
+    if (result != 0 || row.has_outcome)
+        return result;
+    if (row.finished_us != 0)
+        return err_public(err, ERR_NOT_FOUND,
+                          "the outcome of execution %s has expired: it is kept for %" PRIu64 " s",
+                          row.id, core->config.keep_outcome_ms / 1000);
+    return execution_json_row(row.id, row.status, row.lang, row.created_us, row.started_us, 0, out,
+                              err);
+}
+
+int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,
+                          struct err *err)
+{
+    if (id_is_uuid(id) && live_cancel(core, owner, id, KILL_USER))
+        live_wait(core, id);
+    return core_execution_get(core, owner, id, out, err);
+}
+
+int core_execution_list(struct core *core, const char *owner, const char *status, const char *after,
+                        unsigned limit, struct buf *out, struct err *err)
+{
+    MEM_AUTO struct store_execution *rows = NULL;
+    size_t count = 0;
+    if (limit == 0 || limit > 1000)
+        limit = 1000;
+    int result =
+        store_execution_list(core->store, owner, status, after, limit + 1, &rows, &count, err);
+    if (result != 0)
+        return result;
+    bool more = count > limit;
+    count = more ? limit : count;
+    result = buf_append_str(out, "{\"executions\":[", err);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        const struct store_execution *row = &rows[i];
+        if (i > 0)
+            result = buf_append_str(out, ",", err);
+        if (result == 0)
+            result = execution_json_row(row->id, row->status, row->lang, row->created_us,
+                                        row->started_us, row->finished_us, out, err);
+    }
+    if (result != 0)
+        return result;
+    return more ? buf_printf(out, err, "],\"next\":\"%s\"}", rows[count - 1].id)
+                : buf_append_str(out, "],\"next\":null}", err);
+}
+
+int core_metrics(struct core *core, struct buf *out, struct err *err)
+{
+    struct admission_stats stats;
+    admission_stats(core->admission, &stats);
+    struct metrics_gauges gauges = {.sandboxes = stats.living,
+                                    .sandboxes_max = stats.living_max,
+                                    .creating = stats.creating,
+                                    .waiting = stats.waiting};
+    (void)pthread_mutex_lock(&core->lock);
+    for (const struct live *live = core->lives; live; live = live->next)
+        gauges.executions++;
+    (void)pthread_mutex_unlock(&core->lock);
+    return metrics_write(&core->metrics, &gauges, out, err);
+}
+
+static int engine_figures(const struct engine_info *info, struct buf *out, struct err *err)
+{
+    int result = buf_append_str(out, ",\"capabilities\":[", err);
+    bool first = true;
+    for (unsigned i = 0; i < ENGINE_CAP_COUNT && result == 0; i++) {
+        if ((info->capabilities & (UINT64_C(1) << i)) == 0)
+            continue;
+        result = buf_printf(out, err, "%s\"%s\"", first ? "" : ",", engine_cap_name(i));
+        first = false;
+    }
+    if (result != 0)
+        return result;
+    return buf_printf(out, err,
+                      "],\"limits\":{\"ram_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
+                      ",\"storage_bytes\":%" PRIu64 "},",
+                      info->memory_bytes, info->cpu_millis / 1000, info->cpu_millis % 1000,
+                      info->storage_bytes);
+}
+
+int core_engine_json(struct core *core, struct buf *out, struct err *err)
+{
+    struct engine *engine = NULL;
+    struct engine_info info = {0};
+    int probed = core_engine(core, &engine, NULL);
+    if (probed == 0)
+        probed = engine_probe(engine, clock_now_ns() + CLOCK_NS_PER_S / 4, &info, NULL);
+    if (probed == 0)
+        set_info(core, &info);
+    const char *status = probed != 0 ? "down" : info.unavailable[0] != '\0' ? "unavailable" : "ok";
+    const char *why = probed != 0 ? "the engine does not answer" : info.unavailable;
+    int result = buf_printf(out, err, "{\"name\":\"%s\",\"status\":\"%s\",\"version\":",
+                            engine ? engine->name : "none", status);
+    if (result == 0)
+        result = json_append_bytes(out, (const uint8_t *)info.version, strlen(info.version), err);
+    if (result == 0)
+        result = buf_append_str(out, ",\"cgroups\":", err);
+    if (result == 0)
+        result = json_append_bytes(out, (const uint8_t *)info.cgroup_mode, strlen(info.cgroup_mode),
+                                   err);
+    if (result == 0)
+        result = engine_figures(&info, out, err);
+    if (result == 0)
+        result = buf_append_str(out, "\"unavailable\":", err);
+    if (result == 0)
+        result = why[0] == '\0' ? buf_append_str(out, "null", err)
+                                : json_append_bytes(out, (const uint8_t *)why, strlen(why), err);
+    return result == 0 ? buf_append_str(out, "}", err) : result;
+}
+
+int core_limits_json(struct core *core, struct buf *out, struct err *err)
+{
+    const struct core_config *config = &core->config;
+    return buf_printf(
+        out, err,
+        "{\"timeout_secs\":%" PRIu64 ".%03" PRIu64 ",\"timeout_max_secs\":%" PRIu64 ".%03" PRIu64
+        ",\"ram_bytes\":%" PRIu64 ",\"storage_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
+        ",\"pids\":%" PRIu32 ",\"open_files\":%" PRIu32 ",\"output_keep_bytes\":%" PRIu64
+        ",\"output_max_bytes\":%" PRIu64 ",\"outcome_keep_secs\":%" PRIu64
+        ",\"sandboxes_max\":%" PRIu32 ",\"creates_max\":%" PRIu32 ",\"queue_max\":%" PRIu32
+        ",\"queue_wait_secs\":%" PRIu64 ".%03" PRIu64 "}",
+        config->timeout_ms / 1000, config->timeout_ms % 1000, config->timeout_max_ms / 1000,
+        config->timeout_max_ms % 1000, config->memory_bytes, config->storage_bytes,
+        config->cpu_millis / 1000, config->cpu_millis % 1000, config->pids_max,
+        config->open_files_max, config->keep_output_bytes, config->output_max_bytes,
+        config->keep_outcome_ms / 1000, config->sandboxes_max, config->creates_max,
+        config->queue_max, config->queue_wait_ms / 1000, config->queue_wait_ms % 1000);
+}

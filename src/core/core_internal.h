@@ -1,0 +1,104 @@
+/* Shared by the files of src/core only (and by its unit tests). */
+#ifndef BERTH_CORE_CORE_INTERNAL_H
+#define BERTH_CORE_CORE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "base/id.h"
+#include "core/admission.h"
+#include "core/core.h"
+#include "core/metrics.h"
+#include "core/states.h"
+#include "engine/engine.h"
+#include "store/store.h"
+
+/* An execution that has not ended; on the stack of core_execute(), linked while it lives. */
+struct live {
+    char id[ID_UUID_SIZE];
+    char owner[STORE_TEXT_SIZE];
+    char sandbox_id[SANDBOX_ID_MAX + 1]; /* guarded by core->lock; "" before there is one */
+    int cancel_fd;                       /* eventfd */
+    _Atomic int cancel_cause;            /* enum kill_cause; KILL_NONE: not cancelled */
+    struct live *next;
+};
+
+/* A sandbox that this server made and that is not gone. */
+struct box {
+    char id[SANDBOX_ID_MAX + 1];
+    enum sandbox_state state;
+    bool holds_place; /* of admission */
+    struct box *next;
+};
+
+struct core {
+    struct core_config config;
+    struct store *store;
+    struct admission *admission;
+    struct metrics metrics;
+    int64_t create_budget_ns; /* all tries to make one sandbox together */
+    pthread_t housekeeper;
+    bool housekeeper_runs;
+
+    /* Rank 3, above admission (2) and the engine's (1). Guards all that follows. */
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* an execution ended, a box went, something for the housekeeper */
+    struct engine *engine;  /* set once */
+    struct engine_info info;
+    bool info_known;
+    bool stopping, housekeeper_stop, reconcile_wanted;
+    struct live *lives;
+    struct box *boxes;
+};
+
+/* execution_plan.c: what a request comes to, with defaults and limits applied. */
+struct plan {
+    uint64_t timeout_ms, memory_bytes, storage_bytes;
+    uint32_t cpu_millis;
+    const char **argv; /* NULL-ended, entries borrowed; freed by plan_done() */
+    size_t argc;
+    const char **envp;
+    size_t envc;
+    char source_path[256];
+};
+
+/* ERR_BAD_INPUT (public) names the field and what the host has. May ask the engine. */
+int plan_make(struct core *core, const struct execution_request *request, struct plan *out,
+              struct err *err);
+void plan_done(struct plan *plan);
+#define PLAN_AUTO __attribute__((cleanup(plan_done)))
+
+/* core.c */
+/* The engine, or ERR_UNAVAILABLE before it is set. */
+int core_engine(struct core *core, struct engine **out, struct err *err);
+/* What the engine's host has; asks the engine when that is not known yet, until deadline_ns. */
+int core_engine_info(struct core *core, int64_t deadline_ns, struct engine_info *out,
+                     struct err *err);
+/* Enters an execution; ERR_UNAVAILABLE when the server stops. */
+int live_begin(struct core *core, const char *owner, struct live *live, struct err *err);
+void live_end(struct core *core, struct live *live);
+/* Cancels by id (owner NULL: any). Returns whether it lives. */
+bool live_cancel(struct core *core, const char *owner, const char *id, enum kill_cause cause);
+/* Waits until no execution of that id lives. */
+void live_wait(struct core *core, const char *id);
+
+/* sandboxes.c */
+/* Makes a sandbox for live: tries again with a fresh id when the engine went away, within the
+ * core's budget. Takes over one place of admission, which comes back when the sandbox is gone, also
+ * after a failure. ERR_CLOSED: cancelled meanwhile. */
+int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
+               char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+               uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
+/* Says that code runs in it. */
+void box_busy(struct core *core, const char *id);
+/* Ends it, without waiting. */
+void box_destroy(struct core *core, const char *id);
+void box_on_destroyed(struct core *core, const char *id);
+void box_on_gone(struct core *core, const char *id);
+/* Destroys what the engine has and nobody owns. */
+int box_reconcile(struct core *core, struct err *err);
+
+/* execution.c: gives the executions that an earlier server left their outcome. */
+int execution_end_orphans(struct core *core, struct err *err);
+
+#endif

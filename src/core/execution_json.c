@@ -1,0 +1,147 @@
+/* Owns the form of the execution object: every key of the contract, always. */
+#include "core/execution_json.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "wire/json.h"
+#include "wire/outcome.h"
+
+static int put_text(struct buf *out, const char *key, const struct buf *text, struct err *err)
+{
+    int result = buf_printf(out, err, "\"%s\":", key);
+    if (result != 0)
+        return result;
+    return text ? json_append_bytes(out, text->data, text->size, err)
+                : buf_append_str(out, "\"\"", err);
+}
+
+static int put_string(struct buf *out, const char *key, const char *value, struct err *err)
+{
+    int result = buf_printf(out, err, "\"%s\":", key);
+    if (result != 0)
+        return result;
+    return value ? json_append_bytes(out, (const uint8_t *)value, strlen(value), err)
+                 : buf_append_str(out, "null", err);
+}
+
+static int put_time(struct buf *out, const char *key, int64_t wall_us, struct err *err)
+{
+    char text[CLOCK_ISO8601_SIZE];
+    clock_format_iso8601(wall_us, text);
+    return put_string(out, key, wall_us > 0 ? text : NULL, err);
+}
+
+static int put_limits(struct buf *out, uint32_t limits_hit, struct err *err)
+{
+    int result = buf_append_str(out, ",\"limits_hit\":[", err);
+    bool first = true;
+    for (unsigned i = 0; i < LIMIT_HIT_COUNT && result == 0; i++) {
+        if ((limits_hit & (1U << i)) == 0)
+            continue;
+        result = buf_printf(out, err, "%s\"%s\"", first ? "" : ",", outcome_limit_name(i));
+        first = false;
+    }
+    return result == 0 ? buf_append_str(out, "]", err) : result;
+}
+
+static int put_usage(struct buf *out, const struct execution_outcome *outcome, struct err *err)
+{
+    const struct sandbox_exit *exit = &outcome->exit;
+    return buf_printf(
+        out, err,
+        ",\"usage\":{\"cpu_ms\":%" PRIu64 ".%03" PRIu64 ",\"wall_ms\":%" PRIu64 ".%03" PRIu64
+        ",\"max_rss_bytes\":%" PRIu64 ",\"memory_peak_bytes\":%" PRIu64 ",\"pids_peak\":%" PRIu64
+        ",\"stdout_bytes\":%" PRIu64 ",\"stderr_bytes\":%" PRIu64 ",\"queue_ms\":%" PRId64
+        ".%03" PRId64 ",\"create_ms\":%" PRId64 ".%03" PRId64 "}",
+        exit->cpu_us / 1000, exit->cpu_us % 1000, exit->wall_us / 1000, exit->wall_us % 1000,
+        exit->max_rss_bytes, exit->memory_peak_bytes, exit->pids_peak, exit->stdout_bytes,
+        exit->stderr_bytes, outcome->queue_us / 1000, outcome->queue_us % 1000,
+        outcome->create_us / 1000, outcome->create_us % 1000);
+}
+
+static int put_texts(struct buf *out, const struct execution_outcome *outcome, struct err *err)
+{
+    const struct {
+        const char *key;
+        const struct buf *text;
+    } texts[] = {{"stdout", outcome->out}, {"stderr", outcome->err_out}, {"output", outcome->both}};
+    int result = 0;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && result == 0; i++) {
+        result = put_text(out, texts[i].key, texts[i].text, err);
+        if (result == 0)
+            result = buf_append_str(out, ",", err);
+    }
+    return result;
+}
+
+/* The members after the text. */
+static int put_end(struct buf *out, const struct execution_outcome *outcome, struct err *err)
+{
+    const struct sandbox_exit *exit = &outcome->exit;
+    int result = buf_printf(
+        out, err, "\"exit_code\":%" PRIu32 ",\"execution_time_secs\":%" PRIu64 ".%06" PRIu64 ",",
+        exit->exit_code, exit->wall_us / 1000000, exit->wall_us % 1000000);
+    if (result == 0)
+        result = put_time(out, "timestamp", outcome->finished_us, err);
+    if (result == 0)
+        result = buf_append_str(out, ",", err);
+    if (result == 0)
+        result = put_string(out, "killed_by", outcome_cause_name(exit->cause), err);
+    if (result == 0)
+        result = put_limits(out, exit->limits_hit, err);
+    if (result == 0)
+        result =
+            buf_printf(out, err, ",\"state\":null,\"truncated\":%s,\"results\":[],\"error\":null",
+                       outcome->truncated ? "true" : "false");
+    return result == 0 ? put_usage(out, outcome, err) : result;
+}
+
+/* What berth tells beside the contract's keys. */
+static int put_extra(struct buf *out, const struct execution_outcome *outcome, struct err *err)
+{
+    int result = buf_append_str(out, ",", err);
+    if (result == 0)
+        result = put_string(out, "lang", outcome->lang, err);
+    if (result == 0)
+        result = buf_printf(out, err, ",\"labels\":%s,", outcome->labels ? outcome->labels : "{}");
+    if (result == 0)
+        result = put_time(out, "created_at", outcome->created_us, err);
+    if (result == 0)
+        result = buf_append_str(out, ",", err);
+    if (result == 0)
+        result = put_time(out, "started_at", outcome->started_us, err);
+    return result == 0 ? buf_append_str(out, "}", err) : result;
+}
+
+int execution_json_outcome(const struct execution_outcome *outcome, bool with_text, struct buf *out,
+                           struct err *err)
+{
+    int result = buf_printf(out, err, "{\"execution_id\":\"%s\",\"status\":\"%s\",", outcome->id,
+                            execution_state_name(outcome->state));
+    if (result == 0 && with_text)
+        result = put_texts(out, outcome, err);
+    if (result == 0)
+        result = put_end(out, outcome, err);
+    return result == 0 ? put_extra(out, outcome, err) : result;
+}
+
+int execution_json_row(const char *id, const char *status, const char *lang, int64_t created_us,
+                       int64_t started_us, int64_t finished_us, struct buf *out, struct err *err)
+{
+    const struct {
+        const char *key;
+        int64_t wall_us;
+    } times[] = {
+        {"created_at", created_us}, {"started_at", started_us}, {"finished_at", finished_us}};
+    int result = buf_printf(out, err, "{\"execution_id\":\"%s\",\"status\":\"%s\",", id, status);
+    if (result == 0)
+        result = put_string(out, "lang", lang, err);
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]) && result == 0; i++) {
+        result = buf_append_str(out, ",", err);
+        if (result == 0)
+            result = put_time(out, times[i].key, times[i].wall_us, err);
+    }
+    return result == 0 ? buf_append_str(out, "}", err) : result;
+}

@@ -1,0 +1,132 @@
+/* Owns the counters' names and their text form. */
+#include "core/metrics.h"
+
+#include <inttypes.h>
+
+#include "base/mem.h"
+
+static const int64_t bounds_us[METRICS_BUCKETS] = {
+    1000,   2500,   5000,    10000,   25000,   50000,    100000,
+    250000, 500000, 1000000, 2500000, 5000000, 10000000, 60000000,
+};
+
+void metrics_observe(struct metrics_histogram *histogram, int64_t duration_us)
+{
+    if (duration_us < 0)
+        duration_us = 0;
+    size_t index = 0;
+    while (index < METRICS_BUCKETS && duration_us > bounds_us[index])
+        index++;
+    atomic_fetch_add_explicit(&histogram->buckets[index], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&histogram->sum_us, (uint64_t)duration_us, memory_order_relaxed);
+}
+
+static int write_head(struct buf *out, const char *name, const char *type, const char *help,
+                      struct err *err)
+{
+    return buf_printf(out, err, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static int write_number(struct buf *out, const char *name, const char *type, const char *help,
+                        uint64_t value, struct err *err)
+{
+    int result = write_head(out, name, type, help, err);
+    return result != 0 ? result : buf_printf(out, err, "%s %" PRIu64 "\n", name, value);
+}
+
+static int write_histogram(struct buf *out, const char *name, const char *help,
+                           const struct metrics_histogram *histogram, struct err *err)
+{
+    int result = write_head(out, name, "histogram", help, err);
+    uint64_t count = 0;
+    for (size_t i = 0; i < METRICS_BUCKETS && result == 0; i++) {
+        count += histogram->buckets[i];
+        result = buf_printf(out, err, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name,
+                            (double)bounds_us[i] / 1e6, count);
+    }
+    count += histogram->buckets[METRICS_BUCKETS];
+    uint64_t sum_us = histogram->sum_us;
+    if (result == 0)
+        result = buf_printf(out, err,
+                            "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %" PRIu64 ".%06" PRIu64
+                            "\n%s_count %" PRIu64 "\n",
+                            name, count, name, sum_us / 1000000, sum_us % 1000000, name, count);
+    return result;
+}
+
+static int write_outcomes(const struct metrics *metrics, struct buf *out, struct err *err)
+{
+    int result = write_head(out, "berth_executions_total", "counter",
+                            "Executions that ended, by status.", err);
+    for (int i = EXECUTION_SUCCESS; i < EXECUTION_STATE_COUNT && result == 0; i++)
+        result = buf_printf(out, err, "berth_executions_total{status=\"%s\"} %" PRIu64 "\n",
+                            execution_state_name((enum execution_state)i),
+                            (uint64_t)metrics->executions[i]);
+    if (result == 0)
+        result = write_head(out, "berth_executions_killed_total", "counter",
+                            "Executions that something ended, by cause.", err);
+    for (int i = KILL_NONE + 1; i < KILL_CAUSE_COUNT && result == 0; i++)
+        result = buf_printf(out, err, "berth_executions_killed_total{cause=\"%s\"} %" PRIu64 "\n",
+                            outcome_cause_name((enum kill_cause)i), (uint64_t)metrics->killed[i]);
+    if (result == 0)
+        result = write_head(out, "berth_executions_refused_total", "counter",
+                            "Requests that ran nothing, by the kind of the error.", err);
+    for (int i = ERR_NONE + 1; i < ERR_KIND_COUNT && result == 0; i++) {
+        if (metrics->refused[i] > 0)
+            result =
+                buf_printf(out, err, "berth_executions_refused_total{kind=\"%s\"} %" PRIu64 "\n",
+                           err_kind_name((enum err_kind)i), (uint64_t)metrics->refused[i]);
+    }
+    return result;
+}
+
+static int write_numbers(const struct metrics *metrics, const struct metrics_gauges *gauges,
+                         struct buf *out, struct err *err)
+{
+    const struct {
+        const char *name, *type, *help;
+        uint64_t value;
+    } numbers[] = {
+        {"berth_executions_running", "gauge", "Executions that are queued or run now.",
+         gauges->executions},
+        {"berth_sandboxes", "gauge", "Sandboxes that live now.", gauges->sandboxes},
+        {"berth_sandboxes_max", "gauge", "Sandboxes that may live at once.", gauges->sandboxes_max},
+        {"berth_sandboxes_creating", "gauge", "Creations in flight.", gauges->creating},
+        {"berth_queue_waiting", "gauge", "Executions that wait for a sandbox.", gauges->waiting},
+        {"berth_sandboxes_created_total", "counter", "Sandboxes made.", metrics->sandboxes_created},
+        {"berth_sandboxes_create_failed_total", "counter", "Creations that failed.",
+         metrics->creates_failed},
+        {"berth_sandboxes_died_total", "counter", "Sandboxes that died by themselves.",
+         metrics->sandboxes_died},
+        {"berth_sandboxes_orphaned_total", "counter",
+         "Sandboxes destroyed since nobody owned them.", metrics->orphans_destroyed},
+        {"berth_output_bytes_total", "counter", "Bytes of output taken from executions.",
+         metrics->output_bytes},
+    };
+    int result = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(numbers) && result == 0; i++)
+        result = write_number(out, numbers[i].name, numbers[i].type, numbers[i].help,
+                              numbers[i].value, err);
+    return result;
+}
+
+int metrics_write(const struct metrics *metrics, const struct metrics_gauges *gauges,
+                  struct buf *out, struct err *err)
+{
+    int result = write_outcomes(metrics, out, err);
+    if (result == 0)
+        result = write_numbers(metrics, gauges, out, err);
+    if (result == 0)
+        result = write_histogram(out, "berth_queue_seconds", "Time spent waiting for a sandbox.",
+                                 &metrics->queue, err);
+    if (result == 0)
+        result = write_histogram(out, "berth_create_seconds", "Time to make a sandbox.",
+                                 &metrics->create, err);
+    if (result == 0)
+        result = write_histogram(out, "berth_run_seconds", "Time that the code ran.", &metrics->run,
+                                 err);
+    if (result == 0)
+        result = write_histogram(out, "berth_execution_seconds",
+                                 "Time from the request to its outcome.", &metrics->total, err);
+    return result;
+}

@@ -1,0 +1,42 @@
+/* What core counts, and its text for Prometheus. Lock-free. */
+#ifndef BERTH_CORE_METRICS_H
+#define BERTH_CORE_METRICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "core/states.h"
+#include "wire/outcome.h"
+
+#define METRICS_BUCKETS 14
+
+struct metrics_histogram {
+    _Atomic uint64_t buckets[METRICS_BUCKETS + 1]; /* the last is +Inf; not cumulative */
+    _Atomic uint64_t sum_us;
+};
+
+struct metrics {
+    _Atomic uint64_t executions[EXECUTION_STATE_COUNT]; /* ended, by status */
+    _Atomic uint64_t killed[KILL_CAUSE_COUNT];
+    _Atomic uint64_t refused[ERR_KIND_COUNT]; /* not run, by the kind of the error */
+    _Atomic uint64_t creates_failed, sandboxes_created, sandboxes_died, orphans_destroyed;
+    _Atomic uint64_t output_bytes;
+    struct metrics_histogram queue, create, run, total;
+};
+
+/* Counts one duration. */
+void metrics_observe(struct metrics_histogram *histogram, int64_t duration_us);
+
+/* Gauges that others own. */
+struct metrics_gauges {
+    unsigned sandboxes, sandboxes_max, creating, waiting, executions;
+};
+
+/* Appends the text, exposition format 0.0.4
+ * (https://prometheus.io/docs/instrumenting/exposition_formats/). */
+int metrics_write(const struct metrics *metrics, const struct metrics_gauges *gauges,
+                  struct buf *out, struct err *err);
+
+#endif

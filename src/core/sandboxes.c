@@ -1,0 +1,219 @@
+/* Owns the table of sandboxes: making one for an execution, ending it, and destroying those that
+ * nobody owns. A place of admission belongs to a box until the engine says that nothing is left. */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/core_internal.h"
+#include "core/quota.h"
+
+#define RETRY_PAUSE_MS 20
+#define LIFETIME_EXTRA_MS 30000 /* past the timeout: then init ends the sandbox by itself */
+
+static struct box *find_locked(struct core *core, const char *id)
+{
+    struct box *box = core->boxes;
+    while (box && strcmp(box->id, id) != 0)
+        box = box->next;
+    return box;
+}
+
+static void add_box(struct core *core, struct box *box, struct live *live)
+{
+    id_hex(box->id, 8);
+    box->state = SANDBOX_CREATING;
+    box->holds_place = true;
+    (void)pthread_mutex_lock(&core->lock);
+    box->next = core->boxes;
+    core->boxes = box;
+    memcpy(live->sandbox_id, box->id, sizeof(box->id));
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+static void move_box(struct core *core, const char *id, enum sandbox_state to)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    struct box *box = find_locked(core, id);
+    if (box)
+        (void)sandbox_state_move(&box->state, to);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+void box_busy(struct core *core, const char *id)
+{
+    move_box(core, id, SANDBOX_BUSY);
+}
+
+/* Ends a box; its place stays with it, or is kept back for another try. */
+static void end_box(struct core *core, struct engine *engine, const char *id, bool keep_place)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    struct box *box = find_locked(core, id);
+    if (box) {
+        (void)sandbox_state_move(&box->state, SANDBOX_DESTROYING);
+        if (keep_place)
+            box->holds_place = false;
+    }
+    (void)pthread_mutex_unlock(&core->lock);
+    engine_destroy_later(engine, id);
+}
+
+void box_destroy(struct core *core, const char *id)
+{
+    struct engine *engine = NULL;
+    if (core_engine(core, &engine, NULL) == 0)
+        end_box(core, engine, id, false);
+}
+
+/* Waits a moment before another try. Returns false when the execution was cancelled. */
+static bool pause_before_retry(const struct live *live, int gone_fd)
+{
+    struct pollfd fds[2] = {{.fd = live->cancel_fd, .events = POLLIN},
+                            {.fd = gone_fd, .events = POLLIN | POLLRDHUP}};
+    return poll(fds, 2, RETRY_PAUSE_MS) == 0;
+}
+
+/* One try. *out_id is set also on failure, "" when there is nothing to destroy. */
+static int try_create(struct core *core, struct live *live, struct engine *engine,
+                      const struct plan *plan, int64_t deadline_ns,
+                      char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+                      uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    out_id[0] = '\0';
+    struct box *box = calloc(1, sizeof(*box));
+    if (!box)
+        return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
+    add_box(core, box, live);
+    memcpy(out_id, live->sandbox_id, sizeof(live->sandbox_id));
+    struct engine_create spec = {.image = "host",
+                                 .profile = "strict",
+                                 .memory_bytes = plan->memory_bytes,
+                                 .storage_bytes = plan->storage_bytes,
+                                 .cpu_millis = plan->cpu_millis,
+                                 .pids_max = core->config.pids_max,
+                                 .open_files_max = core->config.open_files_max,
+                                 .lifetime_ms = plan->timeout_ms + LIFETIME_EXTRA_MS};
+    memcpy(spec.id, out_id, sizeof(spec.id));
+    store_sandbox_put(core->store, out_id, live->owner, engine->name,
+                      sandbox_state_name(SANDBOX_CREATING), clock_wall_us());
+    int result = engine_create(engine, &spec, deadline_ns, out_fd, out_nonce, err);
+    if (result != 0) {
+        atomic_fetch_add(&core->metrics.creates_failed, 1);
+        return result;
+    }
+    atomic_fetch_add(&core->metrics.sandboxes_created, 1);
+    move_box(core, out_id, SANDBOX_READY);
+    return 0;
+}
+
+int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
+               char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+               uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    const struct quota_use use = {.memory_bytes = plan->memory_bytes,
+                                  .cpu_millis = plan->cpu_millis};
+    struct engine *engine = NULL;
+    int result = quota_check(live->owner, QUOTA_SANDBOX, &use, err);
+    if (result == 0)
+        result = core_engine(core, &engine, err);
+    if (result != 0) {
+        admission_release(core->admission);
+        return result;
+    }
+    int64_t deadline_ns = clock_now_ns() + core->create_budget_ns;
+    for (;;) {
+        struct err failure = ERR_INIT;
+        result =
+            try_create(core, live, engine, plan, deadline_ns, out_id, out_fd, out_nonce, &failure);
+        if (result == 0)
+            return 0;
+        bool again = (result == -ERR_UNAVAILABLE || result == -ERR_CONFLICT) &&
+                     clock_now_ns() < deadline_ns && live->cancel_cause == KILL_NONE;
+        if (out_id[0] != '\0')
+            end_box(core, engine, out_id, again);
+        else if (!again)
+            admission_release(core->admission);
+        if (!again) {
+            log_warn("sandbox for %s: %s", live->id, failure.message);
+            if (failure.kind == ERR_INTERNAL || failure.kind == ERR_PROTOCOL) {
+                failure.kind = ERR_UNAVAILABLE;
+                failure.retry_after_s = 1;
+                (void)snprintf(failure.public_message, sizeof(failure.public_message),
+                               "the engine could not make a sandbox");
+            }
+            return err_copy(err, &failure);
+        }
+        if (!pause_before_retry(live, gone_fd)) {
+            admission_release(core->admission);
+            return err_set(err, ERR_CLOSED, "cancelled while a sandbox was made");
+        }
+    }
+}
+
+void box_on_destroyed(struct core *core, const char *id)
+{
+    struct box *found = NULL;
+    (void)pthread_mutex_lock(&core->lock);
+    for (struct box **at = &core->boxes; *at; at = &(*at)->next) {
+        if (strcmp((*at)->id, id) == 0) {
+            found = *at;
+            *at = found->next;
+            (void)sandbox_state_move(&found->state, SANDBOX_GONE);
+            break;
+        }
+    }
+    if (found)
+        (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+    if (!found)
+        return;
+    store_sandbox_remove(core->store, id);
+    if (found->holds_place)
+        admission_release(core->admission);
+    free(found);
+}
+
+void box_on_gone(struct core *core, const char *id)
+{
+    char execution_id[ID_UUID_SIZE] = "";
+    (void)pthread_mutex_lock(&core->lock);
+    for (struct live *live = core->lives; live; live = live->next) {
+        if (strcmp(live->sandbox_id, id) == 0)
+            memcpy(execution_id, live->id, sizeof(live->id));
+    }
+    (void)pthread_mutex_unlock(&core->lock);
+    atomic_fetch_add(&core->metrics.sandboxes_died, 1);
+    log_warn("sandbox %s died by itself", id);
+    /* Its channel ends too; this is for a descriptor that somebody else still holds. */
+    if (execution_id[0] != '\0')
+        (void)live_cancel(core, NULL, execution_id, KILL_SERVER);
+}
+
+int box_reconcile(struct core *core, struct err *err)
+{
+    struct engine *engine = NULL;
+    int result = core_engine(core, &engine, err);
+    if (result != 0)
+        return result;
+    MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    result = engine_list(engine, clock_now_ns() + 5 * CLOCK_NS_PER_S, &ids, &count, err);
+    if (result != 0)
+        return result;
+    /* A box is entered before it is made: what is listed and not in the table is nobody's. */
+    for (size_t i = 0; i < count; i++) {
+        (void)pthread_mutex_lock(&core->lock);
+        bool owned = find_locked(core, ids[i]) != NULL;
+        (void)pthread_mutex_unlock(&core->lock);
+        if (owned)
+            continue;
+        log_info("sandbox %s is nobody's: destroying it", ids[i]);
+        atomic_fetch_add(&core->metrics.orphans_destroyed, 1);
+        engine_destroy_later(engine, ids[i]);
+    }
+    return 0;
+}

@@ -1,0 +1,49 @@
+/* Owns the dispatch from the engine's functions to a provider. Keeps no state. */
+#include "engine/engine.h"
+
+int engine_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                  int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                  struct err *err)
+{
+    return engine->operations->create(engine, spec, deadline_ns, out_channel_fd, out_nonce, err);
+}
+
+int engine_destroy(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
+{
+    return engine->operations->destroy(engine, id, deadline_ns, err);
+}
+
+void engine_destroy_later(struct engine *engine, const char *id)
+{
+    engine->operations->destroy_later(engine, id);
+}
+
+int engine_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
+                 struct err *err)
+{
+    return engine->operations->probe(engine, deadline_ns, out, err);
+}
+
+int engine_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
+                   enum engine_state *out, struct err *err)
+{
+    return engine->operations->inspect(engine, id, deadline_ns, out, err);
+}
+
+int engine_list(struct engine *engine, int64_t deadline_ns, char (**out_ids)[SANDBOX_ID_MAX + 1],
+                size_t *out_count, struct err *err)
+{
+    return engine->operations->list(engine, deadline_ns, out_ids, out_count, err);
+}
+
+int engine_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
+                        int *out_channel_fd, struct err *err)
+{
+    return engine->operations->open_channel(engine, id, deadline_ns, out_channel_fd, err);
+}
+
+void engine_free(struct engine *engine)
+{
+    if (engine)
+        engine->operations->free(engine);
+}

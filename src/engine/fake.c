@@ -1,0 +1,371 @@
+/* Owns the fake engine: the table of its sandboxes, the faults to inject, and one thread that
+ * destroys and calls the events. For tests; isolates nothing. */
+#include "engine/fake.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "engine/engine.h"
+#include "engine/fake_sandbox.h"
+
+static const char *const fault_names[FAKE_FAULT_COUNT] = {
+    "none",         "create-fails", "create-hangs", "restart", "destroy-fails", "close-early",
+    "close-output", "close-exit",   "dies",         "garbage", "oversized",     "wrong-nonce",
+    "wrong-exit",   "wrong-stream", "no-credit",    "mute",
+};
+
+const char *engine_fake_fault_name(enum engine_fake_fault fault)
+{
+    return fault < FAKE_FAULT_COUNT ? fault_names[fault] : NULL;
+}
+
+enum task_kind { TASK_CONNECTED, TASK_DESTROY, TASK_GONE };
+
+struct task {
+    enum task_kind kind;
+    char id[SANDBOX_ID_MAX + 1];
+    struct task *next;
+};
+
+struct entry {
+    char id[SANDBOX_ID_MAX + 1];
+    struct fake_sandbox *sandbox;
+    struct entry *next;
+};
+
+struct fake {
+    struct engine base;
+    struct engine_events events;
+    pthread_t thread;
+    /* Rank 1, below every lock of core. Guards all that follows. */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool stop;
+    struct task *tasks, **tasks_tail;
+    struct entry *entries;
+    enum engine_fake_fault fault;
+    unsigned fault_count;
+};
+
+static struct fake *fake_of(struct engine *engine)
+{
+    return (struct fake *)engine;
+}
+
+static void add_task(struct fake *fake, enum task_kind kind, const char *id)
+{
+    struct task *task = calloc(1, sizeof(*task));
+    if (!task)
+        abort();
+    task->kind = kind;
+    (void)snprintf(task->id, sizeof(task->id), "%s", id);
+    (void)pthread_mutex_lock(&fake->lock);
+    *fake->tasks_tail = task;
+    fake->tasks_tail = &task->next;
+    (void)pthread_cond_broadcast(&fake->changed);
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+/* Takes the injected fault when it is within [low, high]. */
+static enum engine_fake_fault take_fault(struct fake *fake, enum engine_fake_fault low,
+                                         enum engine_fake_fault high)
+{
+    enum engine_fake_fault fault = FAKE_FAULT_NONE;
+    (void)pthread_mutex_lock(&fake->lock);
+    if (fake->fault_count > 0 && fake->fault >= low && fake->fault <= high) {
+        fake->fault_count--;
+        fault = fake->fault;
+    }
+    (void)pthread_mutex_unlock(&fake->lock);
+    return fault;
+}
+
+static void on_died(void *context, const char *id)
+{
+    add_task(context, TASK_GONE, id);
+}
+
+static int fake_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
+                      struct err *err)
+{
+    (void)engine;
+    (void)deadline_ns;
+    (void)err;
+    *out = (struct engine_info){.name = "fake",
+                                .version = BERTH_VERSION,
+                                .capabilities = 0,
+                                .cgroup_mode = "none",
+                                .memory_bytes = UINT64_C(8) << 30,
+                                .cpu_millis = 4000,
+                                .storage_bytes = UINT64_C(4) << 30};
+    return 0;
+}
+
+static int unavailable(struct err *err, const char *why)
+{
+    int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine %s; try again", why);
+    if (err)
+        err->retry_after_s = 1;
+    return result;
+}
+
+static bool exists(struct fake *fake, const char *id)
+{
+    bool found = false;
+    (void)pthread_mutex_lock(&fake->lock);
+    for (struct entry *entry = fake->entries; entry && !found; entry = entry->next)
+        found = strcmp(entry->id, id) == 0;
+    (void)pthread_mutex_unlock(&fake->lock);
+    return found;
+}
+
+static int make(struct fake *fake, const struct engine_create *spec, enum engine_fake_fault fault,
+                int *out_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    if (exists(fake, spec->id))
+        return err_set(err, ERR_CONFLICT, "sandbox %s lives already", spec->id);
+    MEM_AUTO struct entry *entry = calloc(1, sizeof(*entry));
+    if (!entry)
+        return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
+    (void)snprintf(entry->id, sizeof(entry->id), "%s", spec->id);
+    int result =
+        fake_sandbox_new(spec, fault, on_died, fake, &entry->sandbox, out_fd, out_nonce, err);
+    if (result != 0)
+        return result;
+    (void)pthread_mutex_lock(&fake->lock);
+    entry->next = fake->entries;
+    fake->entries = take(entry);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return 0;
+}
+
+static int fake_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                       int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                       struct err *err)
+{
+    struct fake *fake = fake_of(engine);
+    enum engine_fake_fault fault = take_fault(fake, FAKE_FAULT_CREATE_FAILS, FAKE_FAULT_RESTART);
+    if (fault == FAKE_FAULT_CREATE_FAILS)
+        return err_set(err, ERR_INTERNAL, "injected: create failed");
+    if (fault == FAKE_FAULT_RESTART) {
+        add_task(fake, TASK_CONNECTED, "");
+        return unavailable(err, "was restarted");
+    }
+    if (fault == FAKE_FAULT_CREATE_HANGS) {
+        const struct timespec until = {.tv_sec = (time_t)(deadline_ns / CLOCK_NS_PER_S),
+                                       .tv_nsec = (long)(deadline_ns % CLOCK_NS_PER_S)};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+        FD_AUTO int late_fd = -1;
+        (void)make(fake, spec, FAKE_FAULT_NONE, &late_fd, out_nonce, NULL);
+        return unavailable(err, "did not answer in time");
+    }
+    fault = take_fault(fake, FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_COUNT - 1);
+    return make(fake, spec, fault, out_channel_fd, out_nonce, err);
+}
+
+static int fake_destroy(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    if (take_fault(fake, FAKE_FAULT_DESTROY_FAILS, FAKE_FAULT_DESTROY_FAILS) != FAKE_FAULT_NONE)
+        return err_set(err, ERR_INTERNAL, "injected: destroy failed");
+    struct entry *found = NULL;
+    (void)pthread_mutex_lock(&fake->lock);
+    for (struct entry **at = &fake->entries; *at; at = &(*at)->next) {
+        if (strcmp((*at)->id, id) == 0) {
+            found = *at;
+            *at = found->next;
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&fake->lock);
+    if (found)
+        fake_sandbox_free(found->sandbox);
+    free(found);
+    return 0;
+}
+
+static void fake_destroy_later(struct engine *engine, const char *id)
+{
+    add_task(fake_of(engine), TASK_DESTROY, id);
+}
+
+static int fake_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
+                        enum engine_state *out, struct err *err)
+{
+    (void)deadline_ns;
+    if (!exists(fake_of(engine), id))
+        return err_set(err, ERR_NOT_FOUND, "no sandbox %s", id);
+    *out = ENGINE_STATE_RUNNING;
+    return 0;
+}
+
+static int fake_list(struct engine *engine, int64_t deadline_ns,
+                     char (**out_ids)[SANDBOX_ID_MAX + 1], size_t *out_count, struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    int result = 0;
+    (void)pthread_mutex_lock(&fake->lock);
+    size_t count = 0;
+    for (struct entry *entry = fake->entries; entry; entry = entry->next)
+        count++;
+    char(*ids)[SANDBOX_ID_MAX + 1] = calloc(count + 1, sizeof(*ids));
+    if (ids) {
+        size_t at = 0;
+        for (struct entry *entry = fake->entries; entry; entry = entry->next)
+            memcpy(ids[at++], entry->id, sizeof(entry->id));
+        *out_ids = ids;
+        *out_count = count;
+    } else {
+        result = err_set(err, ERR_INTERNAL, "no memory for a list");
+    }
+    (void)pthread_mutex_unlock(&fake->lock);
+    return result;
+}
+
+static int fake_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
+                             int *out_channel_fd, struct err *err)
+{
+    (void)engine;
+    (void)id;
+    (void)deadline_ns;
+    (void)out_channel_fd;
+    return err_set(err, ERR_UNSUPPORTED, "the fake engine has one channel a sandbox");
+}
+
+static void do_task(struct fake *fake, const struct task *task)
+{
+    const struct engine_events *events = &fake->events;
+    if (task->kind == TASK_CONNECTED && events->connected)
+        events->connected(events->context);
+    if (task->kind == TASK_GONE && events->gone)
+        events->gone(events->context, task->id);
+    if (task->kind != TASK_DESTROY)
+        return;
+    while (fake_destroy(&fake->base, task->id, INT64_MAX, NULL) != 0)
+        ; /* an injected failure: repeated at once */
+    if (events->destroyed)
+        events->destroyed(events->context, task->id);
+}
+
+static void *worker_main(void *context)
+{
+    struct fake *fake = context;
+    (void)pthread_mutex_lock(&fake->lock);
+    while (!fake->stop || fake->tasks) {
+        struct task *task = fake->tasks;
+        if (!task) {
+            (void)pthread_cond_wait(&fake->changed, &fake->lock);
+            continue;
+        }
+        fake->tasks = task->next;
+        if (!fake->tasks)
+            fake->tasks_tail = &fake->tasks;
+        (void)pthread_mutex_unlock(&fake->lock);
+        do_task(fake, task);
+        free(task);
+        (void)pthread_mutex_lock(&fake->lock);
+    }
+    (void)pthread_mutex_unlock(&fake->lock);
+    return NULL;
+}
+
+static void fake_free(struct engine *engine)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->stop = true;
+    (void)pthread_cond_broadcast(&fake->changed);
+    (void)pthread_mutex_unlock(&fake->lock);
+    (void)pthread_join(fake->thread, NULL);
+    while (fake->entries) {
+        struct entry *next = fake->entries->next;
+        fake_sandbox_free(fake->entries->sandbox);
+        free(fake->entries);
+        fake->entries = next;
+    }
+    while (fake->tasks) { /* of a sandbox that died while it was freed */
+        struct task *next = fake->tasks->next;
+        free(fake->tasks);
+        fake->tasks = next;
+    }
+    (void)pthread_cond_destroy(&fake->changed);
+    (void)pthread_mutex_destroy(&fake->lock);
+    free(fake);
+}
+
+static const struct engine_operations fake_operations = {
+    .probe = fake_probe,
+    .create = fake_create,
+    .destroy = fake_destroy,
+    .destroy_later = fake_destroy_later,
+    .inspect = fake_inspect,
+    .list = fake_list,
+    .open_channel = fake_open_channel,
+    .free = fake_free,
+};
+
+static void inject_from_environment(struct engine *engine)
+{
+    const char *text = getenv("BERTH_FAKE_FAULT");
+    for (int i = 0; text && i < FAKE_FAULT_COUNT; i++) {
+        size_t size = strlen(fault_names[i]);
+        if (strncmp(text, fault_names[i], size) != 0 || (text[size] != '\0' && text[size] != ':'))
+            continue;
+        unsigned long count = text[size] == ':' ? strtoul(text + size + 1, NULL, 10) : 1;
+        engine_fake_inject(engine, (enum engine_fake_fault)i, (unsigned)(count & 0xffffff));
+    }
+}
+
+int engine_fake_new(const struct engine_events *events, struct engine **out, struct err *err)
+{
+    struct fake *fake = calloc(1, sizeof(*fake));
+    if (!fake)
+        return err_set(err, ERR_INTERNAL, "no memory for the fake engine");
+    /* Its threads write to sockets whose other end is this process. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    fake->base = (struct engine){.operations = &fake_operations, .name = "fake"};
+    if (events)
+        fake->events = *events;
+    fake->tasks_tail = &fake->tasks;
+    (void)pthread_mutex_init(&fake->lock, NULL);
+    (void)pthread_cond_init(&fake->changed, NULL);
+    inject_from_environment(&fake->base);
+    add_task(fake, TASK_CONNECTED, "");
+    int status = pthread_create(&fake->thread, NULL, worker_main, fake);
+    if (status != 0) {
+        free(fake->tasks);
+        free(fake);
+        return err_sys(err, status, "start the fake engine");
+    }
+    *out = &fake->base;
+    return 0;
+}
+
+void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, unsigned count)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->fault = fault;
+    fake->fault_count = count;
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+unsigned engine_fake_living(struct engine *engine)
+{
+    struct fake *fake = fake_of(engine);
+    unsigned count = 0;
+    (void)pthread_mutex_lock(&fake->lock);
+    for (struct entry *entry = fake->entries; entry; entry = entry->next)
+        count++;
+    (void)pthread_mutex_unlock(&fake->lock);
+    return count;
+}

@@ -1,0 +1,81 @@
+/* berth-init: PID 1 of every sandbox. Static, so that it runs in any image.
+ *
+ * Owns the way from the setup stage's descriptors to a server without privilege: it reads its
+ * configuration, gives up every capability, and serves the sandbox protocol. It is the owner of the
+ * inner user namespace, which alone lets it start, signal and reap the code (user_namespaces(7)).
+ */
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "init/loop.h"
+#include "wire/init_config.h"
+
+enum { EXIT_USAGE = 2, LAST_CAP = 63 };
+
+static int read_config(struct init_config *config, struct err *err)
+{
+    uint8_t bytes[4096];
+    size_t used = 0;
+    FD_AUTO int fd = INIT_FD_CONFIG;
+    for (;;) {
+        ssize_t got = read(fd, bytes + used, sizeof(bytes) - used);
+        if (got < 0)
+            return err_set(err, ERR_INTERNAL, "no configuration on descriptor %d", INIT_FD_CONFIG);
+        if (got == 0)
+            break;
+        used += (size_t)got;
+    }
+    return init_config_decode(bytes, used, config, err);
+}
+
+/* Capabilities in our own namespace are not needed once the mounts are made. */
+static int drop_capabilities(struct err *err)
+{
+    for (int cap = 0; cap <= LAST_CAP; cap++)
+        (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* EINVAL past the kernel's last one */
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct none[2];
+    memset(none, 0, sizeof(none));
+    if (syscall(SYS_capset, &header, none) != 0)
+        return err_set(err, ERR_INTERNAL, "capabilities could not be dropped");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return err_set(err, ERR_INTERNAL, "no_new_privs could not be set");
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        (void)printf("berth-init %s\n", BERTH_VERSION);
+        return 0;
+    }
+    struct init_config config;
+    struct err err = ERR_INIT;
+    if (fcntl(INIT_FD_CONFIG, F_GETFD) < 0) {
+        (void)fprintf(stderr, "berth-init is started by an engine, inside a sandbox\n");
+        return EXIT_USAGE;
+    }
+    /* PID 1 of a namespace is not ended by a signal that it has no handler for; blocking them all
+     * also makes SIGCHLD wait for the signalfd. */
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_SETMASK, &all, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    int result = read_config(&config, &err);
+    if (result == 0)
+        result = drop_capabilities(&err);
+    if (result == 0)
+        result = loop_run(&config, &err);
+    if (result != 0 && config.setup_fd >= 0)
+        (void)fd_send(config.setup_fd, err.message, strlen(err.message), NULL, 0, 0, NULL);
+    return result == 0 ? 0 : 1;
+}

@@ -1,0 +1,207 @@
+/* Owns the table of languages, read from the embedded INI files. Runs nothing. */
+#include "lang/lang.h"
+
+#include <ctype.h>
+#include <ini.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/embed.h"
+#include "base/id.h"
+
+extern const struct embedded_file languages_files[];
+
+enum { LANGS_MAX = 64 };
+
+static struct lang *langs[LANGS_MAX];
+static size_t lang_count;
+
+/* What the INI callback fills; error is the first thing that was wrong. */
+struct parse {
+    struct lang *lang;
+    char error[160];
+};
+
+static void free_strings(const char *const *array, size_t size)
+{
+    for (size_t i = 0; i < size && array[i]; i++)
+        free((void *)(uintptr_t)array[i]);
+}
+
+static void lang_free(struct lang *lang)
+{
+    if (!lang)
+        return;
+    free((void *)(uintptr_t)lang->name);
+    free((void *)(uintptr_t)lang->source);
+    free_strings(lang->aliases, LANG_NAMES_MAX);
+    free_strings(lang->run, LANG_ARGS_MAX);
+    free_strings(lang->env, LANG_ENV_MAX);
+    free(lang);
+}
+
+/* Appends a copy of size bytes of text; the array stays NULL-ended. */
+static bool push(const char **array, size_t max, const char *text, size_t size)
+{
+    size_t count = 0;
+    while (count < max && array[count])
+        count++;
+    if (count + 1 >= max)
+        return false;
+    array[count] = strndup(text, size);
+    return array[count] != NULL;
+}
+
+/* Splits at any of separators and pushes what is between them. */
+static bool push_words(const char **array, size_t max, const char *text, const char *separators)
+{
+    for (const char *cursor = text; *cursor != '\0';) {
+        cursor += strspn(cursor, separators);
+        size_t size = strcspn(cursor, separators);
+        if (size > 0 && !push(array, max, cursor, size))
+            return false;
+        cursor += size;
+    }
+    return true;
+}
+
+static bool set_language_key(struct lang *lang, const char *name, const char *value)
+{
+    if (strcmp(name, "name") == 0 && !lang->name)
+        return (lang->name = strdup(value)) != NULL;
+    if (strcmp(name, "source") == 0 && !lang->source)
+        return (lang->source = strdup(value)) != NULL;
+    if (strcmp(name, "aliases") == 0)
+        return push_words(lang->aliases, LANG_NAMES_MAX, value, ", \t");
+    if (strcmp(name, "run") == 0)
+        return push_words(lang->run, LANG_ARGS_MAX, value, " \t");
+    return false;
+}
+
+static int on_entry(void *user, const char *section, const char *name, const char *value)
+{
+    struct parse *parse = user;
+    bool good = false;
+    if (strcmp(section, "language") == 0) {
+        good = set_language_key(parse->lang, name, value);
+    } else if (strcmp(section, "env") == 0) {
+        char entry[512];
+        int size = snprintf(entry, sizeof(entry), "%s=%s", name, value);
+        good = size > 0 && (size_t)size < sizeof(entry) &&
+               push(parse->lang->env, LANG_ENV_MAX, entry, (size_t)size);
+    }
+    if (!good && parse->error[0] == '\0')
+        (void)snprintf(parse->error, sizeof(parse->error), "[%s] %s is not understood", section,
+                       name);
+    return good ? 1 : 0;
+}
+
+static bool name_matches(const struct lang *lang, const char *name)
+{
+    if (strcasecmp(lang->name, name) == 0)
+        return true;
+    for (size_t i = 0; i < LANG_NAMES_MAX && lang->aliases[i]; i++) {
+        if (strcasecmp(lang->aliases[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static const struct lang *find(const char *name)
+{
+    for (size_t i = 0; i < lang_count; i++) {
+        if (name_matches(langs[i], name))
+            return langs[i];
+    }
+    return NULL;
+}
+
+static int check(const struct lang *lang, const char *file, struct err *err)
+{
+    if (!lang->name || !id_is_name(lang->name, 32))
+        return err_set(err, ERR_INTERNAL, "languages/%s: [language] name is missing or odd", file);
+    if (!lang->source || lang->source[0] == '\0' || lang->source[0] == '.' ||
+        strchr(lang->source, '/'))
+        return err_set(err, ERR_INTERNAL, "languages/%s: source has to be a plain file name", file);
+    if (!lang->run[0])
+        return err_set(err, ERR_INTERNAL, "languages/%s: run is missing", file);
+    const char *taken = find(lang->name) ? lang->name : NULL;
+    for (size_t i = 0; !taken && i < LANG_NAMES_MAX && lang->aliases[i]; i++)
+        taken = find(lang->aliases[i]) ? lang->aliases[i] : NULL;
+    if (taken)
+        return err_set(err, ERR_INTERNAL, "languages/%s: the name %s is taken", file, taken);
+    if (lang_count >= LANGS_MAX)
+        return err_set(err, ERR_INTERNAL, "languages/%s: more than %d languages", file, LANGS_MAX);
+    return 0;
+}
+
+static int load_file(const struct embedded_file *file, struct err *err)
+{
+    struct parse parse = {.lang = calloc(1, sizeof(*parse.lang))};
+    if (!parse.lang)
+        return err_set(err, ERR_INTERNAL, "no memory for a language");
+    int status = ini_parse_string(file->data, on_entry, &parse);
+    int result = 0;
+    if (status != 0)
+        result = err_set(err, ERR_INTERNAL, "languages/%s: line %d: %s", file->name, status,
+                         parse.error[0] != '\0' ? parse.error : "not INI");
+    if (result == 0)
+        result = check(parse.lang, file->name, err);
+    if (result != 0) {
+        lang_free(parse.lang);
+        return result;
+    }
+    size_t at = lang_count++;
+    for (; at > 0 && strcmp(langs[at - 1]->name, parse.lang->name) > 0; at--)
+        langs[at] = langs[at - 1];
+    langs[at] = parse.lang;
+    return 0;
+}
+
+int lang_load(struct err *err)
+{
+    for (const struct embedded_file *file = languages_files; file->name; file++) {
+        int result = load_file(file, err);
+        if (result != 0) {
+            lang_unload();
+            return result;
+        }
+    }
+    return 0;
+}
+
+int lang_find(const char *name, const struct lang **out, struct err *err)
+{
+    const struct lang *lang = find(name);
+    if (lang) {
+        *out = lang;
+        return 0;
+    }
+    char known[200] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < lang_count && used < sizeof(known) - 1; i++) {
+        int size =
+            snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "", langs[i]->name);
+        used += size > 0 ? (size_t)size : 0;
+    }
+    return err_public(err, ERR_BAD_INPUT, "lang: \"%.32s\" is not a language here; there is: %s",
+                      name, known);
+}
+
+const struct lang *const *lang_all(size_t *out_count)
+{
+    *out_count = lang_count;
+    return (const struct lang *const *)langs;
+}
+
+void lang_unload(void)
+{
+    for (size_t i = 0; i < lang_count; i++)
+        lang_free(langs[i]);
+    memset(langs, 0, sizeof(langs));
+    lang_count = 0;
+}

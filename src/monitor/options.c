@@ -1,0 +1,102 @@
+/* Owns the reading of berth-monitor's options. Touches nothing but argv and the environment. */
+#include "monitor/options.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/parse.h"
+
+const char *monitor_options_help(void)
+{
+    return "usage: berth-monitor [--host HOST] [--port PORT] [--state DIR]\n"
+           "\n"
+           "Starts berth: the server and the engine that makes sandboxes; keeps them running.\n"
+           "`berth serve` is the usual way to start it.\n"
+           "\n"
+           "  --host HOST   address to listen on (HOST, API_HOST; default 127.0.0.1)\n"
+           "  --port PORT   port to listen on, 0 for a free one (PORT, API_PORT; default 8000)\n"
+           "  --state DIR   state folder (BERTH_STATE; default /var/lib/berth)\n"
+           "  --help        this text\n"
+           "\n"
+           "BERTH_USER names the system user of the server (default berth).\n";
+}
+
+/* The first of two variables that is set and not empty, else a default. */
+static const char *setting(const char *first, const char *second, const char *fallback)
+{
+    const char *value = getenv(first);
+    if ((!value || !*value) && second)
+        value = getenv(second);
+    return value && *value ? value : fallback;
+}
+
+static bool is_set_to(const char *name, const char *wanted)
+{
+    const char *value = getenv(name);
+    return value && strcmp(value, wanted) == 0;
+}
+
+static int parse_port(const char *text, uint16_t *out, struct err *err)
+{
+    uint64_t port = 0;
+    int result = parse_u64(text, 0, UINT16_MAX, &port, err);
+    if (result != 0)
+        return err ? err_wrap(err, "port") : result;
+    *out = (uint16_t)port;
+    return 0;
+}
+
+static int parse_arguments(int argc, char **argv, struct monitor_options *options,
+                           const char **port, struct err *err)
+{
+    static const struct option known[] = {
+        {"host", required_argument, NULL, 'H'},
+        {"port", required_argument, NULL, 'p'},
+        {"state", required_argument, NULL, 's'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    opterr = 0;
+    optind = 1;
+    int option = 0;
+    while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
+        switch (option) {
+        case 'H':
+            options->host = optarg;
+            break;
+        case 'p':
+            *port = optarg;
+            break;
+        case 's':
+            options->state_path = optarg;
+            break;
+        case 'h':
+            options->help = true;
+            break;
+        default:
+            return err_set(err, ERR_BAD_INPUT, "\"%s\" is not an option, or lacks its value",
+                           argv[optind - 1]);
+        }
+    }
+    if (optind < argc)
+        return err_set(err, ERR_BAD_INPUT, "\"%s\" is one argument too many", argv[optind]);
+    return 0;
+}
+
+int monitor_options_parse(int argc, char **argv, struct monitor_options *out, struct err *err)
+{
+    struct monitor_options options = {
+        .host = setting("HOST", "API_HOST", "127.0.0.1"),
+        .state_path = setting("BERTH_STATE", NULL, "/var/lib/berth"),
+        .user = setting("BERTH_USER", NULL, "berth"),
+        .fake_engine = is_set_to("BERTH_ENGINE", "fake") && is_set_to("BERTH_TESTING", "1"),
+    };
+    const char *port = setting("PORT", "API_PORT", "8000");
+    int result = parse_arguments(argc, argv, &options, &port, err);
+    if (result == 0)
+        result = parse_port(port, &options.port, err);
+    if (result == 0)
+        *out = options;
+    return result;
+}

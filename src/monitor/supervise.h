@@ -1,0 +1,29 @@
+/* The monitor's loop: children are started, watched, restarted and, in the end, stopped in order.
+ */
+#ifndef BERTH_MONITOR_SUPERVISE_H
+#define BERTH_MONITOR_SUPERVISE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "monitor/options.h"
+#include "monitor/state.h"
+
+struct supervise_config {
+    const struct monitor_options *options;
+    const struct state *state;
+    int http_fd;   /* listening TCP socket */
+    uint16_t port; /* its real port */
+    int engine_fd; /* listening engine socket; -1 without a native engine */
+    uid_t uid;     /* of the server */
+    gid_t gid;
+};
+
+/* Runs until SIGTERM or SIGINT, then ends the server first and the engine after it. Prints
+ * `ready http://HOST:PORT` on standard output when the server serves for the first time. Children
+ * that die are restarted: at once, then after growing pauses of up to a second. ERR_UNAVAILABLE
+ * when the server can't be brought up even once. Blocks. */
+int supervise_run(const struct supervise_config *config, struct err *err);
+
+#endif

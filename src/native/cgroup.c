@@ -1,0 +1,470 @@
+/* Owns every path below /sys/fs/cgroup that this engine makes or removes. */
+#include "native/cgroup.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#define CPU_PERIOD_US 100000
+
+static const char *const group_names[] = {"init", "code"};
+
+/* ---- finding the hierarchies ---- */
+
+struct cgroup_mount {
+    char path[256];
+    char type[16];
+    char options[256]; /* of the super block: the controllers, on v1 */
+};
+
+/* Reads one line of mountinfo (proc_pid_mountinfo(5)); false when it is no cgroup mount. */
+static bool parse_mount(const char *line, struct cgroup_mount *out)
+{
+    const char *separator = strstr(line, " - ");
+    if (!separator)
+        return false;
+    if (sscanf(line, "%*d %*d %*s %*s %255s", out->path) != 1)
+        return false;
+    if (sscanf(separator, " - %15s %*s %255s", out->type, out->options) != 2)
+        return false;
+    return strncmp(out->type, "cgroup", 6) == 0;
+}
+
+static bool has_word(const char *list, const char *word)
+{
+    size_t size = strlen(word);
+    for (const char *at = list; (at = strstr(at, word)); at += size) {
+        bool starts = at == list || strchr(", \n", at[-1]) != NULL;
+        bool ends = at[size] == '\0' || strchr(", \n", at[size]) != NULL;
+        if (starts && ends)
+            return true;
+    }
+    return false;
+}
+
+/* Makes and opens the instance's folder in one hierarchy. */
+static int open_base(const char *mount_path, const char *name, int *out_fd, struct err *err)
+{
+    FD_AUTO int mount_fd = open(mount_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (mount_fd < 0)
+        return err_sys(err, errno, "open %s", mount_path);
+    if (mkdirat(mount_fd, name, 0755) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make %s/%s", mount_path, name);
+    *out_fd = openat(mount_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (*out_fd < 0)
+        return err_sys(err, errno, "open %s/%s", mount_path, name);
+    return 0;
+}
+
+static int add_v1(struct cgroup_root *root, const struct cgroup_mount *mount, struct err *err)
+{
+    struct cgroup_hierarchy found = {.base_fd = -1};
+    found.memory = has_word(mount->options, "memory");
+    found.pids = has_word(mount->options, "pids");
+    found.cpu = has_word(mount->options, "cpu");
+    found.cpuacct = has_word(mount->options, "cpuacct");
+    if (!found.memory && !found.pids && !found.cpu && !found.cpuacct)
+        return 0;
+    if (root->count >= CGROUP_HIERARCHY_MAX)
+        return 0; /* the same controllers mounted twice */
+    int result = open_base(mount->path, root->folder, &found.base_fd, err);
+    if (result == 0)
+        root->hierarchies[root->count++] = found;
+    return result;
+}
+
+/* Hands the controllers down to the children of dir_fd, those that are not handed down yet. */
+static int enable_controllers(int dir_fd, struct err *err)
+{
+    char text[256];
+    ssize_t size = fd_read_file_at(dir_fd, "cgroup.subtree_control", text, sizeof(text), err);
+    if (size < 0)
+        return (int)size;
+    if (has_word(text, "memory") && has_word(text, "pids") && has_word(text, "cpu"))
+        return 0;
+    return fd_write_file_at(dir_fd, "cgroup.subtree_control", "+memory +pids +cpu", err);
+}
+
+static int add_v2(struct cgroup_root *root, const struct cgroup_mount *mount, struct err *err)
+{
+    char text[256];
+    FD_AUTO int mount_fd = open(mount->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (mount_fd < 0)
+        return err_sys(err, errno, "open %s", mount->path);
+    ssize_t size = fd_read_file_at(mount_fd, "cgroup.controllers", text, sizeof(text), err);
+    if (size < 0)
+        return (int)size;
+    if (!has_word(text, "memory") || !has_word(text, "pids") || !has_word(text, "cpu")) {
+        root->hybrid = true;
+        return 0;
+    }
+    struct cgroup_hierarchy found = {
+        .base_fd = -1, .memory = true, .pids = true, .cpu = true, .cpuacct = true};
+    int result = enable_controllers(mount_fd, err);
+    if (result == 0)
+        result = open_base(mount->path, root->folder, &found.base_fd, err);
+    if (result == 0)
+        result = enable_controllers(found.base_fd, err);
+    if (result != 0) {
+        fd_close(&found.base_fd);
+        return result;
+    }
+    root->mode = INIT_CGROUP_V2;
+    root->hierarchies[root->count++] = found;
+    return 0;
+}
+
+/* Adds the hierarchies of one version that mountinfo names. */
+static int scan_mounts(struct cgroup_root *root, bool v2, struct err *err)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    if (!file)
+        return err_sys(err, errno, "open /proc/self/mountinfo");
+    char line[1024];
+    int result = 0;
+    while (result == 0 && fgets(line, sizeof(line), file)) {
+        struct cgroup_mount mount;
+        if (!parse_mount(line, &mount) || (strcmp(mount.type, "cgroup2") == 0) != v2)
+            continue;
+        result =
+            v2 ? (root->count == 0 ? add_v2(root, &mount, err) : 0) : add_v1(root, &mount, err);
+    }
+    (void)fclose(file);
+    return result;
+}
+
+static bool has_all(const struct cgroup_root *root)
+{
+    bool memory = false;
+    bool pids = false;
+    bool cpu = false;
+    for (size_t i = 0; i < root->count; i++) {
+        memory |= root->hierarchies[i].memory;
+        pids |= root->hierarchies[i].pids;
+        cpu |= root->hierarchies[i].cpu;
+    }
+    return memory && pids && cpu;
+}
+
+int cgroup_open(struct cgroup_root *root, const char *instance, struct err *err)
+{
+    memset(root, 0, sizeof(*root));
+    (void)snprintf(root->folder, sizeof(root->folder), "berth-%s", instance);
+    int result = scan_mounts(root, true, err);
+    if (result == 0 && root->count == 0) {
+        root->mode = INIT_CGROUP_V1;
+        result = scan_mounts(root, false, err);
+    }
+    if (result == 0 && !has_all(root))
+        result = err_public(err, ERR_UNSUPPORTED,
+                            "the memory, cpu and pids cgroup controllers are needed and this host "
+                            "does not offer all of them");
+    if (result != 0)
+        cgroup_close(root);
+    return result;
+}
+
+void cgroup_close(struct cgroup_root *root)
+{
+    for (size_t i = 0; i < root->count; i++)
+        fd_close(&root->hierarchies[i].base_fd);
+    memset(root, 0, sizeof(*root));
+}
+
+void cgroup_retire(const struct cgroup_root *root)
+{
+    for (size_t i = 0; i < root->count; i++) {
+        FD_AUTO int mount_fd =
+            openat(root->hierarchies[i].base_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (mount_fd >= 0)
+            (void)unlinkat(mount_fd, root->folder, AT_REMOVEDIR); /* EBUSY: sandboxes live on */
+    }
+}
+
+const char *cgroup_mode_name(const struct cgroup_root *root)
+{
+    if (root->mode == INIT_CGROUP_V2)
+        return "v2";
+    if (root->mode == INIT_CGROUP_V1)
+        return root->hybrid ? "hybrid" : "v1";
+    return "none";
+}
+
+/* ---- one sandbox ---- */
+
+static int make_dirs(const struct cgroup_root *root, const struct cgroup_hierarchy *hierarchy,
+                     const char *id, struct err *err)
+{
+    if (mkdirat(hierarchy->base_fd, id, 0755) != 0)
+        return err_sys(err, errno, "make cgroup %s", id);
+    FD_AUTO int dir_fd = openat(hierarchy->base_fd, id, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return err_sys(err, errno, "open cgroup %s", id);
+    if (root->mode == INIT_CGROUP_V2) {
+        int result = enable_controllers(dir_fd, err);
+        if (result != 0)
+            return result;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(group_names); i++) {
+        if (mkdirat(dir_fd, group_names[i], 0755) != 0)
+            return err_sys(err, errno, "make cgroup %s/%s", id, group_names[i]);
+    }
+    return 0;
+}
+
+static int open_group(const struct cgroup_hierarchy *hierarchy, const char *id, const char *group,
+                      int *out_fd, struct err *err)
+{
+    char path[SANDBOX_ID_MAX + 16];
+    (void)snprintf(path, sizeof(path), "%s/%s", id, group);
+    *out_fd = openat(hierarchy->base_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*out_fd < 0)
+        return err_sys(err, errno, "open cgroup %s", path);
+    return 0;
+}
+
+static int write_number(int dir_fd, const char *file, uint64_t value, struct err *err)
+{
+    char text[32];
+    (void)snprintf(text, sizeof(text), "%" PRIu64, value);
+    return fd_write_file_at(dir_fd, file, text, err);
+}
+
+static int limit_memory(enum init_cgroup_mode mode, int dir_fd, uint64_t bytes, struct err *err)
+{
+    if (mode == INIT_CGROUP_V1) {
+        int result = write_number(dir_fd, "memory.limit_in_bytes", bytes, err);
+        /* Memory and swap together: the same figure means no swap. Absent without swap accounting.
+         */
+        if (result == 0 && faccessat(dir_fd, "memory.memsw.limit_in_bytes", F_OK, 0) == 0)
+            result = write_number(dir_fd, "memory.memsw.limit_in_bytes", bytes, err);
+        return result;
+    }
+    int result = write_number(dir_fd, "memory.max", bytes, err);
+    if (result == 0 && faccessat(dir_fd, "memory.swap.max", F_OK, 0) == 0)
+        result = write_number(dir_fd, "memory.swap.max", 0, err);
+    if (result == 0)
+        result = fd_write_file_at(dir_fd, "memory.oom.group", "1", err);
+    return result;
+}
+
+static int limit_cpu(enum init_cgroup_mode mode, int dir_fd, uint32_t cpu_millis, struct err *err)
+{
+    char text[48];
+    uint64_t quota_us = (uint64_t)cpu_millis * CPU_PERIOD_US / 1000;
+    if (mode == INIT_CGROUP_V1) {
+        int result = write_number(dir_fd, "cpu.cfs_period_us", CPU_PERIOD_US, err);
+        return result != 0 ? result : write_number(dir_fd, "cpu.cfs_quota_us", quota_us, err);
+    }
+    (void)snprintf(text, sizeof(text), "%" PRIu64 " %d", quota_us, CPU_PERIOD_US);
+    return fd_write_file_at(dir_fd, "cpu.max", text, err);
+}
+
+static int set_limits(const struct cgroup_root *root, const struct cgroup_hierarchy *hierarchy,
+                      int dir_fd, const struct cgroup_limits *limits, struct err *err)
+{
+    int result = 0;
+    if (hierarchy->memory)
+        result = limit_memory(root->mode, dir_fd, limits->memory_bytes, err);
+    if (result == 0 && hierarchy->cpu)
+        result = limit_cpu(root->mode, dir_fd, limits->cpu_millis, err);
+    if (result == 0 && hierarchy->pids)
+        result = write_number(dir_fd, "pids.max", limits->pids_max, err);
+    return result;
+}
+
+/* v1: an eventfd that the kernel signals when the group runs out of memory. */
+static int open_oom_event(int dir_fd, struct init_config *config, struct err *err)
+{
+    FD_AUTO int control_fd = openat(dir_fd, "memory.oom_control", O_RDONLY | O_CLOEXEC);
+    FD_AUTO int event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (control_fd < 0 || event_fd < 0)
+        return err_sys(err, errno, "memory.oom_control");
+    char text[32];
+    (void)snprintf(text, sizeof(text), "%d %d", event_fd, control_fd);
+    int result = fd_write_file_at(dir_fd, "cgroup.event_control", text, err);
+    if (result == 0)
+        config->oom_event_fd = fd_take(&event_fd);
+    return result;
+}
+
+static int open_file(int dir_fd, const char *file, int flags, int *out_fd, struct err *err)
+{
+    *out_fd = openat(dir_fd, file, flags | O_CLOEXEC);
+    return *out_fd < 0 ? err_sys(err, errno, "open %s", file) : 0;
+}
+
+static int open_for_init(const struct cgroup_root *root, const struct cgroup_hierarchy *hierarchy,
+                         int dir_fd, struct init_config *config, struct err *err)
+{
+    int result =
+        open_file(dir_fd, "cgroup.procs", O_WRONLY, &config->procs_fds[config->procs_count], err);
+    if (result != 0)
+        return result;
+    config->procs_count++;
+    if (hierarchy->pids) {
+        config->pids_dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+        result = open_file(dir_fd, "pids.max", O_WRONLY, &config->pids_max_fd, err);
+    }
+    if (hierarchy->cpu)
+        config->cpu_dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+    if (hierarchy->cpuacct)
+        config->cpuacct_dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+    if (hierarchy->memory)
+        config->memory_dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+    if (result == 0 && hierarchy->memory && root->mode == INIT_CGROUP_V1)
+        result = open_oom_event(dir_fd, config, err);
+    if (result == 0 && root->mode == INIT_CGROUP_V2) {
+        result = open_file(dir_fd, "memory.events", O_RDONLY, &config->oom_event_fd, err);
+        /* cgroup.kill is there from Linux 5.14 on; without it processes are killed one by one. */
+        config->kill_fd = openat(dir_fd, "cgroup.kill", O_WRONLY | O_CLOEXEC);
+    }
+    return result;
+}
+
+int cgroup_create(const struct cgroup_root *root, const char *id,
+                  const struct cgroup_limits *limits, struct init_config *config, struct err *err)
+{
+    int result = 0;
+    config->cgroup_mode = root->mode;
+    config->pids_max = limits->pids_max;
+    for (size_t i = 0; i < root->count && result == 0; i++) {
+        const struct cgroup_hierarchy *hierarchy = &root->hierarchies[i];
+        FD_AUTO int code_fd = -1;
+        result = make_dirs(root, hierarchy, id, err);
+        if (result == 0)
+            result = open_group(hierarchy, id, "code", &code_fd, err);
+        if (result == 0)
+            result = set_limits(root, hierarchy, code_fd, limits, err);
+        if (result == 0)
+            result = open_for_init(root, hierarchy, code_fd, config, err);
+    }
+    if (result != 0) {
+        cgroup_close_config(config);
+        (void)cgroup_remove(root, id, NULL);
+    }
+    return result;
+}
+
+void cgroup_close_config(struct init_config *config)
+{
+    for (size_t i = 0; i < config->procs_count; i++)
+        fd_close(&config->procs_fds[i]);
+    config->procs_count = 0;
+    fd_close(&config->pids_max_fd);
+    fd_close(&config->kill_fd);
+    fd_close(&config->memory_dir_fd);
+    fd_close(&config->pids_dir_fd);
+    fd_close(&config->cpu_dir_fd);
+    fd_close(&config->cpuacct_dir_fd);
+    fd_close(&config->oom_event_fd);
+}
+
+int cgroup_attach_init(const struct cgroup_root *root, const char *id, pid_t pid, struct err *err)
+{
+    for (size_t i = 0; i < root->count; i++) {
+        FD_AUTO int dir_fd = -1;
+        int result = open_group(&root->hierarchies[i], id, "init", &dir_fd, err);
+        if (result == 0)
+            result = write_number(dir_fd, "cgroup.procs", (uint64_t)pid, err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+/* The first process of a group, and a signal to all of them. */
+static pid_t visit_procs(int dir_fd, bool kill_them)
+{
+    char text[16384];
+    if (fd_read_file_at(dir_fd, "cgroup.procs", text, sizeof(text), NULL) <= 0)
+        return 0;
+    pid_t first = 0;
+    char *cursor = text;
+    for (;;) {
+        char *end = NULL;
+        long pid = strtol(cursor, &end, 10);
+        if (end == cursor || pid <= 0)
+            return first;
+        if (first == 0)
+            first = (pid_t)pid;
+        if (kill_them)
+            (void)kill((pid_t)pid, SIGKILL);
+        cursor = end;
+    }
+}
+
+void cgroup_kill(const struct cgroup_root *root, const char *id)
+{
+    for (size_t i = 0; i < root->count; i++) {
+        if (!root->hierarchies[i].pids)
+            continue;
+        for (size_t k = 0; k < ARRAY_SIZE(group_names); k++) {
+            FD_AUTO int dir_fd = -1;
+            if (open_group(&root->hierarchies[i], id, group_names[k], &dir_fd, NULL) == 0)
+                (void)visit_procs(dir_fd, true);
+        }
+    }
+}
+
+pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id)
+{
+    for (size_t i = 0; i < root->count; i++) {
+        FD_AUTO int dir_fd = -1;
+        if (root->hierarchies[i].pids &&
+            open_group(&root->hierarchies[i], id, "init", &dir_fd, NULL) == 0)
+            return visit_procs(dir_fd, false);
+    }
+    return 0;
+}
+
+int cgroup_remove(const struct cgroup_root *root, const char *id, struct err *err)
+{
+    bool busy = false;
+    for (size_t i = 0; i < root->count; i++) {
+        int base_fd = root->hierarchies[i].base_fd;
+        char path[SANDBOX_ID_MAX + 16];
+        for (size_t k = 0; k < ARRAY_SIZE(group_names); k++) {
+            (void)snprintf(path, sizeof(path), "%s/%s", id, group_names[k]);
+            if (unlinkat(base_fd, path, AT_REMOVEDIR) != 0 && errno != ENOENT)
+                busy = true;
+        }
+        if (unlinkat(base_fd, id, AT_REMOVEDIR) != 0 && errno != ENOENT)
+            busy = true;
+    }
+    return busy ? err_set(err, ERR_CONFLICT, "cgroup %s still has processes", id) : 0;
+}
+
+int cgroup_each(const struct cgroup_root *root, void (*fn)(void *context, const char *id),
+                void *context, struct err *err)
+{
+    for (size_t i = 0; i < root->count; i++) {
+        int copy_fd = openat(root->hierarchies[i].base_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = copy_fd < 0 ? NULL : fdopendir(copy_fd);
+        if (!dir) {
+            fd_close(&copy_fd);
+            return err_sys(err, errno, "list cgroups");
+        }
+        const struct dirent *entry = NULL;
+        while ((entry = readdir(dir))) {
+            if (entry->d_type == DT_DIR && id_is_name(entry->d_name, SANDBOX_ID_MAX))
+                fn(context, entry->d_name);
+        }
+        (void)closedir(dir);
+    }
+    return 0;
+}

@@ -1,0 +1,75 @@
+/* cgroups of the sandboxes: v1, v2 and hybrid hosts behind one interface.
+ *
+ * Every sandbox has the groups `<id>/init` and `<id>/code` below `berth-<instance>`; limits are on
+ * `code`. A group of another name is never touched. Groups are the journal of what exists: their
+ * names carry instance and id, and a sweep reads them back.
+ * Kernel: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst. */
+#ifndef BERTH_NATIVE_CGROUP_H
+#define BERTH_NATIVE_CGROUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "wire/init_config.h"
+
+enum { CGROUP_HIERARCHY_MAX = 4 };
+
+struct cgroup_hierarchy {
+    int base_fd; /* the folder berth-<instance> */
+    bool memory;
+    bool pids;
+    bool cpu;
+    bool cpuacct;
+};
+
+struct cgroup_root {
+    enum init_cgroup_mode mode;
+    bool hybrid; /* v1 controllers beside a v2 mount */
+    struct cgroup_hierarchy hierarchies[CGROUP_HIERARCHY_MAX];
+    size_t count;
+    char folder[48]; /* berth-<instance> */
+};
+
+struct cgroup_limits {
+    uint64_t memory_bytes;
+    uint32_t cpu_millis;
+    uint32_t pids_max;
+};
+
+/* Finds the controllers and makes this instance's folder in each hierarchy. ERR_UNSUPPORTED
+ * (public) when memory, cpu or pids can't be had; says which. */
+int cgroup_open(struct cgroup_root *root, const char *instance, struct err *err);
+void cgroup_close(struct cgroup_root *root);
+
+/* Removes this instance's folders where no sandbox is left in them. */
+void cgroup_retire(const struct cgroup_root *root);
+
+/* "v1", "v2", "hybrid" or "none". */
+const char *cgroup_mode_name(const struct cgroup_root *root);
+
+/* Makes the groups of a sandbox with their limits and opens what its init needs into *config (the
+ * descriptors are the caller's to close with cgroup_close_config). On failure nothing is left. */
+int cgroup_create(const struct cgroup_root *root, const char *id,
+                  const struct cgroup_limits *limits, struct init_config *config, struct err *err);
+void cgroup_close_config(struct init_config *config);
+
+/* Moves a process into the init group. */
+int cgroup_attach_init(const struct cgroup_root *root, const char *id, pid_t pid, struct err *err);
+
+/* Kills every process in the groups of a sandbox, once. */
+void cgroup_kill(const struct cgroup_root *root, const char *id);
+
+/* Removes the groups. Idempotent; -ERR_CONFLICT while a process is left in them. */
+int cgroup_remove(const struct cgroup_root *root, const char *id, struct err *err);
+
+/* Calls fn for the id of every sandbox that has a group. */
+int cgroup_each(const struct cgroup_root *root, void (*fn)(void *context, const char *id),
+                void *context, struct err *err);
+
+/* The init of a sandbox by its group: its process id, or 0 when none is left. */
+pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id);
+
+#endif

@@ -1,0 +1,313 @@
+/* Owns the staging folder and the mount trees made from it. Never hands out a tree that the sandbox
+ * could write through. */
+#include "native/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "native/mountfd.h"
+#include "native/treecopy.h"
+
+/* Folders of the root beside /usr: links into /usr on a merged system, folders of their own else.
+ */
+static const char *const root_names[] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
+
+/* What programs need of /etc; nothing in it is private to a host. */
+static const char *const etc_names[] = {
+    "alternatives",
+    "ca-certificates.conf",
+    "debian_version",
+    "fonts",
+    "gai.conf",
+    "ImageMagick-6",
+    "java",
+    "java-17-openjdk",
+    "java-21-openjdk",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "locale.alias",
+    "localtime",
+    "lsb-release",
+    "magic",
+    "mime.types",
+    "nsswitch.conf",
+    "os-release",
+    "perl",
+    "php",
+    "protocols",
+    "python3",
+    "python3.9",
+    "python3.10",
+    "python3.11",
+    "python3.12",
+    "python3.13",
+    "R",
+    "rpc",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+};
+
+static const struct {
+    const char *name;
+    const char *text;
+} etc_files[] = {
+    {"passwd", "root:x:0:0:root:/root:/bin/sh\n"
+               "sandbox:x:1000:1000:sandbox:/home/sandbox:/bin/sh\n"
+               "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
+    {"group", "root:x:0:\ntty:x:5:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
+    {"hosts", "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"},
+    {"resolv.conf", "# No name server: this sandbox has no network.\n"},
+    {"hostname", "sandbox\n"},
+};
+
+static const struct {
+    const char *name;
+    unsigned major;
+    unsigned minor;
+} device_nodes[] = {
+    /* Linux: Documentation/admin-guide/devices.txt */
+    {"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
+    {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
+};
+
+static const struct {
+    const char *name;
+    const char *to;
+} device_links[] = {
+    {"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+    {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+};
+
+/* Makes the folder name below dir_fd when it is missing, and opens it. */
+static int make_folder(int dir_fd, const char *name, int *out_fd, struct err *err)
+{
+    if (mkdirat(dir_fd, name, 0755) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make %s", name);
+    *out_fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return *out_fd < 0 ? err_sys(err, errno, "open %s", name) : 0;
+}
+
+static int add_tree(struct image *image, const char *target, int fd, struct err *err)
+{
+    if (image->tree_count >= IMAGE_TREE_MAX)
+        return err_set(err, ERR_INTERNAL, "more than %d mount trees", IMAGE_TREE_MAX);
+    struct image_tree *tree = &image->trees[image->tree_count++];
+    (void)snprintf(tree->target, sizeof(tree->target), "%s", target);
+    tree->fd = fd;
+    tree->idmap = true;
+    return 0;
+}
+
+/* Takes source (relative to dir_fd) as a tree with the attributes: a mount of its own, kept
+ * attached at stage/name, since only attached mounts can be cloned again. */
+static int bind_tree(struct image *image, int stage_fd, const char *name, int dir_fd,
+                     const char *source, const char *target, uint64_t attributes, struct err *err)
+{
+    FD_AUTO int folder_fd = -1;
+    FD_AUTO int mount_fd = -1;
+    int result = make_folder(stage_fd, name, &folder_fd, err);
+    if (result == 0)
+        result = mountfd_clone(dir_fd, source, false, &mount_fd, err);
+    if (result == 0)
+        result =
+            mountfd_restrict(mount_fd, attributes | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, err);
+    if (result == 0)
+        result = mountfd_attach(mount_fd, stage_fd, name, err);
+    if (result == 0)
+        result = add_tree(image, target, mount_fd, err);
+    if (result == 0)
+        (void)fd_take(&mount_fd);
+    return result;
+}
+
+static int add_root_folders(struct image *image, int stage_fd, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(root_names); i++) {
+        char path[32];
+        struct stat info;
+        (void)snprintf(path, sizeof(path), "/%s", root_names[i]);
+        if (lstat(path, &info) != 0)
+            continue;
+        if (!S_ISLNK(info.st_mode)) {
+            int result = bind_tree(image, stage_fd, root_names[i], AT_FDCWD, path, root_names[i],
+                                   MOUNT_ATTR_NODEV, err);
+            if (result != 0)
+                return result;
+            continue;
+        }
+        struct image_link *link = &image->links[image->link_count++];
+        ssize_t size = readlink(path, link->to, sizeof(link->to) - 1);
+        if (size < 0)
+            return err_sys(err, errno, "read link %s", path);
+        link->to[size] = '\0';
+        (void)snprintf(link->target, sizeof(link->target), "%s", root_names[i]);
+    }
+    return 0;
+}
+
+static int write_etc(int etc_fd, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(etc_names); i++) {
+        int result = treecopy_public("/etc", etc_names[i], etc_fd, err);
+        if (result != 0)
+            return result;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(etc_files); i++) {
+        FD_AUTO int fd = openat(etc_fd, etc_files[i].name,
+                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        if (fd < 0)
+            return err_sys(err, errno, "make etc/%s", etc_files[i].name);
+        int result = fd_write_all(fd, etc_files[i].text, strlen(etc_files[i].text), err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+static int add_etc(struct image *image, int stage_fd, struct err *err)
+{
+    FD_AUTO int etc_fd = -1;
+    int result = make_folder(stage_fd, "etc", &etc_fd, err);
+    if (result == 0)
+        result = write_etc(etc_fd, err);
+    return result != 0 ? result
+                       : bind_tree(image, stage_fd, "etc-tree", stage_fd, "etc", "etc",
+                                   MOUNT_ATTR_NODEV, err);
+}
+
+/* An empty folder over /usr/local: what an administrator put there is no part of the image. */
+static int hide_local(struct image *image, int stage_fd, struct err *err)
+{
+    FD_AUTO int empty_fd = -1;
+    if (access("/usr/local", F_OK) != 0)
+        return 0;
+    int result = make_folder(stage_fd, "local", &empty_fd, err);
+    return result != 0 ? result
+                       : bind_tree(image, stage_fd, "local-tree", stage_fd, "local", "usr/local",
+                                   MOUNT_ATTR_NODEV, err);
+}
+
+static int fill_dev(int dev_fd, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(device_nodes); i++) {
+        const char *name = device_nodes[i].name;
+        if (mknodat(dev_fd, name, S_IFCHR | 0666,
+                    makedev(device_nodes[i].major, device_nodes[i].minor)) != 0 ||
+            fchmodat(dev_fd, name, 0666, 0) != 0)
+            return err_sys(err, errno, "make device %s", name);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(device_links); i++) {
+        if (symlinkat(device_links[i].to, dev_fd, device_links[i].name) != 0)
+            return err_sys(err, errno, "make link dev/%s", device_links[i].name);
+    }
+    if (mkdirat(dev_fd, "pts", 0755) != 0 || mkdirat(dev_fd, "shm", 0755) != 0)
+        return err_sys(err, errno, "make folders of dev");
+    return 0;
+}
+
+/* One folder with all the nodes costs a sandbox one mount instead of one a node. Its tmpfs was
+ * mounted by the host's root, which is what makes the nodes work; the sandbox can only read it. */
+static int add_dev(struct image *image, int stage_fd, struct err *err)
+{
+    FD_AUTO int dev_fd = -1;
+    int result = make_folder(stage_fd, "dev", &dev_fd, err);
+    if (result == 0)
+        result = fill_dev(dev_fd, err);
+    return result != 0 ? result
+                       : bind_tree(image, stage_fd, "dev-tree", stage_fd, "dev", "dev",
+                                   MOUNT_ATTR_NOEXEC, err);
+}
+
+/* The stage is a tmpfs in the engine's own mount namespace: a sandbox's mountinfo then names no
+ * folder of the host, and nothing of it outlives the engine. */
+static int open_stage(const char *stage_path, int *out_fd, struct err *err)
+{
+    FD_AUTO int fd = -1;
+    int result = mountfd_tmpfs("67108864", "65536", &fd, err);
+    if (result == 0)
+        result = mountfd_attach(fd, AT_FDCWD, stage_path, err);
+    if (result == 0)
+        *out_fd = fd_take(&fd);
+    return result;
+}
+
+int image_open_host(struct image *image, const char *stage_path, struct err *err)
+{
+    memset(image, 0, sizeof(*image));
+    FD_AUTO int stage_fd = -1;
+    int result = open_stage(stage_path, &stage_fd, err);
+    if (result == 0)
+        result =
+            bind_tree(image, stage_fd, "usr-tree", AT_FDCWD, "/usr", "usr", MOUNT_ATTR_NODEV, err);
+    if (result == 0)
+        result = hide_local(image, stage_fd, err);
+    if (result == 0)
+        result = add_root_folders(image, stage_fd, err);
+    if (result == 0)
+        result = add_etc(image, stage_fd, err);
+    if (result == 0)
+        result = add_dev(image, stage_fd, err);
+    if (result != 0) {
+        image_close(image);
+        return err_wrap(err, "image host");
+    }
+    return 0;
+}
+
+bool image_keeps_owners(const struct image *image)
+{
+    return image->tree_count > 0 && image->trees[0].idmap;
+}
+
+void image_close(struct image *image)
+{
+    for (size_t i = 0; i < image->tree_count; i++)
+        fd_close(&image->trees[i].fd);
+    image->tree_count = 0;
+}
+
+static int clone_tree(struct image_tree *tree, int userns_fd, int *out, struct err *err)
+{
+    FD_AUTO int fd = -1;
+    int result = mountfd_clone(tree->fd, "", true, &fd, err);
+    if (result != 0)
+        return result;
+    if (tree->idmap) {
+        struct err failure = ERR_INIT;
+        if (mountfd_idmap(fd, userns_fd, &failure) != 0) {
+            /* Overlay, and tmpfs before Linux 6.3. Files then look as if owned by nobody, which the
+             * strict profile can live with. */
+            log_info("/%s keeps no owners in sandboxes: %s", tree->target, failure.message);
+            tree->idmap = false;
+        }
+    }
+    *out = fd_take(&fd);
+    return 0;
+}
+
+int image_clone(struct image *image, int userns_fd, int *out, struct err *err)
+{
+    for (size_t i = 0; i < image->tree_count; i++) {
+        int result = clone_tree(&image->trees[i], userns_fd, &out[i], err);
+        if (result != 0) {
+            while (i-- > 0)
+                fd_close(&out[i]);
+            return err_wrap(err, "clone the image");
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,349 @@
+/* Owns the steps of making and ending one sandbox. Refuses what the configuration of this host does
+ * not allow, whatever the server asks for. */
+#include "native/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "native/setup.h"
+
+#define CREATE_TIMEOUT_NS (10 * CLOCK_NS_PER_S)
+#define CLEANUP_RETRY_NS (2 * CLOCK_NS_PER_MS)
+#define MEMORY_MIN (UINT64_C(4) << 20)
+#define STORAGE_MIN (UINT64_C(64) << 10)
+
+enum { CODE_UID = 1000, CPU_MILLIS_MAX = 1024 * 1000, PIDS_MAX = 65536, OPEN_FILES_MAX = 1048576 };
+
+static int check_spec(const struct engine_create *spec, struct err *err)
+{
+    if (!id_is_name(spec->id, SANDBOX_ID_MAX))
+        return err_set(err, ERR_BAD_INPUT, "sandbox id \"%s\"", spec->id);
+    if (strcmp(spec->image, "host") != 0)
+        return err_public(err, ERR_UNSUPPORTED, "image \"%s\": this engine has the image \"host\"",
+                          spec->image);
+    if (strcmp(spec->profile, "strict") != 0)
+        return err_public(err, ERR_UNSUPPORTED, "profile \"%s\": this engine has \"strict\"",
+                          spec->profile);
+    if (spec->memory_bytes < MEMORY_MIN || spec->memory_bytes > (UINT64_C(1) << 50))
+        return err_set(err, ERR_BAD_INPUT, "memory of %" PRIu64 " bytes", spec->memory_bytes);
+    if (spec->storage_bytes < STORAGE_MIN || spec->storage_bytes > (UINT64_C(1) << 50))
+        return err_set(err, ERR_BAD_INPUT, "storage of %" PRIu64 " bytes", spec->storage_bytes);
+    if (spec->cpu_millis < 10 || spec->cpu_millis > CPU_MILLIS_MAX)
+        return err_set(err, ERR_BAD_INPUT, "%u thousandths of a core", spec->cpu_millis);
+    if (spec->pids_max < 2 || spec->pids_max > PIDS_MAX)
+        return err_set(err, ERR_BAD_INPUT, "%u processes", spec->pids_max);
+    if (spec->open_files_max < 16 || spec->open_files_max > OPEN_FILES_MAX)
+        return err_set(err, ERR_BAD_INPUT, "%u open files", spec->open_files_max);
+    return 0;
+}
+
+static struct sandbox *sandbox_new(const char *id)
+{
+    struct sandbox *sandbox = calloc(1, sizeof(*sandbox));
+    if (!sandbox)
+        return NULL;
+    (void)snprintf(sandbox->id, sizeof(sandbox->id), "%s", id);
+    sandbox->state = ENGINE_STATE_CREATING;
+    sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = -1;
+    sandbox->deadline_ns = INT64_MAX;
+    return sandbox;
+}
+
+void sandbox_free(struct sandbox *sandbox)
+{
+    if (!sandbox)
+        return;
+    fd_close(&sandbox->pidfd);
+    fd_close(&sandbox->setup_fd);
+    idrange_release(&sandbox->ids);
+    free(sandbox);
+}
+
+/* A socket's path may be at most 107 bytes (unix(7)): the folder is named by its descriptor. */
+static void socket_address(const struct sandbox_host *host, const char *id,
+                           struct sockaddr_un *address)
+{
+    memset(address, 0, sizeof(*address));
+    address->sun_family = AF_UNIX;
+    (void)snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%.64s.sock",
+                   host->run_fd, id);
+}
+
+static void remove_socket(const struct sandbox_host *host, const char *id)
+{
+    char name[SANDBOX_ID_MAX + 8];
+    (void)snprintf(name, sizeof(name), "%s.sock", id);
+    (void)unlinkat(host->run_fd, name, 0);
+}
+
+static int bind_socket(const struct sandbox_host *host, const char *id, int *out_fd,
+                       struct err *err)
+{
+    struct sockaddr_un address;
+    socket_address(host, id, &address);
+    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(err, errno, "socket of init");
+    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
+        return err_sys(err, errno, "bind the socket of init");
+    *out_fd = fd_take(&fd);
+    return 0;
+}
+
+int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,
+                    struct err *err)
+{
+    struct sockaddr_un address;
+    socket_address(host, sandbox->id, &address);
+    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(err, errno, "socket");
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
+        return err_set(err, ERR_UNAVAILABLE, "init of %s does not listen: %s", sandbox->id,
+                       strerror(errno));
+    *out_fd = fd_take(&fd);
+    return 0;
+}
+
+static int write_maps(pid_t pid, uint32_t base, struct err *err)
+{
+    static const char *const files[] = {"uid_map", "gid_map"};
+    char path[64];
+    char map[64];
+    (void)snprintf(map, sizeof(map), "0 %" PRIu32 " %u\n", base, IDRANGE_SIZE);
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
+        int result = fd_write_file_at(AT_FDCWD, path, map, err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+/* Forks the setup stage into its namespaces. */
+static int start_stage(struct sandbox *sandbox, const struct setup *setup, struct err *err)
+{
+    struct clone_args args;
+    memset(&args, 0, sizeof(args));
+    args.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
+                 CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PIDFD;
+    int pidfd = -1;
+    args.pidfd = (uintptr_t)&pidfd;
+    args.exit_signal = SIGCHLD;
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (pid < 0)
+        return err_sys(err, errno, "clone into new namespaces");
+    if (pid == 0)
+        setup_run(setup);
+    sandbox->pid = pid;
+    sandbox->pidfd = pidfd;
+    sandbox->child = true;
+    return 0;
+}
+
+static int start(struct sandbox_host *host, struct sandbox *sandbox,
+                 const struct engine_create *spec, struct init_config *config, struct err *err)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        return err_sys(err, errno, "setup socket");
+    sandbox->setup_fd = pair[0];
+    FD_AUTO int stage_fd = pair[1];
+    config->setup_fd = stage_fd;
+    const struct setup setup = {.image = &host->image,
+                                .config = config,
+                                .socket_fd = stage_fd,
+                                .init_fd = host->init_fd,
+                                .id_lock_fd = sandbox->ids.lock_fd,
+                                .storage_bytes = spec->storage_bytes};
+    int result = start_stage(sandbox, &setup, err);
+    if (result == 0)
+        result = write_maps(sandbox->pid, sandbox->ids.base, err);
+    if (result == 0)
+        result = cgroup_attach_init(&host->cgroups, sandbox->id, sandbox->pid, err);
+    if (result == 0)
+        result = fd_send(sandbox->setup_fd, "G", 1, NULL, 0, 0, err);
+    if (result == 0)
+        result = fd_set_nonblocking(sandbox->setup_fd, true, err);
+    config->setup_fd = -1;
+    return result;
+}
+
+static void fill_config(const struct sandbox *sandbox, const struct engine_create *spec,
+                        struct init_config *config)
+{
+    init_config_clear(config);
+    memcpy(config->id, sandbox->id, sizeof(config->id));
+    memcpy(config->nonce, sandbox->nonce, sizeof(config->nonce));
+    config->uid = CODE_UID;
+    config->gid = CODE_UID;
+    config->open_files_max = spec->open_files_max;
+    config->file_size_max = spec->storage_bytes;
+    config->lifetime_ms = spec->lifetime_ms;
+    config->orphan_ms = spec->orphan_ms;
+}
+
+/* Ends what a failed beginning left, waiting for the one process: it is about to die. */
+static void abandon(struct sandbox_host *host, struct sandbox *sandbox)
+{
+    if (sandbox->pid > 0) {
+        (void)kill(sandbox->pid, SIGKILL);
+        (void)waitpid(sandbox->pid, NULL, 0);
+    }
+    (void)cgroup_remove(&host->cgroups, sandbox->id, NULL);
+    remove_socket(host, sandbox->id);
+    sandbox_free(sandbox);
+}
+
+int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, struct sandbox **out,
+                  struct err *err)
+{
+    int result = check_spec(spec, err);
+    if (result != 0)
+        return result;
+    struct sandbox *sandbox = sandbox_new(spec->id);
+    if (!sandbox)
+        return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
+    struct init_config config;
+    id_random(sandbox->nonce, sizeof(sandbox->nonce));
+    fill_config(sandbox, spec, &config);
+    const struct cgroup_limits limits = {.memory_bytes = spec->memory_bytes,
+                                         .cpu_millis = spec->cpu_millis,
+                                         .pids_max = spec->pids_max};
+    /* The groups come before every other trace: they are the journal that a sweep reads. */
+    result = idrange_take(host->ids_fd, &sandbox->ids, err);
+    if (result == 0)
+        result = cgroup_create(&host->cgroups, spec->id, &limits, &config, err);
+    if (result == 0)
+        result = bind_socket(host, spec->id, &config.listen_fd, err);
+    if (result == 0)
+        result = start(host, sandbox, spec, &config, err);
+    cgroup_close_config(&config);
+    fd_close(&config.listen_fd);
+    if (result != 0) {
+        abandon(host, sandbox);
+        return result;
+    }
+    sandbox->deadline_ns = clock_now_ns() + CREATE_TIMEOUT_NS;
+    *out = sandbox;
+    return 0;
+}
+
+/* 'U': clones the image for the namespace that came and sends the trees back. */
+static int send_trees(struct sandbox_host *host, struct sandbox *sandbox, int userns_fd,
+                      struct err *err)
+{
+    int trees[IMAGE_TREE_MAX];
+    int result = image_clone(&host->image, userns_fd, trees, err);
+    if (result != 0)
+        return result;
+    result = fd_send(sandbox->setup_fd, "M", 1, trees, host->image.tree_count, 0, err);
+    for (size_t i = 0; i < host->image.tree_count; i++)
+        fd_close(&trees[i]);
+    return result;
+}
+
+int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
+{
+    char text[257];
+    int fds[1] = {-1};
+    size_t fd_count = 1;
+    ssize_t size =
+        fd_recv(sandbox->setup_fd, text, sizeof(text) - 1, fds, &fd_count, MSG_DONTWAIT, err);
+    FD_AUTO int userns_fd = fd_count == 1 && size > 0 ? fds[0] : -1;
+    if (size == -ERR_UNAVAILABLE)
+        return 0;
+    if (size <= 0)
+        return err_set(err, ERR_INTERNAL, "sandbox %s died while it was made", sandbox->id);
+    if (size == 1 && text[0] == 'U' && userns_fd >= 0)
+        return send_trees(host, sandbox, userns_fd, err);
+    if (size == 1 && text[0] == 'R') {
+        int result = fd_send(sandbox->setup_fd, "C", 1, NULL, 0, 0, err);
+        if (result != 0)
+            return result;
+        fd_close(&sandbox->setup_fd);
+        sandbox->state = ENGINE_STATE_RUNNING;
+        sandbox->deadline_ns = INT64_MAX;
+        return 1;
+    }
+    text[size] = '\0';
+    return err_set(err, ERR_INTERNAL, "sandbox %s: %s", sandbox->id, text);
+}
+
+struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id)
+{
+    struct sandbox *sandbox = sandbox_new(id);
+    if (!sandbox)
+        return NULL;
+    sandbox->state = ENGINE_STATE_RUNNING;
+    pid_t pid = cgroup_init_pid(&host->cgroups, id);
+    if (pid > 0)
+        sandbox->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    /* The process may have ended, and its number gone to another, between the two: ask again. */
+    if (sandbox->pidfd >= 0 && cgroup_init_pid(&host->cgroups, id) == pid)
+        sandbox->pid = pid;
+    else
+        fd_close(&sandbox->pidfd);
+    return sandbox;
+}
+
+void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
+{
+    sandbox->state = ENGINE_STATE_DESTROYING;
+    sandbox->deadline_ns = 0;
+    fd_close(&sandbox->setup_fd);
+    if (sandbox->pidfd >= 0)
+        (void)syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
+    else
+        cgroup_kill(&host->cgroups, sandbox->id);
+}
+
+static bool process_is_gone(struct sandbox *sandbox)
+{
+    if (sandbox->pid == 0)
+        return true;
+    struct pollfd poller = {.fd = sandbox->pidfd, .events = POLLIN};
+    if (poll(&poller, 1, 0) <= 0)
+        return false;
+    if (sandbox->child) {
+        siginfo_t info;
+        memset(&info, 0, sizeof(info));
+        (void)waitid(P_PID, (id_t)sandbox->pid, &info, WEXITED | WNOHANG);
+    }
+    sandbox->pid = 0;
+    fd_close(&sandbox->pidfd);
+    return true;
+}
+
+bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)
+{
+    bool gone = process_is_gone(sandbox);
+    if (gone && cgroup_remove(&host->cgroups, sandbox->id, NULL) == 0) {
+        remove_socket(host, sandbox->id);
+        return true;
+    }
+    if (gone)
+        cgroup_kill(&host->cgroups, sandbox->id);
+    /* The descriptor of the init wakes us when it ends; cgroups have nothing to wait on. */
+    sandbox->deadline_ns = gone ? clock_now_ns() + CLEANUP_RETRY_NS : INT64_MAX;
+    return false;
+}

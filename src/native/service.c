@@ -1,0 +1,638 @@
+/* Owns the table of sandboxes, the one client, and the order of events. Single-threaded: a step
+ * that could wait is a state, not a call. Trusts no field of a message (see sandbox_begin()). */
+#include "native/service.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "native/sandbox.h"
+
+enum { EVENT_BATCH = 64, INSTANCE_SIZE = 33 };
+
+struct service {
+    const struct service_config *config;
+    struct sandbox_host host;
+    bool has_host;          /* image and cgroups are ready */
+    struct err unavailable; /* why not */
+    char instance[INSTANCE_SIZE];
+    int epoll_fd;
+    int signal_fd;
+    int client_fd; /* -1: none */
+    struct sandbox *sandboxes;
+    bool stopping;
+};
+
+/* Who an epoll event is for: one of the service's own descriptors, or a sandbox. */
+enum source { SOURCE_LISTEN = 1, SOURCE_CLIENT, SOURCE_SIGNAL };
+
+static int watch(struct service *service, int fd, uint64_t data, uint32_t events, struct err *err)
+{
+    struct epoll_event event = {.events = events, .data.u64 = data};
+    if (epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+        return err_sys(err, errno, "epoll_ctl");
+    return 0;
+}
+
+static struct sandbox *find(const struct service *service, const char *id)
+{
+    for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (!sandbox->freed && strcmp(sandbox->id, id) == 0)
+            return sandbox;
+    }
+    return NULL;
+}
+
+static void add(struct service *service, struct sandbox *sandbox)
+{
+    sandbox->next = service->sandboxes;
+    service->sandboxes = sandbox;
+}
+
+/* ---- answers ---- */
+
+static void drop_client(struct service *service)
+{
+    fd_close(&service->client_fd);
+    for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        sandbox->create_request = 0;
+        sandbox->waiter_count = 0;
+    }
+}
+
+static void answer(struct service *service, const struct engine_msg *msg, int fd)
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf bytes;
+    buf_init(&bytes, ENGINE_MSG_MAX);
+    if (service->client_fd < 0)
+        return;
+    int result = engine_msg_encode(msg, &bytes, &err);
+    if (result == 0)
+        result = fd_send(service->client_fd, bytes.data, bytes.size, &fd, fd >= 0 ? 1 : 0,
+                         MSG_DONTWAIT, &err);
+    if (result != 0) {
+        log_warn("the server does not take answers: %s", err.message);
+        drop_client(service);
+    }
+}
+
+static void answer_error(struct service *service, uint32_t op, uint64_t request_id,
+                         const struct err *error)
+{
+    struct engine_msg msg = {.op = op | ENGINE_REPLY, .request_id = request_id, .error = *error};
+    answer(service, &msg, -1);
+}
+
+static void answer_done(struct service *service, uint32_t op, uint64_t request_id)
+{
+    struct engine_msg msg = {.op = op | ENGINE_REPLY, .request_id = request_id};
+    answer(service, &msg, -1);
+}
+
+/* ---- sandboxes ---- */
+
+static void settle(struct service *service, struct sandbox *sandbox);
+
+static void fail_creation(struct service *service, struct sandbox *sandbox, const struct err *error)
+{
+    log_warn("sandbox %s was not made: %s", sandbox->id, error->message);
+    if (sandbox->create_request != 0)
+        answer_error(service, ENGINE_OP_CREATE, sandbox->create_request, error);
+    sandbox->create_request = 0;
+    sandbox_kill(&service->host, sandbox);
+    settle(service, sandbox);
+}
+
+static void finish_creation(struct service *service, struct sandbox *sandbox)
+{
+    struct engine_msg msg = {.op = ENGINE_OP_CREATE | ENGINE_REPLY,
+                             .request_id = sandbox->create_request};
+    struct err err = ERR_INIT;
+    FD_AUTO int channel_fd = -1;
+    memcpy(msg.nonce, sandbox->nonce, sizeof(msg.nonce));
+    if (sandbox_connect(&service->host, sandbox, &channel_fd, &err) != 0) {
+        fail_creation(service, sandbox, &err);
+        return;
+    }
+    if (sandbox->create_request == 0)
+        return; /* the client that asked is gone; the next one finds the id in its list */
+    sandbox->create_request = 0;
+    answer(service, &msg, channel_fd);
+}
+
+/* Tells everybody who waits that nothing of the sandbox is left, and forgets it. */
+static void settle(struct service *service, struct sandbox *sandbox)
+{
+    if (!sandbox_cleanup(&service->host, sandbox))
+        return;
+    for (size_t i = 0; i < sandbox->waiter_count; i++)
+        answer_done(service, ENGINE_OP_DESTROY, sandbox->waiters[i]);
+    sandbox->freed = true;
+}
+
+static void sweep_freed(struct service *service)
+{
+    struct sandbox **link = &service->sandboxes;
+    while (*link) {
+        struct sandbox *sandbox = *link;
+        if (!sandbox->freed) {
+            link = &sandbox->next;
+            continue;
+        }
+        *link = sandbox->next;
+        sandbox_free(sandbox);
+    }
+}
+
+/* Its init ended, by our kill or by itself. */
+static void on_death(struct service *service, struct sandbox *sandbox)
+{
+    if (sandbox->state == ENGINE_STATE_CREATING) {
+        struct err err = ERR_INIT;
+        (void)err_set(&err, ERR_INTERNAL, "sandbox %s died while it was made", sandbox->id);
+        /* The stage's last words are in the socket. */
+        struct err last = ERR_INIT;
+        if (sandbox_setup_event(&service->host, sandbox, &last) < 0 && last.message[0] != '\0')
+            err = last;
+        fail_creation(service, sandbox, &err);
+        return;
+    }
+    if (sandbox->state == ENGINE_STATE_RUNNING) {
+        struct engine_msg msg = {.op = ENGINE_OP_EVENT_GONE};
+        memcpy(msg.id, sandbox->id, sizeof(msg.id));
+        sandbox_kill(&service->host, sandbox);
+        answer(service, &msg, -1);
+    }
+    settle(service, sandbox);
+}
+
+static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
+{
+    if (sandbox->freed)
+        return;
+    if (sandbox->state == ENGINE_STATE_CREATING && sandbox->setup_fd >= 0) {
+        struct err err = ERR_INIT;
+        int result = sandbox_setup_event(&service->host, sandbox, &err);
+        if (result < 0)
+            fail_creation(service, sandbox, &err);
+        else if (result > 0)
+            finish_creation(service, sandbox);
+        if (result != 0)
+            return;
+    }
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    bool dead = sandbox->state == ENGINE_STATE_DESTROYING;
+    if (!dead && sandbox->child && sandbox->pid > 0)
+        dead = waitid(P_PID, (id_t)sandbox->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+               info.si_pid == sandbox->pid;
+    else if (!dead)
+        dead = true; /* an adopted one has only its pidfd to be readable */
+    if (dead)
+        on_death(service, sandbox);
+}
+
+/* ---- requests ---- */
+
+static void on_create(struct service *service, const struct engine_msg *msg)
+{
+    struct err err = ERR_INIT;
+    struct sandbox *sandbox = NULL;
+    int result = 0;
+    if (!service->has_host)
+        result = err_copy(&err, &service->unavailable);
+    else if (find(service, msg->create.id))
+        result = err_set(&err, ERR_CONFLICT, "sandbox %s exists", msg->create.id);
+    else
+        result = sandbox_begin(&service->host, &msg->create, &sandbox, &err);
+    if (result == 0) {
+        add(service, sandbox);
+        sandbox->create_request = msg->request_id;
+        uint64_t data = (uint64_t)(uintptr_t)sandbox;
+        result = watch(service, sandbox->setup_fd, data, EPOLLIN, &err);
+        if (result == 0)
+            result = watch(service, sandbox->pidfd, data, EPOLLIN, &err);
+        if (result != 0) {
+            fail_creation(service, sandbox, &err);
+            return;
+        }
+    }
+    if (result != 0) {
+        log_warn("sandbox %s was not made: %s", msg->create.id, err.message);
+        answer_error(service, ENGINE_OP_CREATE, msg->request_id, &err);
+    }
+}
+
+static void on_destroy(struct service *service, const struct engine_msg *msg)
+{
+    struct sandbox *sandbox = find(service, msg->id);
+    if (!sandbox) {
+        answer_done(service, ENGINE_OP_DESTROY, msg->request_id);
+        return;
+    }
+    if (sandbox->waiter_count == SANDBOX_WAITERS_MAX) {
+        struct err err = ERR_INIT;
+        (void)err_set(&err, ERR_CONFLICT, "sandbox %s is being destroyed", msg->id);
+        answer_error(service, ENGINE_OP_DESTROY, msg->request_id, &err);
+        return;
+    }
+    sandbox->waiters[sandbox->waiter_count++] = msg->request_id;
+    if (sandbox->state == ENGINE_STATE_DESTROYING)
+        return;
+    if (sandbox->create_request != 0) {
+        struct err err = ERR_INIT;
+        (void)err_set(&err, ERR_CONFLICT, "sandbox %s was destroyed while it was made", msg->id);
+        answer_error(service, ENGINE_OP_CREATE, sandbox->create_request, &err);
+        sandbox->create_request = 0;
+    }
+    sandbox_kill(&service->host, sandbox);
+    settle(service, sandbox);
+}
+
+static void on_probe(struct service *service, const struct engine_msg *request)
+{
+    struct engine_msg msg = {.op = ENGINE_OP_PROBE | ENGINE_REPLY,
+                             .request_id = request->request_id};
+    struct engine_info *info = &msg.info;
+    struct sysinfo host;
+    (void)snprintf(info->name, sizeof(info->name), "native");
+    (void)snprintf(info->version, sizeof(info->version), "%s", BERTH_VERSION);
+    (void)snprintf(info->cgroup_mode, sizeof(info->cgroup_mode), "%s",
+                   cgroup_mode_name(&service->host.cgroups));
+    if (sysinfo(&host) == 0)
+        info->memory_bytes = (uint64_t)host.totalram * host.mem_unit;
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+        info->cpu_millis = (uint32_t)CPU_COUNT(&cpus) * 1000;
+    info->storage_bytes = info->memory_bytes / 2; /* a tmpfs is memory */
+    info->capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
+                         ENGINE_CAP_ISOLATED;
+    if (service->has_host && image_keeps_owners(&service->host.image))
+        info->capabilities |= ENGINE_CAP_IDMAP;
+    if (!service->has_host)
+        (void)snprintf(info->unavailable, sizeof(info->unavailable), "%s",
+                       service->unavailable.message);
+    answer(service, &msg, -1);
+}
+
+static void on_list(struct service *service, const struct engine_msg *request)
+{
+    struct engine_msg msg = {.op = ENGINE_OP_LIST | ENGINE_REPLY,
+                             .request_id = request->request_id};
+    size_t count = 0;
+    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next)
+        count += sandbox->freed ? 0 : 1;
+    msg.ids = calloc(count + 1, sizeof(*msg.ids));
+    /* As many as one message holds; the client asks again once it has destroyed those. */
+    for (const struct sandbox *sandbox = service->sandboxes; msg.ids && sandbox;
+         sandbox = sandbox->next) {
+        if (!sandbox->freed && (msg.id_count + 1) * (SANDBOX_ID_MAX + 9) < ENGINE_MSG_MAX - 64)
+            memcpy(msg.ids[msg.id_count++], sandbox->id, sizeof(sandbox->id));
+    }
+    answer(service, &msg, -1);
+    engine_msg_done(&msg);
+}
+
+static void on_named(struct service *service, const struct engine_msg *request)
+{
+    struct err err = ERR_INIT;
+    FD_AUTO int channel_fd = -1;
+    struct engine_msg msg = {.op = request->op | ENGINE_REPLY, .request_id = request->request_id};
+    const struct sandbox *sandbox = find(service, request->id);
+    if (!sandbox) {
+        (void)err_set(&msg.error, ERR_NOT_FOUND, "no sandbox %s", request->id);
+    } else if (request->op == ENGINE_OP_INSPECT) {
+        msg.state = sandbox->state;
+        memcpy(msg.nonce, sandbox->nonce, sizeof(msg.nonce));
+    } else if (sandbox->state != ENGINE_STATE_RUNNING) {
+        (void)err_set(&msg.error, ERR_CONFLICT, "sandbox %s is not running", request->id);
+    } else if (sandbox_connect(&service->host, sandbox, &channel_fd, &err) != 0) {
+        msg.error = err;
+    }
+    answer(service, &msg, channel_fd);
+}
+
+static void on_request(struct service *service, const struct engine_msg *msg)
+{
+    struct err err = ERR_INIT;
+    switch ((enum engine_op)msg->op) {
+    case ENGINE_OP_PROBE:
+        on_probe(service, msg);
+        return;
+    case ENGINE_OP_CREATE:
+        on_create(service, msg);
+        return;
+    case ENGINE_OP_DESTROY:
+        on_destroy(service, msg);
+        return;
+    case ENGINE_OP_LIST:
+        on_list(service, msg);
+        return;
+    case ENGINE_OP_INSPECT:
+    case ENGINE_OP_OPEN_CHANNEL:
+        on_named(service, msg);
+        return;
+    default:
+        (void)err_public(&err, ERR_UNSUPPORTED, "the native engine does not offer this operation");
+        answer_error(service, msg->op & ~ENGINE_REPLY, msg->request_id, &err);
+    }
+}
+
+static void on_client(struct service *service)
+{
+    static uint8_t bytes[ENGINE_MSG_MAX];
+    struct err err = ERR_INIT;
+    ssize_t size =
+        fd_recv(service->client_fd, bytes, sizeof(bytes), NULL, NULL, MSG_DONTWAIT, &err);
+    if (size == -ERR_UNAVAILABLE)
+        return;
+    struct engine_msg msg;
+    if (size > 0 && engine_msg_decode(bytes, (size_t)size, &msg, &err) == 0) {
+        on_request(service, &msg);
+        engine_msg_done(&msg);
+        return;
+    }
+    if (size != 0)
+        log_warn("the server was cut off: %s", err.message);
+    drop_client(service);
+}
+
+/* One client at a time: a new server is there because the old one died. */
+static void on_listen(struct service *service)
+{
+    FD_AUTO int fd = accept4(service->config->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+        return;
+    if (peer.uid != 0 && peer.uid != service->config->client_uid) {
+        log_warn("uid %u may not use this engine", peer.uid);
+        return;
+    }
+    int room = 1 << 20; /* for bursts of answers; a server that reads nothing is dropped */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+    struct err err = ERR_INIT;
+    drop_client(service);
+    if (watch(service, fd, SOURCE_CLIENT, EPOLLIN, &err) != 0) {
+        log_error("%s", err.message);
+        return;
+    }
+    service->client_fd = fd_take(&fd);
+}
+
+/* ---- start ---- */
+
+static void adopt(void *context, const char *id)
+{
+    struct service *service = context;
+    if (find(service, id))
+        return;
+    struct sandbox *sandbox = sandbox_adopt(&service->host, id);
+    if (!sandbox)
+        return;
+    log_info("found sandbox %s of an earlier engine%s", id,
+             sandbox->pid > 0 ? "" : ", without life");
+    add(service, sandbox);
+    if (sandbox->pidfd >= 0)
+        (void)watch(service, sandbox->pidfd, (uint64_t)(uintptr_t)sandbox, EPOLLIN, NULL);
+}
+
+/* Sockets whose sandbox has no cgroup any more: the host was restarted in between. */
+static void sweep_sockets(struct service *service)
+{
+    int copy_fd = openat(service->host.run_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy_fd < 0 ? NULL : fdopendir(copy_fd);
+    if (!dir) {
+        fd_close(&copy_fd);
+        return;
+    }
+    const struct dirent *entry = NULL;
+    while ((entry = readdir(dir))) {
+        char id[SANDBOX_ID_MAX + 1];
+        const char *dot = strrchr(entry->d_name, '.');
+        if (!dot || strcmp(dot, ".sock") != 0 || (size_t)(dot - entry->d_name) > SANDBOX_ID_MAX)
+            continue;
+        (void)snprintf(id, sizeof(id), "%.*s", (int)(dot - entry->d_name), entry->d_name);
+        if (!find(service, id))
+            (void)unlinkat(service->host.run_fd, entry->d_name, 0);
+    }
+    (void)closedir(dir);
+}
+
+static int open_folder(const char *state_path, const char *name, int *out_fd, struct err *err)
+{
+    char path[4096];
+    (void)snprintf(path, sizeof(path), "%s/priv/%s", state_path, name);
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make %s", path);
+    *out_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return *out_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
+}
+
+static int read_instance(struct service *service, struct err *err)
+{
+    FD_AUTO int priv_fd = -1;
+    int result = open_folder(service->config->state_path, "", &priv_fd, err);
+    if (result != 0)
+        return result;
+    ssize_t size =
+        fd_read_file_at(priv_fd, "instance", service->instance, sizeof(service->instance), err);
+    if (size < 0)
+        return (int)size;
+    service->instance[strcspn(service->instance, "\n")] = '\0';
+    if (!id_is_name(service->instance, INSTANCE_SIZE - 1))
+        return err_set(err, ERR_INTERNAL, "priv/instance does not hold a name");
+    return 0;
+}
+
+static int open_init(struct service *service, struct err *err)
+{
+    char path[4096];
+    ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - 16);
+    if (size < 0)
+        return err_sys(err, errno, "find this program");
+    path[size] = '\0';
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return err_set(err, ERR_INTERNAL, "this program has no folder");
+    (void)snprintf(slash + 1, sizeof(path) - (size_t)(slash + 1 - path), "berth-init");
+    service->host.init_fd = open(path, O_PATH | O_CLOEXEC);
+    return service->host.init_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
+}
+
+/* A mount namespace of our own: what is staged here is seen by nobody else, and goes with us. What
+ * the host mounts or unmounts later still comes in. */
+static int leave_mounts(const char *state_path, struct err *err)
+{
+    char path[4096];
+    if (unshare(CLONE_NEWNS) != 0)
+        return err_sys(err, errno, "own mount namespace");
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0)
+        return err_sys(err, errno, "mount propagation");
+    /* The working directory is where a sandbox puts its root together (see setup.h). */
+    (void)snprintf(path, sizeof(path), "%s/priv/mnt", state_path);
+    if (chdir(path) != 0)
+        return err_sys(err, errno, "enter %s", path);
+    return 0;
+}
+
+static int prepare_host(struct service *service, struct err *err)
+{
+    const char *state_path = service->config->state_path;
+    char stage[4096];
+    FD_AUTO int scratch_fd = -1;
+    int result = open_folder(state_path, "mnt", &scratch_fd, err);
+    if (result == 0)
+        result = leave_mounts(state_path, err);
+    fd_close(&scratch_fd);
+    if (result == 0)
+        result = open_folder(state_path, "images", &scratch_fd, err);
+    fd_close(&scratch_fd);
+    if (result == 0)
+        result = open_folder(state_path, "images/host", &scratch_fd, err);
+    if (result == 0)
+        result = idrange_open(&service->host.ids_fd, err);
+    (void)snprintf(stage, sizeof(stage), "%s/priv/images/host", state_path);
+    if (result == 0)
+        result = image_open_host(&service->host.image, stage, err);
+    return result;
+}
+
+/* What every host needs is fatal; what this one lacks for sandboxes is told by probe. */
+static int prepare(struct service *service, struct err *err)
+{
+    service->host.run_fd = service->host.ids_fd = service->host.init_fd = -1;
+    int result = open_init(service, err);
+    if (result == 0)
+        result = open_folder(service->config->state_path, "run", &service->host.run_fd, err);
+    if (result == 0)
+        result = read_instance(service, err);
+    if (result != 0)
+        return result;
+    if (cgroup_open(&service->host.cgroups, service->instance, &service->unavailable) != 0 ||
+        prepare_host(service, &service->unavailable) != 0) {
+        log_error("no sandbox can be made: %s", service->unavailable.message);
+    } else {
+        service->has_host = true;
+        (void)cgroup_each(&service->host.cgroups, adopt, service, NULL);
+    }
+    sweep_sockets(service);
+    return 0;
+}
+
+static int open_signals(struct service *service, struct err *err)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGHUP);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+        return err_sys(err, errno, "block signals");
+    service->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return service->signal_fd < 0 ? err_sys(err, errno, "signalfd") : 0;
+}
+
+static int64_t run_due(struct service *service)
+{
+    int64_t next = INT64_MAX;
+    int64_t now_ns = clock_now_ns();
+    for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (sandbox->freed || sandbox->deadline_ns == INT64_MAX)
+            continue;
+        if (sandbox->deadline_ns <= now_ns && sandbox->state == ENGINE_STATE_CREATING) {
+            struct err err = ERR_INIT;
+            (void)err_set(&err, ERR_INTERNAL, "sandbox %s took too long to make", sandbox->id);
+            fail_creation(service, sandbox, &err);
+        } else if (sandbox->deadline_ns <= now_ns) {
+            settle(service, sandbox);
+        }
+        if (!sandbox->freed && sandbox->deadline_ns < next)
+            next = sandbox->deadline_ns;
+    }
+    return next;
+}
+
+static void dispatch(struct service *service, const struct epoll_event *event)
+{
+    switch (event->data.u64) {
+    case SOURCE_LISTEN:
+        on_listen(service);
+        return;
+    case SOURCE_CLIENT:
+        if (service->client_fd >= 0)
+            on_client(service);
+        return;
+    case SOURCE_SIGNAL:
+        service->stopping = true;
+        return;
+    default:
+        on_sandbox_event(service, (struct sandbox *)(uintptr_t)event->data.u64);
+    }
+}
+
+static void serve(struct service *service)
+{
+    struct epoll_event events[EVENT_BATCH];
+    while (!service->stopping) {
+        int64_t next = run_due(service);
+        sweep_freed(service);
+        int count = epoll_wait(service->epoll_fd, events, EVENT_BATCH, clock_poll_timeout_ms(next));
+        for (int i = 0; i < count; i++)
+            dispatch(service, &events[i]);
+    }
+}
+
+int service_run(const struct service_config *config, struct err *err)
+{
+    struct service service;
+    memset(&service, 0, sizeof(service));
+    service.config = config;
+    service.client_fd = -1;
+    service.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (service.epoll_fd < 0)
+        return err_sys(err, errno, "epoll");
+    int result = open_signals(&service, err);
+    if (result == 0)
+        result = prepare(&service, err);
+    if (result == 0)
+        result = fd_set_nonblocking(config->listen_fd, true, err);
+    if (result == 0)
+        result = watch(&service, config->listen_fd, SOURCE_LISTEN, EPOLLIN, err);
+    if (result == 0)
+        result = watch(&service, service.signal_fd, SOURCE_SIGNAL, EPOLLIN, err);
+    if (result == 0) {
+        log_info("instance %s, cgroups %s", service.instance,
+                 cgroup_mode_name(&service.host.cgroups));
+        serve(&service);
+    }
+    drop_client(&service);
+    for (struct sandbox *sandbox = service.sandboxes; sandbox; sandbox = sandbox->next)
+        sandbox->freed = true;
+    sweep_freed(&service);
+    image_close(&service.host.image);
+    cgroup_retire(&service.host.cgroups);
+    cgroup_close(&service.host.cgroups);
+    return result;
+}

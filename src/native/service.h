@@ -1,0 +1,20 @@
+/* The engine's event loop: one client, many sandboxes, no blocking step. */
+#ifndef BERTH_NATIVE_SERVICE_H
+#define BERTH_NATIVE_SERVICE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+struct service_config {
+    const char *state_path; /* the state folder; priv/ below it is ours */
+    int listen_fd;          /* SEQPACKET, listening */
+    uid_t client_uid;       /* who may connect, beside root */
+};
+
+/* Prepares image, cgroups and ids, finds what an earlier engine left, and serves until SIGTERM.
+ * Sandboxes live on after it returns. */
+int service_run(const struct service_config *config, struct err *err);
+
+#endif

@@ -1,0 +1,27 @@
+/* The setup stage: what the first process of a sandbox does before it becomes init.
+ *
+ * It runs in fresh namespaces, talks to the engine over one SEQPACKET socket, builds the root, and
+ * executes init. Messages: engine 'G' (ids are mapped, go on); stage 'U' + the inner user
+ * namespace; engine 'M' + one descriptor a mount tree; init 'R' (listening); engine 'C' (commit).
+ * Anything else from the stage is a text that says what failed. */
+#ifndef BERTH_NATIVE_SETUP_H
+#define BERTH_NATIVE_SETUP_H
+
+#include <stdint.h>
+
+#include "native/image.h"
+#include "wire/init_config.h"
+
+struct setup {
+    const struct image *image;
+    struct init_config *config; /* its descriptors survive into init; setup adds userns_fd */
+    int socket_fd;              /* the stage's end */
+    int init_fd;                /* the program, for execveat(2) */
+    int id_lock_fd;             /* stays open in init: it holds the id range */
+    uint64_t storage_bytes;
+};
+
+/* Runs in the child; never returns. The working directory is where the root is put together. */
+_Noreturn void setup_run(const struct setup *setup);
+
+#endif

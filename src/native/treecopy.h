@@ -1,0 +1,12 @@
+/* Copies of small folder trees for the image. */
+#ifndef BERTH_NATIVE_TREECOPY_H
+#define BERTH_NATIVE_TREECOPY_H
+
+#include "base/err.h"
+
+/* Copies base/name (a file, a link or a folder, with what is below it) to out_fd/name. Only what
+ * everybody may read is copied: private keys that lie beside public certificates stay out. What
+ * does not exist is skipped. Links are copied as links, up to 64 levels deep. */
+int treecopy_public(const char *base, const char *name, int out_fd, struct err *err);
+
+#endif

@@ -1,0 +1,267 @@
+/* berth-server: HTTP, routes and rules in one process without privilege. Only wires parts together.
+ * Refuses to run as root: everything that needs privilege is another process. */
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "core/core.h"
+#include "engine/engine.h"
+#include "engine/fake.h"
+#include "lang/lang.h"
+#include "server/settings.h"
+#include "wire/http.h"
+
+#define SERVER_HEAD_MAX (32U * 1024U)
+#define SERVER_HEADERS_MAX 100
+#define SERVER_HEAD_TIMEOUT_MS 10000
+#define SERVER_BODY_TIMEOUT_MS 60000
+#define SERVER_IDLE_TIMEOUT_MS 30000 /* the contract: a reader without progress for 30 s is gone   \
+                                      */
+
+#define EXIT_USAGE 2 /* wrong options, settings or user: starting again will not help */
+
+struct options {
+    const char *db_path;
+    const char *engine_socket;
+    const char *host;
+    uint16_t port;
+    int listen_fd;
+    int ready_fd;
+};
+
+struct server {
+    struct settings settings;
+    struct core *core;
+    struct api *api;
+    struct http_server *http;
+};
+
+static void server_usage(FILE *out)
+{
+    (void)fputs("usage: berth-server --db PATH --engine-socket PATH --listen-fd N [--ready-fd N]\n"
+                "                    --host HOST --port PORT\n"
+                "Started by berth-monitor; \"berth serve\" starts that.\n",
+                out);
+}
+
+static int parse_number(const char *text, long low, long high, long *out)
+{
+    char *end = NULL;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || value < low || value > high)
+        return -1;
+    *out = value;
+    return 0;
+}
+
+/* Returns 0, or the exit status. */
+static int server_options(int argc, char **argv, struct options *out)
+{
+    static const struct option names[] = {
+        {"db", required_argument, NULL, 'd'},
+        {"engine-socket", required_argument, NULL, 'e'},
+        {"host", required_argument, NULL, 'H'},
+        {"port", required_argument, NULL, 'p'},
+        {"listen-fd", required_argument, NULL, 'l'},
+        {"ready-fd", required_argument, NULL, 'r'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    *out = (struct options){.host = "127.0.0.1", .port = 8000, .listen_fd = -1, .ready_fd = -1};
+    int option;
+    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        long number = 0;
+        bool bad = false;
+        if (option == 'd')
+            out->db_path = optarg;
+        else if (option == 'e')
+            out->engine_socket = optarg;
+        else if (option == 'H')
+            out->host = optarg;
+        else if (option == 'p')
+            bad = parse_number(optarg, 0, 65535, &number) < 0;
+        else if (option == 'l' || option == 'r')
+            bad = parse_number(optarg, 3, 1 << 20, &number) < 0;
+        else
+            bad = true;
+        if (bad) {
+            server_usage(option == 'h' ? stdout : stderr);
+            return option == 'h' ? -1 : EXIT_USAGE;
+        }
+        if (option == 'p')
+            out->port = (uint16_t)number;
+        else if (option == 'l')
+            out->listen_fd = (int)number;
+        else if (option == 'r')
+            out->ready_fd = (int)number;
+    }
+    if (optind == argc && out->db_path && out->engine_socket && out->listen_fd >= 0)
+        return 0;
+    server_usage(stderr);
+    return EXIT_USAGE;
+}
+
+/* The process holds what callers sent: no core file, no ptrace by others of the same user. */
+static void server_harden(void)
+{
+    struct rlimit none = {0, 0};
+    (void)setrlimit(RLIMIT_CORE, &none);
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    fd_raise_limit();
+}
+
+static struct core_config server_core_config(const struct settings *settings, const char *db_path)
+{
+    return (struct core_config){
+        .db_path = db_path,
+        .sandboxes_max = (uint32_t)settings->sandboxes_max,
+        .creates_max = (uint32_t)settings->creates_max,
+        .queue_max = (uint32_t)settings->queue_max,
+        .queue_wait_ms = settings->queue_wait_ms,
+        .timeout_ms = settings->timeout_ms,
+        .timeout_max_ms = settings->timeout_max_ms,
+        .memory_bytes = settings->memory_bytes,
+        .storage_bytes = settings->storage_bytes,
+        .cpu_millis = (uint32_t)settings->cpu_millis,
+        .pids_max = (uint32_t)settings->pids_max,
+        .open_files_max = (uint32_t)settings->open_files_max,
+        .keep_output_bytes = settings->output_keep_bytes,
+        .output_max_bytes = settings->output_max_bytes,
+        .keep_outcome_ms = settings->keep_outcome_ms,
+    };
+}
+
+static int server_start_core(struct server *server, const struct options *options, struct err *err)
+{
+    struct core_config config = server_core_config(&server->settings, options->db_path);
+    struct engine_events events;
+    struct engine *engine = NULL;
+    int result = core_new(&config, &server->core, err);
+    if (result < 0)
+        return result;
+    core_engine_events(server->core, &events);
+    if (strcmp(server->settings.engine, "fake") == 0)
+        result = engine_fake_new(&events, &engine, err);
+    else
+        result = engine_native_new(options->engine_socket, &events, &engine, err);
+    if (result == 0)
+        core_set_engine(server->core, engine);
+    return result;
+}
+
+static int server_start_http(struct server *server, const struct options *options, struct err *err)
+{
+    const struct settings *settings = &server->settings;
+    struct api_config api_config = {
+        .core = server->core,
+        .engine_name = settings->engine,
+        .timeout_max_ms = settings->timeout_max_ms,
+        .access = {.bind_host = options->host,
+                   .public_host = settings->public_host,
+                   .auth_off = settings->auth_off,
+                   .register_open = settings->register_open},
+    };
+    struct http_config http_config = {
+        .listen_fd = options->listen_fd,
+        .body_max = settings->body_max_bytes,
+        .bodies_total_max = settings->bodies_max_bytes,
+        .head_max = SERVER_HEAD_MAX,
+        .header_count_max = SERVER_HEADERS_MAX,
+        .connection_max = (unsigned)settings->connection_max,
+        .head_timeout_ms = SERVER_HEAD_TIMEOUT_MS,
+        .body_timeout_ms = SERVER_BODY_TIMEOUT_MS,
+        .idle_timeout_ms = SERVER_IDLE_TIMEOUT_MS,
+    };
+    struct http_handlers handlers;
+    int result = api_new(&api_config, &server->api, err);
+    if (result < 0)
+        return result;
+    api_handlers(server->api, &handlers);
+    result = http_server_new(&http_config, &handlers, &server->http, err);
+    if (result == 0)
+        api_set_http(server->api, server->http);
+    return result;
+}
+
+static void server_say_access(const struct server *server, const struct options *options)
+{
+    const struct settings *settings = &server->settings;
+    if (settings->auth_off)
+        log_warn("BERTH_AUTH=off: whoever reaches %s:%u may run code", options->host,
+                 options->port);
+    else if (!access_is_loopback(options->host) || *settings->public_host)
+        log_info("not on a loopback address alone: every call but a few needs a token");
+    if (strcmp(settings->engine, "fake") == 0)
+        log_warn("BERTH_ENGINE=fake: nothing is isolated, for tests only");
+}
+
+static int server_serve(struct server *server, const struct options *options,
+                        const sigset_t *signals)
+{
+    struct err err = ERR_INIT;
+    int signal_number = 0;
+    int result = lang_load(&err);
+    if (result == 0)
+        result = server_start_core(server, options, &err);
+    if (result == 0)
+        result = server_start_http(server, options, &err);
+    if (result == 0) {
+        log_info("serving http://%s:%u", options->host, options->port);
+        if (options->ready_fd >= 0)
+            (void)fd_write_all(options->ready_fd, "ready\n", 6, NULL);
+        (void)sigwait(signals, &signal_number);
+        log_info("%s: stopping", strsignal(signal_number));
+    } else {
+        log_error("can't start: %s", err.message);
+    }
+    if (server->api)
+        api_set_http(server->api, NULL);
+    http_server_free(server->http); /* its handlers use all that follows */
+    api_free(server->api);
+    core_free(server->core);
+    lang_unload();
+    return result < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct server server = {0};
+    struct err err = ERR_INIT;
+    sigset_t signals;
+    log_init("berth-server");
+    int usage = server_options(argc, argv, &options);
+    if (usage != 0)
+        return usage < 0 ? EXIT_SUCCESS : usage;
+    if (geteuid() == 0 || getuid() == 0 || getegid() == 0) {
+        log_error("berth-server does not run as root; berth-monitor starts it as another user");
+        return EXIT_USAGE;
+    }
+    if (settings_load(&server.settings, &err) < 0) {
+        log_error("%s", err.message);
+        return EXIT_USAGE;
+    }
+    server_harden();
+    server_say_access(&server, &options);
+    /* Blocked before any thread exists, so that all inherit it and sigwait() alone takes them. */
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    return server_serve(&server, &options, &signals);
+}

@@ -1,0 +1,145 @@
+/* Owns the names, defaults and ranges of the server's settings. Refuses a value that it can't read:
+ * the server does not start with another limit than the operator wrote. */
+#include "server/settings.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/parse.h"
+
+enum setting_kind { SETTING_COUNT, SETTING_BYTES, SETTING_SECONDS, SETTING_CORES };
+
+#define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
+#define GIB (1024 * MIB)
+
+static const struct setting {
+    const char *name;
+    enum setting_kind kind;
+    size_t offset;  /* of a uint64_t in struct settings */
+    uint64_t value; /* default: count, bytes, milliseconds, thousandths of a core */
+    uint64_t low, high;
+} table[] = {
+#define FIELD(member) offsetof(struct settings, member)
+    {"BERTH_MAX_SANDBOXES", SETTING_COUNT, FIELD(sandboxes_max), 256, 1, 4096},
+    {"BERTH_MAX_CREATES", SETTING_COUNT, FIELD(creates_max), 0, 1, 1024},
+    {"BERTH_QUEUE", SETTING_COUNT, FIELD(queue_max), 1024, 0, 100000},
+    {"BERTH_QUEUE_WAIT", SETTING_SECONDS, FIELD(queue_wait_ms), 30000, 1, 86400000},
+    {"BERTH_TIMEOUT", SETTING_SECONDS, FIELD(timeout_ms), 30000, 1, 2592000000},
+    {"BERTH_TIMEOUT_MAX", SETTING_SECONDS, FIELD(timeout_max_ms), 3600000, 1, 2592000000},
+    {"BERTH_RAM", SETTING_BYTES, FIELD(memory_bytes), 512 * MIB, 8 * MIB, 1024 * GIB},
+    {"BERTH_STORAGE", SETTING_BYTES, FIELD(storage_bytes), 256 * MIB, MIB, 1024 * GIB},
+    {"BERTH_CPU", SETTING_CORES, FIELD(cpu_millis), 1000, 10, 1024000},
+    {"BERTH_PIDS", SETTING_COUNT, FIELD(pids_max), 128, 2, 1000000},
+    {"BERTH_OPEN_FILES", SETTING_COUNT, FIELD(open_files_max), 1024, 16, 1000000},
+    {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 4 * MIB},
+    {"BERTH_OUTPUT_MAX", SETTING_BYTES, FIELD(output_max_bytes), 64 * MIB, 1, 1024 * GIB},
+    {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
+    {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
+    {"BERTH_BODY_MAX", SETTING_BYTES, FIELD(body_max_bytes), 4 * MIB, 1 * KIB, 64 * MIB},
+    {"BERTH_BODIES_MAX", SETTING_BYTES, FIELD(bodies_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
+#undef FIELD
+};
+
+static const char *const kind_examples[] = {
+    [SETTING_COUNT] = "a whole number",
+    [SETTING_BYTES] = "a size such as 512MiB",
+    [SETTING_SECONDS] = "a number of seconds",
+    [SETTING_CORES] = "a number of cores such as 0.5",
+};
+
+static int setting_read(const struct setting *setting, const char *text, uint64_t *out,
+                        struct err *err)
+{
+    struct err problem = ERR_INIT;
+    double number = 0;
+    uint64_t value = 0;
+    int result = 0;
+    if (setting->kind == SETTING_COUNT) {
+        result = parse_u64(text, 0, UINT64_MAX / 16, &value, &problem);
+    } else if (setting->kind == SETTING_BYTES) {
+        result = parse_size(text, &value, &problem);
+    } else {
+        result = parse_fraction(text, &number, &problem);
+        if (result == 0)
+            value = number > 1e12 ? UINT64_MAX : (uint64_t)(number * 1000 + 0.5);
+    }
+    if (result < 0)
+        return err_set(err, ERR_BAD_INPUT, "%s: expected %s, got \"%.60s\"", setting->name,
+                       kind_examples[setting->kind], text);
+    if (value < setting->low || value > setting->high)
+        return err_set(err, ERR_BAD_INPUT, "%s: %.60s is out of range; see the table of settings",
+                       setting->name, text);
+    *out = value;
+    return 0;
+}
+
+static int settings_switch(const char *name, bool *on, struct err *err)
+{
+    const char *text = getenv(name);
+    *on = true;
+    if (!text || !*text || strcmp(text, "on") == 0 || strcmp(text, "1") == 0)
+        return 0;
+    *on = false;
+    if (strcmp(text, "off") == 0 || strcmp(text, "0") == 0)
+        return 0;
+    return err_set(err, ERR_BAD_INPUT, "%s: expected on or off, got \"%.60s\"", name, text);
+}
+
+static const char *settings_text(const char *name, const char *otherwise)
+{
+    const char *text = getenv(name);
+    return text && *text ? text : otherwise;
+}
+
+static int settings_check(const struct settings *settings, struct err *err)
+{
+    if (settings->timeout_ms > settings->timeout_max_ms)
+        return err_set(err, ERR_BAD_INPUT, "BERTH_TIMEOUT is above BERTH_TIMEOUT_MAX");
+    if (settings->body_max_bytes > settings->bodies_max_bytes)
+        return err_set(err, ERR_BAD_INPUT, "BERTH_BODY_MAX is above BERTH_BODIES_MAX");
+    if (strcmp(settings->engine, "native") == 0)
+        return 0;
+    if (strcmp(settings->engine, "fake") != 0)
+        return err_set(err, ERR_BAD_INPUT, "BERTH_ENGINE: expected native, got \"%.60s\"",
+                       settings->engine);
+    if (!settings->testing)
+        return err_set(err, ERR_BAD_INPUT,
+                       "BERTH_ENGINE=fake runs no real sandboxes; it is for tests, with "
+                       "BERTH_TESTING=1");
+    return 0;
+}
+
+int settings_load(struct settings *out, struct err *err)
+{
+    struct settings settings = {0};
+    bool auth = true;
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        const char *text = settings_text(table[i].name, NULL);
+        uint64_t *field = (uint64_t *)(void *)((char *)&settings + table[i].offset);
+        *field = table[i].value;
+        int result = text ? setting_read(&table[i], text, field, err) : 0;
+        if (result < 0)
+            return result;
+    }
+    if (settings.creates_max == 0) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        settings.creates_max = cores > 0 ? 2 * (uint64_t)cores : 2;
+    }
+    settings.public_host = settings_text("BERTH_PUBLIC_HOST", "");
+    settings.engine = settings_text("BERTH_ENGINE", "native");
+    settings.testing = strcmp(settings_text("BERTH_TESTING", "0"), "1") == 0;
+    int result = settings_switch("BERTH_AUTH", &auth, err);
+    if (result == 0)
+        result = settings_switch("BERTH_REGISTER", &settings.register_open, err);
+    if (result == 0)
+        result = settings_check(&settings, err);
+    if (result < 0)
+        return result;
+    settings.auth_off = !auth;
+    *out = settings;
+    return 0;
+}

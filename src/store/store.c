@@ -1,0 +1,152 @@
+/* Owns the SQLite connections and their cached statements. Knows no rule of the server. */
+#include "store/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "store/store_internal.h"
+
+#define COLUMNS "id, owner, lang, status, created_us, started_us, finished_us, outcome IS NOT NULL"
+
+static const char *const sql_texts[SQL_COUNT] = {
+    [SQL_BEGIN] = "BEGIN IMMEDIATE",
+    [SQL_COMMIT] = "COMMIT",
+    [SQL_ROLLBACK] = "ROLLBACK",
+    [SQL_INSERT] = "INSERT INTO executions (id, owner, labels, lang, status, idempotency_key,"
+                   " created_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [SQL_STARTED] = "UPDATE executions SET status = 'running', sandbox_id = ?2, started_us = ?3"
+                    " WHERE id = ?1 AND status = 'queued'",
+    [SQL_FINISH] = "UPDATE executions SET status = ?2, finished_us = ?3, expires_us = ?4,"
+                   " outcome = ?5 WHERE id = ?1",
+    [SQL_REMOVE] = "DELETE FROM executions WHERE id = ?1",
+    [SQL_GET] = "SELECT " COLUMNS ", outcome FROM executions"
+                " WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)",
+    [SQL_BY_KEY] = "SELECT id FROM executions WHERE owner = ?1 AND idempotency_key = ?2",
+    [SQL_LIST] = "SELECT " COLUMNS " FROM executions WHERE owner = ?1"
+                 " AND (?2 IS NULL OR status = ?2)"
+                 " AND (?3 IS NULL OR (created_us, id) <"
+                 " (SELECT created_us, id FROM executions WHERE id = ?3 AND owner = ?1))"
+                 " ORDER BY created_us DESC, id DESC LIMIT ?4",
+    [SQL_UNFINISHED] = "SELECT " COLUMNS " FROM executions"
+                       " WHERE status IN ('queued', 'running') LIMIT ?1",
+    [SQL_EXPIRE] = "UPDATE executions SET outcome = NULL, idempotency_key = NULL, expires_us = NULL"
+                   " WHERE id IN (SELECT id FROM executions WHERE expires_us <= ?1 LIMIT 1000)",
+    [SQL_FORGET] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions"
+                   " WHERE created_us < ?1 AND expires_us IS NULL AND finished_us < ?1 LIMIT 1000)",
+    [SQL_SANDBOX_PUT] = "INSERT INTO sandboxes (id, owner, engine, state, created_us)"
+                        " VALUES (?1, ?2, ?3, ?4, ?5)"
+                        " ON CONFLICT (id) DO UPDATE SET state = excluded.state",
+    [SQL_SANDBOX_REMOVE] = "DELETE FROM sandboxes WHERE id = ?1",
+    [SQL_SANDBOX_CLEAR] = "DELETE FROM sandboxes",
+};
+
+int store_error(struct store_connection *connection, const char *what, struct err *err)
+{
+    return err_set(err, ERR_INTERNAL, "store: %s: %s", what,
+                   connection->db ? sqlite3_errmsg(connection->db) : "no connection");
+}
+
+int store_statement(struct store_connection *connection, enum store_sql sql, sqlite3_stmt **out,
+                    struct err *err)
+{
+    sqlite3_stmt **cached = &connection->statements[sql];
+    if (!*cached && sqlite3_prepare_v3(connection->db, sql_texts[sql], -1,
+                                       SQLITE_PREPARE_PERSISTENT, cached, NULL) != SQLITE_OK)
+        return store_error(connection, sql_texts[sql], err);
+    *out = *cached;
+    return 0;
+}
+
+void store_statement_done(sqlite3_stmt **statement)
+{
+    if (!*statement)
+        return;
+    (void)sqlite3_reset(*statement);
+    (void)sqlite3_clear_bindings(*statement);
+    *statement = NULL;
+}
+
+int store_step(struct store_connection *connection, sqlite3_stmt *statement, struct err *err)
+{
+    int status = sqlite3_step(statement);
+    if (status == SQLITE_DONE || status == SQLITE_ROW)
+        return 0;
+    if ((status & 0xff) == SQLITE_CONSTRAINT)
+        return err_set(err, ERR_CONFLICT, "store: %s", sqlite3_errmsg(connection->db));
+    return store_error(connection, sqlite3_sql(statement), err);
+}
+
+int store_connection_open(const char *path, bool writer, struct store_connection *out,
+                          struct err *err)
+{
+    memset(out, 0, sizeof(*out));
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (writer ? SQLITE_OPEN_CREATE : 0);
+    if (sqlite3_open_v2(path, &out->db, flags, NULL) != SQLITE_OK) {
+        int result = store_error(out, path, err);
+        store_connection_done(out);
+        return result;
+    }
+    (void)sqlite3_extended_result_codes(out->db, 1);
+    (void)sqlite3_busy_timeout(out->db, 5000);
+    const char *setup = writer ? "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+                                 "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF"
+                               : "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF";
+    if (sqlite3_exec(out->db, setup, NULL, NULL, NULL) != SQLITE_OK) {
+        int result = store_error(out, path, err);
+        store_connection_done(out);
+        return result;
+    }
+    return 0;
+}
+
+void store_connection_done(struct store_connection *connection)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(connection->statements); i++)
+        (void)sqlite3_finalize(connection->statements[i]);
+    (void)sqlite3_close(connection->db);
+    memset(connection, 0, sizeof(*connection));
+}
+
+int store_open(const char *path, struct store **out, struct err *err)
+{
+    struct store *store = calloc(1, sizeof(*store));
+    if (!store)
+        return err_set(err, ERR_INTERNAL, "no memory for the store");
+    store->tail = &store->head;
+    (void)pthread_mutex_init(&store->reader_lock, NULL);
+    (void)pthread_mutex_init(&store->queue_lock, NULL);
+    pthread_condattr_t attributes;
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&store->queue_filled, &attributes);
+    (void)pthread_cond_init(&store->job_done, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+    int result = store_connection_open(path, true, &store->writer, err);
+    if (result == 0)
+        result = store_migrate(&store->writer, err);
+    if (result == 0)
+        result = store_connection_open(path, false, &store->reader, err);
+    if (result == 0)
+        result = store_writer_start(store, err);
+    if (result != 0) {
+        store_close(store);
+        return err_wrap(err, "open %s", path), result;
+    }
+    *out = store;
+    return 0;
+}
+
+void store_close(struct store *store)
+{
+    if (!store)
+        return;
+    store_writer_stop(store);
+    store_connection_done(&store->reader);
+    store_connection_done(&store->writer);
+    (void)pthread_cond_destroy(&store->job_done);
+    (void)pthread_cond_destroy(&store->queue_filled);
+    (void)pthread_mutex_destroy(&store->queue_lock);
+    (void)pthread_mutex_destroy(&store->reader_lock);
+    free(store);
+}

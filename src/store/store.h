@@ -1,0 +1,108 @@
+/* What the server remembers across restarts: executions and sandboxes, in one SQLite file.
+ *
+ * All functions are thread-safe. Writes go through one writer thread, which commits what has queued
+ * up in one transaction; a write returns after its commit, which a killed process does not lose
+ * (WAL, synchronous NORMAL: a power cut may lose the last ones, never the file). Reads use a
+ * connection of their own and do not wait for the writer. */
+#ifndef BERTH_STORE_STORE_H
+#define BERTH_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct store;
+
+/* Opens or makes the file and applies the migrations that it lacks. A schema newer than this
+ * program knows is ERR_UNSUPPORTED, in words. Blocks on the disk. */
+int store_open(const char *path, struct store **out, struct err *err);
+/* Finishes what is queued and closes the file. NULL is allowed. */
+void store_close(struct store *store);
+
+#define STORE_ID_SIZE 72
+#define STORE_TEXT_SIZE 64
+
+/* A row of an execution as it is read back. Times are microseconds since 1970, 0 when not set. */
+struct store_execution {
+    char id[STORE_ID_SIZE];
+    char owner[STORE_TEXT_SIZE];
+    char lang[STORE_TEXT_SIZE];
+    char status[STORE_TEXT_SIZE];
+    int64_t created_us, started_us, finished_us;
+    bool has_outcome; /* false while it runs, and again when the outcome has expired */
+};
+
+/* A new row; the strings are borrowed until the call or its job is over. */
+struct store_execution_new {
+    const char *id, *owner, *labels, *lang, *status;
+    const char *idempotency_key; /* NULL: none */
+    int64_t created_us;
+};
+
+/* One queued write, on the caller's stack until store_job_wait() returned. Members are private. */
+struct store_job {
+    int (*run)(struct store *store, struct store_job *job, struct err *err);
+    union {
+        const struct store_execution_new *execution;
+        struct store_update *update;
+    } input;
+    struct store_job *next;
+    bool done;
+    bool detached; /* nobody waits; the writer frees it */
+    int result;
+    struct err err;
+};
+
+/* Queues the insertion of a row without waiting; each begin needs one store_job_wait(). */
+void store_execution_insert_begin(struct store *store, const struct store_execution_new *row,
+                                  struct store_job *job);
+/* Waits for the commit. ERR_CONFLICT: the id, or the owner's idempotency key, is taken. */
+int store_job_wait(struct store *store, struct store_job *job, struct err *err);
+
+/* Says that an execution runs, in which sandbox, from when. Does not wait; a failure is logged. */
+void store_execution_started(struct store *store, const char *id, const char *sandbox_id,
+                             int64_t started_us);
+
+/* Writes the end of an execution and its outcome; waits for the commit. After expires_us the
+ * outcome and the idempotency key are dropped. ERR_NOT_FOUND: no such row. */
+int store_execution_finish(struct store *store, const char *id, const char *status,
+                           int64_t finished_us, int64_t expires_us, const void *outcome,
+                           size_t outcome_size, struct err *err);
+
+/* Removes the row of an execution that never ran. */
+int store_execution_remove(struct store *store, const char *id, struct err *err);
+
+/* Reads one row, and its outcome into outcome when there is one (NULL: not wanted). owner NULL:
+ * any. ERR_NOT_FOUND: no such row of this owner. */
+int store_execution_get(struct store *store, const char *owner, const char *id,
+                        struct store_execution *out, struct buf *outcome, struct err *err);
+
+/* The id that an owner's idempotency key names. ERR_NOT_FOUND: none. */
+int store_execution_by_key(struct store *store, const char *owner, const char *key,
+                           char out_id[static STORE_ID_SIZE], struct err *err);
+
+/* Up to limit rows of an owner, newest first; status NULL: all; after NULL: from the newest, else
+ * the rows that follow that id. *out is heap, the caller's. */
+int store_execution_list(struct store *store, const char *owner, const char *status,
+                         const char *after, unsigned limit, struct store_execution **out,
+                         size_t *out_count, struct err *err);
+
+/* The rows, at most limit, that are queued or running. *out is heap, the caller's. */
+int store_execution_unfinished(struct store *store, unsigned limit, struct store_execution **out,
+                               size_t *out_count, struct err *err);
+
+/* Drops outcomes and keys that expired by now_us and rows that ended before history_us. The writer
+ * does it by itself too, once a minute. Waits for the commit. */
+int store_expire(struct store *store, int64_t now_us, int64_t history_us, struct err *err);
+
+/* The life of a sandbox in the books. None of these wait; failures are logged. */
+void store_sandbox_put(struct store *store, const char *id, const char *owner, const char *engine,
+                       const char *state, int64_t created_us);
+void store_sandbox_remove(struct store *store, const char *id);
+/* Forgets all sandboxes: at the start, before the engine tells which ones live. */
+int store_sandbox_clear(struct store *store, struct err *err);
+
+#endif

@@ -1,0 +1,237 @@
+/* Owns the statements on executions and sandboxes: binding values and reading rows. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "store/store_internal.h"
+
+static void bind_text(sqlite3_stmt *statement, int index, const char *text)
+{
+    if (text)
+        (void)sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+    else
+        (void)sqlite3_bind_null(statement, index);
+}
+
+static int run_insert(struct store *store, struct store_job *job, struct err *err)
+{
+    const struct store_execution_new *row = job->input.execution;
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_INSERT, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, row->id);
+    bind_text(statement, 2, row->owner);
+    bind_text(statement, 3, row->labels ? row->labels : "{}");
+    bind_text(statement, 4, row->lang);
+    bind_text(statement, 5, row->status);
+    bind_text(statement, 6, row->idempotency_key);
+    (void)sqlite3_bind_int64(statement, 7, row->created_us);
+    return store_step(&store->writer, statement, err);
+}
+
+void store_execution_insert_begin(struct store *store, const struct store_execution_new *row,
+                                  struct store_job *job)
+{
+    memset(job, 0, sizeof(*job));
+    job->run = run_insert;
+    job->input.execution = row;
+    store_writer_submit(store, job);
+}
+
+static int run_started(struct store *store, struct store_job *job, struct err *err)
+{
+    const struct store_update *update = job->input.update;
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_STARTED, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, update->id);
+    bind_text(statement, 2, update->text[0]);
+    (void)sqlite3_bind_int64(statement, 3, update->time_us[0]);
+    return store_step(&store->writer, statement, err);
+}
+
+static int run_finish(struct store *store, struct store_job *job, struct err *err)
+{
+    const struct store_update *update = job->input.update;
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_FINISH, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, update->id);
+    bind_text(statement, 2, update->text[0]);
+    (void)sqlite3_bind_int64(statement, 3, update->time_us[0]);
+    (void)sqlite3_bind_int64(statement, 4, update->time_us[1]);
+    (void)sqlite3_bind_blob64(statement, 5, update->outcome, update->outcome_size, SQLITE_STATIC);
+    result = store_step(&store->writer, statement, err);
+    if (result == 0 && sqlite3_changes(store->writer.db) == 0)
+        return err_set(err, ERR_NOT_FOUND, "no execution %s", update->id);
+    return result;
+}
+
+static int run_remove(struct store *store, struct store_job *job, struct err *err)
+{
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_REMOVE, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, job->input.update->id);
+    return store_step(&store->writer, statement, err);
+}
+
+static int run_sandbox_put(struct store *store, struct store_job *job, struct err *err)
+{
+    const struct store_update *update = job->input.update;
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_SANDBOX_PUT, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, update->id);
+    for (int i = 0; i < 3; i++)
+        bind_text(statement, 2 + i, update->text[i]);
+    (void)sqlite3_bind_int64(statement, 5, update->time_us[0]);
+    return store_step(&store->writer, statement, err);
+}
+
+static int run_sandbox_remove(struct store *store, struct store_job *job, struct err *err)
+{
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_SANDBOX_REMOVE, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, job->input.update->id);
+    return store_step(&store->writer, statement, err);
+}
+
+static int run_sandbox_clear(struct store *store, struct store_job *job, struct err *err)
+{
+    (void)job;
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_SANDBOX_CLEAR, &statement, err);
+    return result != 0 ? result : store_step(&store->writer, statement, err);
+}
+
+int store_expire_now(struct store_connection *connection, int64_t now_us, int64_t history_us,
+                     struct err *err)
+{
+    const struct {
+        enum store_sql sql;
+        int64_t before_us;
+    } rounds[] = {{SQL_EXPIRE, now_us}, {SQL_FORGET, history_us}};
+    for (size_t i = 0; i < ARRAY_SIZE(rounds); i++) {
+        int changes = 0;
+        do {
+            STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+            int result = store_statement(connection, rounds[i].sql, &statement, err);
+            if (result != 0)
+                return result;
+            (void)sqlite3_bind_int64(statement, 1, rounds[i].before_us);
+            result = store_step(connection, statement, err);
+            if (result != 0)
+                return result;
+            changes = sqlite3_changes(connection->db);
+        } while (changes > 0);
+    }
+    return 0;
+}
+
+static int run_expire(struct store *store, struct store_job *job, struct err *err)
+{
+    const struct store_update *update = job->input.update;
+    return store_expire_now(&store->writer, update->time_us[0], update->time_us[1], err);
+}
+
+static void set_text(char *out, size_t size, const char *text)
+{
+    (void)snprintf(out, size, "%s", text);
+}
+
+/* Runs one job with the caller's values and waits for its commit. */
+static int write_and_wait(struct store *store,
+                          int (*run)(struct store *, struct store_job *, struct err *),
+                          struct store_update *update, struct err *err)
+{
+    struct store_job job = {.run = run, .input.update = update};
+    store_writer_submit(store, &job);
+    return store_job_wait(store, &job, err);
+}
+
+/* Queues a job that nobody waits for. */
+static void write_later(struct store *store,
+                        int (*run)(struct store *, struct store_job *, struct err *),
+                        const struct store_update *update)
+{
+    struct store_job *job = calloc(1, sizeof(*job));
+    struct store_update *copy = calloc(1, sizeof(*copy));
+    if (!job || !copy) {
+        log_error("store: no memory for a write about %s", update->id);
+        free(job);
+        free(copy);
+        return;
+    }
+    *copy = *update;
+    job->run = run;
+    job->input.update = copy;
+    job->detached = true;
+    store_writer_submit(store, job);
+}
+
+void store_execution_started(struct store *store, const char *id, const char *sandbox_id,
+                             int64_t started_us)
+{
+    struct store_update update = {.time_us = {started_us}};
+    set_text(update.id, sizeof(update.id), id);
+    set_text(update.text[0], sizeof(update.text[0]), sandbox_id);
+    write_later(store, run_started, &update);
+}
+
+int store_execution_finish(struct store *store, const char *id, const char *status,
+                           int64_t finished_us, int64_t expires_us, const void *outcome,
+                           size_t outcome_size, struct err *err)
+{
+    struct store_update update = {
+        .time_us = {finished_us, expires_us}, .outcome = outcome, .outcome_size = outcome_size};
+    set_text(update.id, sizeof(update.id), id);
+    set_text(update.text[0], sizeof(update.text[0]), status);
+    return write_and_wait(store, run_finish, &update, err);
+}
+
+int store_execution_remove(struct store *store, const char *id, struct err *err)
+{
+    struct store_update update = {0};
+    set_text(update.id, sizeof(update.id), id);
+    return write_and_wait(store, run_remove, &update, err);
+}
+
+int store_expire(struct store *store, int64_t now_us, int64_t history_us, struct err *err)
+{
+    struct store_update update = {.time_us = {now_us, history_us}};
+    return write_and_wait(store, run_expire, &update, err);
+}
+
+void store_sandbox_put(struct store *store, const char *id, const char *owner, const char *engine,
+                       const char *state, int64_t created_us)
+{
+    struct store_update update = {.time_us = {created_us}};
+    set_text(update.id, sizeof(update.id), id);
+    set_text(update.text[0], sizeof(update.text[0]), owner);
+    set_text(update.text[1], sizeof(update.text[1]), engine);
+    set_text(update.text[2], sizeof(update.text[2]), state);
+    write_later(store, run_sandbox_put, &update);
+}
+
+void store_sandbox_remove(struct store *store, const char *id)
+{
+    struct store_update update = {0};
+    set_text(update.id, sizeof(update.id), id);
+    write_later(store, run_sandbox_remove, &update);
+}
+
+int store_sandbox_clear(struct store *store, struct err *err)
+{
+    struct store_update update = {0};
+    return write_and_wait(store, run_sandbox_clear, &update, err);
+}

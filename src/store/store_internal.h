@@ -1,0 +1,91 @@
+/* Shared by the files of src/store only: connections with their cached statements, and the queue of
+ * the writer. */
+#ifndef BERTH_STORE_STORE_INTERNAL_H
+#define BERTH_STORE_STORE_INTERNAL_H
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+#include "store/store.h"
+
+enum store_sql {
+    SQL_BEGIN,
+    SQL_COMMIT,
+    SQL_ROLLBACK,
+    SQL_INSERT,
+    SQL_STARTED,
+    SQL_FINISH,
+    SQL_REMOVE,
+    SQL_GET,
+    SQL_BY_KEY,
+    SQL_LIST,
+    SQL_UNFINISHED,
+    SQL_EXPIRE,
+    SQL_FORGET,
+    SQL_SANDBOX_PUT,
+    SQL_SANDBOX_REMOVE,
+    SQL_SANDBOX_CLEAR,
+    SQL_COUNT
+};
+
+/* One connection and its statements, prepared at their first use. Used by one thread at a time. */
+struct store_connection {
+    sqlite3 *db;
+    sqlite3_stmt *statements[SQL_COUNT];
+};
+
+struct store {
+    struct store_connection writer; /* the writer thread's alone, once it runs */
+    struct store_connection reader; /* held by reader_lock */
+    /* Rank 2. Serialises use of `reader`: the one lock that is held across I/O, since a connection
+     * is not to be shared; reads of a WAL file do not wait for the writer. */
+    pthread_mutex_t reader_lock;
+    /* Rank 1. Guards head, tail, stop, and done of every job. */
+    pthread_mutex_t queue_lock;
+    pthread_cond_t queue_filled;
+    pthread_cond_t job_done;
+    struct store_job *head, **tail;
+    bool stop;
+    pthread_t thread;
+    bool thread_runs;
+};
+
+/* The values of an update, owned by its job when that is detached. */
+struct store_update {
+    char id[STORE_ID_SIZE];
+    char text[3][STORE_TEXT_SIZE + 16]; /* sandbox id; or owner, engine, state; or status */
+    int64_t time_us[2];
+    const void *outcome;
+    size_t outcome_size;
+};
+
+/* A cached statement, reset and without values. Give it back with store_statement_done(). */
+int store_statement(struct store_connection *connection, enum store_sql sql, sqlite3_stmt **out,
+                    struct err *err);
+void store_statement_done(sqlite3_stmt **statement);
+#define STATEMENT_AUTO __attribute__((cleanup(store_statement_done)))
+
+/* Runs a statement that returns no rows. ERR_CONFLICT on a constraint. */
+int store_step(struct store_connection *connection, sqlite3_stmt *statement, struct err *err);
+
+/* An error with SQLite's own words, for the operator. */
+int store_error(struct store_connection *connection, const char *what, struct err *err);
+
+int store_connection_open(const char *path, bool writer, struct store_connection *out,
+                          struct err *err);
+void store_connection_done(struct store_connection *connection);
+
+/* migrate.c */
+int store_migrate(struct store_connection *connection, struct err *err);
+
+/* store_writer.c */
+int store_writer_start(struct store *store, struct err *err);
+void store_writer_stop(struct store *store);
+/* Queues a job; a detached one is heap and owned by the queue, with its input.update. */
+void store_writer_submit(struct store *store, struct store_job *job);
+
+/* store_executions.c: one round of expiry on the writer's connection. */
+int store_expire_now(struct store_connection *connection, int64_t now_us, int64_t history_us,
+                     struct err *err);
+
+#endif

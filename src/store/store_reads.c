@@ -1,0 +1,131 @@
+/* Owns the reads: rows of executions, on the reader's connection. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "store/store_internal.h"
+
+static void unlock_at(pthread_mutex_t **lock)
+{
+    (void)pthread_mutex_unlock(*lock);
+}
+
+static void bind_text(sqlite3_stmt *statement, int index, const char *text)
+{
+    if (text)
+        (void)sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+    else
+        (void)sqlite3_bind_null(statement, index);
+}
+
+static void column_text(sqlite3_stmt *statement, int column, char *out, size_t size)
+{
+    const unsigned char *text = sqlite3_column_text(statement, column);
+    (void)snprintf(out, size, "%s", text ? (const char *)text : "");
+}
+
+static void read_row(sqlite3_stmt *statement, struct store_execution *out)
+{
+    column_text(statement, 0, out->id, sizeof(out->id));
+    column_text(statement, 1, out->owner, sizeof(out->owner));
+    column_text(statement, 2, out->lang, sizeof(out->lang));
+    column_text(statement, 3, out->status, sizeof(out->status));
+    out->created_us = sqlite3_column_int64(statement, 4);
+    out->started_us = sqlite3_column_int64(statement, 5);
+    out->finished_us = sqlite3_column_int64(statement, 6);
+    out->has_outcome = sqlite3_column_int(statement, 7) != 0;
+}
+
+/* Takes the reader's lock for the rest of the scope. */
+#define READER_LOCK(store)                                                                         \
+    __attribute__((cleanup(unlock_at))) pthread_mutex_t *reader_lock_ = &(store)->reader_lock;     \
+    (void)pthread_mutex_lock(reader_lock_)
+
+int store_execution_get(struct store *store, const char *owner, const char *id,
+                        struct store_execution *out, struct buf *outcome, struct err *err)
+{
+    READER_LOCK(store);
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->reader, SQL_GET, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, id);
+    bind_text(statement, 2, owner);
+    int status = sqlite3_step(statement);
+    if (status == SQLITE_DONE)
+        return err_set(err, ERR_NOT_FOUND, "no execution %s", id);
+    if (status != SQLITE_ROW)
+        return store_error(&store->reader, "read an execution", err);
+    read_row(statement, out);
+    if (!outcome || !out->has_outcome)
+        return 0;
+    const void *data = sqlite3_column_blob(statement, 8);
+    int size = sqlite3_column_bytes(statement, 8);
+    return data && size > 0 ? buf_append(outcome, data, (size_t)size, err) : 0;
+}
+
+int store_execution_by_key(struct store *store, const char *owner, const char *key,
+                           char out_id[static STORE_ID_SIZE], struct err *err)
+{
+    READER_LOCK(store);
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->reader, SQL_BY_KEY, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, owner);
+    bind_text(statement, 2, key);
+    int status = sqlite3_step(statement);
+    if (status == SQLITE_DONE)
+        return err_set(err, ERR_NOT_FOUND, "no execution with this idempotency key");
+    if (status != SQLITE_ROW)
+        return store_error(&store->reader, "read an idempotency key", err);
+    column_text(statement, 0, out_id, STORE_ID_SIZE);
+    return 0;
+}
+
+/* Steps through at most limit rows. */
+static int read_rows(struct store *store, sqlite3_stmt *statement, unsigned limit,
+                     struct store_execution **out, size_t *out_count, struct err *err)
+{
+    MEM_AUTO struct store_execution *rows = calloc(limit > 0 ? limit : 1, sizeof(*rows));
+    if (!rows)
+        return err_set(err, ERR_INTERNAL, "no memory for %u rows", limit);
+    size_t count = 0;
+    int status = SQLITE_DONE;
+    while (count < limit && (status = sqlite3_step(statement)) == SQLITE_ROW)
+        read_row(statement, &rows[count++]);
+    if (status != SQLITE_ROW && status != SQLITE_DONE)
+        return store_error(&store->reader, "read executions", err);
+    *out = take(rows);
+    *out_count = count;
+    return 0;
+}
+
+int store_execution_list(struct store *store, const char *owner, const char *status,
+                         const char *after, unsigned limit, struct store_execution **out,
+                         size_t *out_count, struct err *err)
+{
+    READER_LOCK(store);
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->reader, SQL_LIST, &statement, err);
+    if (result != 0)
+        return result;
+    bind_text(statement, 1, owner);
+    bind_text(statement, 2, status);
+    bind_text(statement, 3, after);
+    (void)sqlite3_bind_int64(statement, 4, limit);
+    return read_rows(store, statement, limit, out, out_count, err);
+}
+
+int store_execution_unfinished(struct store *store, unsigned limit, struct store_execution **out,
+                               size_t *out_count, struct err *err)
+{
+    READER_LOCK(store);
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->reader, SQL_UNFINISHED, &statement, err);
+    if (result != 0)
+        return result;
+    (void)sqlite3_bind_int64(statement, 1, limit);
+    return read_rows(store, statement, limit, out, out_count, err);
+}

@@ -1,0 +1,150 @@
+/* Owns the writer thread: takes all queued jobs, runs them in one transaction, commits, and only
+ * then tells their owners (group commit). A job is one statement, so one that fails undoes itself
+ * alone. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/store_internal.h"
+
+#define EXPIRE_EVERY_NS (INT64_C(60) * CLOCK_NS_PER_S)
+#define HISTORY_US                                                                                 \
+    (INT64_C(7) * 24 * 3600 * 1000000) /* rows of ended executions are kept this long */
+
+void store_writer_submit(struct store *store, struct store_job *job)
+{
+    job->next = NULL;
+    (void)pthread_mutex_lock(&store->queue_lock);
+    bool was_empty = !store->head;
+    *store->tail = job;
+    store->tail = &job->next;
+    if (was_empty)
+        (void)pthread_cond_signal(&store->queue_filled);
+    (void)pthread_mutex_unlock(&store->queue_lock);
+}
+
+int store_job_wait(struct store *store, struct store_job *job, struct err *err)
+{
+    (void)pthread_mutex_lock(&store->queue_lock);
+    while (!job->done)
+        (void)pthread_cond_wait(&store->job_done, &store->queue_lock);
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    return job->result == 0 ? 0 : err_copy(err, &job->err);
+}
+
+static int run_simple(struct store *store, enum store_sql sql, struct err *err)
+{
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, sql, &statement, err);
+    return result != 0 ? result : store_step(&store->writer, statement, err);
+}
+
+/* Runs a list of jobs in one transaction and sets their results. */
+static void run_batch(struct store *store, struct store_job *jobs)
+{
+    struct err err = ERR_INIT;
+    int begun = run_simple(store, SQL_BEGIN, &err);
+    for (struct store_job *job = jobs; job && begun == 0; job = job->next) {
+        job->err = ERR_INIT;
+        job->result = job->run(store, job, &job->err);
+    }
+    int result = begun == 0 ? run_simple(store, SQL_COMMIT, &err) : begun;
+    if (result == 0)
+        return;
+    if (begun == 0)
+        (void)run_simple(store, SQL_ROLLBACK, NULL);
+    log_error("%s", err.message);
+    for (struct store_job *job = jobs; job; job = job->next) {
+        job->err = err;
+        job->result = result;
+    }
+}
+
+/* Tells the owners. A job may be gone from its owner's stack as soon as the lock is let go. */
+static void finish_batch(struct store *store, struct store_job *jobs)
+{
+    struct store_job *detached = NULL;
+    (void)pthread_mutex_lock(&store->queue_lock);
+    for (struct store_job *job = jobs, *next = NULL; job; job = next) {
+        next = job->next;
+        if (job->detached) {
+            job->next = detached;
+            detached = job;
+        } else {
+            job->done = true;
+        }
+    }
+    (void)pthread_cond_broadcast(&store->job_done);
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    while (detached) {
+        struct store_job *next = detached->next;
+        if (detached->result != 0)
+            log_error("%s", detached->err.message);
+        free(detached->input.update);
+        free(detached);
+        detached = next;
+    }
+}
+
+/* Takes all that is queued; waits until expire_ns at most. Returns false when it is time to stop.
+ */
+static bool take_batch(struct store *store, int64_t expire_ns, struct store_job **out)
+{
+    struct timespec until = {.tv_sec = (time_t)(expire_ns / CLOCK_NS_PER_S),
+                             .tv_nsec = (long)(expire_ns % CLOCK_NS_PER_S)};
+    (void)pthread_mutex_lock(&store->queue_lock);
+    int status = 0;
+    while (!store->head && !store->stop && status != ETIMEDOUT)
+        status = pthread_cond_timedwait(&store->queue_filled, &store->queue_lock, &until);
+    *out = store->head;
+    store->head = NULL;
+    store->tail = &store->head;
+    bool go_on = *out || !store->stop;
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    return go_on;
+}
+
+static void *writer_main(void *context)
+{
+    struct store *store = context;
+    int64_t expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
+    struct store_job *jobs = NULL;
+    while (take_batch(store, expire_ns, &jobs)) {
+        if (jobs) {
+            run_batch(store, jobs);
+            finish_batch(store, jobs);
+        }
+        if (clock_now_ns() < expire_ns)
+            continue;
+        struct err err = ERR_INIT;
+        int64_t now_us = clock_wall_us();
+        if (store_expire_now(&store->writer, now_us, now_us - HISTORY_US, &err) != 0)
+            log_error("%s", err.message);
+        expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
+    }
+    return NULL;
+}
+
+int store_writer_start(struct store *store, struct err *err)
+{
+    int status = pthread_create(&store->thread, NULL, writer_main, store);
+    if (status != 0)
+        return err_sys(err, status, "start the store's writer");
+    store->thread_runs = true;
+    return 0;
+}
+
+void store_writer_stop(struct store *store)
+{
+    if (!store->thread_runs)
+        return;
+    (void)pthread_mutex_lock(&store->queue_lock);
+    store->stop = true;
+    (void)pthread_cond_signal(&store->queue_filled);
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    (void)pthread_join(store->thread, NULL);
+    store->thread_runs = false;
+}

@@ -1,0 +1,53 @@
+/* What an engine tells an init at its start: identities, limits and the descriptors it inherits.
+ *
+ * The native engine's setup stage writes it into a pipe that init reads to its end before anything
+ * else. Tagged fields, so that engine and init may differ by a version. */
+#ifndef BERTH_WIRE_INIT_CONFIG_H
+#define BERTH_WIRE_INIT_CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "wire/sandbox.h"
+
+#define INIT_FD_CONFIG 3 /* the pipe that holds this; the other descriptors follow in any order */
+#define INIT_PROCS_MAX 8 /* controllers that a process joins one by one (cgroup v1) */
+
+enum init_cgroup_mode { INIT_CGROUP_NONE, INIT_CGROUP_V1, INIT_CGROUP_V2 };
+
+/* Descriptors are -1 where there is none. Directories are O_PATH, files open for what is named. */
+struct init_config {
+    char id[SANDBOX_ID_MAX + 1];
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    uint32_t uid; /* of the code, in the inner user namespace */
+    uint32_t gid;
+    uint32_t open_files_max;
+    uint32_t pids_max;      /* of the code group; written back after a kill set it to 0 */
+    uint64_t file_size_max; /* RLIMIT_FSIZE, bytes */
+    uint64_t lifetime_ms;   /* 0 never */
+    uint64_t orphan_ms;
+
+    int listen_fd; /* bound stream socket; init calls listen(2) */
+    int setup_fd;  /* SEQPACKET to the engine: init writes 'R', reads 'C' (commit) */
+    int userns_fd; /* the inner user namespace */
+
+    enum init_cgroup_mode cgroup_mode;
+    int procs_fds[INIT_PROCS_MAX]; /* cgroup.procs of the code group, for writing, one a hierarchy
+                                    */
+    size_t procs_count;
+    int pids_max_fd;   /* pids.max of the code group, for writing */
+    int kill_fd;       /* v2: cgroup.kill of the code group, for writing */
+    int memory_dir_fd; /* the code group; on v2 all four are the same folder */
+    int pids_dir_fd;
+    int cpu_dir_fd;
+    int cpuacct_dir_fd;
+    int oom_event_fd; /* v1: eventfd on memory.oom_control; v2: memory.events for reading */
+};
+
+void init_config_clear(struct init_config *config);
+int init_config_encode(const struct init_config *config, struct buf *out, struct err *err);
+int init_config_decode(const void *data, size_t size, struct init_config *config, struct err *err);
+
+#endif

@@ -1,0 +1,524 @@
+/* Executions on the fake engine: outcomes, concurrency, a full queue, cancellation, idempotency,
+ * faults, and what a restart finds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "core/core.h"
+#include "core/core_internal.h"
+#include "engine/fake.h"
+#include "lang/lang.h"
+
+static char folder[] = "/tmp/berth-core-XXXXXX";
+static char db_path[64];
+
+static struct core_config default_config(void)
+{
+    return (struct core_config){.db_path = db_path,
+                                .sandboxes_max = 64,
+                                .creates_max = 8,
+                                .queue_max = 1000,
+                                .queue_wait_ms = 60000,
+                                .timeout_ms = 30000,
+                                .timeout_max_ms = 60000,
+                                .memory_bytes = 512 << 20,
+                                .storage_bytes = 256 << 20,
+                                .cpu_millis = 1000,
+                                .pids_max = 64,
+                                .open_files_max = 1024,
+                                .keep_output_bytes = 1 << 20,
+                                .output_max_bytes = 64 << 20,
+                                .keep_outcome_ms = 3600000};
+}
+
+struct rig {
+    struct core *core;
+    struct engine *engine;
+};
+
+static void rig_open(struct rig *rig, const struct core_config *config)
+{
+    struct err err = ERR_INIT;
+    struct engine_events events;
+    assert_int_equal(core_new(config, &rig->core, &err), 0);
+    core_engine_events(rig->core, &events);
+    assert_int_equal(engine_fake_new(&events, &rig->engine, &err), 0);
+    core_set_engine(rig->core, rig->engine);
+}
+
+static struct execution_request request_of(const char *code)
+{
+    const struct lang *lang = NULL;
+    if (lang_find("python", &lang, NULL) != 0)
+        abort();
+    return (struct execution_request){.owner = CORE_OWNER_LOCAL,
+                                      .lang = lang,
+                                      .code = code,
+                                      .code_size = strlen(code),
+                                      .gone_fd = -1};
+}
+
+/* Runs code and returns the object's text, heap; NULL after an error, which is in *err. */
+static char *run(struct core *core, const struct execution_request *request, struct err *err)
+{
+    struct buf out;
+    buf_init(&out, 64 << 20);
+    char *text = NULL;
+    if (core_execute(core, request, NULL, false, &out, err) == 0)
+        text = strdup(buf_cstr(&out));
+    buf_done(&out);
+    return text;
+}
+
+static void expect(struct core *core, const char *code, const char *const *parts)
+{
+    struct err err = ERR_INIT;
+    struct execution_request request = request_of(code);
+    char *text = run(core, &request, &err);
+    if (!text)
+        fail_msg("%s: %s", code, err.message);
+    for (; *parts; parts++) {
+        if (!strstr(text, *parts))
+            fail_msg("%s: no %s in %s", code, *parts, text);
+    }
+    free(text);
+}
+
+#define EXPECT(core, code, ...) expect(core, code, (const char *const[]){__VA_ARGS__, NULL})
+
+static void outcomes(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    EXPECT(rig.core, "out hello\nerr there\n", "\"status\":\"success\"", "\"stdout\":\"hello\\n\"",
+           "\"stderr\":\"there\\n\"", "\"output\":\"hello\\nthere\\n\"", "\"exit_code\":0",
+           "\"killed_by\":null", "\"limits_hit\":[]", "\"state\":null", "\"truncated\":false",
+           "\"results\":[]", "\"error\":null", "\"usage\":{\"cpu_ms\":", "\"queue_ms\":",
+           "\"create_ms\":", "\"execution_time_secs\":", "\"timestamp\":\"2");
+    EXPECT(rig.core, "exit 7\n", "\"status\":\"error\"", "\"exit_code\":7");
+    EXPECT(rig.core, "oom\n", "\"status\":\"killed\"", "\"killed_by\":\"oom\"",
+           "\"limits_hit\":[\"memory\"]");
+    EXPECT(rig.core, "signal 11\n", "\"status\":\"error\"", "\"killed_by\":\"signal\"",
+           "\"exit_code\":139");
+    EXPECT(rig.core, "flood 2000000\n", "\"status\":\"success\"", "\"truncated\":true",
+           "\"limits_hit\":[\"output\"]", "\"stdout_bytes\":2000000");
+    EXPECT(rig.core, "env PATH\nout \nenv HOME\nout \nenv PYTHONUNBUFFERED\n",
+           "\"stdout\":\"/usr/local/bin:/usr/bin:/bin\\n/home/sandbox\\n1\"");
+    core_free(rig.core);
+}
+
+static void requests_reach_the_code(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct execution_request request =
+        request_of("stdin\ncat data/a\nenv X\nenv HOME\nsleep 9999\n");
+    const struct execution_file file = {"data/a", (const uint8_t *)"FILE", 4};
+    const char *const env[] = {"X=1", "HOME=/elsewhere"};
+    request.stdin_data = "IN";
+    request.stdin_size = 2;
+    request.files = &file;
+    request.file_count = 1;
+    request.env = env;
+    request.env_count = 2;
+    request.timeout_ms = 50;
+    struct err err = ERR_INIT;
+    char *text = run(rig.core, &request, &err);
+    assert_non_null(text);
+    assert_non_null(strstr(text, "\"stdout\":\"INFILE1/elsewhere\""));
+    assert_non_null(strstr(text, "\"status\":\"timeout\""));
+    assert_non_null(strstr(text, "\"killed_by\":\"timeout\""));
+    free(text);
+    core_free(rig.core);
+}
+
+static void more_than_the_host_is_refused_in_words(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct execution_request bases[6];
+    const char *const words[] = {"resources.ram",     "resources.ram", "resources.storage",
+                                 "resources.storage", "resources.cpu", "timeout"};
+    for (size_t i = 0; i < 6; i++)
+        bases[i] = request_of("out x\n");
+    bases[0].memory_bytes = UINT64_C(1) << 50;
+    bases[1].memory_bytes = 1 << 20;
+    bases[2].storage_bytes = UINT64_C(1) << 50;
+    bases[3].storage_bytes = 400 << 20;
+    bases[4].cpu_millis = 64000;
+    bases[5].timeout_ms = 99999999;
+    for (size_t i = 0; i < 6; i++) {
+        struct err err = ERR_INIT;
+        assert_null(run(rig.core, &bases[i], &err));
+        assert_int_equal(err.kind, ERR_BAD_INPUT);
+        assert_non_null(strstr(err.public_message, words[i]));
+    }
+    core_free(rig.core);
+}
+
+struct job {
+    struct core *core;
+    struct execution_request request;
+    char *text;
+    struct err err;
+};
+
+static void *job_main(void *context)
+{
+    struct job *job = context;
+    job->text = run(job->core, &job->request, &job->err);
+    return NULL;
+}
+
+static void two_hundred_at_once(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    config.sandboxes_max = 40;
+    config.creates_max = 4;
+    struct rig rig;
+    rig_open(&rig, &config);
+    enum { COUNT = 200 };
+    static struct job jobs[COUNT];
+    static pthread_t threads[COUNT];
+    static char codes[COUNT][32];
+    for (size_t i = 0; i < COUNT; i++) {
+        (void)snprintf(codes[i], sizeof(codes[i]), "sleep 5\nout n%zu\n", i);
+        jobs[i] = (struct job){.core = rig.core, .request = request_of(codes[i])};
+        assert_int_equal(pthread_create(&threads[i], NULL, job_main, &jobs[i]), 0);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        (void)pthread_join(threads[i], NULL);
+        char word[32];
+        (void)snprintf(word, sizeof(word), "\"stdout\":\"n%zu\\n\"", i);
+        if (!jobs[i].text || !strstr(jobs[i].text, word))
+            fail_msg("%zu: %s", i, jobs[i].text ? jobs[i].text : jobs[i].err.message);
+        free(jobs[i].text);
+    }
+    struct buf metrics;
+    buf_init(&metrics, 1 << 20);
+    assert_int_equal(core_metrics(rig.core, &metrics, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&metrics), "berth_executions_total{status=\"success\"} 200\n"));
+    buf_done(&metrics);
+    core_free(rig.core);
+}
+
+static void wait_until_running(struct core *core, size_t count, char ids[][64])
+{
+    for (;;) {
+        struct buf out;
+        buf_init(&out, 1 << 20);
+        assert_int_equal(
+            core_execution_list(core, CORE_OWNER_LOCAL, "running", NULL, 100, &out, NULL), 0);
+        const char *text = buf_cstr(&out);
+        size_t found = 0;
+        for (const char *at = text; (at = strstr(at, "execution_id\":\"")); found++) {
+            at += strlen("execution_id\":\"");
+            if (found < count)
+                (void)snprintf(ids[found], 64, "%.36s", at);
+        }
+        buf_done(&out);
+        if (found >= count)
+            return;
+        (void)poll(NULL, 0, 2);
+    }
+}
+
+static void a_full_queue_answers_at_once(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    config.sandboxes_max = 1;
+    config.queue_max = 0;
+    config.queue_wait_ms = 50;
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct job job = {.core = rig.core, .request = request_of("sleep 60000\n")};
+    pthread_t thread;
+    char ids[1][64];
+    assert_int_equal(pthread_create(&thread, NULL, job_main, &job), 0);
+    wait_until_running(rig.core, 1, ids);
+    struct err err = ERR_INIT;
+    struct execution_request request = request_of("out x\n");
+    assert_null(run(rig.core, &request, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    assert_true(err.retry_after_s >= 1);
+    assert_non_null(strstr(err.public_message, "1 of 1 sandboxes"));
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
+    out.size = 0;
+    assert_int_equal(core_execution_get(rig.core, "another", ids[0], &out, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(core_execution_cancel(rig.core, "another", ids[0], &out, NULL),
+                     -ERR_NOT_FOUND);
+    assert_int_equal(core_execution_cancel(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
+    (void)pthread_join(thread, NULL);
+    assert_string_equal(job.text, buf_cstr(&out));
+    free(job.text);
+    out.size = 0;
+    assert_int_equal(core_execution_cancel(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
+    buf_done(&out);
+    core_free(rig.core);
+}
+
+static void the_queue_has_a_longest_wait_and_a_way_out(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    config.sandboxes_max = 1;
+    config.queue_wait_ms = 30;
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct job job = {.core = rig.core, .request = request_of("sleep 60000\n")};
+    pthread_t thread;
+    char ids[1][64];
+    assert_int_equal(pthread_create(&thread, NULL, job_main, &job), 0);
+    wait_until_running(rig.core, 1, ids);
+    struct err err = ERR_INIT;
+    struct execution_request request = request_of("out x\n");
+    assert_null(run(rig.core, &request, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    request.gone_fd = eventfd(1, EFD_CLOEXEC);
+    char *text = run(rig.core, &request, &err);
+    assert_non_null(text);
+    assert_non_null(strstr(text, "\"killed_by\":\"user\""));
+    free(text);
+    (void)close(request.gone_fd);
+    core_free(rig.core); /* ends what runs */
+    (void)pthread_join(thread, NULL);
+    assert_non_null(strstr(job.text, "\"killed_by\":\"server\""));
+    free(job.text);
+}
+
+static void a_key_runs_once(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    enum { COUNT = 20 };
+    struct job jobs[COUNT];
+    pthread_t threads[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        jobs[i] = (struct job){.core = rig.core, .request = request_of("sleep 20\nout once\n")};
+        jobs[i].request.idempotency_key = "key-1";
+        assert_int_equal(pthread_create(&threads[i], NULL, job_main, &jobs[i]), 0);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        (void)pthread_join(threads[i], NULL);
+        assert_non_null(jobs[i].text);
+        assert_string_equal(jobs[i].text, jobs[0].text);
+    }
+    for (size_t i = 1; i < COUNT; i++)
+        free(jobs[i].text);
+    core_free(rig.core);
+    rig_open(&rig, &config); /* and after a restart */
+    struct err err = ERR_INIT;
+    char *text = run(rig.core, &jobs[0].request, &err);
+    assert_non_null(text);
+    assert_string_equal(text, jobs[0].text);
+    free(text);
+    /* One that ran nothing gives the key back. */
+    struct execution_request request = request_of("out second\n");
+    request.idempotency_key = "key-2";
+    engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_FAILS, 1);
+    assert_null(run(rig.core, &request, &err));
+    text = run(rig.core, &request, &err);
+    assert_non_null(text);
+    assert_non_null(strstr(text, "second"));
+    free(text);
+    core_free(rig.core);
+    free(jobs[0].text);
+}
+
+static void faults_leave_the_next_one_alone(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    const enum engine_fake_fault lost[] = {
+        FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_CLOSE_OUTPUT, FAKE_FAULT_CLOSE_EXIT,
+        FAKE_FAULT_DIES,        FAKE_FAULT_GARBAGE,      FAKE_FAULT_OVERSIZED,
+        FAKE_FAULT_WRONG_NONCE, FAKE_FAULT_WRONG_EXIT,   FAKE_FAULT_WRONG_STREAM,
+    };
+    for (size_t i = 0; i < sizeof(lost) / sizeof(lost[0]); i++) {
+        engine_fake_inject(rig.engine, lost[i], 1);
+        EXPECT(rig.core, "out x\n", "\"status\":\"killed\"", "\"killed_by\":\"server\"",
+               "\"exit_code\":137");
+        EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
+    }
+    engine_fake_inject(rig.engine, FAKE_FAULT_RESTART, 3);
+    EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
+    engine_fake_inject(rig.engine, FAKE_FAULT_DESTROY_FAILS, 1);
+    EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
+    engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_FAILS, 1);
+    struct err err = ERR_INIT;
+    struct execution_request request = request_of("out x\n");
+    assert_null(run(rig.core, &request, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    rig.core->create_budget_ns = 50 * CLOCK_NS_PER_MS;
+    engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_HANGS, 1);
+    assert_null(run(rig.core, &request, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
+    while (engine_fake_living(rig.engine) > 0) /* all go in the end */
+        (void)poll(NULL, 0, 2);
+    struct admission_stats stats;
+    do {
+        admission_stats(rig.core->admission, &stats);
+    } while (stats.living > 0);
+    assert_int_equal(stats.creating, 0);
+    core_free(rig.core);
+}
+
+static void a_restart_ends_what_ran(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct store *store = NULL;
+    const char *id = "11111111-2222-4333-8444-555555555555";
+    assert_int_equal(store_open(db_path, &store, NULL), 0);
+    const struct store_execution_new row = {.id = id,
+                                            .owner = CORE_OWNER_LOCAL,
+                                            .lang = "python",
+                                            .status = "queued",
+                                            .created_us = clock_wall_us()};
+    struct store_job job;
+    store_execution_insert_begin(store, &row, &job);
+    assert_int_equal(store_job_wait(store, &job, NULL), 0);
+    store_execution_started(store, id, "box", clock_wall_us());
+    store_close(store);
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"server\""));
+    assert_non_null(strstr(buf_cstr(&out), "\"stdout\":\"\""));
+    buf_done(&out);
+    core_free(rig.core);
+}
+
+static void orphans_are_destroyed(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct core *core = NULL;
+    struct engine *engine = NULL;
+    struct engine_events events;
+    assert_int_equal(core_new(&config, &core, NULL), 0);
+    core_engine_events(core, &events);
+    assert_int_equal(engine_fake_new(&events, &engine, NULL), 0);
+    const struct engine_create spec = {.id = "orphan"};
+    int fd = -1;
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    assert_int_equal(engine_create(engine, &spec, INT64_MAX, &fd, nonce, NULL), 0);
+    assert_int_equal(engine_fake_living(engine), 1);
+    core_set_engine(core, engine);
+    while (engine_fake_living(engine) > 0)
+        (void)poll(NULL, 0, 2);
+    (void)close(fd);
+    core_free(core);
+}
+
+static int started(void *context, const char *id, struct err *err)
+{
+    (void)err;
+    (void)snprintf(context, 128, "%s:", id);
+    return 0;
+}
+
+static int output(void *context, int stream, const uint8_t *data, size_t size, struct err *err)
+{
+    char *text = context;
+    (void)stream;
+    (void)snprintf(text + strlen(text), 128 - strlen(text), "%.*s", (int)size, (const char *)data);
+    return strstr(text, "stop") ? err_set(err, ERR_CLOSED, "no more") : 0;
+}
+
+static void streams(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    char text[128] = "";
+    const struct execution_sink sink = {.context = text, .started = started, .output = output};
+    struct execution_request request = request_of("out one\nerr two\n");
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_int_equal(core_execute(rig.core, &request, &sink, true, &out, NULL), 0);
+    assert_string_equal(text + 36, ":one\ntwo\n");
+    assert_null(strstr(buf_cstr(&out), "\"stdout\""));
+    assert_null(strstr(buf_cstr(&out), "\"output\":"));
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
+    text[36] = '\0';
+    out.size = 0;
+    assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, text, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"output\":\"one\\ntwo\\n\""));
+    out.size = 0;
+    request = request_of("out stop\nsleep 60000\n");
+    assert_int_equal(core_execute(rig.core, &request, &sink, true, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
+    buf_done(&out);
+    core_free(rig.core);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    if (lang_load(NULL) != 0 || !mkdtemp(folder))
+        return -1;
+    (void)snprintf(db_path, sizeof(db_path), "%s/berth.db", folder);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    lang_unload();
+    const char *const ends[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; i < 3; i++) {
+        char name[80];
+        (void)snprintf(name, sizeof(name), "%s%s", db_path, ends[i]);
+        (void)unlink(name);
+    }
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(outcomes),
+        cmocka_unit_test(requests_reach_the_code),
+        cmocka_unit_test(more_than_the_host_is_refused_in_words),
+        cmocka_unit_test(two_hundred_at_once),
+        cmocka_unit_test(a_full_queue_answers_at_once),
+        cmocka_unit_test(the_queue_has_a_longest_wait_and_a_way_out),
+        cmocka_unit_test(a_key_runs_once),
+        cmocka_unit_test(faults_leave_the_next_one_alone),
+        cmocka_unit_test(a_restart_ends_what_ran),
+        cmocka_unit_test(orphans_are_destroyed),
+        cmocka_unit_test(streams),
+    };
+    return cmocka_run_group_tests_name("core_execute", tests, setup, teardown);
+}

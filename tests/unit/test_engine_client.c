@@ -1,0 +1,290 @@
+/* The native client against a scripted engine process (a thread here): replies out of order,
+ * restarts, late replies, destructions that are repeated, garbage. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "engine/engine.h"
+
+static char folder[] = "/tmp/berth-engine-XXXXXX";
+static char path[64];
+static int listen_fd = -1;
+
+static _Atomic int destroyed_count, connected_count, gone_count;
+static char destroyed_id[SANDBOX_ID_MAX + 1];
+
+static void on_gone(void *context, const char *id)
+{
+    (void)context;
+    (void)id;
+    gone_count++;
+}
+
+static void on_destroyed(void *context, const char *id)
+{
+    (void)context;
+    (void)snprintf(destroyed_id, sizeof(destroyed_id), "%s", id);
+    destroyed_count++;
+}
+
+static void on_connected(void *context)
+{
+    (void)context;
+    connected_count++;
+}
+
+static const struct engine_events events = {
+    .gone = on_gone, .destroyed = on_destroyed, .connected = on_connected};
+
+static int accept_one(void)
+{
+    int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void receive(int fd, struct engine_msg *msg)
+{
+    static uint8_t bytes[ENGINE_MSG_MAX];
+    size_t fds = 0;
+    struct err err = ERR_INIT;
+    ssize_t size = fd_recv(fd, bytes, sizeof(bytes), NULL, &fds, 0, &err);
+    assert_true(size > 0);
+    assert_int_equal(engine_msg_decode(bytes, (size_t)size, msg, &err), 0);
+}
+
+static void reply(int fd, struct engine_msg *msg, int pass_fd)
+{
+    struct buf bytes;
+    buf_init(&bytes, ENGINE_MSG_MAX);
+    if (msg->request_id != 0)
+        msg->op |= ENGINE_REPLY;
+    assert_int_equal(engine_msg_encode(msg, &bytes, NULL), 0);
+    assert_int_equal(fd_send(fd, bytes.data, bytes.size, &pass_fd, pass_fd >= 0 ? 1 : 0, 0, NULL),
+                     0);
+    buf_done(&bytes);
+}
+
+struct call {
+    struct engine *engine;
+    pthread_t thread;
+    char id[16];
+    int64_t deadline_ns;
+    int status, fd;
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    struct err err;
+};
+
+static void *call_main(void *context)
+{
+    struct call *call = context;
+    struct engine_create spec = {.image = "host", .profile = "strict"};
+    (void)snprintf(spec.id, sizeof(spec.id), "%s", call->id);
+    call->fd = -1;
+    call->status =
+        engine_create(call->engine, &spec, call->deadline_ns, &call->fd, call->nonce, &call->err);
+    return NULL;
+}
+
+static void call_start(struct call *call, struct engine *engine, const char *id, int64_t wait_ms)
+{
+    memset(call, 0, sizeof(*call));
+    call->engine = engine;
+    call->deadline_ns = clock_now_ns() + wait_ms * CLOCK_NS_PER_MS;
+    (void)snprintf(call->id, sizeof(call->id), "%s", id);
+    assert_int_equal(pthread_create(&call->thread, NULL, call_main, call), 0);
+}
+
+static void wait_count(_Atomic int *count, int at_least)
+{
+    while (*count < at_least)
+        (void)poll(NULL, 0, 1);
+}
+
+static void replies_out_of_order(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct call calls[2];
+    struct engine_msg first, second;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    call_start(&calls[0], engine, "one", 10000);
+    call_start(&calls[1], engine, "two", 10000);
+    receive(fd, &first);
+    receive(fd, &second);
+    second.nonce[0] = 42;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    struct engine_msg gone = {.op = ENGINE_OP_EVENT_GONE, .id = "someone"};
+    reply(fd, &gone, -1);
+    reply(fd, &second, pair[0]);
+    first.error = (struct err){.kind = ERR_BAD_INPUT, .message = "no", .public_message = "no!"};
+    reply(fd, &first, -1);
+    for (size_t i = 0; i < 2; i++) {
+        (void)pthread_join(calls[i].thread, NULL);
+        bool was_second = strcmp(calls[i].id, second.create.id) == 0;
+        assert_int_equal(calls[i].status, was_second ? 0 : -ERR_BAD_INPUT);
+        if (was_second) {
+            assert_int_equal(calls[i].nonce[0], 42);
+            (void)close(calls[i].fd);
+        } else {
+            assert_string_equal(calls[i].err.public_message, "no!");
+        }
+    }
+    wait_count(&gone_count, 1);
+    (void)close(pair[0]);
+    (void)close(pair[1]);
+    (void)close(fd);
+    engine_free(engine);
+}
+
+static void a_restart_fails_who_waits_and_serves_who_comes(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct call call;
+    struct engine_msg msg;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    call_start(&call, engine, "one", 10000);
+    receive(fd, &msg);
+    (void)close(fd);
+    (void)pthread_join(call.thread, NULL);
+    assert_int_equal(call.status, -ERR_UNAVAILABLE);
+    assert_int_equal(call.err.retry_after_s, 1);
+    call_start(&call, engine, "two", 10000); /* comes while nobody is there */
+    fd = accept_one();
+    receive(fd, &msg);
+    assert_string_equal(msg.create.id, "two");
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    reply(fd, &msg, pair[0]);
+    (void)pthread_join(call.thread, NULL);
+    assert_int_equal(call.status, 0);
+    (void)close(call.fd);
+    (void)close(pair[0]);
+    (void)close(pair[1]);
+    /* Garbage ends the connection; the next one works. */
+    assert_int_equal(send(fd, "garbage", 7, MSG_NOSIGNAL), 7);
+    (void)close(accept_one());
+    (void)close(fd);
+    engine_free(engine);
+}
+
+static void a_late_create_is_destroyed(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct call call;
+    struct engine_msg create, destroy;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    call_start(&call, engine, "late", 30);
+    receive(fd, &create);
+    (void)pthread_join(call.thread, NULL);
+    assert_int_equal(call.status, -ERR_UNAVAILABLE);
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    reply(fd, &create, pair[0]);
+    (void)close(pair[0]);
+    receive(fd, &destroy);
+    assert_int_equal(destroy.op, ENGINE_OP_DESTROY);
+    assert_string_equal(destroy.id, "late");
+    char byte = 0;
+    assert_int_equal(read(pair[1], &byte, 1), 0); /* the client closed what came */
+    (void)close(pair[1]);
+    destroyed_count = 0;
+    reply(fd, &destroy, -1);
+    wait_count(&destroyed_count, 1);
+    (void)close(fd);
+    engine_free(engine);
+}
+
+static void destructions_are_repeated(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct engine_msg msg;
+    destroyed_count = 0;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    engine_destroy_later(engine, "box"); /* perhaps before there is a connection */
+    engine_destroy_later(engine, "box"); /* the same again is one */
+    int fd = accept_one();
+    receive(fd, &msg);
+    assert_string_equal(msg.id, "box");
+    (void)close(fd); /* restarts before it is done */
+    fd = accept_one();
+    receive(fd, &msg);
+    assert_string_equal(msg.id, "box");
+    msg.error = (struct err){.kind = ERR_INTERNAL, .message = "busy"};
+    reply(fd, &msg, -1);
+    receive(fd, &msg);
+    assert_string_equal(msg.id, "box");
+    assert_int_equal(destroyed_count, 0);
+    reply(fd, &msg, -1);
+    wait_count(&destroyed_count, 1);
+    assert_string_equal(destroyed_id, "box");
+    engine_free(engine);
+    assert_int_equal(destroyed_count, 1);
+    (void)close(fd);
+}
+
+static void calls_have_deadlines(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct engine_info info;
+    assert_int_equal(engine_native_new("/nonexistent/socket", &events, &engine, NULL), 0);
+    struct err err = ERR_INIT;
+    assert_int_equal(engine_probe(engine, clock_now_ns() + 20 * CLOCK_NS_PER_MS, &info, &err),
+                     -ERR_UNAVAILABLE);
+    assert_int_equal(err.retry_after_s, 1);
+    engine_free(engine);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    (void)snprintf(path, sizeof(path), "%s/native.sock", folder);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    return bind(listen_fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
+           listen(listen_fd, 8) != 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    (void)close(listen_fd);
+    (void)unlink(path);
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replies_out_of_order),
+        cmocka_unit_test(a_restart_fails_who_waits_and_serves_who_comes),
+        cmocka_unit_test(a_late_create_is_destroyed),
+        cmocka_unit_test(destructions_are_repeated),
+        cmocka_unit_test(calls_have_deadlines),
+    };
+    return cmocka_run_group_tests_name("engine_client", tests, setup, teardown);
+}

@@ -1,0 +1,206 @@
+/* Rows survive a reopening, keys are unique, outcomes expire, and many writers share one commit. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "store/store.h"
+
+static char folder[] = "/tmp/berth-store-XXXXXX";
+static char path[64];
+
+static struct store *open_store(void)
+{
+    struct store *store = NULL;
+    struct err err = ERR_INIT;
+    assert_int_equal(store_open(path, &store, &err), 0);
+    return store;
+}
+
+static int insert(struct store *store, const char *id, const char *key, int64_t created_us)
+{
+    const struct store_execution_new row = {.id = id,
+                                            .owner = "o",
+                                            .lang = "python",
+                                            .status = "queued",
+                                            .idempotency_key = key,
+                                            .created_us = created_us};
+    struct store_job job;
+    store_execution_insert_begin(store, &row, &job);
+    return store_job_wait(store, &job, NULL);
+}
+
+static void a_row_lives_through_its_states(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    assert_int_equal(insert(store, "a1", NULL, 10), 0);
+    assert_int_equal(insert(store, "a1", NULL, 10), -ERR_CONFLICT);
+    store_execution_started(store, "a1", "box", 20);
+    assert_int_equal(store_execution_finish(store, "a1", "success", 30, 1000, "{}", 2, NULL), 0);
+    assert_int_equal(store_execution_finish(store, "zz", "success", 30, 1000, "{}", 2, NULL),
+                     -ERR_NOT_FOUND);
+    store_close(store);
+    store = open_store();
+    struct store_execution row;
+    struct buf outcome;
+    buf_init(&outcome, 100);
+    assert_int_equal(store_execution_get(store, "o", "a1", &row, &outcome, NULL), 0);
+    assert_string_equal(row.status, "success");
+    assert_int_equal(row.started_us, 20);
+    assert_true(row.has_outcome);
+    assert_string_equal(buf_cstr(&outcome), "{}");
+    assert_int_equal(store_execution_get(store, "other", "a1", &row, NULL, NULL), -ERR_NOT_FOUND);
+    buf_done(&outcome);
+    assert_int_equal(store_execution_remove(store, "a1", NULL), 0);
+    assert_int_equal(store_execution_get(store, NULL, "a1", &row, NULL, NULL), -ERR_NOT_FOUND);
+    store_close(store);
+}
+
+static void keys_are_unique_until_they_expire(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    char id[STORE_ID_SIZE];
+    assert_int_equal(insert(store, "k1", "key", 1), 0);
+    assert_int_equal(insert(store, "k2", "key", 2), -ERR_CONFLICT);
+    assert_int_equal(store_execution_by_key(store, "o", "key", id, NULL), 0);
+    assert_string_equal(id, "k1");
+    assert_int_equal(store_execution_by_key(store, "p", "key", id, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(store_execution_finish(store, "k1", "error", 5, 100, "{}", 2, NULL), 0);
+    assert_int_equal(store_expire(store, 99, 0, NULL), 0);
+    assert_int_equal(insert(store, "k2", "key", 2), -ERR_CONFLICT);
+    assert_int_equal(store_expire(store, 100, 0, NULL), 0);
+    struct store_execution row;
+    assert_int_equal(store_execution_get(store, "o", "k1", &row, NULL, NULL), 0);
+    assert_false(row.has_outcome);
+    assert_int_equal(insert(store, "k2", "key", 2), 0);
+    assert_int_equal(store_expire(store, 100, 50, NULL), 0); /* history: the row goes too */
+    assert_int_equal(store_execution_get(store, "o", "k1", &row, NULL, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(store_execution_get(store, "o", "k2", &row, NULL, NULL), 0);
+    assert_int_equal(store_execution_remove(store, "k2", NULL), 0);
+    store_close(store);
+}
+
+static void lists_newest_first_in_pages(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    char id[16];
+    for (int i = 0; i < 5; i++) {
+        (void)snprintf(id, sizeof(id), "l%d", i);
+        assert_int_equal(insert(store, id, NULL, 100 + i), 0);
+    }
+    struct store_execution *rows = NULL;
+    size_t count = 0;
+    assert_int_equal(store_execution_list(store, "o", NULL, NULL, 2, &rows, &count, NULL), 0);
+    assert_int_equal(count, 2);
+    assert_string_equal(rows[0].id, "l4");
+    free(rows);
+    assert_int_equal(store_execution_list(store, "o", NULL, "l3", 10, &rows, &count, NULL), 0);
+    assert_int_equal(count, 3);
+    assert_string_equal(rows[0].id, "l2");
+    free(rows);
+    assert_int_equal(store_execution_list(store, "o", "success", NULL, 10, &rows, &count, NULL), 0);
+    assert_int_equal(count, 0);
+    free(rows);
+    assert_int_equal(store_execution_unfinished(store, 10, &rows, &count, NULL), 0);
+    assert_int_equal(count, 5);
+    free(rows);
+    store_close(store);
+}
+
+static void *write_many(void *context)
+{
+    struct store *store = context;
+    char id[40];
+    for (int i = 0; i < 50; i++) {
+        (void)snprintf(id, sizeof(id), "t%lx-%d", (unsigned long)pthread_self(), i);
+        if (insert(store, id, NULL, i) != 0)
+            abort();
+        store_sandbox_put(store, id, "o", "fake", "creating", 1);
+        store_sandbox_remove(store, id);
+        if (store_execution_finish(store, id, "success", 1, 2, "{}", 2, NULL) != 0)
+            abort();
+        struct store_execution row;
+        if (store_execution_get(store, "o", id, &row, NULL, NULL) != 0 || !row.has_outcome)
+            abort();
+    }
+    return NULL;
+}
+
+static void many_writers(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    pthread_t threads[8];
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_many, store), 0);
+    for (size_t i = 0; i < 8; i++)
+        (void)pthread_join(threads[i], NULL);
+    assert_int_equal(store_sandbox_clear(store, NULL), 0);
+    store_close(store);
+}
+
+static void refuses_a_newer_schema(void **state)
+{
+    (void)state;
+    store_close(open_store());
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db, "INSERT INTO schema_migrations VALUES (9999, 1, 1)", NULL, NULL, NULL),
+        SQLITE_OK);
+    struct store *store = NULL;
+    struct err err = ERR_INIT;
+    assert_int_equal(store_open(path, &store, &err), -ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.public_message, "9999"));
+    assert_int_equal(sqlite3_exec(db,
+                                  "DELETE FROM schema_migrations WHERE version = 9999;"
+                                  "UPDATE schema_migrations SET checksum = 1",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    (void)sqlite3_close(db);
+    assert_int_equal(store_open(path, &store, &err), -ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.public_message, "0001_executions.sql"));
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    (void)snprintf(path, sizeof(path), "%s/berth.db", folder);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    const char *const ends[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; i < 3; i++) {
+        char name[80];
+        (void)snprintf(name, sizeof(name), "%s%s", path, ends[i]);
+        (void)unlink(name);
+    }
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_row_lives_through_its_states),
+        cmocka_unit_test(keys_are_unique_until_they_expire),
+        cmocka_unit_test(lists_newest_first_in_pages),
+        cmocka_unit_test(many_writers),
+        cmocka_unit_test(refuses_a_newer_schema),
+    };
+    return cmocka_run_group_tests_name("store", tests, setup, teardown);
+}
