@@ -38,40 +38,44 @@ static void say_end(const json_t *object)
         (void)fprintf(stderr, "berth: killed by %s after %.1f s\n", cause, seconds);
 }
 
+/* An object without an exit code is not an outcome: then the run counts as not ended. */
 static void take_object(struct run *run, const json_t *object)
 {
-    run->ended = true;
-    run->exit_code = (int)(json_integer_value(json_object_get(object, "exit_code")) & 255);
+    const json_t *code = json_object_get(object, "exit_code");
+    run->ended = json_is_integer(code);
+    run->exit_code = (int)(json_integer_value(code) & 255);
 }
 
-static int write_text(int fd, const json_t *event, struct err *err)
+static int write_text(int fd, const json_t *data, struct err *err)
 {
-    const json_t *text = json_object_get(event, "text");
+    const json_t *text = json_object_get(data, "text");
     const char *bytes = json_string_value(text);
     return bytes ? fd_write_all(fd, bytes, json_string_length(text), err) : 0;
 }
 
+/* An event is {"event": name, "id": number, "data": object}. */
 static int take_event(struct run *run, const json_t *event, struct err *err)
 {
     const char *name = json_string_value(json_object_get(event, "event"));
-    if (!name)
-        return err_set(err, ERR_PROTOCOL, "the server sent an event without a name");
+    const json_t *data = json_object_get(event, "data");
+    if (!name || !json_is_object(data))
+        return err_set(err, ERR_PROTOCOL, "the server sent an event without a name or data");
     if (strcmp(name, "started") == 0) {
-        const char *id = json_string_value(json_object_get(event, "execution_id"));
+        const char *id = json_string_value(json_object_get(data, "execution_id"));
         (void)snprintf(run->cancel_path, sizeof(run->cancel_path), "/executions/%s", id ? id : "");
         return 0;
     }
     if (strcmp(name, "stdout") == 0)
-        return write_text(STDOUT_FILENO, event, err);
+        return write_text(STDOUT_FILENO, data, err);
     if (strcmp(name, "stderr") == 0)
-        return write_text(STDERR_FILENO, event, err);
+        return write_text(STDERR_FILENO, data, err);
     if (strcmp(name, "end") == 0) {
-        take_object(run, event);
-        if (json_is_true(json_object_get(event, "truncated")))
+        take_object(run, data);
+        if (json_is_true(json_object_get(data, "truncated")))
             (void)fprintf(stderr, "berth: the output was longer than is kept; the rest is lost\n");
-        say_end(event);
+        say_end(data);
     }
-    return 0; /* an event of a newer server */
+    return 0; /* an event of a newer server, or an `error`, which no `end` follows */
 }
 
 static int on_line(void *context, const char *line, size_t size, struct err *err)
@@ -96,7 +100,8 @@ static int print_object(struct run *run, const struct buf *answer, struct err *e
     json_t *object = json_loadb((const char *)answer->data, answer->size, JSON_ALLOW_NUL, NULL);
     if (!object)
         return err_set(err, ERR_PROTOCOL, "the server's answer is not JSON");
-    MEM_AUTO char *text = json_dumps(object, JSON_INDENT(2));
+    MEM_AUTO char *text =
+        json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(15) | JSON_REAL_PRECISION(12));
     if (text) {
         take_object(run, object);
         (void)printf("%s\n", text);

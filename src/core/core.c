@@ -272,14 +272,21 @@ void core_set_engine(struct core *core, struct engine *engine)
     on_connected(core);
 }
 
-/* Ends what runs and waits for it; then waits a little for the sandboxes to go. What is left then
- * is destroyed by the next server. */
-static void drain(struct core *core)
+void core_stop(struct core *core)
 {
     (void)pthread_mutex_lock(&core->lock);
     core->stopping = true;
     for (struct live *live = core->lives; live; live = live->next)
         cancel_locked(live, KILL_SERVER);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+/* Ends what runs and waits for it; then waits a little for the sandboxes to go. What is left then
+ * is destroyed by the next server. */
+static void drain(struct core *core)
+{
+    core_stop(core);
+    (void)pthread_mutex_lock(&core->lock);
     while (core->lives)
         (void)pthread_cond_wait(&core->changed, &core->lock);
     int64_t until_ns = clock_now_ns() + FREE_WAIT_NS;

@@ -46,6 +46,9 @@ void core_engine_events(struct core *core, struct engine_events *out);
 /* Gives the core its engine (takes it over) and reconciles: sandboxes that nobody owns are
  * destroyed. */
 void core_set_engine(struct core *core, struct engine *engine);
+/* Begins to stop: no new execution begins (ERR_UNAVAILABLE), and each one that runs is cancelled
+ * with the cause "server"; its caller still gets the outcome. Does not wait. */
+void core_stop(struct core *core);
 /* Cancels what runs (killed_by "server"), waits for it, frees the engine and the store. */
 void core_free(struct core *core);
 

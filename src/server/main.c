@@ -27,8 +27,9 @@
 #define SERVER_HEADERS_MAX 100
 #define SERVER_HEAD_TIMEOUT_MS 10000
 #define SERVER_BODY_TIMEOUT_MS 60000
-#define SERVER_IDLE_TIMEOUT_MS 30000 /* the contract: a reader without progress for 30 s is gone   \
-                                      */
+#define SERVER_IDLE_TIMEOUT_MS                                                                     \
+    30000 /* the contract: a reader without progress for 30 s is gone                              \
+           */
 
 #define EXIT_USAGE 2 /* wrong options, settings or user: starting again will not help */
 
@@ -225,6 +226,8 @@ static int server_serve(struct server *server, const struct options *options,
             (void)fd_write_all(options->ready_fd, "ready\n", 6, NULL);
         (void)sigwait(signals, &signal_number);
         log_info("%s: stopping", strsignal(signal_number));
+        core_stop(
+            server->core); /* before HTTP: else a closing connection reads as a client's leave */
     } else {
         log_error("can't start: %s", err.message);
     }
