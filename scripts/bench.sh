@@ -1,28 +1,70 @@
 #!/bin/sh
-# Starts a private server, measures it, stops it. Prints figures; never fails on one.
+# Starts a private server, measures it beside its baselines in alternating rounds, stops it. Prints
+# a table; figures never fail it, failed requests do. See bench/README.md.
 set -eu
 
 build=${BUILD:-build}
-[ "$(id -u)" -eq 0 ] || { echo "bench: needs root" >&2; exit 1; }
+rounds=${ROUNDS:-5}       # of latency: each measures every kind once
+count=${COUNT:-60}        # samples of one kind in one round
+load_rounds=${LOAD_ROUNDS:-3}
+load_count=${LOAD_COUNT:-240}
+here=$(dirname "$0")
+client=$build/bench/bench-client
+floor=$build/bench/bench-floor
+
+[ "$(id -u)" -eq 0 ] || { echo "bench: needs root: the engine makes namespaces and cgroups" >&2; exit 1; }
+[ -x "$client" ] || { echo "bench: $client is not built" >&2; exit 1; }
 scratch=$(mktemp -d)
+server=""
+finish() {
+    trap - EXIT INT TERM
+    [ -z "$server" ] || kill -TERM "$server" 2>/dev/null || true
+    [ -z "$server" ] || wait "$server" 2>/dev/null || true
+    rm -rf "$scratch"
+}
+trap finish EXIT
+trap 'finish; exit 1' INT TERM
+
+chmod 755 "$scratch" # the server's user goes through it
 "$build/berth" serve --host 127.0.0.1 --port 0 --state "$scratch/state" >"$scratch/ready" 2>"$scratch/log" &
 server=$!
-trap 'kill -TERM $server; wait $server || true; rm -rf "$scratch"' EXIT
+tries=0
 until grep -q '^ready ' "$scratch/ready"; do
     kill -0 "$server" 2>/dev/null || { cat "$scratch/log" >&2; exit 1; }
+    tries=$((tries + 1))
+    [ "$tries" -lt 600 ] || { echo "bench: the server did not get ready in 30 s" >&2; exit 1; }
     sleep 0.05
 done
 url=$(sed -n 's/^ready //p' "$scratch/ready")
 
-cat >"$scratch/execute.lua" <<'LUA'
-wrk.method = "POST"
-wrk.body = '{"lang": "python", "code": "print(1)"}'
-wrk.headers["Content-Type"] = "application/json"
-LUA
-for connections in 1 2 4 16; do
-    echo "POST /execute, Python, $connections at once"
-    wrk -t1 -c"$connections" -d5s --timeout 30s --latency -s "$scratch/execute.lua" "$url/execute" |
-        grep -E '50%|99%|Requests/sec|Non-2xx|Socket errors' || true
+load() { cut -d' ' -f1-3 /proc/loadavg; }
+echo "$(nproc) cores, Linux $(uname -r), $(/usr/bin/python3 --version), load before $(load)"
+out=$scratch/samples
+mkdir "$out"
+# One of each before anything counts: page cache, branch caches, the server's first connection.
+"$floor" --program python --count 20 >/dev/null
+"$client" --url "$url" --requests 20 >/dev/null
+round=0
+while [ "$round" -lt "$rounds" ]; do
+    "$floor" --program python --count "$count" --samples "$out/bare-python" >/dev/null
+    "$client" --url "$url" --requests "$count" --samples "$out/berth-1" --stages >>"$out/stages"
+    "$floor" --box --program python --count "$count" --samples "$out/box-python" >/dev/null
+    "$floor" --box --program true --count "$count" --samples "$out/box-true" >/dev/null
+    round=$((round + 1))
 done
-echo "GET /health, 16 at once"
-wrk -t1 -c16 -d3s --latency "$url/health" | grep -E '50%|99%|Requests/sec|Non-2xx' || true
+round=0
+while [ "$round" -lt "$load_rounds" ]; do
+    for threads in 1 2; do
+        "$floor" --program python --threads "$threads" --count "$load_count" \
+            --rate "$out/rate-bare-$threads" >/dev/null
+        "$floor" --box --program python --threads "$threads" --count "$load_count" \
+            --rate "$out/rate-box-$threads" >/dev/null
+    done
+    for clients in 1 2 8 32; do
+        "$client" --url "$url" --clients "$clients" --requests "$load_count" \
+            --rate "$out/rate-berth-$clients" --samples "$out/latency-berth-$clients" >/dev/null
+    done
+    round=$((round + 1))
+done
+/usr/bin/python3 "$here/../bench/report.py" "$out"
+echo "load after $(load)"

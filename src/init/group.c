@@ -5,10 +5,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,8 +18,28 @@
 
 enum { KEYED_FILE_SIZE = 1024, PROCS_FILE_SIZE = 16384 };
 
+static bool born_in_group; /* set in a child only */
+
+pid_t group_fork(const struct init_config *config)
+{
+    if (config->cgroup_mode != INIT_CGROUP_V2)
+        return fork();
+    struct clone_args args;
+    memset(&args, 0, sizeof(args));
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = SIGCHLD;
+    args.cgroup = (unsigned)config->pids_dir_fd;
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (pid < 0)
+        return fork(); /* the child joins by itself */
+    born_in_group = pid == 0;
+    return pid;
+}
+
 int group_join(const struct init_config *config, struct err *err)
 {
+    if (born_in_group)
+        return 0;
     for (size_t i = 0; i < config->procs_count; i++) {
         if (write(config->procs_fds[i], "0", 1) != 1)
             return err_sys(err, errno, "join cgroup %zu", i);

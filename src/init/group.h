@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "wire/init_config.h"
@@ -21,7 +22,12 @@ struct group_usage {
     uint64_t throttled_us; /* time that processes waited for the cpu quota */
 };
 
-/* Moves the calling process into the code group. Called in a fresh child. */
+/* fork(2) of a child that will be in the code group: on v2 it is born there, else it has to call
+ * group_join(). Neither moves a process by its id, which is slow (see native/cgroup.h). */
+pid_t group_fork(const struct init_config *config);
+
+/* Moves the calling process into the code group, unless it was born there. Called in a fresh child.
+ */
 int group_join(const struct init_config *config, struct err *err);
 
 /* Forbids new processes and kills every process of the group once; call until group_is_empty(). */

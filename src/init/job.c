@@ -112,7 +112,7 @@ int job_start_exec(struct job *job, const struct init_config *config,
         return result;
     struct group_usage base;
     group_read(config, &base);
-    pid_t pid = fork();
+    pid_t pid = group_fork(config);
     if (pid < 0)
         return err_sys(err, errno, "fork");
     if (pid == 0) {
@@ -138,7 +138,7 @@ int job_start_put_file(struct job *job, const struct init_config *config,
     int result = pipe_set_make(&set, false, err);
     if (result != 0)
         return result;
-    pid_t pid = fork();
+    pid_t pid = group_fork(config);
     if (pid < 0)
         return err_sys(err, errno, "fork");
     if (pid == 0) {

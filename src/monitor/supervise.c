@@ -25,7 +25,9 @@ enum {
     PAUSE_FIRST_MS = 50, /* after the second death in a row; doubles */
     PAUSE_MAX_MS = 1000,
     STOP_WAIT_MS = 10000, /* from SIGTERM to SIGKILL */
-    FIRST_TRIES = 5,      /* deaths of a child before the first "ready" that end the monitor */
+    HURRY_MS =
+        1000, /* a second signal after this means "now"; one at once is a script passing it on */
+    FIRST_TRIES = 5, /* deaths of a child before the first "ready" that end the monitor */
 };
 
 enum role { ROLE_NATIVE, ROLE_SERVER, ROLE_COUNT };
@@ -48,6 +50,7 @@ struct supervisor {
     int ready_fd; /* read end of the server's ready pipe, -1 none */
     bool announced;
     bool stopping;
+    int64_t stopping_at_ns;
     char db[PATH_MAX + 16];
     char db_folder[PATH_MAX + 16];
     char socket[PATH_MAX + 16];
@@ -208,8 +211,11 @@ static void read_signals(struct supervisor *supervisor)
         if (info.ssi_signo == SIGCHLD)
             continue;
         log_info("signal %u: stopping", info.ssi_signo);
-        if (supervisor->stopping)
-            stop_next(supervisor, true); /* asked twice */
+        int64_t now_ns = clock_now_ns();
+        if (!supervisor->stopping)
+            supervisor->stopping_at_ns = now_ns;
+        else if (now_ns - supervisor->stopping_at_ns > HURRY_MS * CLOCK_NS_PER_MS)
+            stop_next(supervisor, true);
         supervisor->stopping = true;
     }
     reap(supervisor);

@@ -311,8 +311,8 @@ static int open_file(int dir_fd, const char *file, int flags, int *out_fd, struc
 static int open_for_init(const struct cgroup_root *root, const struct cgroup_hierarchy *hierarchy,
                          int dir_fd, struct init_config *config, struct err *err)
 {
-    int result =
-        open_file(dir_fd, "cgroup.procs", O_WRONLY, &config->procs_fds[config->procs_count], err);
+    int result = open_file(dir_fd, root->mode == INIT_CGROUP_V1 ? "tasks" : "cgroup.procs",
+                           O_WRONLY, &config->procs_fds[config->procs_count], err);
     if (result != 0)
         return result;
     config->procs_count++;
@@ -336,8 +336,24 @@ static int open_for_init(const struct cgroup_root *root, const struct cgroup_hie
     return result;
 }
 
+/* v2 asks for the right to write cgroup.procs of the group and of what it shares with the old one.
+ */
+static int delegate_procs(const struct cgroup_hierarchy *hierarchy, const char *id, uid_t init_uid,
+                          struct err *err)
+{
+    static const char *const files[] = {"cgroup.procs", "init/cgroup.procs", "code/cgroup.procs"};
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        char path[SANDBOX_ID_MAX + 32];
+        (void)snprintf(path, sizeof(path), "%s/%s", id, files[i]);
+        if (fchownat(hierarchy->base_fd, path, init_uid, (gid_t)-1, 0) != 0)
+            return err_sys(err, errno, "give %s to init", path);
+    }
+    return 0;
+}
+
 int cgroup_create(const struct cgroup_root *root, const char *id,
-                  const struct cgroup_limits *limits, struct init_config *config, struct err *err)
+                  const struct cgroup_limits *limits, uid_t init_uid, struct init_config *config,
+                  struct err *err)
 {
     int result = 0;
     config->cgroup_mode = root->mode;
@@ -352,6 +368,8 @@ int cgroup_create(const struct cgroup_root *root, const char *id,
             result = set_limits(root, hierarchy, code_fd, limits, err);
         if (result == 0)
             result = open_for_init(root, hierarchy, code_fd, config, err);
+        if (result == 0 && root->mode == INIT_CGROUP_V2)
+            result = delegate_procs(hierarchy, id, init_uid, err);
     }
     if (result != 0) {
         cgroup_close_config(config);
@@ -374,15 +392,41 @@ void cgroup_close_config(struct init_config *config)
     fd_close(&config->oom_event_fd);
 }
 
-int cgroup_attach_init(const struct cgroup_root *root, const char *id, pid_t pid, struct err *err)
+int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
+                      struct err *err)
 {
+    out->tasks_count = 0;
+    out->clone_fd = -1;
     for (size_t i = 0; i < root->count; i++) {
         FD_AUTO int dir_fd = -1;
         int result = open_group(&root->hierarchies[i], id, "init", &dir_fd, err);
-        if (result == 0)
-            result = write_number(dir_fd, "cgroup.procs", (uint64_t)pid, err);
-        if (result != 0)
+        if (result == 0 && root->mode == INIT_CGROUP_V2) {
+            out->clone_fd = fd_take(&dir_fd);
+        } else if (result == 0) {
+            result = open_file(dir_fd, "tasks", O_WRONLY, &out->tasks_fds[out->tasks_count], err);
+            out->tasks_count += result == 0 ? 1 : 0;
+        }
+        if (result != 0) {
+            cgroup_close_entry(out);
             return result;
+        }
+    }
+    return 0;
+}
+
+void cgroup_close_entry(struct cgroup_entry *entry)
+{
+    for (size_t i = 0; i < entry->tasks_count; i++)
+        fd_close(&entry->tasks_fds[i]);
+    entry->tasks_count = 0;
+    fd_close(&entry->clone_fd);
+}
+
+int cgroup_enter(const struct cgroup_entry *entry, struct err *err)
+{
+    for (size_t i = 0; i < entry->tasks_count; i++) {
+        if (write(entry->tasks_fds[i], "0", 1) != 1)
+            return err_sys(err, errno, "enter the init group");
     }
     return 0;
 }

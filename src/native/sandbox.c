@@ -145,10 +145,14 @@ static int start_stage(struct sandbox *sandbox, const struct setup *setup, struc
     struct clone_args args;
     memset(&args, 0, sizeof(args));
     args.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
-                 CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PIDFD;
+                 CLONE_NEWUTS | CLONE_PIDFD;
     int pidfd = -1;
     args.pidfd = (uintptr_t)&pidfd;
     args.exit_signal = SIGCHLD;
+    if (setup->entry->clone_fd >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (unsigned)setup->entry->clone_fd;
+    }
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
     if (pid < 0)
         return err_sys(err, errno, "clone into new namespaces");
@@ -169,17 +173,21 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     sandbox->setup_fd = pair[0];
     FD_AUTO int stage_fd = pair[1];
     config->setup_fd = stage_fd;
-    const struct setup setup = {.image = &host->image,
+    struct cgroup_entry entry;
+    int result = cgroup_open_entry(&host->cgroups, sandbox->id, &entry, err);
+    if (result != 0)
+        return result;
+    const struct setup setup = {.entry = &entry,
+                                .image = &host->image,
                                 .config = config,
                                 .socket_fd = stage_fd,
                                 .init_fd = host->init_fd,
                                 .id_lock_fd = sandbox->ids.lock_fd,
                                 .storage_bytes = spec->storage_bytes};
-    int result = start_stage(sandbox, &setup, err);
+    result = start_stage(sandbox, &setup, err);
+    cgroup_close_entry(&entry);
     if (result == 0)
         result = write_maps(sandbox->pid, sandbox->ids.base, err);
-    if (result == 0)
-        result = cgroup_attach_init(&host->cgroups, sandbox->id, sandbox->pid, err);
     if (result == 0)
         result = fd_send(sandbox->setup_fd, "G", 1, NULL, 0, 0, err);
     if (result == 0)
@@ -232,7 +240,7 @@ int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, s
     /* The groups come before every other trace: they are the journal that a sweep reads. */
     result = idrange_take(host->ids_fd, &sandbox->ids, err);
     if (result == 0)
-        result = cgroup_create(&host->cgroups, spec->id, &limits, &config, err);
+        result = cgroup_create(&host->cgroups, spec->id, &limits, sandbox->ids.base, &config, err);
     if (result == 0)
         result = bind_socket(host, spec->id, &config.listen_fd, err);
     if (result == 0)

@@ -300,7 +300,10 @@ static _Noreturn void become_init(const struct setup *setup)
 
 _Noreturn void setup_run(const struct setup *setup)
 {
+    struct err err = ERR_INIT;
     await(setup, 'G', NULL, NULL);
+    if (cgroup_enter(setup->entry, &err) != 0)
+        fail_err(setup, &err);
     take_ids(setup);
     make_root(setup);
     make_folders(setup);

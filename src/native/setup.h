@@ -9,10 +9,12 @@
 
 #include <stdint.h>
 
+#include "native/cgroup.h"
 #include "native/image.h"
 #include "wire/init_config.h"
 
 struct setup {
+    const struct cgroup_entry *entry; /* into the init group */
     const struct image *image;
     struct init_config *config; /* its descriptors survive into init; setup adds userns_fd */
     int socket_fd;              /* the stage's end */

@@ -24,7 +24,7 @@ static const struct setting {
     uint64_t low, high;
 } table[] = {
 #define FIELD(member) offsetof(struct settings, member)
-    {"BERTH_MAX_SANDBOXES", SETTING_COUNT, FIELD(sandboxes_max), 256, 1, 4096},
+    {"BERTH_MAX_SANDBOXES", SETTING_COUNT, FIELD(sandboxes_max), 256, 1, 2048},
     {"BERTH_MAX_CREATES", SETTING_COUNT, FIELD(creates_max), 0, 1, 1024},
     {"BERTH_QUEUE", SETTING_COUNT, FIELD(queue_max), 1024, 0, 100000},
     {"BERTH_QUEUE_WAIT", SETTING_SECONDS, FIELD(queue_wait_ms), 30000, 1, 86400000},
@@ -33,7 +33,7 @@ static const struct setting {
     {"BERTH_RAM", SETTING_BYTES, FIELD(memory_bytes), 512 * MIB, 8 * MIB, 1024 * GIB},
     {"BERTH_STORAGE", SETTING_BYTES, FIELD(storage_bytes), 256 * MIB, MIB, 1024 * GIB},
     {"BERTH_CPU", SETTING_CORES, FIELD(cpu_millis), 1000, 10, 1024000},
-    {"BERTH_PIDS", SETTING_COUNT, FIELD(pids_max), 128, 2, 1000000},
+    {"BERTH_PIDS", SETTING_COUNT, FIELD(pids_max), 128, 2, 65536},
     {"BERTH_OPEN_FILES", SETTING_COUNT, FIELD(open_files_max), 1024, 16, 1000000},
     {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 4 * MIB},
     {"BERTH_OUTPUT_MAX", SETTING_BYTES, FIELD(output_max_bytes), 64 * MIB, 1, 1024 * GIB},

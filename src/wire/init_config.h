@@ -34,8 +34,7 @@ struct init_config {
     int userns_fd; /* the inner user namespace */
 
     enum init_cgroup_mode cgroup_mode;
-    int procs_fds[INIT_PROCS_MAX]; /* cgroup.procs of the code group, for writing, one a hierarchy
-                                    */
+    int procs_fds[INIT_PROCS_MAX]; /* v1 tasks, v2 cgroup.procs of the code group, for writing */
     size_t procs_count;
     int pids_max_fd;   /* pids.max of the code group, for writing */
     int kill_fd;       /* v2: cgroup.kill of the code group, for writing */

@@ -1,0 +1,97 @@
+"""Fixtures of all suites: a server for the whole session, private ones, and the checks that each of
+them left nothing on the host."""
+import os
+import pathlib
+import pwd
+import signal
+
+import pytest
+
+import harness
+
+TEST_SECS = 240  # one test that lasts longer hangs
+
+
+def missing_prerequisites():
+    """Why the real programs can't be tested here; a list of reasons."""
+    reasons = []
+    if os.geteuid() != 0:
+        reasons.append("sandboxes are made as root")
+    for program in harness.PROGRAMS:
+        if not os.access(harness.BUILD / program, os.X_OK):
+            reasons.append(f"{harness.BUILD / program} is not built")
+    try:
+        pwd.getpwnam("berth")
+    except KeyError:
+        reasons.append("there is no system user \"berth\"")
+    return reasons
+
+
+def pytest_collection_modifyitems(items):
+    reasons = missing_prerequisites()
+    if reasons:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="; ".join(reasons)))
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """A test that hangs fails instead of stopping the run."""
+
+    def expire(number, frame):
+        raise TimeoutError(f"the test did not end within {TEST_SECS} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(TEST_SECS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def end(server):
+    """Stops a server and looks at what it left: nothing but its state folder."""
+    try:
+        if server.process:
+            assert server.stop() == 0, server.log()
+        server.wait_clean()
+        base = [path for path in pathlib.Path("/sys/fs/cgroup").glob(f"**/berth-{server.instance}")]
+        assert not base, f"left behind: {base}"
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The native engine with default settings, for tests that leave it as it was."""
+    one = harness.Server().start()
+    yield one
+    end(one)
+
+
+@pytest.fixture
+def make_server():
+    """make_server(env={}, state=None, port=0): a private server, stopped and checked at the end."""
+    made = []
+
+    def make(env=None, state=None, port=0, start=True):
+        one = harness.Server(env, state, port)
+        made.append(one)
+        return one.start() if start else one
+
+    yield make
+    failures = []
+    for one in reversed(made):
+        try:
+            end(one)
+        except AssertionError as problem:  # the others have to be stopped as well
+            failures.append(str(problem))
+    assert not failures, failures
+
+
+@pytest.fixture
+def clean_server(server):
+    """The session's server, which has to be free of sandboxes before and after the test."""
+    server.wait_clean()
+    yield server
+    server.hello()
+    server.wait_clean()
