@@ -196,10 +196,9 @@ static int request_read_file(struct api_request *request, size_t index, const js
     if (!json_is_object(item))
         return err_public(err, ERR_BAD_INPUT, "expected an object, got %s", json_kind_name(item));
     int result = json_get_text(item, "path", &path, NULL, err);
-    if (result == 0 && !path)
-        result = err_public(err, ERR_BAD_INPUT, "path: expected a string, got nothing");
     if (result == 0)
-        result = request_check_path(request->execution.lang, path, err);
+        result = !path ? err_public(err, ERR_BAD_INPUT, "path: expected a string, got nothing")
+                       : request_check_path(request->execution.lang, path, err);
     if (result == 0)
         result = json_get_text(item, "content", &text, &size, err);
     if (result == 0 && !text)

@@ -117,7 +117,7 @@ static void set_env(struct plan *plan, const char *entry)
 {
     const char *equals = strchr(entry, '=');
     size_t name_size = equals ? (size_t)(equals - entry) + 1 : 0;
-    for (size_t i = 0; i < plan->envc; i++) {
+    for (size_t i = 0; i < plan->envc && plan->envp[i]; i++) {
         if (strncmp(plan->envp[i], entry, name_size) == 0) {
             plan->envp[i] = entry;
             return;

@@ -183,7 +183,7 @@ int lang_find(const char *name, const struct lang **out, struct err *err)
     }
     char known[200] = "";
     size_t used = 0;
-    for (size_t i = 0; i < lang_count && used < sizeof(known) - 1; i++) {
+    for (size_t i = 0; i < lang_count && langs[i] && used < sizeof(known) - 1; i++) {
         int size =
             snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "", langs[i]->name);
         used += size > 0 ? (size_t)size : 0;

@@ -225,7 +225,7 @@ static void on_create(struct service *service, const struct engine_msg *msg)
         result = err_set(&err, ERR_CONFLICT, "sandbox %s exists", msg->create.id);
     else
         result = sandbox_begin(&service->host, &msg->create, &sandbox, &err);
-    if (result == 0) {
+    if (result == 0 && sandbox) {
         add(service, sandbox);
         sandbox->create_request = msg->request_id;
         uint64_t data = (uint64_t)(uintptr_t)sandbox;
