@@ -158,19 +158,14 @@ static int run_code(struct attempt *attempt, struct channel *channel, struct err
     return 0;
 }
 
-static int run_in_sandbox(struct attempt *attempt, const char *sandbox_id, int channel_fd,
-                          const uint8_t nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+static int run_in_sandbox(struct attempt *attempt, const char *sandbox_id, struct channel *channel,
+                          struct err *err)
 {
-    struct channel *channel = NULL;
-    int result = channel_open(channel_fd, nonce, &channel, err);
-    if (result == 0)
-        result = wait_for_row(attempt, err);
+    int result = wait_for_row(attempt, err);
     if (result == 0)
         result = queue_files(attempt, channel, err);
-    if (result != 0) {
-        channel_close(channel);
+    if (result != 0)
         return result;
-    }
     (void)execution_state_move(&attempt->state, EXECUTION_RUNNING);
     attempt->outcome.started_us = clock_wall_us();
     box_busy(attempt->core, sandbox_id);
@@ -181,7 +176,6 @@ static int run_in_sandbox(struct attempt *attempt, const char *sandbox_id, int c
         end_by(attempt, KILL_USER);
     else
         result = run_code(attempt, channel, err);
-    channel_close(channel);
     return result;
 }
 
@@ -217,8 +211,12 @@ static int run_attempt(struct attempt *attempt, struct err *err)
     }
     if (result != 0)
         return result;
-    result = run_in_sandbox(attempt, sandbox_id, fd_take(&channel_fd), nonce, err);
+    struct channel *channel = NULL;
+    result = channel_open(fd_take(&channel_fd), nonce, &channel, err);
+    if (result == 0)
+        result = run_in_sandbox(attempt, sandbox_id, channel, err);
     box_destroy(core, sandbox_id); /* the answer does not wait for it */
+    channel_close(channel);        /* after it: an init that is left alone ends by itself */
     return result;
 }
 

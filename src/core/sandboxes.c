@@ -181,11 +181,15 @@ void box_on_gone(struct core *core, const char *id)
 {
     char execution_id[ID_UUID_SIZE] = "";
     (void)pthread_mutex_lock(&core->lock);
+    const struct box *box = find_locked(core, id);
+    bool expected = box && box->state == SANDBOX_DESTROYING;
     for (struct live *live = core->lives; live; live = live->next) {
         if (strcmp(live->sandbox_id, id) == 0)
             memcpy(execution_id, live->id, sizeof(live->id));
     }
     (void)pthread_mutex_unlock(&core->lock);
+    if (expected)
+        return; /* its init saw our channel close before the engine read our destroy */
     atomic_fetch_add(&core->metrics.sandboxes_died, 1);
     log_warn("sandbox %s died by itself", id);
     /* Its channel ends too; this is for a descriptor that somebody else still holds. */
