@@ -1,7 +1,6 @@
 """Fixtures of all suites: a server for the whole session, private ones, and the checks that each of
 them left nothing on the host."""
 import os
-import pathlib
 import pwd
 import signal
 
@@ -54,8 +53,8 @@ def end(server):
         if server.process:
             assert server.stop() == 0, server.log()
         server.wait_clean()
-        base = [path for path in pathlib.Path("/sys/fs/cgroup").glob(f"**/berth-{server.instance}")]
-        assert not base, f"left behind: {base}"
+        left = harness.cgroup_bases(server.instance)
+        assert not left, f"left behind: {left}"
     finally:
         server.remove()
 

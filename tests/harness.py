@@ -55,6 +55,14 @@ def clean_environment(extra=None):
     return env
 
 
+def cgroup_bases(instance):
+    """The folders of an instance: one in each hierarchy (v1), or in the only one (v2)."""
+    name = f"berth-{instance or 'none'}"
+    root = pathlib.Path("/sys/fs/cgroup")
+    places = [root / name] + [root / mount / name for mount in snapshot_tool.listed(root)]
+    return [path for path in places if path.is_dir() and not path.parent.is_symlink()]
+
+
 def at_once(calls, threads=None):
     """Runs all calls in threads of their own; returns their results in order."""
     with concurrent.futures.ThreadPoolExecutor(threads or len(calls)) as pool:
@@ -176,6 +184,13 @@ class Server:
             self.process.stdout.close()
             self.process = None
 
+    def kill(self):
+        """kill -9 of the monitor."""
+        self.process.kill()
+        self.process.wait(HANG_SECS)
+        self.process.stdout.close()
+        self.process = None
+
     def remove(self):
         if self.process:
             self.stop()
@@ -214,8 +229,9 @@ class Server:
     def cgroups(self):
         """The folders of this instance's sandboxes, in every hierarchy."""
         folders = []
-        for base in pathlib.Path("/sys/fs/cgroup").glob(f"**/berth-{self.instance or 'none'}"):
-            folders += [path for path in base.iterdir() if path.is_dir()]
+        for base in cgroup_bases(self.instance):
+            names = snapshot_tool.listed(base)
+            folders += [base / name for name in names if (base / name / "init").is_dir()]
         return folders
 
     def inits(self):

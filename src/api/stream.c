@@ -1,12 +1,14 @@
 /* Owns the queue between the thread that runs a streamed execution and the connection that reads
- * it. A slow reader slows the execution: the queue is bounded. A reader that leaves ends it. A
+ * it. A slow reader slows the execution, for a bounded time. A reader that leaves ends it. A
  * stream that fails is broken off after an `error` event, so that it never looks whole. */
 #include "api/stream.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,12 +17,16 @@
 
 #define STREAM_STACK_BYTES (512U * 1024U)
 #define STREAM_QUEUE_FULL (256U * 1024U) /* past it the execution waits for the reader */
-#define STREAM_PIECE_MAX (256U * 1024U)  /* handed to the connection at once */
+/* All waits of one stream together. Past it the queue grows instead, bounded by what core keeps of
+ * the output: a reader that trickles must not hold a sandbox for longer. */
+#define STREAM_PATIENCE_NS (30 * CLOCK_NS_PER_S)
+#define STREAM_PIECE_MAX (256U * 1024U) /* handed to the connection at once */
 
 struct api_stream {
     struct core *core;
     struct api_request *request;
     struct events events; /* the runner's */
+    int64_t patience_ns;  /* the runner's: how long it may still wait for the reader */
     pthread_t runner;
     bool joinable;
 
@@ -35,13 +41,27 @@ struct api_stream {
     struct err err;
 };
 
+/* Waits for room as long as the patience lasts. Called with the mutex held. */
+static void stream_wait_for_room(struct api_stream *stream)
+{
+    int64_t begun_ns = clock_now_ns();
+    int64_t until_ns = begun_ns + stream->patience_ns;
+    const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+                                   .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
+    int status = 0;
+    while (stream->queue.size > STREAM_QUEUE_FULL && !stream->abandoned && status != ETIMEDOUT)
+        status = pthread_cond_clockwait(&stream->changed, &stream->mutex, CLOCK_MONOTONIC, &until);
+    int64_t left_ns = stream->patience_ns - (clock_now_ns() - begun_ns);
+    stream->patience_ns = left_ns > 0 ? left_ns : 0;
+}
+
 /* Waits for room and puts one piece in. Takes the mutex. */
 static int stream_put(struct api_stream *stream, const struct buf *piece, struct err *err)
 {
     int result = 0;
     pthread_mutex_lock(&stream->mutex);
-    while (stream->queue.size > STREAM_QUEUE_FULL && !stream->abandoned)
-        pthread_cond_wait(&stream->changed, &stream->mutex);
+    if (stream->queue.size > STREAM_QUEUE_FULL)
+        stream_wait_for_room(stream);
     if (stream->abandoned)
         result = err_set(err, ERR_CLOSED, "the reader of the stream has gone");
     else
@@ -222,6 +242,7 @@ int api_stream_start(struct api_call *call, enum events_format format, struct ap
     stream->core = call->api->config.core;
     stream->request = request;
     events_init(&stream->events, format);
+    stream->patience_ns = STREAM_PATIENCE_NS;
     pthread_mutex_init(&stream->mutex, NULL);
     pthread_cond_init(&stream->changed, NULL);
     buf_init(&stream->queue, 2 * (size_t)API_BODY_MAX);

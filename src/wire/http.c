@@ -307,8 +307,6 @@ static int http_begin(struct http_request *request, const char *version, struct 
         result = http_head_query(query_text, &request->query, err);
     if (result == 0 && request->head.length > server->config.body_max)
         result = http_too_large(server, err);
-    if (result == 0 && request->head.length > 0)
-        result = http_hold(request, (size_t)request->head.length, err);
     return result;
 }
 
@@ -338,7 +336,7 @@ static enum MHD_Result http_take_body(struct http_request *request, const char *
     int result = 0;
     if (request->body.size + size > server->config.body_max)
         result = http_too_large(server, &err);
-    if (result == 0 && request->head.chunked)
+    if (result == 0) /* as it comes: an announced body that never does takes nothing */
         result = http_hold(request, size, &err);
     if (result == 0)
         result = buf_append(&request->body, data, size, &err);
@@ -431,6 +429,8 @@ static void http_on_connection(void *context, struct MHD_Connection *mhd, void *
         connection->fd = info->connect_fd;
         connection->handle =
             http_watch_add(server->watch, connection->fd, server->config.head_timeout_ms);
+        if (connection->handle == 0) /* nobody would hold its deadlines */
+            (void)shutdown(connection->fd, SHUT_RDWR);
         *socket_context = connection;
         return;
     }

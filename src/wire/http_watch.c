@@ -23,7 +23,7 @@
 #define WATCH_TICK_MS 200    /* how late a deadline may be noticed */
 #define WATCH_LINGER_MS 2000 /* longest time that a refused connection is drained */
 #define WATCH_LINGER_BYTES (16U << 20)
-#define WATCH_LINGER_SLOTS 64 /* beside connection_max */
+#define WATCH_LINGER_MAX 64   /* lingering at once; their slots are beside connection_max */
 #define WATCH_WAKE UINT64_MAX /* epoll data of the wake-up eventfd */
 
 struct watch_slot {
@@ -45,6 +45,7 @@ struct http_watch {
     struct watch_slot *slots;
     bool sleeping; /* the thread waits without a timeout */
     bool stopping;
+    unsigned lingering; /* slots in HTTP_WATCH_LINGER */
     uint64_t timed_out;
 };
 
@@ -96,6 +97,13 @@ static void watch_release(struct watch_slot *slot)
     slot->generation++;
 }
 
+static void watch_end_linger(struct http_watch *watch, struct watch_slot *slot)
+{
+    (void)close(slot->fd);
+    watch->lingering--;
+    watch_release(slot);
+}
+
 static uint64_t watch_acked(int fd)
 {
     struct tcp_info info;
@@ -118,8 +126,7 @@ static void watch_tell_gone(struct watch_slot *slot)
 static void watch_expire(struct http_watch *watch, struct watch_slot *slot)
 {
     if (slot->state == HTTP_WATCH_LINGER) {
-        close(slot->fd);
-        watch_release(slot);
+        watch_end_linger(watch, slot);
         return;
     }
     if (slot->state == HTTP_WATCH_SENDING) {
@@ -137,7 +144,7 @@ static void watch_expire(struct http_watch *watch, struct watch_slot *slot)
 }
 
 /* Throws away what a refused client still sends. */
-static void watch_drain(struct watch_slot *slot)
+static void watch_drain(struct http_watch *watch, struct watch_slot *slot)
 {
     char junk[16 * 1024];
     for (int i = 0; i < 16; i++) {
@@ -147,8 +154,7 @@ static void watch_drain(struct watch_slot *slot)
         if (size > 0)
             slot->progress += (uint64_t)size;
         if (size <= 0 || slot->progress > WATCH_LINGER_BYTES) {
-            close(slot->fd);
-            watch_release(slot);
+            watch_end_linger(watch, slot);
             return;
         }
     }
@@ -164,7 +170,7 @@ static void watch_take_event(struct http_watch *watch, uint64_t handle)
     }
     struct watch_slot *slot = watch_find(watch, handle);
     if (slot && slot->state == HTTP_WATCH_LINGER)
-        watch_drain(slot);
+        watch_drain(watch, slot);
     else if (slot && slot->state == HTTP_WATCH_HANDLER)
         watch_tell_gone(slot);
 }
@@ -204,7 +210,7 @@ int http_watch_new(unsigned connection_max, struct http_watch **out, struct err 
     struct http_watch *watch = calloc(1, sizeof(*watch));
     if (!watch)
         return err_set(err, ERR_INTERNAL, "no memory for the watcher");
-    watch->slot_count = connection_max + WATCH_LINGER_SLOTS;
+    watch->slot_count = connection_max + WATCH_LINGER_MAX;
     watch->slots = calloc(watch->slot_count, sizeof(*watch->slots));
     watch->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     watch->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -278,8 +284,11 @@ void http_watch_remove(struct http_watch *watch, uint64_t handle, bool linger)
     struct watch_slot *slot = watch_find(watch, handle);
     if (slot) {
         (void)epoll_ctl(watch->epoll_fd, EPOLL_CTL_DEL, slot->fd, NULL);
-        int copy = linger && !watch->stopping ? fcntl(slot->fd, F_DUPFD_CLOEXEC, 3) : -1;
+        /* Bounded, so that every connection that is let in finds a slot, which is its deadline. */
+        linger = linger && !watch->stopping && watch->lingering < WATCH_LINGER_MAX;
+        int copy = linger ? fcntl(slot->fd, F_DUPFD_CLOEXEC, 3) : -1;
         if (copy >= 0) {
+            watch->lingering++;
             (void)shutdown(copy, SHUT_WR);
             slot->fd = copy;
             slot->state = HTTP_WATCH_LINGER;

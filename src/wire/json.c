@@ -1,5 +1,6 @@
 /* Owns the bounds on what jansson may be given and the words of field errors. Refuses bodies that
- * nest deeper than JSON_DEPTH_MAX, that hold NUL in a string, and that are not one object. */
+ * nest deeper than JSON_DEPTH_MAX or hold more than JSON_VALUES_MAX values, that hold NUL in a
+ * string, and that are not one object. */
 #include "wire/json.h"
 
 #include <inttypes.h>
@@ -70,10 +71,11 @@ int json_append_bytes(struct buf *out, const uint8_t *data, size_t size, struct 
 }
 
 /* jansson recurses once a level and allows 2048 of them; a connection's thread has a small stack.
- */
-static int json_check_depth(const uint8_t *data, size_t size, struct err *err)
+ * It also makes some 200 bytes of each "{}", so the values of a body are bounded too. */
+static int json_check_shape(const uint8_t *data, size_t size, struct err *err)
 {
     unsigned depth = 0;
+    unsigned values = 0;
     bool in_string = false;
     for (size_t i = 0; i < size; i++) {
         uint8_t c = data[i];
@@ -92,13 +94,16 @@ static int json_check_depth(const uint8_t *data, size_t size, struct err *err)
         } else if ((c == '}' || c == ']') && depth > 0) {
             depth--;
         }
+        if (!in_string && (c == ',' || c == '{' || c == '[') && ++values > JSON_VALUES_MAX)
+            return err_public(err, ERR_BAD_INPUT, "body: more than %d values in one JSON object",
+                              JSON_VALUES_MAX);
     }
     return 0;
 }
 
 int json_parse_object(const uint8_t *data, size_t size, struct json_t **out, struct err *err)
 {
-    int result = json_check_depth(data, size, err);
+    int result = json_check_shape(data, size, err);
     if (result < 0)
         return result;
     if (size == 0)

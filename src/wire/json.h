@@ -15,7 +15,8 @@
 
 struct json_t; /* jansson's json_t */
 
-#define JSON_DEPTH_MAX 64 /* of nested arrays and objects in a body */
+#define JSON_DEPTH_MAX 64     /* of nested arrays and objects in a body */
+#define JSON_VALUES_MAX 20000 /* of values in a body; env, files and labels need some 2,000 */
 
 /* Appends a quoted and escaped JSON string. utf8 must be valid UTF-8 (utf8_sanitize() first when it
  * is not); it may hold NUL. */
@@ -25,7 +26,8 @@ int json_append_string(struct buf *out, const char *utf8, size_t size, struct er
 int json_append_bytes(struct buf *out, const uint8_t *data, size_t size, struct err *err);
 
 /* Parses a whole body that must be one object. ERR_BAD_INPUT (public) says what is wrong and where;
- * the depth is checked before jansson recurses. *out is the caller's: JSON_AUTO. */
+ * depth and number of values are checked before jansson sees it. *out is the caller's: JSON_AUTO.
+ */
 int json_parse_object(const uint8_t *data, size_t size, struct json_t **out, struct err *err);
 void json_free_at(struct json_t **json);
 #define JSON_AUTO __attribute__((cleanup(json_free_at)))

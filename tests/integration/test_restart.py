@@ -105,7 +105,7 @@ def test_death_of_the_engine_while_sandboxes_are_made(make_server):
             if answer.status != 200 or answer.json()["stdout"] != "1\n":
                 failed.append(answer)
 
-    threads = [threading.Thread(target=client) for _ in range(4)]
+    threads = [threading.Thread(target=client, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for _ in range(3):
@@ -125,10 +125,7 @@ def test_death_of_the_monitor_takes_all_with_it(make_server):
     children = list(server.children().values())
     assert len(children) == 2
     state, port = server.state, server.port
-    os.kill(server.process.pid, signal.SIGKILL)
-    assert server.process.wait(HANG_SECS) == -signal.SIGKILL
-    server.process.stdout.close()
-    server.process = None
+    server.kill()
     for pid in children:
         wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "its children die with it")
     assert "end" not in [kind for kind, _ in stream]
@@ -144,11 +141,9 @@ def test_death_of_all_at_once(make_server):
     stream, name = begin(server, LONG.format(600))
     stream2, name2 = begin(server, LONG.format(600))
     state, port = server.state, server.port
-    for pid in [server.process.pid, *server.children().values()]:
+    for pid in server.children().values():
         os.kill(pid, signal.SIGKILL)
-    server.process.wait(HANG_SECS)
-    server.process.stdout.close()
-    server.process = None
+    server.kill()
     second = make_server(state=state, port=port)
     second.hello()
     assert {outcome(second, one)["killed_by"] for one in (name, name2)} == {"server"}
@@ -216,7 +211,7 @@ def test_sigterm_lets_a_short_answer_out(make_server):
     """A request that is nearly through is answered before the server goes."""
     server = make_server()
     answers = []
-    thread = threading.Thread(target=lambda: answers.append(
+    thread = threading.Thread(daemon=True, target=lambda: answers.append(
         server.post({"code": "import time; time.sleep(1); print('through')"})))
     thread.start()
     wait_until(server.code_pids, "the code runs")
@@ -226,7 +221,7 @@ def test_sigterm_lets_a_short_answer_out(make_server):
 
 
 class Load:
-    """Clients that call without a pause, and check what they are told."""
+    """Clients that call without a pause, and check what they are told. They end with the block."""
 
     def __init__(self, server, threads=4):
         self.server = server
@@ -234,7 +229,7 @@ class Load:
         self.wrong = []
         self.served = 0
         self.known = []
-        self.threads = [threading.Thread(target=self.run) for _ in range(threads)]
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
         for thread in self.threads:
             thread.start()
 
@@ -265,6 +260,12 @@ class Load:
         else:
             assert done["killed_by"] in ("server", "user"), "a wrong cause"
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *problem):
+        self.over.set()
+
     def stop(self):
         self.over.set()
         for thread in self.threads:
@@ -277,21 +278,21 @@ def test_thirty_random_kills_under_load(make_server):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    load = Load(server)
-    for _ in range(30):
-        time.sleep(dice.uniform(0.0, 0.4))
-        victims = dice.choice([("berth-server",), ("berth-native",),
-                               ("berth-server", "berth-native"), ("init",)])
-        pids = [pid for name, pid in server.children().items() if name in victims]
-        if victims == ("init",):
-            pids = list(server.inits().values())[:1]
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-    time.sleep(0.5)
-    load.stop()
+    with Load(server) as load:
+        for _ in range(30):
+            time.sleep(dice.uniform(0.0, 0.4))
+            victims = dice.choice([("berth-server",), ("berth-native",),
+                                   ("berth-server", "berth-native"), ("init",)])
+            pids = [pid for name, pid in server.children().items() if name in victims]
+            if victims == ("init",):
+                pids = list(server.inits().values())[:1]
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        time.sleep(0.5)
+        load.stop()
     assert not load.wrong, load.wrong[:5]
     assert load.served > 0
     served_again(server)
@@ -302,18 +303,15 @@ def test_thirty_random_kills_under_load(make_server):
 
 def test_kills_of_the_monitor_under_load(make_server):
     server = make_server()
-    load = Load(server)
     state, port = server.state, server.port
-    for _ in range(4):
+    with Load(server) as load:
+        for _ in range(4):
+            time.sleep(0.5)
+            server.kill()
+            server = make_server(state=state, port=port)
+            load.server = server
         time.sleep(0.5)
-        os.kill(server.process.pid, signal.SIGKILL)
-        server.process.wait(HANG_SECS)
-        server.process.stdout.close()
-        server.process = None
-        server = make_server(state=state, port=port)
-        load.server = server
-    time.sleep(0.5)
-    load.stop()
+        load.stop()
     assert not load.wrong, load.wrong[:5]
     served_again(server)
     server.wait_clean()
