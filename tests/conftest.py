@@ -3,6 +3,7 @@ them left nothing on the host."""
 import os
 import pwd
 import signal
+import time
 
 import pytest
 
@@ -65,6 +66,18 @@ def server():
     one = harness.Server().start()
     yield one
     end(one)
+
+
+@pytest.fixture(scope="session")
+def slow_bodies(server):
+    """Connections whose body never gets whole, and since when: test_slow_body.py sees their end."""
+    socks = [server.connect() for _ in range(3)]
+    for sock in socks:
+        sock.sendall(harness.head("POST", "/execute", "localhost", "Content-Type: application/json",
+                                  "Content-Length: 1000") + b'{"code": "')
+    yield socks, time.monotonic()
+    for sock in socks:
+        sock.close()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def wait_until(check, what, secs=HANG_SECS, step_secs=0.02):
         result = check()
         if result:
             return result
-        assert time.monotonic() < end, f"waited {secs} s in vain: {what}"
+        assert time.monotonic() < end, f"waited {secs} s in vain: {what() if callable(what) else what}"
         time.sleep(step_secs)
 
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -66,6 +67,13 @@ static struct sandbox *sandbox_new(const char *id)
     sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = -1;
     sandbox->deadline_ns = INT64_MAX;
     return sandbox;
+}
+
+void sandbox_unwatch(const struct sandbox_host *host, int *fd)
+{
+    if (*fd >= 0)
+        (void)epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, *fd, NULL); /* ENOENT: not watched yet */
+    fd_close(fd);
 }
 
 void sandbox_free(struct sandbox *sandbox)
@@ -288,7 +296,7 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
         int result = fd_send(sandbox->setup_fd, "C", 1, NULL, 0, 0, err);
         if (result != 0)
             return result;
-        fd_close(&sandbox->setup_fd);
+        sandbox_unwatch(host, &sandbox->setup_fd);
         sandbox->state = ENGINE_STATE_RUNNING;
         sandbox->deadline_ns = INT64_MAX;
         return 1;
@@ -318,14 +326,14 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
 {
     sandbox->state = ENGINE_STATE_DESTROYING;
     sandbox->deadline_ns = 0;
-    fd_close(&sandbox->setup_fd);
+    sandbox_unwatch(host, &sandbox->setup_fd);
     if (sandbox->pidfd >= 0)
         (void)syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
     else
         cgroup_kill(&host->cgroups, sandbox->id);
 }
 
-static bool process_is_gone(struct sandbox *sandbox)
+static bool process_is_gone(const struct sandbox_host *host, struct sandbox *sandbox)
 {
     if (sandbox->pid == 0)
         return true;
@@ -338,13 +346,13 @@ static bool process_is_gone(struct sandbox *sandbox)
         (void)waitid(P_PID, (id_t)sandbox->pid, &info, WEXITED | WNOHANG);
     }
     sandbox->pid = 0;
-    fd_close(&sandbox->pidfd);
+    sandbox_unwatch(host, &sandbox->pidfd);
     return true;
 }
 
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)
 {
-    bool gone = process_is_gone(sandbox);
+    bool gone = process_is_gone(host, sandbox);
     if (gone && cgroup_remove(&host->cgroups, sandbox->id, NULL) == 0) {
         remove_socket(host, sandbox->id);
         return true;

@@ -21,9 +21,10 @@ enum { SANDBOX_WAITERS_MAX = 8 };
 struct sandbox_host {
     struct cgroup_root cgroups;
     struct image image;
-    int run_fd;  /* priv/run: the sockets of the inits */
-    int ids_fd;  /* folder of id ranges */
-    int init_fd; /* the berth-init program */
+    int run_fd;   /* priv/run: the sockets of the inits */
+    int ids_fd;   /* folder of id ranges */
+    int init_fd;  /* the berth-init program */
+    int epoll_fd; /* of the service: where the descriptors of sandboxes are watched */
 };
 
 struct sandbox {
@@ -67,7 +68,11 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox);
  * again when deadline_ns is reached. */
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox);
 
-/* Closes descriptors and frees. NULL is allowed. */
+/* Closes a descriptor that may be watched. Closing alone would not end the events: a setup stage of
+ * another sandbox holds copies of all our descriptors until it executes init (epoll(7), Q6). */
+void sandbox_unwatch(const struct sandbox_host *host, int *fd);
+
+/* Closes descriptors and frees. NULL is allowed. Nothing of it is watched any more. */
 void sandbox_free(struct sandbox *sandbox);
 
 #endif

@@ -35,7 +35,6 @@ struct service {
     bool has_host;          /* image and cgroups are ready */
     struct err unavailable; /* why not */
     char instance[INSTANCE_SIZE];
-    int epoll_fd;
     int signal_fd;
     int client_fd; /* -1: none */
     struct sandbox *sandboxes;
@@ -48,7 +47,7 @@ enum source { SOURCE_LISTEN = 1, SOURCE_CLIENT, SOURCE_SIGNAL };
 static int watch(struct service *service, int fd, uint64_t data, uint32_t events, struct err *err)
 {
     struct epoll_event event = {.events = events, .data.u64 = data};
-    if (epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+    if (epoll_ctl(service->host.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
         return err_sys(err, errno, "epoll_ctl");
     return 0;
 }
@@ -72,7 +71,9 @@ static void add(struct service *service, struct sandbox *sandbox)
 
 static void drop_client(struct service *service)
 {
-    fd_close(&service->client_fd);
+    if (service->client_fd >= 0)
+        (void)shutdown(service->client_fd, SHUT_RDWR); /* a setup stage may hold a copy */
+    sandbox_unwatch(&service->host, &service->client_fd);
     for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
         sandbox->create_request = 0;
         sandbox->waiter_count = 0;
@@ -598,7 +599,8 @@ static void serve(struct service *service)
     while (!service->stopping) {
         int64_t next = run_due(service);
         sweep_freed(service);
-        int count = epoll_wait(service->epoll_fd, events, EVENT_BATCH, clock_poll_timeout_ms(next));
+        int count =
+            epoll_wait(service->host.epoll_fd, events, EVENT_BATCH, clock_poll_timeout_ms(next));
         for (int i = 0; i < count; i++)
             dispatch(service, &events[i]);
     }
@@ -610,8 +612,8 @@ int service_run(const struct service_config *config, struct err *err)
     memset(&service, 0, sizeof(service));
     service.config = config;
     service.client_fd = -1;
-    service.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (service.epoll_fd < 0)
+    service.host.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (service.host.epoll_fd < 0)
         return err_sys(err, errno, "epoll");
     int result = open_signals(&service, err);
     if (result == 0)

@@ -9,11 +9,11 @@
 #include <inttypes.h>
 #include <linux/keyctl.h>
 #include <linux/mount.h>
-#include <linux/sched.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -72,6 +72,65 @@ static void await(const struct setup *setup, char wanted, int *fds, size_t *fd_c
     char byte = 0;
     if (fd_recv(setup->socket_fd, &byte, 1, fds, fd_count, 0, NULL) != 1 || byte != wanted)
         _exit(1);
+}
+
+enum { KEPT_MAX = INIT_PROCS_MAX + CGROUP_HIERARCHY_MAX + 16 };
+
+/* The descriptors that init inherits. Returns their number. */
+static size_t list_inherited(const struct setup *setup, int *out)
+{
+    const struct init_config *config = setup->config;
+    const int single[] = {config->listen_fd,    config->setup_fd,   config->userns_fd,
+                          config->pids_max_fd,  config->kill_fd,    config->memory_dir_fd,
+                          config->pids_dir_fd,  config->cpu_dir_fd, config->cpuacct_dir_fd,
+                          config->oom_event_fd, setup->id_lock_fd};
+    size_t count = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(single); i++) {
+        if (single[i] >= 0)
+            out[count++] = single[i];
+    }
+    for (size_t i = 0; i < config->procs_count; i++)
+        out[count++] = config->procs_fds[i];
+    return count;
+}
+
+static int compare_fds(const void *left, const void *right)
+{
+    int a = 0;
+    int b = 0;
+    memcpy(&a, left, sizeof(a));
+    memcpy(&b, right, sizeof(b));
+    return (a > b) - (a < b);
+}
+
+/* Closes every copy of the engine's descriptors that the stage does not need. With a copy of the
+ * engine's end of our own socket we would never see its death; with one of its client's or its
+ * listening socket, others would take a dead engine for a living one. */
+static void close_engine(const struct setup *setup)
+{
+    int kept[KEPT_MAX];
+    size_t count = list_inherited(setup, kept);
+    kept[count++] = setup->init_fd;
+    for (size_t i = 0; i < setup->entry->tasks_count; i++)
+        kept[count++] = setup->entry->tasks_fds[i];
+    qsort(kept, count, sizeof(kept[0]), compare_fds);
+    unsigned from = STDERR_FILENO + 1;
+    for (size_t i = 0; i < count; i++) {
+        unsigned fd = (unsigned)kept[i];
+        if (fd > from)
+            (void)syscall(SYS_close_range, from, fd - 1, 0U);
+        if (fd >= from)
+            from = fd + 1;
+    }
+    (void)syscall(SYS_close_range, from, ~0U, 0U);
+}
+
+static void keep_inherited(const struct setup *setup)
+{
+    int kept[KEPT_MAX];
+    size_t count = list_inherited(setup, kept);
+    for (size_t i = 0; i < count; i++)
+        (void)fcntl(kept[i], F_SETFD, 0);
 }
 
 /* From the host's root to id 0 of the sandbox's own range. */
@@ -139,21 +198,21 @@ static void write_map(const struct setup *setup, pid_t pid, const char *file)
         fail_err(setup, &err);
 }
 
-/* The inner user namespace is made by a child that exists for nothing else. Returns its descriptor.
- */
+static _Noreturn int stay(void *unused)
+{
+    (void)unused;
+    for (;;)
+        (void)pause();
+}
+
+/* The inner user namespace is made by a child that exists for nothing else. It shares our memory:
+ * copying and freeing it took most of the time. Returns the namespace's descriptor. */
 static int make_inner(const struct setup *setup)
 {
-    struct clone_args args;
-    memset(&args, 0, sizeof(args));
-    args.flags = CLONE_NEWUSER;
-    args.exit_signal = SIGCHLD;
-    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    static char stack[4096] __attribute__((aligned(16)));
+    pid_t pid = clone(stay, stack + sizeof(stack), CLONE_NEWUSER | CLONE_VM | SIGCHLD, NULL);
     if (pid < 0)
         fail(setup, "make the inner user namespace");
-    if (pid == 0) {
-        for (;;)
-            (void)pause();
-    }
     char path[64];
     write_map(setup, pid, "uid_map");
     write_map(setup, pid, "gid_map");
@@ -252,26 +311,6 @@ static void name_and_loopback(const struct setup *setup)
         fail(setup, "bring up the loopback");
 }
 
-static void keep(int fd)
-{
-    if (fd >= 0)
-        (void)fcntl(fd, F_SETFD, 0);
-}
-
-/* Everything else is close-on-exec. */
-static void keep_descriptors(const struct setup *setup)
-{
-    const struct init_config *config = setup->config;
-    for (size_t i = 0; i < config->procs_count; i++)
-        keep(config->procs_fds[i]);
-    const int wanted[] = {config->listen_fd,    config->setup_fd,   config->userns_fd,
-                          config->pids_max_fd,  config->kill_fd,    config->memory_dir_fd,
-                          config->pids_dir_fd,  config->cpu_dir_fd, config->cpuacct_dir_fd,
-                          config->oom_event_fd, setup->id_lock_fd};
-    for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
-        keep(wanted[i]);
-}
-
 static _Noreturn void become_init(const struct setup *setup)
 {
     struct err err = ERR_INIT;
@@ -288,7 +327,7 @@ static _Noreturn void become_init(const struct setup *setup)
         if (null_fd < 0 || dup2(null_fd, i) < 0)
             fail(setup, "standard streams");
     }
-    keep_descriptors(setup);
+    keep_inherited(setup);
     if (dup2(ends[0], INIT_FD_CONFIG) < 0)
         fail(setup, "pass the configuration");
     char name[] = "berth-init";
@@ -301,6 +340,7 @@ static _Noreturn void become_init(const struct setup *setup)
 _Noreturn void setup_run(const struct setup *setup)
 {
     struct err err = ERR_INIT;
+    close_engine(setup);
     await(setup, 'G', NULL, NULL);
     if (cgroup_enter(setup->entry, &err) != 0)
         fail_err(setup, &err);

@@ -4,6 +4,7 @@
 #ifndef BERTH_TESTS_UNIT_CHILD_H
 #define BERTH_TESTS_UNIT_CHILD_H
 
+#include <fcntl.h>
 #include <ftw.h>
 #include <sched.h>
 #include <signal.h>
@@ -69,6 +70,41 @@ static inline void child_leave_mounts(void)
 {
     require(unshare(CLONE_NEWNS) == 0);
     require(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+}
+
+/* In a child, as root: a user namespace with 65,536 ids that begin at first, and the process that
+ * holds it until it is killed. */
+static inline int child_open_userns(unsigned first, pid_t *out_pid)
+{
+    static const char *const files[] = {"uid_map", "gid_map"};
+    int ready[2];
+    char byte = 0;
+    char path[64];
+    char map[64];
+    require(pipe2(ready, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        require(unshare(CLONE_NEWUSER) == 0);
+        require(write(ready[1], "R", 1) == 1);
+        for (;;)
+            (void)pause();
+    }
+    (void)close(ready[1]);
+    require(pid > 0 && read(ready[0], &byte, 1) == 1);
+    (void)close(ready[0]);
+    int size = snprintf(map, sizeof(map), "0 %u 65536\n", first);
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        require(fd >= 0 && write(fd, map, (size_t)size) == size);
+        (void)close(fd);
+    }
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+    *out_pid = pid;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    require(fd >= 0);
+    return fd;
 }
 
 static inline int child_remove_entry(const char *path, const struct stat *info, int type,

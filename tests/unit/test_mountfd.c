@@ -141,35 +141,6 @@ static void recursion(void *context)
     require(faccessat(dir_fd, "without/file", F_OK, 0) == 0);
 }
 
-/* Ids 0 to 9 of a user namespace are 100000 to 100009 of the host. */
-static int open_userns(pid_t *out_pid)
-{
-    int ready[2];
-    char byte = 0;
-    require(pipe2(ready, O_CLOEXEC) == 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-        require(unshare(CLONE_NEWUSER) == 0);
-        require(write(ready[1], "R", 1) == 1);
-        for (;;)
-            (void)pause();
-    }
-    (void)close(ready[1]);
-    require(pid > 0 && read(ready[0], &byte, 1) == 1);
-    (void)close(ready[0]);
-    static const char *const files[] = {"uid_map", "gid_map", "ns/user"};
-    char path[64];
-    struct err err = ERR_INIT;
-    for (size_t i = 0; i < 2; i++) {
-        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
-        require_ok(fd_write_file_at(AT_FDCWD, path, "0 100000 10\n", &err), err);
-    }
-    (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[2]);
-    *out_pid = pid;
-    return open(path, O_RDONLY | O_CLOEXEC);
-}
-
 static void id_maps(void *context)
 {
     struct err err = ERR_INIT;
@@ -177,8 +148,7 @@ static void id_maps(void *context)
     pid_t pid = 0;
     (void)context;
     child_leave_mounts();
-    FD_AUTO int userns_fd = open_userns(&pid);
-    require(userns_fd >= 0);
+    FD_AUTO int userns_fd = child_open_userns(100000, &pid);
     FD_AUTO int fd = mount_tmpfs();
     FD_AUTO int dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     require(mkdirat(dir_fd, "target", 0755) == 0 && put(dir_fd, "file", 0644) == 0);
