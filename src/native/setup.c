@@ -114,7 +114,9 @@ static void close_engine(const struct setup *setup)
     for (size_t i = 0; i < setup->entry->tasks_count; i++)
         kept[count++] = setup->entry->tasks_fds[i];
     qsort(kept, count, sizeof(kept[0]), compare_fds);
-    unsigned from = STDERR_FILENO + 1;
+    /* The place of the configuration stays taken, so that nothing that init inherits lands on it. */
+    (void)dup3(setup->init_fd, INIT_FD_CONFIG, O_CLOEXEC);
+    unsigned from = INIT_FD_CONFIG + 1;
     for (size_t i = 0; i < count; i++) {
         unsigned fd = (unsigned)kept[i];
         if (fd > from)

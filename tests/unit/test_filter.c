@@ -124,7 +124,7 @@ static void arguments_that_are_not_there(void *context)
     refused("ioctl TIOCLINUX", SYS_ioctl, 0, TIOCLINUX, 0);
     /* the kernel looks at the low 32 bits only */
     refused("ioctl TIOCSTI and a high bit", SYS_ioctl, 0, (1L << 32) | TIOCSTI, 0);
-    refused("ioctl TIOCSTI and high bits", SYS_ioctl, 0, (-1L << 32) | TIOCSTI, 0);
+    refused("ioctl TIOCSTI and high bits", SYS_ioctl, 0, (long)(0xffffffffUL << 32 | TIOCSTI), 0);
 }
 
 static void what_programs_need(void *context)
