@@ -18,6 +18,8 @@ CREATE TABLE executions (
 
 CREATE INDEX executions_by_owner ON executions (owner, created_us DESC, id DESC);
 CREATE INDEX executions_by_expiry ON executions (expires_us) WHERE expires_us IS NOT NULL;
+CREATE INDEX executions_by_age ON executions (finished_us)
+    WHERE expires_us IS NULL AND finished_us IS NOT NULL;
 CREATE INDEX executions_unfinished ON executions (status) WHERE status IN ('queued', 'running');
 
 CREATE TABLE sandboxes (

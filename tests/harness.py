@@ -50,7 +50,6 @@ def clean_environment(extra=None):
     """Ours without settings of berth, then extra."""
     taken = ("HOST", "PORT", "API_HOST", "API_PORT")
     env = {k: v for k, v in os.environ.items() if not k.startswith("BERTH_") and k not in taken}
-    env["BERTH_LOG"] = "info"
     env.update(extra or {})
     return env
 

@@ -2,6 +2,7 @@
  * message out: a client reads the public message, or the sentence of its status. */
 #include "api/call.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,6 +41,20 @@ static enum err_kind api_error_kind(enum err_kind kind)
     return kind > ERR_NONE && kind < ERR_KIND_COUNT ? kind : ERR_INTERNAL;
 }
 
+/* What ran out in this process comes back: that is no capacity, not a bug. */
+static enum err_kind api_error_shown(const struct err *error)
+{
+    switch (error->kind == ERR_INTERNAL ? error->sys_errno : 0) {
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case EAGAIN:
+        return ERR_UNAVAILABLE;
+    default:
+        return api_error_kind(error->kind);
+    }
+}
+
 int api_error_status(enum err_kind kind)
 {
     return api_errors[api_error_kind(kind)].status;
@@ -47,7 +62,7 @@ int api_error_status(enum err_kind kind)
 
 int api_error_json(const struct err *error, struct buf *out, struct err *err)
 {
-    enum err_kind kind = api_error_kind(error->kind);
+    enum err_kind kind = api_error_shown(error);
     const char *detail = *error->public_message ? error->public_message : api_errors[kind].detail;
     char now[CLOCK_ISO8601_SIZE];
     clock_format_iso8601(clock_wall_us(), now);
@@ -61,7 +76,7 @@ int api_error_json(const struct err *error, struct buf *out, struct err *err)
 
 void api_error_respond(const struct err *error, struct http_response *response)
 {
-    int status = api_error_status(error->kind);
+    int status = api_error_status(api_error_shown(error));
     char seconds[16];
     buf_done(&response->body);
     buf_init(&response->body, ERROR_BODY_MAX);

@@ -18,6 +18,7 @@
 #define REQUEST_FILES_MAX 256
 #define REQUEST_KEY_MAX 255
 #define REQUEST_LABELS_MAX 64
+#define REQUEST_LABELS_BYTES 8192 /* as JSON text; the row keeps them for days */
 
 static int request_no_memory(struct err *err)
 {
@@ -258,7 +259,11 @@ static int request_read_labels(struct api_request *request, struct err *err)
     }
     request->labels = json_dumps(labels, JSON_COMPACT | JSON_SORT_KEYS);
     request->execution.labels = request->labels;
-    return request->labels ? 0 : request_no_memory(err);
+    if (!request->labels)
+        return request_no_memory(err);
+    if (strlen(request->labels) > REQUEST_LABELS_BYTES)
+        return err_public(err, ERR_BAD_INPUT, "labels: more than %d bytes", REQUEST_LABELS_BYTES);
+    return 0;
 }
 
 static int request_read_key(struct api_request *request, const char *key, struct err *err)

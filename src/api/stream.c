@@ -4,6 +4,7 @@
 #include "api/stream.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mem.h"
+#include "wire/frame.h"
 #include "wire/json.h"
 
 #define STREAM_STACK_BYTES (512U * 1024U)
@@ -125,6 +128,46 @@ static int stream_put_end(struct api_stream *stream, struct buf *object, struct 
     return result == 0 ? stream_put(stream, &piece, err) : result;
 }
 
+/* The outcome of a known idempotency key (or of an execution that was cancelled before it ran): the
+ * text that was not streamed yet comes as events first, so that a reader of events misses nothing.
+ * How the two texts were interleaved is not known any more. */
+static int stream_put_replay(struct api_stream *stream, struct json_t *object, struct err *err)
+{
+    const char *id = json_string_value(json_object_get(object, "execution_id"));
+    struct buf rest BUF_AUTO;
+    int result = 0;
+    if (id && json_is_string(json_object_get(object, "started_at")))
+        result = stream_on_started(stream, id, err);
+    for (int which = STREAM_STDOUT; which <= STREAM_STDERR && result == 0; which++) {
+        const json_t *text = json_object_get(object, which == STREAM_STDOUT ? "stdout" : "stderr");
+        size_t size = json_string_length(text);
+        if (size > 0)
+            result = stream_on_output(stream, which, (const uint8_t *)json_string_value(text), size,
+                                      err);
+    }
+    (void)json_object_del(object, "stdout");
+    (void)json_object_del(object, "stderr");
+    (void)json_object_del(object, "output");
+    char *line MEM_AUTO = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15));
+    buf_init(&rest, API_BODY_MAX);
+    if (result == 0)
+        result = line ? buf_append_str(&rest, line, err)
+                      : err_set(err, ERR_INTERNAL, "no memory for a stored outcome");
+    return result == 0 ? stream_put_end(stream, &rest, err) : result;
+}
+
+static int stream_put_outcome(struct api_stream *stream, struct buf *object, struct err *err)
+{
+    if (stream->started)
+        return stream_put_end(stream, object, err);
+    struct json_t *json JSON_AUTO =
+        json_loadb((const char *)object->data, object->size, JSON_ALLOW_NUL, NULL);
+    if (!json)
+        return err_set(err, ERR_INTERNAL, "a stored outcome is not JSON");
+    buf_done(object);
+    return stream_put_replay(stream, json, err);
+}
+
 static void stream_put_error(struct api_stream *stream, const struct err *error)
 {
     struct buf json BUF_AUTO;
@@ -150,7 +193,7 @@ static void *stream_run(void *context)
     int result =
         core_execute(stream->core, &stream->request->execution, &sink, true, &object, &err);
     if (result == 0)
-        result = stream_put_end(stream, &object, &err);
+        result = stream_put_outcome(stream, &object, &err);
     if (result < 0 && stream->started) /* written by this thread alone */
         stream_put_error(stream, &err);
     pthread_mutex_lock(&stream->mutex);

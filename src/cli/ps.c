@@ -62,9 +62,7 @@ static int show(bool all, bool raw, struct err *err)
     json_t *answer = json_loadb((const char *)bytes.data, bytes.size, JSON_ALLOW_NUL, NULL);
     if (!answer)
         return err_set(err, ERR_PROTOCOL, "the server's answer is not JSON");
-    MEM_AUTO char *text =
-        raw ? json_dumps(answer, JSON_INDENT(2) | JSON_REAL_PRECISION(15) | JSON_REAL_PRECISION(12))
-            : NULL;
+    MEM_AUTO char *text = raw ? json_dumps(answer, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
     if (text)
         (void)printf("%s\n", text);
     else

@@ -100,8 +100,7 @@ static int print_object(struct run *run, const struct buf *answer, struct err *e
     json_t *object = json_loadb((const char *)answer->data, answer->size, JSON_ALLOW_NUL, NULL);
     if (!object)
         return err_set(err, ERR_PROTOCOL, "the server's answer is not JSON");
-    MEM_AUTO char *text =
-        json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(15) | JSON_REAL_PRECISION(12));
+    MEM_AUTO char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     if (text) {
         take_object(run, object);
         (void)printf("%s\n", text);

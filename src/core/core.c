@@ -133,6 +133,14 @@ bool live_cancel(struct core *core, const char *owner, const char *id, enum kill
     return live != NULL;
 }
 
+bool live_exists(struct core *core, const char *id)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    bool exists = find_live_locked(core, NULL, id) != NULL;
+    (void)pthread_mutex_unlock(&core->lock);
+    return exists;
+}
+
 void live_wait(struct core *core, const char *id)
 {
     (void)pthread_mutex_lock(&core->lock);
@@ -221,6 +229,22 @@ static void *housekeeper_main(void *context)
     return NULL;
 }
 
+/* Ends what an earlier server left. A full disk must not keep the server from starting: executions
+ * are ended when they are asked for (read_execution()), the table of sandboxes is only for people.
+ */
+static int settle_books(struct core *core, struct err *err)
+{
+    struct err failure = ERR_INIT;
+    int result = execution_end_orphans(core, &failure);
+    if (result == 0)
+        result = store_sandbox_clear(core->store, &failure);
+    if (result == -ERR_UNAVAILABLE) {
+        log_error("what an earlier server left could not be ended: %s", failure.message);
+        return 0;
+    }
+    return result == 0 ? 0 : err_copy(err, &failure);
+}
+
 static int open_parts(struct core *core, struct err *err)
 {
     const struct admission_config places = {.living_max = core->config.sandboxes_max,
@@ -230,9 +254,7 @@ static int open_parts(struct core *core, struct err *err)
     if (result == 0)
         result = store_open(core->config.db_path, &core->store, err);
     if (result == 0)
-        result = execution_end_orphans(core, err);
-    if (result == 0)
-        result = store_sandbox_clear(core->store, err);
+        result = settle_books(core, err);
     if (result != 0)
         return result;
     int status = pthread_create(&core->housekeeper, NULL, housekeeper_main, core);
@@ -325,12 +347,25 @@ static int not_found(const char *id, struct err *err)
     return err_public(err, ERR_NOT_FOUND, "there is no execution \"%.40s\"", id);
 }
 
+/* Reads a row. One that has not ended and does not live ended since it was read, or its outcome
+ * could not be stored: then it gets one now. */
+static int read_execution(struct core *core, const char *owner, const char *id,
+                          struct store_execution *row, struct buf *out, struct err *err)
+{
+    int result = store_execution_get(core->store, owner, id, row, out, err);
+    if (result != 0 || row->finished_us != 0 || live_exists(core, id))
+        return result;
+    result = store_execution_get(core->store, owner, id, row, out, err);
+    if (result == 0 && row->finished_us == 0 && execution_end_orphan(core, row, NULL) == 0)
+        result = store_execution_get(core->store, owner, id, row, out, err);
+    return result;
+}
+
 int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
                        struct err *err)
 {
     struct store_execution row;
-    int result = id_is_uuid(id) ? store_execution_get(core->store, owner, id, &row, out, err)
-                                : -ERR_NOT_FOUND;
+    int result = id_is_uuid(id) ? read_execution(core, owner, id, &row, out, err) : -ERR_NOT_FOUND;
     if (result == -ERR_NOT_FOUND)
         return not_found(id, err);
     if (result != 0 || row.has_outcome)
@@ -351,6 +386,23 @@ int core_execution_cancel(struct core *core, const char *owner, const char *id, 
     return core_execution_get(core, owner, id, out, err);
 }
 
+/* A filter that nothing can match, or a place that is not there, must not look like the end. */
+static int check_list(struct core *core, const char *owner, const char *status, const char *after,
+                      struct err *err)
+{
+    struct store_execution row;
+    bool known = !status;
+    for (int state = 0; state < EXECUTION_STATE_COUNT && !known; state++)
+        known = strcmp(status, execution_state_name((enum execution_state)state)) == 0;
+    if (!known)
+        return err_public(err, ERR_BAD_INPUT,
+                          "status: expected queued, running, success, error, timeout or killed");
+    int result = after ? store_execution_get(core->store, owner, after, &row, NULL, err) : 0;
+    if (result == -ERR_NOT_FOUND)
+        return err_public(err, ERR_BAD_INPUT, "after: expected the id of an execution");
+    return result;
+}
+
 int core_execution_list(struct core *core, const char *owner, const char *status, const char *after,
                         unsigned limit, struct buf *out, struct err *err)
 {
@@ -358,8 +410,10 @@ int core_execution_list(struct core *core, const char *owner, const char *status
     size_t count = 0;
     if (limit == 0 || limit > 1000)
         limit = 1000;
-    int result =
-        store_execution_list(core->store, owner, status, after, limit + 1, &rows, &count, err);
+    int result = check_list(core, owner, status, after, err);
+    if (result == 0)
+        result =
+            store_execution_list(core->store, owner, status, after, limit + 1, &rows, &count, err);
     if (result != 0)
         return result;
     bool more = count > limit;

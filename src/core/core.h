@@ -104,7 +104,8 @@ int core_execution_get(struct core *core, const char *owner, const char *id, str
 int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,
                           struct err *err);
 /* {"executions": [{execution_id, status, lang, created_at, ...}], "next": id or null}, newest
- * first. status NULL: all. after: an id to go on from, or NULL. */
+ * first. status NULL: all. after: an id to go on from, or NULL. ERR_BAD_INPUT: no such status, or
+ * no such execution of this owner. */
 int core_execution_list(struct core *core, const char *owner, const char *status, const char *after,
                         unsigned limit, struct buf *out, struct err *err);
 

@@ -79,6 +79,7 @@ int live_begin(struct core *core, const char *owner, struct live *live, struct e
 void live_end(struct core *core, struct live *live);
 /* Cancels by id (owner NULL: any). Returns whether it lives. */
 bool live_cancel(struct core *core, const char *owner, const char *id, enum kill_cause cause);
+bool live_exists(struct core *core, const char *id);
 /* Waits until no execution of that id lives. */
 void live_wait(struct core *core, const char *id);
 
@@ -98,7 +99,10 @@ void box_on_gone(struct core *core, const char *id);
 /* Destroys what the engine has and nobody owns. */
 int box_reconcile(struct core *core, struct err *err);
 
-/* execution.c: gives the executions that an earlier server left their outcome. */
+/* execution.c: gives an execution that runs no more and has no outcome in the store the outcome
+ * "killed by the server". */
+int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err);
+/* The same for all that an earlier server left. */
 int execution_end_orphans(struct core *core, struct err *err);
 
 #endif

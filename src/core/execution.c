@@ -299,6 +299,28 @@ static int answer(struct attempt *attempt, bool omit_streamed, struct buf *out, 
     return execution_json_outcome(&attempt->outcome, false, out, err);
 }
 
+int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err)
+{
+    enum execution_state state = row->started_us != 0 ? EXECUTION_RUNNING : EXECUTION_QUEUED;
+    (void)execution_state_move(&state, EXECUTION_KILLED);
+    const struct execution_outcome outcome = {
+        .id = row->id,
+        .lang = row->lang,
+        .state = state,
+        .exit = {.exit_code = EXIT_KILLED, .cause = KILL_SERVER, .start_error = ""},
+        .created_us = row->created_us,
+        .started_us = row->started_us,
+        .finished_us = clock_wall_us()};
+    BUF_AUTO struct buf text;
+    buf_init(&text, 64 * 1024);
+    int result = execution_json_outcome(&outcome, true, &text, err);
+    if (result != 0)
+        return result;
+    int64_t expires_us = outcome.finished_us + (int64_t)core->config.keep_outcome_ms * 1000;
+    return store_execution_finish(core->store, row->id, execution_state_name(state),
+                                  outcome.finished_us, expires_us, text.data, text.size, err);
+}
+
 /* Makes the row of a request with an idempotency key. Returns 0 when it is ours to run, 1 when the
  * first one's outcome was appended to out. */
 static int claim_key(struct attempt *attempt, struct buf *out, struct err *err)
@@ -323,6 +345,8 @@ static int claim_key(struct attempt *attempt, struct buf *out, struct err *err)
         result = store_execution_get(core->store, request->owner, first_id, &row, out, &failure);
         if (result == 0 && row.has_outcome)
             return 1;
+        if (result == 0 && row.finished_us == 0) /* ended, and its outcome could not be stored */
+            result = execution_end_orphan(core, &row, &failure);
         if (result != 0 && result != -ERR_NOT_FOUND)
             return err_copy(err, &failure);
     }
@@ -416,29 +440,6 @@ int core_execute(struct core *core, const struct execution_request *request,
     return err_copy(err, &failure);
 }
 
-/* The outcome of an execution that an earlier server left. */
-static int end_orphan(struct core *core, const struct store_execution *row, struct err *err)
-{
-    enum execution_state state = row->started_us != 0 ? EXECUTION_RUNNING : EXECUTION_QUEUED;
-    (void)execution_state_move(&state, EXECUTION_KILLED);
-    const struct execution_outcome outcome = {
-        .id = row->id,
-        .lang = row->lang,
-        .state = state,
-        .exit = {.exit_code = EXIT_KILLED, .cause = KILL_SERVER, .start_error = ""},
-        .created_us = row->created_us,
-        .started_us = row->started_us,
-        .finished_us = clock_wall_us()};
-    BUF_AUTO struct buf text;
-    buf_init(&text, 64 * 1024);
-    int result = execution_json_outcome(&outcome, true, &text, err);
-    if (result != 0)
-        return result;
-    int64_t expires_us = outcome.finished_us + (int64_t)core->config.keep_outcome_ms * 1000;
-    return store_execution_finish(core->store, row->id, execution_state_name(state),
-                                  outcome.finished_us, expires_us, text.data, text.size, err);
-}
-
 int execution_end_orphans(struct core *core, struct err *err)
 {
     for (;;) {
@@ -446,7 +447,7 @@ int execution_end_orphans(struct core *core, struct err *err)
         size_t count = 0;
         int result = store_execution_unfinished(core->store, 256, &rows, &count, err);
         for (size_t i = 0; i < count && result == 0; i++)
-            result = end_orphan(core, &rows[i], err);
+            result = execution_end_orphan(core, &rows[i], err);
         if (result != 0 || count == 0)
             return result;
         log_info("%zu executions of an earlier server ended as killed by the server", count);

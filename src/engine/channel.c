@@ -334,6 +334,18 @@ static int on_credit(struct run *run, const struct frame *frame, struct err *err
     return 0;
 }
 
+/* What a path that the caller chose, or files that are too large, can lead to. */
+static bool is_callers_fault(int sys_errno)
+{
+    static const int faults[] = {EACCES, EPERM,  ELOOP,  EXDEV, ENOTDIR, EISDIR,
+                                 EEXIST, ENOENT, ENOSPC, EFBIG, EROFS,   ENAMETOOLONG};
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        if (faults[i] == sys_errno)
+            return true;
+    }
+    return false;
+}
+
 static int on_done(struct run *run, const struct frame *frame, struct err *err)
 {
     struct put *put = find_put(run->channel, frame->stream);
@@ -346,6 +358,9 @@ static int on_done(struct run *run, const struct frame *frame, struct err *err)
         return result;
     put->done = true;
     run->channel->puts_done++;
+    if (done.sys_errno != 0 && !is_callers_fault(done.sys_errno))
+        return err_set(err, ERR_UNAVAILABLE, "init can't write \"%.120s\": errno %d", put->path,
+                       done.sys_errno);
     if (done.sys_errno != 0)
         return err_public(err, ERR_BAD_INPUT, "files: \"%.120s\" can't be written: %s", put->path,
                           strerrordesc_np(done.sys_errno) ? strerrordesc_np(done.sys_errno)

@@ -51,10 +51,10 @@ struct channel_exec {
 /* Writes the queued files, runs one program and waits for its end. On success *out is what init
  * reported (its start_error is copied into start_error).
  * ERR_BAD_INPUT (public, naming the path): the sandbox refused a file: no right, a symbolic link
- * out, a full disk. ERR_CLOSED: init died before it reported; ERR_TIMEOUT: see deadline_ns;
- * ERR_PROTOCOL: it sent nonsense, or its nonce or version is wrong. After a failure, and
- * after a cancellation that came before init heard of the execution, the channel is only good for
- * channel_close(). */
+ * out, a full disk. ERR_UNAVAILABLE: it could not write one for no reason of ours. ERR_CLOSED: init
+ * died before it reported; ERR_TIMEOUT: see deadline_ns; ERR_PROTOCOL: it sent nonsense, or its
+ * nonce or version is wrong. After a failure, and after a cancellation that came before init heard
+ * of the execution, the channel is only good for channel_close(). */
 int channel_exec(struct channel *channel, const struct channel_exec *exec, struct sandbox_exit *out,
                  char *start_error, size_t start_error_size, struct err *err);
 

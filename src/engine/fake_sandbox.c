@@ -20,7 +20,7 @@
 #include "wire/frame.h"
 #include "wire/tlv.h"
 
-enum { FILES_MAX = 64, BYTES_MAX = 64 * 1024 * 1024 };
+enum { FILES_MAX = 320, BYTES_MAX = 64 * 1024 * 1024 };
 
 struct fake_file {
     char path[256];
@@ -39,7 +39,8 @@ struct fake_sandbox {
     struct buf out;
     struct fake_file files[FILES_MAX];
     size_t file_count;
-    uint32_t put_stream;
+    uint32_t put_stream;        /* of the file that is being written; 0: none */
+    struct fake_file *put_file; /* NULL: its bytes are dropped */
     int put_errno;
     /* the execution */
     struct buf exec_payload; /* what exec points into */
@@ -80,23 +81,25 @@ static void send_done(struct fake_sandbox *box, uint64_t size_bytes)
 static void on_put(struct fake_sandbox *box, const struct frame *frame)
 {
     struct sandbox_put_file put = {0};
+    box->put_stream = frame->stream;
+    box->put_file = NULL;
+    box->put_errno = ENFILE; /* every file is answered, or the server waits until its deadline */
     if (box->file_count >= FILES_MAX ||
         sandbox_put_file_decode(frame->payload, frame->size, &put, NULL) != 0)
         return;
-    struct fake_file *file = &box->files[box->file_count++];
+    struct fake_file *file = box->put_file = &box->files[box->file_count++];
     (void)snprintf(file->path, sizeof(file->path), "%s%s", put.path[0] == '/' ? "" : "/workspace/",
                    put.path);
     buf_init(&file->bytes, BYTES_MAX);
-    box->put_stream = frame->stream;
     box->put_errno = strncmp(file->path, "/denied", 7) == 0 ? EACCES : 0;
 }
 
 static void on_data(struct fake_sandbox *box, const struct frame *frame)
 {
-    if (box->put_stream != 0 && frame->stream == box->put_stream)
-        (void)buf_append(&box->files[box->file_count - 1].bytes, frame->payload, frame->size, NULL);
-    else
-        (void)buf_append(&box->input, frame->payload, frame->size, NULL);
+    bool is_put = box->put_stream != 0 && frame->stream == box->put_stream;
+    struct buf *to = !is_put ? &box->input : box->put_file ? &box->put_file->bytes : NULL;
+    if (to)
+        (void)buf_append(to, frame->payload, frame->size, NULL);
     (void)frame_append_u32(&box->out, FRAME_CREDIT, frame->stream, (uint32_t)frame->size, NULL);
 }
 
@@ -136,7 +139,7 @@ static void on_frame(struct fake_sandbox *box, const struct frame *frame)
         break;
     case FRAME_CLOSE:
         if (box->put_stream != 0 && frame->stream == box->put_stream) {
-            send_done(box, box->files[box->file_count - 1].bytes.size);
+            send_done(box, box->put_file ? box->put_file->bytes.size : 0);
             box->put_stream = 0;
         } else {
             box->input_closed = true;

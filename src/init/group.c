@@ -57,8 +57,8 @@ static void kill_listed(const struct init_config *config)
     while (*cursor) {
         char *end = NULL;
         long pid = strtol(cursor, &end, 10);
-        if (end == cursor)
-            break;
+        if (end == cursor || *end != '\n')
+            break; /* the last number may be cut by the buffer: it is in the next turn's list */
         /* 0 is a process outside of our namespace, 1 is init itself: neither can be meant. */
         if (pid > 1)
             (void)kill((pid_t)pid, SIGKILL);

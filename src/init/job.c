@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -69,6 +70,9 @@ static int make_pipe(int *read_end, int *write_end, int *ours, struct err *err)
         return err_sys(err, errno, "pipe");
     *read_end = ends[0];
     *write_end = ends[1];
+    /* The pipe is init's, and the code may open it again by name: /dev/stdout, /proc/self/fd/1. */
+    if (fchmod(ends[0], 0666) != 0)
+        return err_sys(err, errno, "mode of a pipe");
     return fd_set_nonblocking(*ours, true, err);
 }
 
@@ -161,11 +165,6 @@ int job_feed(struct job *job, const void *data, size_t size, struct err *err)
     return 0;
 }
 
-void job_feed_end(struct job *job)
-{
-    job->stdin_closed_by_peer = true;
-}
-
 static void give_credit(struct job *job, uint32_t size)
 {
     job->stdin_consumed += size;
@@ -195,6 +194,12 @@ static void step_input(struct job *job)
     }
     if (job->stdin_closed_by_peer)
         fd_close(&job->stdin_fd);
+}
+
+void job_feed_end(struct job *job)
+{
+    job->stdin_closed_by_peer = true;
+    step_input(job); /* with nothing queued no event would come to do it */
 }
 
 /* ---- output ---- */

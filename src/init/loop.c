@@ -21,6 +21,7 @@
 
 enum { CONNECTION_MAX = 4, JOB_MAX = 32, POLL_MAX = 4 + CONNECTION_MAX + 4 * JOB_MAX };
 #define OUT_MAX (8U * 1024U * 1024U)
+#define CONNECT_GRACE_NS (10 * CLOCK_NS_PER_S) /* from the commit to the first connection */
 
 struct connection {
     int fd; /* -1: free */
@@ -78,6 +79,15 @@ static struct job *find_job(struct loop *loop, const struct connection *connecti
     return NULL;
 }
 
+static bool has_connection(const struct loop *loop)
+{
+    for (size_t i = 0; i < CONNECTION_MAX; i++) {
+        if (loop->connections[i].fd >= 0)
+            return true;
+    }
+    return false;
+}
+
 static void connection_close(struct loop *loop, struct connection *connection)
 {
     for (size_t i = 0; i < JOB_MAX; i++) {
@@ -94,10 +104,8 @@ static void connection_close(struct loop *loop, struct connection *connection)
     buf_done(&connection->exec_payload);
     memset(connection, 0, sizeof(*connection));
     connection->fd = -1;
-    for (size_t i = 0; i < CONNECTION_MAX; i++) {
-        if (loop->connections[i].fd >= 0)
-            return;
-    }
+    if (has_connection(loop))
+        return;
     loop->orphaned_ns = clock_now_ns();
     loop->orphan_counts = true;
 }
@@ -349,9 +357,13 @@ static void reap_children(struct loop *loop)
 
 static void on_oom_event(struct loop *loop)
 {
-    uint64_t count = 0;
-    if (loop->config->cgroup_mode == INIT_CGROUP_V1 &&
-        read(loop->oom_fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
+    char text[512];
+    /* v1: the eventfd's count. v2: memory.events stays "changed" for poll(2) until it is read, from
+     * its opening on (cgroup-v2.rst, "file modified event"). */
+    ssize_t size = loop->config->cgroup_mode == INIT_CGROUP_V2
+                       ? pread(loop->oom_fd, text, sizeof(text), 0)
+                       : read(loop->oom_fd, text, sizeof(uint64_t));
+    if (size <= 0)
         return;
     for (size_t i = 0; i < JOB_MAX; i++) {
         if (loop->jobs[i].kind == JOB_EXEC)
@@ -445,6 +457,11 @@ static void on_setup(struct loop *loop)
         return;
     if (got != 1 || byte != 'C')
         loop->over = true;
+    /* The engine connects next; should it die in between, nobody else ever does. */
+    if (!has_connection(loop)) {
+        loop->orphaned_ns = clock_now_ns() + CONNECT_GRACE_NS;
+        loop->orphan_counts = true;
+    }
     fd_close(&loop->setup_fd);
 }
 

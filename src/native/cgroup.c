@@ -173,8 +173,10 @@ int cgroup_open(struct cgroup_root *root, const char *instance, struct err *err)
         result = err_public(err, ERR_UNSUPPORTED,
                             "the memory, cpu and pids cgroup controllers are needed and this host "
                             "does not offer all of them");
-    if (result != 0)
+    if (result != 0) {
+        cgroup_retire(root);
         cgroup_close(root);
+    }
     return result;
 }
 
@@ -210,7 +212,8 @@ static int make_dirs(const struct cgroup_root *root, const struct cgroup_hierarc
                      const char *id, struct err *err)
 {
     if (mkdirat(hierarchy->base_fd, id, 0755) != 0)
-        return err_sys(err, errno, "make cgroup %s", id);
+        return errno == EEXIST ? err_set(err, ERR_CONFLICT, "cgroup %s exists", id)
+                               : err_sys(err, errno, "make cgroup %s", id);
     FD_AUTO int dir_fd = openat(hierarchy->base_fd, id, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0)
         return err_sys(err, errno, "open cgroup %s", id);
@@ -373,7 +376,8 @@ int cgroup_create(const struct cgroup_root *root, const char *id,
     }
     if (result != 0) {
         cgroup_close_config(config);
-        (void)cgroup_remove(root, id, NULL);
+        if (result != -ERR_CONFLICT) /* then they are another's */
+            (void)cgroup_remove(root, id, NULL);
     }
     return result;
 }
@@ -442,7 +446,8 @@ static pid_t visit_procs(int dir_fd, bool kill_them)
     for (;;) {
         char *end = NULL;
         long pid = strtol(cursor, &end, 10);
-        if (end == cursor || pid <= 0)
+        /* A number without its line's end was cut by the buffer: another process of the host. */
+        if (end == cursor || *end != '\n' || pid <= 0)
             return first;
         if (first == 0)
             first = (pid_t)pid;

@@ -1,5 +1,6 @@
 /* berth-native: the engine process that makes Linux sandboxes. The only program that keeps the
  * host's root beside the monitor; it speaks the engine protocol and nothing else. */
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "native/service.h"
+#include "wire/init_config.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -45,6 +47,10 @@ static int parse_options(int argc, char **argv, struct service_config *config, s
     }
     if (result == 0 && (!config->state_path || config->listen_fd < 0))
         return err_set(err, ERR_BAD_INPUT, "--state and --listen-fd are needed");
+    /* What init inherits must not lie where its configuration goes (see setup.c). */
+    if (result == 0 && fcntl(INIT_FD_CONFIG, F_GETFD) < 0)
+        return err_set(err, ERR_BAD_INPUT, "descriptor %d is free, it has to be taken",
+                       INIT_FD_CONFIG);
     return result;
 }
 

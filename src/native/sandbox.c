@@ -31,6 +31,7 @@
 #define CLEANUP_RETRY_NS (2 * CLOCK_NS_PER_MS)
 #define MEMORY_MIN (UINT64_C(4) << 20)
 #define STORAGE_MIN (UINT64_C(64) << 10)
+#define TIME_MAX_MS (UINT64_C(1) << 40) /* 34 years; as nanoseconds it fits an int64_t */
 
 enum { CODE_UID = 1000, CPU_MILLIS_MAX = 1024 * 1000, PIDS_MAX = 65536, OPEN_FILES_MAX = 1048576 };
 
@@ -54,6 +55,9 @@ static int check_spec(const struct engine_create *spec, struct err *err)
         return err_set(err, ERR_BAD_INPUT, "%u processes", spec->pids_max);
     if (spec->open_files_max < 16 || spec->open_files_max > OPEN_FILES_MAX)
         return err_set(err, ERR_BAD_INPUT, "%u open files", spec->open_files_max);
+    if (spec->lifetime_ms > TIME_MAX_MS || spec->orphan_ms > TIME_MAX_MS)
+        return err_set(err, ERR_BAD_INPUT, "lifetime of %" PRIu64 " ms, orphaned %" PRIu64 " ms",
+                       spec->lifetime_ms, spec->orphan_ms);
     return 0;
 }
 
@@ -359,7 +363,8 @@ bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)
     }
     if (gone)
         cgroup_kill(&host->cgroups, sandbox->id);
-    /* The descriptor of the init wakes us when it ends; cgroups have nothing to wait on. */
-    sandbox->deadline_ns = gone ? clock_now_ns() + CLEANUP_RETRY_NS : INT64_MAX;
+    /* The descriptor of the init wakes us when it ends, where it could be watched; cgroups have
+     * nothing to wait on. */
+    sandbox->deadline_ns = clock_now_ns() + (gone ? CLEANUP_RETRY_NS : CLOCK_NS_PER_S);
     return false;
 }

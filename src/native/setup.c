@@ -114,7 +114,8 @@ static void close_engine(const struct setup *setup)
     for (size_t i = 0; i < setup->entry->tasks_count; i++)
         kept[count++] = setup->entry->tasks_fds[i];
     qsort(kept, count, sizeof(kept[0]), compare_fds);
-    /* The place of the configuration stays taken, so that nothing that init inherits lands on it. */
+    /* The place of the configuration stays taken, so that nothing that init inherits lands on it.
+     */
     (void)dup3(setup->init_fd, INIT_FD_CONFIG, O_CLOEXEC);
     unsigned from = INIT_FD_CONFIG + 1;
     for (size_t i = 0; i < count; i++) {
@@ -188,6 +189,28 @@ static void make_folders(const struct setup *setup)
     for (size_t i = 0; i < setup->image->link_count; i++) {
         if (symlink(setup->image->links[i].to, setup->image->links[i].target) != 0)
             fail(setup, setup->image->links[i].target);
+    }
+}
+
+/* What the kernel counts for the user that made the namespace, the host's root: a sandbox that
+ * takes it all would leave none for the host (namespaces(7), /proc/sys/user). The inner namespace,
+ * and so all of the code, counts against the outer one's limits, which only we may change. */
+static void limit_shared(const struct setup *setup)
+{
+    static const struct {
+        const char *path;
+        const char *value;
+    } limits[] = {
+        {"proc/sys/user/max_inotify_instances", "8"},
+        {"proc/sys/user/max_inotify_watches", "8192"},
+        {"proc/sys/user/max_fanotify_groups", "0"},
+        {"proc/sys/user/max_fanotify_marks", "0"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+        struct err err = ERR_INIT;
+        if (fd_write_file_at(AT_FDCWD, limits[i].path, limits[i].value, &err) != 0 &&
+            err.sys_errno != ENOENT)
+            fail_err(setup, &err);
     }
 }
 
@@ -353,6 +376,7 @@ _Noreturn void setup_run(const struct setup *setup)
      * namespace mount its own. */
     if (mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0)
         fail(setup, "mount /proc");
+    limit_shared(setup);
     setup->config->userns_fd = make_inner(setup);
     if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)
         _exit(1);

@@ -1,6 +1,7 @@
 /* Owns the SQLite connections and their cached statements. Knows no rule of the server. */
 #include "store/store.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +34,8 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_EXPIRE] = "UPDATE executions SET outcome = NULL, idempotency_key = NULL, expires_us = NULL"
                    " WHERE id IN (SELECT id FROM executions WHERE expires_us <= ?1 LIMIT 1000)",
     [SQL_FORGET] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions"
-                   " WHERE created_us < ?1 AND expires_us IS NULL AND finished_us < ?1 LIMIT 1000)",
+                   " WHERE expires_us IS NULL AND finished_us IS NOT NULL"
+                   " AND finished_us < ?1 LIMIT 1000)",
     [SQL_SANDBOX_PUT] = "INSERT INTO sandboxes (id, owner, engine, state, created_us)"
                         " VALUES (?1, ?2, ?3, ?4, ?5)"
                         " ON CONFLICT (id) DO UPDATE SET state = excluded.state",
@@ -43,8 +45,22 @@ static const char *const sql_texts[SQL_COUNT] = {
 
 int store_error(struct store_connection *connection, const char *what, struct err *err)
 {
-    return err_set(err, ERR_INTERNAL, "store: %s: %s", what,
-                   connection->db ? sqlite3_errmsg(connection->db) : "no connection");
+    const char *why = connection->db ? sqlite3_errmsg(connection->db) : "no connection";
+    switch (connection->db ? sqlite3_errcode(connection->db) & 0xff : SQLITE_ERROR) {
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_READONLY:
+        break;
+    default:
+        return err_set(err, ERR_INTERNAL, "store: %s: %s", what, why);
+    }
+    int result = err_set(err, ERR_UNAVAILABLE, "store: %s: %s", what, why);
+    if (err) {
+        (void)snprintf(err->public_message, sizeof(err->public_message),
+                       "the server can't write down executions now; its log says why");
+        err->retry_after_s = 10;
+    }
+    return result;
 }
 
 int store_statement(struct store_connection *connection, enum store_sql sql, sqlite3_stmt **out,

@@ -68,7 +68,8 @@ void store_statement_done(sqlite3_stmt **statement);
 /* Runs a statement that returns no rows. ERR_CONFLICT on a constraint. */
 int store_step(struct store_connection *connection, sqlite3_stmt *statement, struct err *err);
 
-/* An error with SQLite's own words, for the operator. */
+/* An error with SQLite's own words, for the operator. ERR_UNAVAILABLE when the disk is full, fails
+ * or is read-only, else ERR_INTERNAL. */
 int store_error(struct store_connection *connection, const char *what, struct err *err);
 
 int store_connection_open(const char *path, bool writer, struct store_connection *out,

@@ -1,6 +1,6 @@
 /* Owns the writer thread: takes all queued jobs, runs them in one transaction, commits, and only
  * then tells their owners (group commit). A job is one statement, so one that fails undoes itself
- * alone. */
+ * alone; what undoes the whole transaction makes each job run again in one of its own. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,24 +42,40 @@ static int run_simple(struct store *store, enum store_sql sql, struct err *err)
     return result != 0 ? result : store_step(&store->writer, statement, err);
 }
 
-/* Runs a list of jobs in one transaction and sets their results. */
+/* Runs the jobs before end (NULL: all) in one transaction and sets their results. */
+static int run_transaction(struct store *store, struct store_job *jobs, const struct store_job *end,
+                           struct err *err)
+{
+    int result = run_simple(store, SQL_BEGIN, err);
+    if (result != 0)
+        return result;
+    for (struct store_job *job = jobs; job != end; job = job->next) {
+        job->err = ERR_INIT;
+        job->result = job->run(store, job, &job->err);
+        /* A full disk and its like undo all, not one statement (sqlite.org/lang_transaction.html)
+         */
+        if (sqlite3_get_autocommit(store->writer.db) != 0)
+            return err_copy(err, &job->err);
+    }
+    result = run_simple(store, SQL_COMMIT, err);
+    if (result != 0 && sqlite3_get_autocommit(store->writer.db) == 0)
+        (void)run_simple(store, SQL_ROLLBACK, NULL);
+    return result;
+}
+
+/* When the batch fails each job is tried alone: one that can't be written takes no other along. */
 static void run_batch(struct store *store, struct store_job *jobs)
 {
     struct err err = ERR_INIT;
-    int begun = run_simple(store, SQL_BEGIN, &err);
-    for (struct store_job *job = jobs; job && begun == 0; job = job->next) {
-        job->err = ERR_INIT;
-        job->result = job->run(store, job, &job->err);
-    }
-    int result = begun == 0 ? run_simple(store, SQL_COMMIT, &err) : begun;
-    if (result == 0)
+    if (run_transaction(store, jobs, NULL, &err) == 0)
         return;
-    if (begun == 0)
-        (void)run_simple(store, SQL_ROLLBACK, NULL);
     log_error("%s", err.message);
     for (struct store_job *job = jobs; job; job = job->next) {
-        job->err = err;
-        job->result = result;
+        int result = run_transaction(store, job, job->next, &err);
+        if (result != 0) {
+            job->err = err;
+            job->result = result;
+        }
     }
 }
 

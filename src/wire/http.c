@@ -432,6 +432,9 @@ static void http_on_connection(void *context, struct MHD_Connection *mhd, void *
         if (connection->handle == 0) /* nobody would hold its deadlines */
             (void)shutdown(connection->fd, SHUT_RDWR);
         *socket_context = connection;
+        /* The last place is taken: those that only keep one warm make room. */
+        if (server->open >= server->config.connection_max)
+            http_watch_shut_idle(server->watch);
         return;
     }
     server->open--;

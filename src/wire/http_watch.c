@@ -363,6 +363,17 @@ void http_watch_shut_all(struct http_watch *watch, bool busy_too)
     pthread_mutex_unlock(&watch->mutex);
 }
 
+void http_watch_shut_idle(struct http_watch *watch)
+{
+    pthread_mutex_lock(&watch->mutex);
+    for (unsigned i = 0; i < watch->slot_count; i++) {
+        struct watch_slot *slot = &watch->slots[i];
+        if (slot->generation % 2 == 1 && slot->state == HTTP_WATCH_IDLE)
+            (void)shutdown(slot->fd, SHUT_RDWR);
+    }
+    pthread_mutex_unlock(&watch->mutex);
+}
+
 uint64_t http_watch_timed_out(struct http_watch *watch)
 {
     pthread_mutex_lock(&watch->mutex);

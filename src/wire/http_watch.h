@@ -44,6 +44,8 @@ unsigned http_watch_busy(struct http_watch *watch);
 /* Shuts the connections that are not busy; with busy_too those that read or send as well, and tells
  * all handlers that their peer left. */
 void http_watch_shut_all(struct http_watch *watch, bool busy_too);
+/* Shuts the connections that wait for a next request. */
+void http_watch_shut_idle(struct http_watch *watch);
 /* How many connections a deadline has shut. */
 uint64_t http_watch_timed_out(struct http_watch *watch);
 

@@ -3,7 +3,7 @@ each a normal request is served and nothing is left (the clean_server fixture)."
 import os
 import signal
 
-from harness import wait_until
+from harness import at_once, wait_until
 
 STAY = "import time\nwhile True: time.sleep(100)\n"
 DAEMON = ("import os, signal, sys, time\n"
@@ -200,7 +200,7 @@ def test_the_code_cannot_forge_a_cause(clean_server):
 
 
 def test_many_ends_at_once(clean_server):
-    from harness import at_once
+
     bomb = {"resources": {"ram": "32MiB", "storage": "8MiB"}}
     calls = []
     for _ in range(4):

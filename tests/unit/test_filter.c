@@ -99,8 +99,6 @@ static void calls_that_are_not_there(void *context)
     REFUSED(process_vm_readv, 0, 0, 0);
     REFUSED(process_vm_writev, 0, 0, 0);
     REFUSED(kcmp, 0, 0, 0);
-    REFUSED(mknodat, -1, 0, 0);
-    REFUSED(vmsplice, -1, 0, 0);
     refused("a number that nobody has", 4000, 0, 0, 0);
 }
 
