@@ -37,17 +37,10 @@ int idrange_open(int *out_dir_fd, struct err *err)
 /* Ranges that this process holds: asking the kernel for them again would only cost time. */
 static bool held[IDRANGE_COUNT];
 
-/* Where to look first: at what was given back last, or behind what was taken last. Another server
- * of this host may hold all the numbers from 0 on, and each costs three system calls to find out.
- */
-static uint32_t likely;
-
 int idrange_take(int dir_fd, struct idrange *out, struct err *err)
 {
-    /* Used numbers before new ones: the folder holds about as many files as sandboxes ever lived at
-     * once. */
-    for (uint32_t i = 0; i < IDRANGE_COUNT; i++) {
-        uint32_t index = (likely + i) % IDRANGE_COUNT;
+    /* Low numbers first: the folder then holds as many files as sandboxes ever lived at once. */
+    for (uint32_t index = 0; index < IDRANGE_COUNT; index++) {
         if (held[index])
             continue;
         char name[16];
@@ -58,7 +51,6 @@ int idrange_take(int dir_fd, struct idrange *out, struct err *err)
         if (flock(fd, LOCK_EX | LOCK_NB) != 0)
             continue;
         held[index] = true;
-        likely = (index + 1) % IDRANGE_COUNT;
         out->base = IDRANGE_FIRST + index * IDRANGE_SIZE;
         out->lock_fd = fd_take(&fd);
         return 0;
@@ -71,7 +63,6 @@ void idrange_release(struct idrange *range)
 {
     if (range->lock_fd < 0)
         return;
-    likely = (range->base - IDRANGE_FIRST) / IDRANGE_SIZE;
-    held[likely] = false;
+    held[(range->base - IDRANGE_FIRST) / IDRANGE_SIZE] = false;
     fd_close(&range->lock_fd);
 }

@@ -259,6 +259,10 @@ int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, s
         result = start(host, sandbox, spec, &config, err);
     cgroup_close_config(&config);
     fd_close(&config.listen_fd);
+    if (result == -ERR_CONFLICT) { /* the groups are of a sandbox that we do not know: leave them */
+        sandbox_free(sandbox);
+        return result;
+    }
     if (result != 0) {
         abandon(host, sandbox);
         return result;
