@@ -55,12 +55,14 @@ static void build_root(void)
         fail("pivot_root");
 }
 
-static _Noreturn void run_child(char *const *argv, char *const *envp, int stdout_fd, int go_fd)
+static _Noreturn void run_child(char *const *argv, char *const *envp, int stdout_fd, const int *go)
 {
     char byte = 0;
-    if (read(go_fd, &byte, 1) != 1)
+    (void)close(go[1]); /* else its end is never seen */
+    if (read(go[0], &byte, 1) != 1)
         _exit(EXIT_BOX);
-    if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)
+    /* The raw calls: glibc's ask every thread to follow, and in here there is only this one. */
+    if (syscall(SYS_setresgid, 0, 0, 0) != 0 || syscall(SYS_setresuid, 0, 0, 0) != 0)
         fail("ids");
     build_root();
     if (dup2(stdout_fd, STDOUT_FILENO) < 0)
@@ -97,7 +99,7 @@ int box_start(char *const *argv, char *const *envp, int stdout_fd, pid_t *out_pi
     if (pid < 0)
         return err_sys(err, errno, "clone into new namespaces");
     if (pid == 0)
-        run_child(argv, envp, stdout_fd, read_fd);
+        run_child(argv, envp, stdout_fd, go);
     *out_pid = pid;
     /* Without its maps the child reads the end of the pipe and leaves: reaping finds that out. */
     int result = write_maps(pid, err);

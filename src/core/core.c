@@ -43,6 +43,7 @@ static void set_info(struct core *core, const struct engine_info *info)
     (void)pthread_mutex_lock(&core->lock);
     core->info = *info;
     core->info_known = true;
+    core->info_ns = clock_now_ns();
     (void)pthread_mutex_unlock(&core->lock);
 }
 
@@ -467,15 +468,27 @@ static int engine_figures(const struct engine_info *info, struct buf *out, struc
                       info->storage_bytes);
 }
 
+/* /health is open to everybody: it must not become a way to keep a root process busy. */
+static bool recent_info(struct core *core, struct engine_info *out)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    bool recent = core->info_known && clock_now_ns() - core->info_ns < CLOCK_NS_PER_S;
+    if (recent)
+        *out = core->info;
+    (void)pthread_mutex_unlock(&core->lock);
+    return recent;
+}
+
 int core_engine_json(struct core *core, struct buf *out, struct err *err)
 {
     struct engine *engine = NULL;
     struct engine_info info = {0};
     int probed = core_engine(core, &engine, NULL);
-    if (probed == 0)
-        probed = engine_probe(engine, clock_now_ns() + CLOCK_NS_PER_S / 4, &info, NULL);
-    if (probed == 0)
-        set_info(core, &info);
+    if (probed == 0 && !recent_info(core, &info)) {
+        probed = engine_probe(engine, clock_now_ns() + CLOCK_NS_PER_S, &info, NULL);
+        if (probed == 0)
+            set_info(core, &info);
+    }
     const char *status = probed != 0 ? "down" : info.unavailable[0] != '\0' ? "unavailable" : "ok";
     const char *why = probed != 0 ? "the engine does not answer" : info.unavailable;
     int result = buf_printf(out, err, "{\"name\":\"%s\",\"status\":\"%s\",\"version\":",

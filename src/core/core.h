@@ -76,7 +76,8 @@ struct execution_request {
     uint64_t memory_bytes;
     uint64_t storage_bytes;
     uint32_t cpu_millis;
-    int gone_fd; /* readable: the client has gone, kill it (killed_by "user"); -1: none */
+    int gone_fd; /* readable: the client has gone, kill it (killed_by "user"); -1: none. Ignored
+                    with an idempotency key: its owner comes back for the outcome */
 };
 
 /* Live output. Called on the thread of core_execute(); a negative result kills the execution. */

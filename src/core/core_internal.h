@@ -46,6 +46,7 @@ struct core {
     struct engine *engine;  /* set once */
     struct engine_info info;
     bool info_known;
+    int64_t info_ns; /* when it was asked for last */
     bool stopping, housekeeper_stop, reconcile_wanted;
     struct live *lives;
     struct box *boxes;

@@ -45,6 +45,18 @@ static struct buf *text_of(struct attempt *attempt, int stream)
     return stream == STREAM_STDERR ? &attempt->err_out : &attempt->out;
 }
 
+/* Whoever gave a key means to ask again when the connection breaks, and to get this outcome then.
+ */
+static bool outlives_client(const struct attempt *attempt)
+{
+    return attempt->request->idempotency_key != NULL;
+}
+
+static int gone_fd_of(const struct attempt *attempt)
+{
+    return outlives_client(attempt) ? -1 : attempt->request->gone_fd;
+}
+
 /* Keeps output up to the cap, and passes on what it keeps. */
 static int on_output(void *context, int stream, const uint8_t *data, size_t size, struct err *err)
 {
@@ -62,10 +74,11 @@ static int on_output(void *context, int stream, const uint8_t *data, size_t size
     if (result == 0)
         result = buf_append(&attempt->both, data, size, err);
     const struct execution_sink *sink = attempt->sink;
-    if (result == 0 && sink && sink->output)
-        result = sink->output(sink->context, stream, data, size, err);
+    if (result != 0 || !sink || !sink->output || attempt->sink_failed)
+        return result;
+    result = sink->output(sink->context, stream, data, size, err);
     attempt->sink_failed = result != 0;
-    return result;
+    return outlives_client(attempt) ? 0 : result;
 }
 
 /* Waits for the row's commit, once. */
@@ -140,7 +153,7 @@ static int run_code(struct attempt *attempt, struct channel *channel, struct err
         .stdin_size = attempt->request->stdin_size,
         .cancel_fd = attempt->live.cancel_fd,
         .cancel_cause = &attempt->live.cancel_cause,
-        .gone_fd = attempt->request->gone_fd,
+        .gone_fd = gone_fd_of(attempt),
         .deadline_ns = started_ns + (int64_t)plan->timeout_ms * CLOCK_NS_PER_MS + BACKSTOP_NS,
         .output = on_output,
         .output_context = attempt};
@@ -172,7 +185,9 @@ static int run_in_sandbox(struct attempt *attempt, const char *sandbox_id, struc
     store_execution_started(attempt->core->store, attempt->live.id, sandbox_id,
                             attempt->outcome.started_us);
     const struct execution_sink *sink = attempt->sink;
-    if (sink && sink->started && sink->started(sink->context, attempt->live.id, err) != 0)
+    attempt->sink_failed =
+        sink && sink->started && sink->started(sink->context, attempt->live.id, err) != 0;
+    if (attempt->sink_failed && !outlives_client(attempt))
         end_by(attempt, KILL_USER);
     else
         result = run_code(attempt, channel, err);
@@ -183,7 +198,7 @@ static int run_in_sandbox(struct attempt *attempt, const char *sandbox_id, struc
 static int run_attempt(struct attempt *attempt, struct err *err)
 {
     struct core *core = attempt->core;
-    int gone_fd = attempt->request->gone_fd;
+    int gone_fd = gone_fd_of(attempt);
     int64_t queued_ns = clock_now_ns();
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
     int result = admission_acquire(core->admission, queued_ns + wait_ns, attempt->live.cancel_fd,

@@ -35,7 +35,7 @@ static const struct setting {
     {"BERTH_CPU", SETTING_CORES, FIELD(cpu_millis), 1000, 10, 1024000},
     {"BERTH_PIDS", SETTING_COUNT, FIELD(pids_max), 128, 2, 65536},
     {"BERTH_OPEN_FILES", SETTING_COUNT, FIELD(open_files_max), 1024, 16, 1000000},
-    {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 4 * MIB},
+    {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 2 * MIB},
     {"BERTH_OUTPUT_MAX", SETTING_BYTES, FIELD(output_max_bytes), 64 * MIB, 1, 1024 * GIB},
     {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},

@@ -83,6 +83,14 @@ void store_statement_done(sqlite3_stmt **statement)
     *statement = NULL;
 }
 
+void store_bind_text(sqlite3_stmt *statement, int index, const char *text)
+{
+    if (text)
+        (void)sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+    else
+        (void)sqlite3_bind_null(statement, index);
+}
+
 int store_step(struct store_connection *connection, sqlite3_stmt *statement, struct err *err)
 {
     int status = sqlite3_step(statement);

@@ -7,14 +7,6 @@
 #include "base/mem.h"
 #include "store/store_internal.h"
 
-static void bind_text(sqlite3_stmt *statement, int index, const char *text)
-{
-    if (text)
-        (void)sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
-    else
-        (void)sqlite3_bind_null(statement, index);
-}
-
 static int run_insert(struct store *store, struct store_job *job, struct err *err)
 {
     const struct store_execution_new *row = job->input.execution;
@@ -22,12 +14,12 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
     int result = store_statement(&store->writer, SQL_INSERT, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, row->id);
-    bind_text(statement, 2, row->owner);
-    bind_text(statement, 3, row->labels ? row->labels : "{}");
-    bind_text(statement, 4, row->lang);
-    bind_text(statement, 5, row->status);
-    bind_text(statement, 6, row->idempotency_key);
+    store_bind_text(statement, 1, row->id);
+    store_bind_text(statement, 2, row->owner);
+    store_bind_text(statement, 3, row->labels ? row->labels : "{}");
+    store_bind_text(statement, 4, row->lang);
+    store_bind_text(statement, 5, row->status);
+    store_bind_text(statement, 6, row->idempotency_key);
     (void)sqlite3_bind_int64(statement, 7, row->created_us);
     return store_step(&store->writer, statement, err);
 }
@@ -48,8 +40,8 @@ static int run_started(struct store *store, struct store_job *job, struct err *e
     int result = store_statement(&store->writer, SQL_STARTED, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, update->id);
-    bind_text(statement, 2, update->text[0]);
+    store_bind_text(statement, 1, update->id);
+    store_bind_text(statement, 2, update->text[0]);
     (void)sqlite3_bind_int64(statement, 3, update->time_us[0]);
     return store_step(&store->writer, statement, err);
 }
@@ -61,8 +53,8 @@ static int run_finish(struct store *store, struct store_job *job, struct err *er
     int result = store_statement(&store->writer, SQL_FINISH, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, update->id);
-    bind_text(statement, 2, update->text[0]);
+    store_bind_text(statement, 1, update->id);
+    store_bind_text(statement, 2, update->text[0]);
     (void)sqlite3_bind_int64(statement, 3, update->time_us[0]);
     (void)sqlite3_bind_int64(statement, 4, update->time_us[1]);
     (void)sqlite3_bind_blob64(statement, 5, update->outcome, update->outcome_size, SQLITE_STATIC);
@@ -78,7 +70,7 @@ static int run_remove(struct store *store, struct store_job *job, struct err *er
     int result = store_statement(&store->writer, SQL_REMOVE, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, job->input.update->id);
+    store_bind_text(statement, 1, job->input.update->id);
     return store_step(&store->writer, statement, err);
 }
 
@@ -89,9 +81,9 @@ static int run_sandbox_put(struct store *store, struct store_job *job, struct er
     int result = store_statement(&store->writer, SQL_SANDBOX_PUT, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, update->id);
+    store_bind_text(statement, 1, update->id);
     for (int i = 0; i < 3; i++)
-        bind_text(statement, 2 + i, update->text[i]);
+        store_bind_text(statement, 2 + i, update->text[i]);
     (void)sqlite3_bind_int64(statement, 5, update->time_us[0]);
     return store_step(&store->writer, statement, err);
 }
@@ -102,7 +94,7 @@ static int run_sandbox_remove(struct store *store, struct store_job *job, struct
     int result = store_statement(&store->writer, SQL_SANDBOX_REMOVE, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, job->input.update->id);
+    store_bind_text(statement, 1, job->input.update->id);
     return store_step(&store->writer, statement, err);
 }
 

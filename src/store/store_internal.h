@@ -65,6 +65,9 @@ int store_statement(struct store_connection *connection, enum store_sql sql, sql
 void store_statement_done(sqlite3_stmt **statement);
 #define STATEMENT_AUTO __attribute__((cleanup(store_statement_done)))
 
+/* Binds borrowed text, which lives until the statement is done; NULL binds null. */
+void store_bind_text(sqlite3_stmt *statement, int index, const char *text);
+
 /* Runs a statement that returns no rows. ERR_CONFLICT on a constraint. */
 int store_step(struct store_connection *connection, sqlite3_stmt *statement, struct err *err);
 

@@ -11,14 +11,6 @@ static void unlock_at(pthread_mutex_t **lock)
     (void)pthread_mutex_unlock(*lock);
 }
 
-static void bind_text(sqlite3_stmt *statement, int index, const char *text)
-{
-    if (text)
-        (void)sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
-    else
-        (void)sqlite3_bind_null(statement, index);
-}
-
 static void column_text(sqlite3_stmt *statement, int column, char *out, size_t size)
 {
     const unsigned char *text = sqlite3_column_text(statement, column);
@@ -50,8 +42,8 @@ int store_execution_get(struct store *store, const char *owner, const char *id,
     int result = store_statement(&store->reader, SQL_GET, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, id);
-    bind_text(statement, 2, owner);
+    store_bind_text(statement, 1, id);
+    store_bind_text(statement, 2, owner);
     int status = sqlite3_step(statement);
     if (status == SQLITE_DONE)
         return err_set(err, ERR_NOT_FOUND, "no execution %s", id);
@@ -73,8 +65,8 @@ int store_execution_by_key(struct store *store, const char *owner, const char *k
     int result = store_statement(&store->reader, SQL_BY_KEY, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, owner);
-    bind_text(statement, 2, key);
+    store_bind_text(statement, 1, owner);
+    store_bind_text(statement, 2, key);
     int status = sqlite3_step(statement);
     if (status == SQLITE_DONE)
         return err_set(err, ERR_NOT_FOUND, "no execution with this idempotency key");
@@ -111,9 +103,9 @@ int store_execution_list(struct store *store, const char *owner, const char *sta
     int result = store_statement(&store->reader, SQL_LIST, &statement, err);
     if (result != 0)
         return result;
-    bind_text(statement, 1, owner);
-    bind_text(statement, 2, status);
-    bind_text(statement, 3, after);
+    store_bind_text(statement, 1, owner);
+    store_bind_text(statement, 2, status);
+    store_bind_text(statement, 3, after);
     (void)sqlite3_bind_int64(statement, 4, limit);
     return read_rows(store, statement, limit, out, out_count, err);
 }

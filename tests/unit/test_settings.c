@@ -1,0 +1,164 @@
+/* server/settings: defaults, every variable's kinds and ranges, and what fits with what. */
+#include "check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/settings.h"
+
+static const char *const names[] = {
+    "BERTH_MAX_SANDBOXES", "BERTH_MAX_CREATES",  "BERTH_QUEUE",        "BERTH_QUEUE_WAIT",
+    "BERTH_TIMEOUT",       "BERTH_TIMEOUT_MAX",  "BERTH_RAM",          "BERTH_STORAGE",
+    "BERTH_CPU",           "BERTH_PIDS",         "BERTH_OPEN_FILES",   "BERTH_OUTPUT_KEEP",
+    "BERTH_OUTPUT_MAX",    "BERTH_KEEP_OUTCOME", "BERTH_MAX_CONNECTIONS", "BERTH_BODY_MAX",
+    "BERTH_BODIES_MAX",    "BERTH_PUBLIC_HOST",  "BERTH_AUTH",         "BERTH_REGISTER",
+    "BERTH_ENGINE",        "BERTH_TESTING"};
+
+static int clear(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        (void)unsetenv(names[i]);
+    return 0;
+}
+
+static struct settings loaded(void)
+{
+    struct settings settings;
+    struct err err = ERR_INIT;
+    assert_ok(settings_load(&settings, &err), err);
+    return settings;
+}
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    struct settings settings = loaded();
+    assert_int_equal(settings.sandboxes_max, 256);
+    assert_in_range(settings.creates_max, 1, 1024);
+    assert_int_equal(settings.queue_max, 1024);
+    assert_int_equal(settings.queue_wait_ms, 30000);
+    assert_int_equal(settings.timeout_ms, 30000);
+    assert_int_equal(settings.timeout_max_ms, 3600000);
+    assert_int_equal(settings.memory_bytes, 512U << 20);
+    assert_int_equal(settings.storage_bytes, 256U << 20);
+    assert_int_equal(settings.cpu_millis, 1000);
+    assert_int_equal(settings.pids_max, 128);
+    assert_int_equal(settings.open_files_max, 1024);
+    assert_int_equal(settings.output_keep_bytes, 1U << 20);
+    assert_int_equal(settings.output_max_bytes, 64U << 20);
+    assert_int_equal(settings.keep_outcome_ms, 3600000);
+    assert_int_equal(settings.connection_max, 1024);
+    assert_int_equal(settings.body_max_bytes, 4U << 20);
+    assert_int_equal(settings.bodies_max_bytes, 256U << 20);
+    assert_string_equal(settings.public_host, "");
+    assert_string_equal(settings.engine, "native");
+    assert_false(settings.auth_off);
+    assert_true(settings.register_open);
+    assert_false(settings.testing);
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    (void)setenv("BERTH_MAX_SANDBOXES", "7", 1);
+    (void)setenv("BERTH_MAX_CREATES", "3", 1);
+    (void)setenv("BERTH_TIMEOUT", "0.25", 1);
+    (void)setenv("BERTH_RAM", "64MiB", 1);
+    (void)setenv("BERTH_STORAGE", "1.5GB", 1);
+    (void)setenv("BERTH_CPU", "0.5", 1);
+    (void)setenv("BERTH_QUEUE", "0", 1);
+    (void)setenv("BERTH_PIDS", "", 1); /* empty is unset */
+    (void)setenv("BERTH_PUBLIC_HOST", "berth.example", 1);
+    (void)setenv("BERTH_AUTH", "off", 1);
+    (void)setenv("BERTH_REGISTER", "0", 1);
+    struct settings settings = loaded();
+    assert_int_equal(settings.sandboxes_max, 7);
+    assert_int_equal(settings.creates_max, 3);
+    assert_int_equal(settings.timeout_ms, 250);
+    assert_int_equal(settings.memory_bytes, 64U << 20);
+    assert_int_equal(settings.storage_bytes, 1500000000);
+    assert_int_equal(settings.cpu_millis, 500);
+    assert_int_equal(settings.queue_max, 0);
+    assert_int_equal(settings.pids_max, 128);
+    assert_string_equal(settings.public_host, "berth.example");
+    assert_true(settings.auth_off);
+    assert_false(settings.register_open);
+    (void)setenv("BERTH_AUTH", "on", 1);
+    (void)setenv("BERTH_REGISTER", "1", 1);
+    settings = loaded();
+    assert_false(settings.auth_off);
+    assert_true(settings.register_open);
+}
+
+/* The error names the variable, and nothing is loaded. */
+static void refused(const char *name, const char *value)
+{
+    struct settings settings;
+    struct err err = ERR_INIT;
+    memset(&settings, 0x5a, sizeof(settings));
+    (void)setenv(name, value, 1);
+    int result = settings_load(&settings, &err);
+    if (result != -ERR_BAD_INPUT || !strstr(err.message, name))
+        fail_msg("%s=%s: %d %s", name, value, result, err.message);
+    assert_int_equal(settings.pids_max, UINT64_C(0x5a5a5a5a5a5a5a5a));
+    (void)unsetenv(name);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *value;
+    } table[] = {
+        {"BERTH_MAX_SANDBOXES", "0"},   {"BERTH_MAX_SANDBOXES", "2049"},
+        {"BERTH_MAX_SANDBOXES", "many"}, {"BERTH_MAX_SANDBOXES", "1.5"},
+        {"BERTH_MAX_SANDBOXES", "-1"},  {"BERTH_MAX_SANDBOXES", " 1"},
+        {"BERTH_MAX_CREATES", "0"},     {"BERTH_QUEUE", "100001"},
+        {"BERTH_QUEUE_WAIT", "0"},      {"BERTH_QUEUE_WAIT", "soon"},
+        {"BERTH_TIMEOUT", "0"},         {"BERTH_TIMEOUT", "1e3"},
+        {"BERTH_TIMEOUT", "-3"},        {"BERTH_TIMEOUT_MAX", "99999999999999999999"},
+        {"BERTH_RAM", "1MiB"},          {"BERTH_RAM", "2TiB"},
+        {"BERTH_RAM", "lots"},          {"BERTH_STORAGE", "1"},
+        {"BERTH_CPU", "0.001"},         {"BERTH_CPU", "1025"},
+        {"BERTH_CPU", "two"},           {"BERTH_PIDS", "1"},
+        {"BERTH_PIDS", "65537"},        {"BERTH_OPEN_FILES", "15"},
+        {"BERTH_OUTPUT_KEEP", "5MiB"},  {"BERTH_OUTPUT_MAX", "0"},
+        {"BERTH_KEEP_OUTCOME", "0.5"},  {"BERTH_MAX_CONNECTIONS", "0"},
+        {"BERTH_BODY_MAX", "1"},        {"BERTH_BODY_MAX", "65MiB"},
+        {"BERTH_BODIES_MAX", "65GiB"},  {"BERTH_AUTH", "no"},
+        {"BERTH_AUTH", "OFF"},          {"BERTH_REGISTER", "maybe"},
+        {"BERTH_ENGINE", "docker"},     {"BERTH_ENGINE", "fake"},
+        {"BERTH_TIMEOUT", "3601"}, /* above BERTH_TIMEOUT_MAX */
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+        refused(table[i].name, table[i].value);
+    (void)setenv("BERTH_BODIES_MAX", "1MiB", 1);
+    refused("BERTH_BODY_MAX", "2MiB");
+}
+
+static void test_the_fake_engine_is_for_tests(void **state)
+{
+    (void)state;
+    (void)setenv("BERTH_ENGINE", "fake", 1);
+    (void)setenv("BERTH_TESTING", "1", 1);
+    struct settings settings = loaded();
+    assert_string_equal(settings.engine, "fake");
+    assert_true(settings.testing);
+    (void)unsetenv("BERTH_ENGINE");
+    (void)setenv("BERTH_TESTING", "yes", 1);
+    refused("BERTH_ENGINE", "fake");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_defaults, clear),
+        cmocka_unit_test_setup(test_values, clear),
+        cmocka_unit_test_setup(test_refusals, clear),
+        cmocka_unit_test_setup(test_the_fake_engine_is_for_tests, clear),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
