@@ -17,14 +17,19 @@ def missing_prerequisites():
     reasons = []
     if os.geteuid() != 0:
         reasons.append("sandboxes are made as root")
-    for program in harness.PROGRAMS:
-        if not os.access(harness.BUILD / program, os.X_OK):
-            reasons.append(f"{harness.BUILD / program} is not built")
     try:
         pwd.getpwnam("berth")
     except KeyError:
         reasons.append("there is no system user \"berth\"")
     return reasons
+
+
+def pytest_configure():
+    """Programs that are not there are a mistake of the caller, not a reason to skip."""
+    missing = [name for name in harness.PROGRAMS if not os.access(harness.BUILD / name, os.X_OK)]
+    if missing:
+        raise pytest.UsageError(f"{harness.BUILD} lacks {', '.join(missing)}: build it, or set "
+                                "BERTH_BUILD to the build folder")
 
 
 def pytest_collection_modifyitems(items):
@@ -95,7 +100,7 @@ def make_server():
     for one in reversed(made):
         try:
             end(one)
-        except AssertionError as problem:  # the others have to be stopped as well
+        except Exception as problem:  # noqa: BLE001: the others have to be stopped as well
             failures.append(str(problem))
     assert not failures, failures
 

@@ -17,7 +17,7 @@
 #include "base/id.h"
 #include "base/log.h"
 
-enum { LOCK_WAIT_MS = 5000, LOCK_STEP_MS = 25 };
+enum { LOCK_WAIT_MS = 5000, LOCK_STEP_MS = 25, STATE_PATH_MAX = 90 };
 
 /* Opens the folder name below dir_fd, made when missing, with exactly this owner and mode. */
 static int open_folder(int dir_fd, const char *name, uid_t uid, gid_t gid, mode_t mode, int *out,
@@ -78,6 +78,10 @@ static int name_root(int root_fd, char out[static PATH_MAX], struct err *err)
     ssize_t size = readlink(link, out, PATH_MAX - 1);
     if (size < 0)
         return err_sys(err, errno, "find the state folder's path");
+    /* The server reaches the engine by a socket below it, and those have 107 bytes (unix(7)). */
+    if (size > STATE_PATH_MAX)
+        return err_set(err, ERR_BAD_INPUT, "the state folder's path has %zd bytes, %d are allowed",
+                       size, STATE_PATH_MAX);
     out[size] = '\0';
     return 0;
 }

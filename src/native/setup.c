@@ -43,7 +43,7 @@ static const char *const code_folders[] = {"home/sandbox", "workspace"};
  * have no right to most of them; this is for those that everybody may read. */
 static const char *const hidden_files[] = {"kcore",         "keys",        "timer_list",
                                            "sysrq-trigger", "sched_debug", "latency_stats",
-                                           "kallsyms",      "kmsg"};
+                                           "kallsyms",      "kmsg",        "cmdline"};
 static const char *const hidden_folders[] = {"acpi", "scsi"};
 static const char *const readonly_folders[] = {"bus", "fs", "irq", "sys"};
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import HANG_SECS, wait_until
+from harness import HANG_SECS, Server, wait_until
 
 LONG = "print('on', flush=True)\nimport time; time.sleep({})\nprint('through')\n"
 
@@ -164,8 +164,7 @@ def test_outcomes_survive_a_restart(make_server):
 
 def test_a_second_server_on_the_same_state_is_refused(make_server):
     server = make_server()
-    second = make_server(state=server.state, start=False)
-    second.wanted_port = 0
+    second = Server(state=server.state)  # not one of make_server: the state stays the first one's
     with pytest.raises(AssertionError, match="another berth"):
         second.start()
     assert second.process.wait(HANG_SECS) == 1
