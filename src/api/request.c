@@ -154,11 +154,20 @@ static int request_read_env(struct api_request *request, struct err *err)
     return 0;
 }
 
+/* Whether the part of size bytes is the one that the program's own path has at this place. */
+static bool request_is_source_part(const struct lang *lang, bool absolute, unsigned place,
+                                   const char *part, size_t size)
+{
+    const char *own = absolute && place == 0 ? "workspace" : lang->source;
+    return strlen(own) == size && memcmp(own, part, size) == 0;
+}
+
 /* No "..", no folder as the file's name, not the program itself. "./x//y" is taken. */
 static int request_check_path(const struct lang *lang, const char *path, struct err *err)
 {
     const char *last = path;
-    const char *only = NULL; /* the single named part of a path in the working folder */
+    bool absolute = *path == '/';
+    bool is_source = true;
     unsigned parts = 0;
     if (!*path || strlen(path) >= SANDBOX_PATH_MAX)
         return err_public(err, ERR_BAD_INPUT, "path: expected 1 to %d bytes", SANDBOX_PATH_MAX - 1);
@@ -170,17 +179,15 @@ static int request_check_path(const struct lang *lang, const char *path, struct 
         if (size > 255)
             return err_public(err, ERR_BAD_INPUT, "path: a name in it is longer than 255 bytes");
         last = at;
-        if (size > 0 && !is_dot && ++parts == 1)
-            only = at;
+        if (size > 0 && !is_dot)
+            is_source &= request_is_source_part(lang, absolute, parts++, at, size);
         at += size;
         if (*at == '/')
             last = ++at;
     }
     if (!*last || strcmp(last, ".") == 0)
         return err_public(err, ERR_BAD_INPUT, "path: expected a file, got a folder");
-    if (strncmp(path, "/workspace/", 11) == 0)
-        return request_check_path(lang, path + 11, err);
-    if (*path != '/' && parts == 1 && only && strcmp(only, lang->source) == 0)
+    if (is_source && parts == (absolute ? 2 : 1))
         return err_public(err, ERR_BAD_INPUT, "path: \"%s\" is where the code itself goes",
                           lang->source);
     return 0;

@@ -1,5 +1,5 @@
-"""The command line as a person uses it: `berth run` through a server and by itself, `ps`, `version`,
-`help`, and what is installed beside it."""
+"""The command line as a person uses it: `berth run` through a server and by itself, `ps`,
+`version`, `help`, and what is installed beside it."""
 import json
 import os
 import pathlib

@@ -24,7 +24,8 @@ def nothing_grows(server, slow_bodies):
     def grown():
         after = server.snapshot()
         return {name: (before.get(name, 0), after[name]) for name in after
-                if name.endswith((".fds", ".threads", ".processes", ".mounts", "cgroups", "zombies"))
+                if name.endswith((".fds", ".threads", ".processes", ".mounts", "cgroups",
+                                  "zombies"))
                 and after[name] > before.get(name, 0)}
 
     wait_until(lambda: not grown(), lambda: f"grew: {grown()}", secs=30)
@@ -76,7 +77,8 @@ TEXT_FIELDS = ["code", "lang", "stdin", "task_type", "network", "image", "profil
 WRONG_TYPES = [(name, value) for name in TEXT_FIELDS for value in (5, 1.5, True, [], {})]
 WRONG_TYPES += [(name, value) for name in ("env", "resources", "labels")
                 for value in (5, "x", True, ["x"])]
-WRONG_TYPES += [(name, value) for name in ("files", "libraries") for value in (5, "x", True, {"a": 1})]
+WRONG_TYPES += [(name, value) for name in ("files", "libraries")
+                for value in (5, "x", True, {"a": 1})]
 WRONG_TYPES += [("timeout", value) for value in ("x", "", True, [], {}, "1s", "-1")]
 WRONG_TYPES += [("keep_template", value) for value in (1, "yes", [])]
 
@@ -87,7 +89,8 @@ def test_wrong_types(server, name, value):
 
 
 @pytest.mark.parametrize("name", ["cpu", "ram", "storage", "gpu"])
-@pytest.mark.parametrize("value", [True, [], {}, "x", "", -1, "-1", "1XB", 1.5e300, "99999999999TB"])
+@pytest.mark.parametrize("value", [True, [], {}, "x", "", -1, "-1", "1XB", 1.5e300,
+                                   "99999999999TB"])
 def test_wrong_resources(server, name, value):
     assert_error(server.post(fields(resources={name: value})), 400, f"resources.{name}")
 
@@ -161,7 +164,8 @@ CONTENT = base64.b64encode(b"x").decode()
 @pytest.mark.parametrize("files", [
     [5], ["x"], [{}], [{"path": "a"}], [{"content": CONTENT}], [{"path": 5, "content": CONTENT}],
     [{"path": "a", "content": 5}], [{"path": "a", "content": "***"}],
-    [{"path": "a", "content": "QQ"}], [{"path": "a", "content": "QQ=="}, {"path": "", "content": ""}],
+    [{"path": "a", "content": "QQ"}],
+    [{"path": "a", "content": "QQ=="}, {"path": "", "content": ""}],
     [{"path": "../a", "content": CONTENT}], [{"path": "a/../../b", "content": CONTENT}],
     [{"path": "a/", "content": CONTENT}], [{"path": "/", "content": CONTENT}],
     [{"path": ".", "content": CONTENT}], [{"path": "x" * 300, "content": CONTENT}],
@@ -351,7 +355,9 @@ def test_forwarding_headers_need_a_token(server, line):
                                   "multipart/form-data; boundary=x", "application/jsonx", ""])
 def test_content_type(server, kind):
     body = json.dumps(fields()).encode()
-    lines = [f"Content-Length: {len(body)}"] + ([f"Content-Type: {kind}"] if kind is not None else [])
+    lines = [f"Content-Length: {len(body)}"]
+    if kind is not None:
+        lines.append(f"Content-Type: {kind}")
     assert_error(server.raw(head("POST", "/execute", "localhost", *lines) + body), 415)
 
 

@@ -1,5 +1,5 @@
-"""Every way in which an execution is ended, told apart in killed_by, against code that resists; after
-each a normal request is served and nothing is left (the clean_server fixture)."""
+"""Every way in which an execution is ended, told apart in killed_by, against code that resists;
+after each a normal request is served and nothing is left (the clean_server fixture)."""
 import os
 import signal
 

@@ -72,8 +72,9 @@ def test_the_environment_tells_nothing_of_the_server(server):
     assert socket.gethostname() not in str(got[0])
 
 
-@pytest.mark.parametrize("path", ["/usr/x", "/usr/bin/x", "/usr/lib/x", "/usr/local/x", "/etc/x", "/x",
-                                  "/dev/x", "/proc/x", "/sys/x", "/bin/x", "/lib/x", "/root/x"])
+@pytest.mark.parametrize("path", ["/usr/x", "/usr/bin/x", "/usr/lib/x", "/usr/local/x", "/etc/x",
+                                  "/x", "/dev/x", "/proc/x", "/sys/x", "/bin/x", "/lib/x",
+                                  "/root/x"])
 def test_system_folders_are_not_writable(server, path):
     assert inside(server, f"tell(attempt(open, {path!r}, 'w'))") in REFUSED
 
@@ -97,7 +98,8 @@ def test_devices_cannot_be_made_or_used(server):
 import stat
 tell({kind: attempt(os.mknod, '/tmp/' + kind, mode | 0o666, os.makedev(*number))
       for kind, mode, number in (('block', stat.S_IFBLK, (254, 0)), ('mem', stat.S_IFCHR, (1, 1)),
-                                 ('null', stat.S_IFCHR, (1, 3)), ('loop', stat.S_IFBLK, (7, 0)))})""")
+                                 ('null', stat.S_IFCHR, (1, 3)),
+                                 ('loop', stat.S_IFBLK, (7, 0)))})""")
     assert set(got.values()) <= REFUSED, got
 
 
@@ -138,7 +140,8 @@ ran = []
 os.makedirs('/tmp/m')
 for words in (['su', '-c', 'id -u'], ['mount', '-t', 'tmpfs', 'x', '/tmp/m'], ['sudo', '-n', 'id'],
               ['newgrp', 'root'], ['umount', '/proc']):
-    try: ran.append(subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=20).returncode)
+    try: ran.append(subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, timeout=20).returncode)
     except FileNotFoundError: ran.append(127)
 tell([found, ran, 'tmpfs /tmp/m' in open('/proc/mounts').read(),
       [os.stat(p).st_uid for p in found]])""")
@@ -210,9 +213,9 @@ def test_only_own_processes_are_seen(server):
     assert set(got[2]) <= {1, got[0]}, got
 
 
-@pytest.mark.parametrize("name", ["mem", "environ", "maps", "exe", "fd", "cwd", "root", "io", "auxv",
-                                  "syscall", "stack", "ns/user", "ns/pid", "map_files", "task/1/mem",
-                                  "fdinfo"])
+@pytest.mark.parametrize("name", ["mem", "environ", "maps", "exe", "fd", "cwd", "root", "io",
+                                  "auxv", "syscall", "stack", "ns/user", "ns/pid", "map_files",
+                                  "task/1/mem", "fdinfo"])
 def test_init_cannot_be_looked_into(server, name):
     got = inside(server, f"""
 def look(path):
@@ -377,7 +380,9 @@ def test_limits_cannot_be_raised(server):
 import resource
 out = {}
 for name in ('NOFILE', 'FSIZE', 'CORE', 'MEMLOCK', 'RTPRIO', 'MSGQUEUE'):
-    try: resource.setrlimit(getattr(resource, 'RLIMIT_' + name), (1 << 40, 1 << 40)); out[name] = 'allowed'
+    try:
+        resource.setrlimit(getattr(resource, 'RLIMIT_' + name), (1 << 40, 1 << 40))
+        out[name] = 'allowed'
     except (ValueError, OSError): out[name] = 'refused'
 tell(out)""")
     assert set(got.values()) == {"refused"}, got
@@ -418,7 +423,8 @@ def test_bombs_leave_nothing(clean_server):
     memory = "x = []\nwhile True: x.append(bytearray(1 << 22))\n"
     files = ("import os\ni = 0\nwhile True:\n    try:\n        i += 1\n"
              "        open(f'/tmp/{i}', 'wb').write(b'x' * 4096)\n    except OSError: pass\n")
-    pipes = "import os\nx = []\nwhile True:\n    try: x.append(os.pipe())\n    except OSError: pass\n"
+    pipes = ("import os\nx = []\nwhile True:\n    try: x.append(os.pipe())\n"
+             "    except OSError: pass\n")
     for code in (forks, memory, files, pipes, forks):
         done = clean_server.execute(code, timeout=1.5,
                                     resources={"ram": "64MiB", "storage": "16MiB"})

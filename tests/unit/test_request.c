@@ -17,11 +17,8 @@ static int read_with(const char *body, size_t size, const char *const *headers,
     uint8_t *copy = malloc(size ? size : 1); /* of its exact size, for AddressSanitizer */
     assert_non_null(copy);
     memcpy(copy, body, size);
-    const struct http_request request = {.method = "POST",
-                                         .path = "/execute",
-                                         .headers = headers,
-                                         .body = copy,
-                                         .body_size = size};
+    const struct http_request request = {
+        .method = "POST", .path = "/execute", .headers = headers, .body = copy, .body_size = size};
     struct http_response response = {0};
     struct api_call call = {
         .api = &api, .request = &request, .response = &response, .owner = CORE_OWNER_LOCAL};
@@ -109,8 +106,15 @@ static void test_everything(void **state)
 static void test_bodies(void **state)
 {
     (void)state;
-    static const char *const bodies[] = {"", " ", "{", "[]", "\"x\"", "null", "{\"code\":\"x\"}x",
-                                         "{\"code\":\"\\u0000\"}", "{\"code\":\"\xff\"}"};
+    static const char *const bodies[] = {"",
+                                         " ",
+                                         "{",
+                                         "[]",
+                                         "\"x\"",
+                                         "null",
+                                         "{\"code\":\"x\"}x",
+                                         "{\"code\":\"\\u0000\"}",
+                                         "{\"code\":\"\xff\"}"};
     for (size_t i = 0; i < ARRAY_SIZE(bodies); i++)
         refused(bodies[i], ERR_BAD_INPUT, "");
     refused("{}", ERR_BAD_INPUT, "code");
@@ -147,12 +151,18 @@ static void test_resources(void **state)
         const char *resources;
         const char *field;
     } table[] = {
-        {"{\"cpu\":0}", "resources.cpu"},         {"{\"cpu\":\"many\"}", "resources.cpu"},
-        {"{\"cpu\":-1}", "resources.cpu"},        {"{\"ram\":0}", "resources.ram"},
-        {"{\"ram\":\"1XB\"}", "resources.ram"},   {"{\"ram\":-5}", "resources.ram"},
-        {"{\"ram\":1.5}", "resources.ram"},       {"{\"storage\":true}", "resources.storage"},
-        {"{\"storage\":\"\"}", "resources.storage"}, {"{\"gpu\":-1}", "resources.gpu"},
-        {"{\"gpu\":\"x\"}", "resources.gpu"},     {"{\"gpu\":1025}", "resources.gpu"},
+        {"{\"cpu\":0}", "resources.cpu"},
+        {"{\"cpu\":\"many\"}", "resources.cpu"},
+        {"{\"cpu\":-1}", "resources.cpu"},
+        {"{\"ram\":0}", "resources.ram"},
+        {"{\"ram\":\"1XB\"}", "resources.ram"},
+        {"{\"ram\":-5}", "resources.ram"},
+        {"{\"ram\":1.5}", "resources.ram"},
+        {"{\"storage\":true}", "resources.storage"},
+        {"{\"storage\":\"\"}", "resources.storage"},
+        {"{\"gpu\":-1}", "resources.gpu"},
+        {"{\"gpu\":\"x\"}", "resources.gpu"},
+        {"{\"gpu\":1025}", "resources.gpu"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
         char body[128];
@@ -218,8 +228,8 @@ static char *many_variables(unsigned count, size_t size)
     value[size] = '\0';
     size_t used = (size_t)snprintf(body, room, "{\"code\":\"x\",\"env\":{");
     for (unsigned i = 0; i < count; i++)
-        used += (size_t)snprintf(body + used, room - used, "%s\"V%u\":\"%s\"", i ? "," : "", i,
-                                 value);
+        used +=
+            (size_t)snprintf(body + used, room - used, "%s\"V%u\":\"%s\"", i ? "," : "", i, value);
     (void)snprintf(body + used, room - used, "}}");
     free(value);
     return body;
@@ -250,12 +260,13 @@ static void test_env_sizes(void **state)
 static void test_paths(void **state)
 {
     (void)state;
-    static const char *const good[] = {"a",       "./a",       "a/b/c",      "/etc/x", ".hidden",
-                                       "a//b",    "..a/b",     "sub/main.py", "a b",    "x..",
-                                       "/main.py", "/workspace/sub/main.py", "...",    "\303\244"};
-    static const char *const bad[] = {"",   "/",  ".",   "..",          "../a", "a/../b",
-                                      "a/", "a/.", "a/..", "/..",        "./",   "/workspace/",
-                                      "/workspace/..", "//", "a/./"};
+    static const char *const good[] = {"a",       "./a",     "a/b/c",    "/etc/x",
+                                       ".hidden", "a//b",    "..a/b",    "sub/main.py",
+                                       "a b",     "x..",     "/main.py", "/workspace/sub/main.py",
+                                       "...",     "\303\244"};
+    static const char *const bad[] = {
+        "",     "/",   ".",  "..",          "../a",          "a/../b", "a/",  "a/.",
+        "a/..", "/..", "./", "/workspace/", "/workspace/..", "//",     "a/./"};
     char body[256];
     for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
         (void)snprintf(body, sizeof(body),
@@ -275,7 +286,14 @@ static void test_the_source_is_not_a_file(void **state)
     (void)state;
     const struct lang *lang = NULL;
     char body[256];
-    static const char *const forms[] = {"%s", "./%s", ".//./%s", "/workspace/%s", "/workspace/./%s"};
+    static const char *const forms[] = {"%s",
+                                        "./%s",
+                                        ".//./%s",
+                                        "/workspace/%s",
+                                        "/workspace/./%s",
+                                        "/workspace//%s",
+                                        "//workspace/%s",
+                                        "/./workspace/%s"};
     assert_int_equal(lang_find("python", &lang, NULL), 0);
     for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
         char path[64];
@@ -392,14 +410,21 @@ static int unload_languages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_least),      cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_bodies),         cmocka_unit_test(test_lang),
-        cmocka_unit_test(test_resources),      cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_choices),        cmocka_unit_test(test_env),
-        cmocka_unit_test(test_env_sizes),      cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_the_least),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_bodies),
+        cmocka_unit_test(test_lang),
+        cmocka_unit_test(test_resources),
+        cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_env),
+        cmocka_unit_test(test_env_sizes),
+        cmocka_unit_test(test_paths),
         cmocka_unit_test(test_the_source_is_not_a_file),
-        cmocka_unit_test(test_long_paths),     cmocka_unit_test(test_files),
-        cmocka_unit_test(test_labels),         cmocka_unit_test(test_idempotency_key),
+        cmocka_unit_test(test_long_paths),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_labels),
+        cmocka_unit_test(test_idempotency_key),
     };
     return cmocka_run_group_tests(tests, load_languages, unload_languages);
 }
