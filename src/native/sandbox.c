@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -151,6 +153,34 @@ static int write_maps(pid_t pid, uint32_t base, struct err *err)
     return 0;
 }
 
+/* The kernel counts what is shared by all of a user's namespaces (inotify instances, namespaces,
+ * keys, ...) for the effective user that made the outermost one: made by the first id of its own
+ * range, a sandbox counts for itself, and can't use up what the host's root has. Rights to files
+ * stay root's. Changing ids clears the parent-death signal (prctl(2)); a parent that died in
+ * between shows in getppid(). */
+static pid_t clone_as(uid_t owner, struct clone_args *args)
+{
+    int death_signal = 0;
+    pid_t parent = getppid();
+    (void)prctl(PR_GET_PDEATHSIG, &death_signal, 0, 0, 0);
+    if (setresuid((uid_t)-1, owner, (uid_t)-1) != 0)
+        return -1;
+    (void)setfsuid(0);
+    pid_t pid = (pid_t)syscall(SYS_clone3, args, sizeof(*args));
+    if (pid == 0)
+        return 0;
+    int saved = errno;
+    if (setresuid((uid_t)-1, 0, (uid_t)-1) != 0)
+        abort(); /* root that can't become root again: nothing that follows could be trusted */
+    if (death_signal != 0) {
+        (void)prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0);
+        if (getppid() != parent)
+            (void)raise(death_signal);
+    }
+    errno = saved;
+    return pid;
+}
+
 /* Forks the setup stage into its namespaces. */
 static int start_stage(struct sandbox *sandbox, const struct setup *setup, struct err *err)
 {
@@ -165,7 +195,7 @@ static int start_stage(struct sandbox *sandbox, const struct setup *setup, struc
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (unsigned)setup->entry->clone_fd;
     }
-    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    pid_t pid = clone_as(sandbox->ids.base, &args);
     if (pid < 0)
         return err_sys(err, errno, "clone into new namespaces");
     if (pid == 0)

@@ -192,17 +192,17 @@ static void make_folders(const struct setup *setup)
     }
 }
 
-/* What the kernel counts for the user that made the namespace, the host's root: a sandbox that
- * takes it all would leave none for the host (namespaces(7), /proc/sys/user). The inner namespace,
- * and so all of the code, counts against the outer one's limits, which only we may change. */
+/* What the kernel counts a user for, across namespaces (namespaces(7), /proc/sys/user). The inner
+ * namespace, and so all of the code, counts against the outer one's limits, which only we may
+ * change; the host's own figures are out of reach (see clone_as() in sandbox.c). */
 static void limit_shared(const struct setup *setup)
 {
     static const struct {
         const char *path;
         const char *value;
     } limits[] = {
-        {"proc/sys/user/max_inotify_instances", "8"},
-        {"proc/sys/user/max_inotify_watches", "8192"},
+        {"proc/sys/user/max_inotify_instances", "64"},
+        {"proc/sys/user/max_inotify_watches", "16384"},
         {"proc/sys/user/max_fanotify_groups", "0"},
         {"proc/sys/user/max_fanotify_marks", "0"},
     };

@@ -30,14 +30,15 @@ static struct {
 } now;
 
 /* One line of the head at data[*at], without its CR LF; NULL when it does not end in one or holds
- * what no line may. */
+ * what no line may. NUL LF counts as CR LF: libmicrohttpd 0.9.75 makes both of them NUL NUL before
+ * anybody else sees them, and the line ends at the same place in either reading. */
 static const uint8_t *next_line(size_t *at, size_t *size)
 {
     const uint8_t *line = now.data + *at;
     for (size_t i = *at; i + 1 < now.size; i++) {
-        if (now.data[i] == '\n' || now.data[i] == '\0')
+        if (now.data[i] == '\n')
             return NULL;
-        if (now.data[i] == '\r') {
+        if (now.data[i] == '\r' || now.data[i] == '\0') {
             if (now.data[i + 1] != '\n')
                 return NULL;
             *size = i - *at;

@@ -105,6 +105,7 @@ static const struct http_config config = {.head_max = 4096, .header_count_max = 
 
 static struct {
     const char *target;
+    size_t target_size; /* as it came: libmicrohttpd cuts it at the query later */
     bool asked;
     int result;
     struct http_head head;
@@ -116,6 +117,7 @@ static void *on_target(void *context, const char *text, struct MHD_Connection *c
     (void)context;
     (void)connection;
     now.target = text;
+    now.target_size = strlen(text);
     return NULL;
 }
 
@@ -129,7 +131,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     (void)size;
     (void)request;
     if (!now.asked)
-        now.result = http_head_check(connection, &config, method, now.target, strlen(now.target),
+        now.result = http_head_check(connection, &config, method, now.target, now.target_size,
                                      version, &now.head, &now.err);
     now.asked = true;
     return MHD_NO;
