@@ -182,9 +182,10 @@ static int run_in_sandbox(struct attempt *attempt, const char *sandbox_id, struc
     (void)execution_state_move(&attempt->state, EXECUTION_RUNNING);
     attempt->outcome.started_us = clock_wall_us();
     box_busy(attempt->core, sandbox_id);
-    store_execution_started(attempt->core->store, attempt->live.id, sandbox_id,
-                            attempt->outcome.started_us);
     const struct execution_sink *sink = attempt->sink;
+    /* Whoever hears of the start may ask for the execution at once, and is to find it running. */
+    store_execution_started(attempt->core->store, attempt->live.id, sandbox_id,
+                            attempt->outcome.started_us, sink != NULL);
     attempt->sink_failed =
         sink && sink->started && sink->started(sink->context, attempt->live.id, err) != 0;
     if (attempt->sink_failed && !outlives_client(attempt))

@@ -62,9 +62,10 @@ void store_execution_insert_begin(struct store *store, const struct store_execut
 /* Waits for the commit. ERR_CONFLICT: the id, or the owner's idempotency key, is taken. */
 int store_job_wait(struct store *store, struct store_job *job, struct err *err);
 
-/* Says that an execution runs, in which sandbox, from when. Does not wait; a failure is logged. */
+/* Says that an execution runs, in which sandbox, from when. With wait it returns when that can be
+ * read; a failure is logged. */
 void store_execution_started(struct store *store, const char *id, const char *sandbox_id,
-                             int64_t started_us);
+                             int64_t started_us, bool wait);
 
 /* Writes the end of an execution and its outcome; waits for the commit. After expires_us the
  * outcome and the idempotency key are dropped. ERR_NOT_FOUND: no such row. */

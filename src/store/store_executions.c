@@ -172,12 +172,16 @@ static void write_later(struct store *store,
 }
 
 void store_execution_started(struct store *store, const char *id, const char *sandbox_id,
-                             int64_t started_us)
+                             int64_t started_us, bool wait)
 {
+    struct err err = ERR_INIT;
     struct store_update update = {.time_us = {started_us}};
     set_text(update.id, sizeof(update.id), id);
     set_text(update.text[0], sizeof(update.text[0]), sandbox_id);
-    write_later(store, run_started, &update);
+    if (!wait)
+        write_later(store, run_started, &update);
+    else if (write_and_wait(store, run_started, &update, &err) != 0)
+        log_error("%s", err.message);
 }
 
 int store_execution_finish(struct store *store, const char *id, const char *status,

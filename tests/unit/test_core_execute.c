@@ -405,7 +405,7 @@ static void a_restart_ends_what_ran(void **state)
     struct store_job job;
     store_execution_insert_begin(store, &row, &job);
     assert_int_equal(store_job_wait(store, &job, NULL), 0);
-    store_execution_started(store, id, "box", clock_wall_us());
+    store_execution_started(store, id, "box", clock_wall_us(), false);
     store_close(store);
     struct rig rig;
     rig_open(&rig, &config);

@@ -43,7 +43,7 @@ static void a_row_lives_through_its_states(void **state)
     struct store *store = open_store();
     assert_int_equal(insert(store, "a1", NULL, 10), 0);
     assert_int_equal(insert(store, "a1", NULL, 10), -ERR_CONFLICT);
-    store_execution_started(store, "a1", "box", 20);
+    store_execution_started(store, "a1", "box", 20, false);
     assert_int_equal(store_execution_finish(store, "a1", "success", 30, 1000, "{}", 2, NULL), 0);
     assert_int_equal(store_execution_finish(store, "zz", "success", 30, 1000, "{}", 2, NULL),
                      -ERR_NOT_FOUND);
