@@ -130,6 +130,12 @@ int http_head_check(struct MHD_Connection *connection, const struct http_config 
         (void)MHD_get_connection_values_n(connection, MHD_HEADER_KIND, head_take_field, &scan);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    if (!head_is_clean_name(method, strlen(method)))
+        scan.wrong = "a method that is no token";
+    /* A line ": x" ends the head for libmicrohttpd, and is told as no field. */
+    if (!scan.wrong && scan.expected && info &&
+        (size_t)(scan.expected + 2 - method) != info->header_size)
+        scan.wrong = "a line without a field name";
     if (scan.count > config->header_count_max)
         return err_public(err, ERR_HEADERS, "more than %u header fields", config->header_count_max);
     if (info && info->header_size > config->head_max)

@@ -77,8 +77,7 @@ static int rig_close(void **state)
 }
 
 /* One request through admit and handle, as the HTTP server does it. */
-static void ask(struct rig *rig, const struct http_request *request,
-                struct http_response *response)
+static void ask(struct rig *rig, const struct http_request *request, struct http_response *response)
 {
     memset(response, 0, sizeof(*response));
     if (rig->handlers.admit(rig->handlers.context, request, response))
@@ -94,8 +93,8 @@ static void done(struct http_response *response)
 }
 
 static const char *const plain_headers[] = {"Host", "127.0.0.1:8000", NULL};
-static const char *const json_headers[] = {"Host",         "localhost",        "Content-Length", "1",
-                                           "Content-Type", "application/json", NULL};
+static const char *const json_headers[] = {
+    "Host", "localhost", "Content-Length", "1", "Content-Type", "application/json", NULL};
 
 /* Asks, and checks the status and that the body is JSON with this text in it. */
 static void expect(struct rig *rig, const struct http_request *request, int status,
@@ -164,8 +163,8 @@ static void test_methods(void **state)
     assert_int_equal(response.status, 405);
     assert_non_null(strstr(buf_cstr(&response.headers), "Allow: POST\r\n"));
     done(&response);
-    request = (struct http_request){
-        .method = "PUT", .path = "/executions/x", .headers = plain_headers};
+    request =
+        (struct http_request){.method = "PUT", .path = "/executions/x", .headers = plain_headers};
     ask(rig, &request, &response);
     assert_int_equal(response.status, 405);
     assert_non_null(strstr(buf_cstr(&response.headers), "Allow: GET, HEAD, DELETE\r\n"));
@@ -193,7 +192,10 @@ static void test_content_types(void **state)
     const char *headers[] = {"Host", "localhost", "Content-Length", "17", "Content-Type", "", NULL};
     static const char *const good[] = {"application/json", "Application/JSON",
                                        "application/json; charset=utf-8", "application/json ;x"};
-    static const char *const bad[] = {"", "text/plain", "application/jsonp", "application/x-json",
+    static const char *const bad[] = {"",
+                                      "text/plain",
+                                      "application/jsonp",
+                                      "application/x-json",
                                       "application/x-www-form-urlencoded",
                                       "multipart/form-data; boundary=application/json"};
     for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
@@ -302,9 +304,9 @@ static void test_a_stream(void **state)
     struct http_response response;
     int result = 0;
     static const char body[] = "{\"code\":\"out one\\nerr two\"}";
-    static const char *const headers[] = {"Host", "localhost", "Content-Length", "1",
-                                          "Content-Type", "application/json", "Accept",
-                                          "text/event-stream", NULL};
+    static const char *const headers[] = {"Host",   "localhost",         "Content-Length",
+                                          "1",      "Content-Type",      "application/json",
+                                          "Accept", "text/event-stream", NULL};
     const struct http_request request = {.method = "POST",
                                          .path = "/execute",
                                          .headers = headers,
@@ -329,11 +331,11 @@ static void test_every_error_has_a_status(void **state)
 {
     (void)state;
     static const int statuses[] = {
-        [ERR_BAD_INPUT] = 400,  [ERR_UNAUTHORIZED] = 401, [ERR_FORBIDDEN] = 403,
-        [ERR_NOT_FOUND] = 404,  [ERR_METHOD] = 405,       [ERR_CONFLICT] = 409,
-        [ERR_TOO_LARGE] = 413,  [ERR_MEDIA_TYPE] = 415,   [ERR_QUOTA] = 429,
-        [ERR_HEADERS] = 431,    [ERR_UNAVAILABLE] = 503,  [ERR_UNSUPPORTED] = 400,
-        [ERR_TIMEOUT] = 503,    [ERR_CLOSED] = 503,       [ERR_PROTOCOL] = 500,
+        [ERR_BAD_INPUT] = 400, [ERR_UNAUTHORIZED] = 401, [ERR_FORBIDDEN] = 403,
+        [ERR_NOT_FOUND] = 404, [ERR_METHOD] = 405,       [ERR_CONFLICT] = 409,
+        [ERR_TOO_LARGE] = 413, [ERR_MEDIA_TYPE] = 415,   [ERR_QUOTA] = 429,
+        [ERR_HEADERS] = 431,   [ERR_UNAVAILABLE] = 503,  [ERR_UNSUPPORTED] = 400,
+        [ERR_TIMEOUT] = 503,   [ERR_CLOSED] = 503,       [ERR_PROTOCOL] = 500,
         [ERR_INTERNAL] = 500,
     };
     assert_int_equal(ARRAY_SIZE(statuses), ERR_KIND_COUNT); /* a new kind needs a status */

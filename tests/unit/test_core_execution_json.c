@@ -8,9 +8,21 @@
 
 #include "core/execution_json.h"
 
-static const char *const contract_keys[] = {
-    "execution_id", "status",    "stdout",  "stderr", "output", "exit_code", "execution_time_secs",
-    "timestamp",    "killed_by", "limits_hit", "state", "truncated", "results", "error", "usage"};
+static const char *const contract_keys[] = {"execution_id",
+                                            "status",
+                                            "stdout",
+                                            "stderr",
+                                            "output",
+                                            "exit_code",
+                                            "execution_time_secs",
+                                            "timestamp",
+                                            "killed_by",
+                                            "limits_hit",
+                                            "state",
+                                            "truncated",
+                                            "results",
+                                            "error",
+                                            "usage"};
 
 static struct execution_outcome some_outcome(void)
 {
@@ -155,7 +167,7 @@ static void test_no_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_keys), cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_all_keys),        cmocka_unit_test(test_killed),
         cmocka_unit_test(test_output_is_bytes), cmocka_unit_test(test_rows),
         cmocka_unit_test(test_no_room),
     };

@@ -55,10 +55,9 @@ static void test_the_text(void **state)
     metrics_observe(&metrics.run, 2000000);
     metrics.killed[KILL_OOM] = 5;
     char *text = written();
-    static const char *const wanted[] = {"le=\"0.001\"} 0\n", "le=\"0.0025\"} 1\n",
-                                         "le=\"2.5\"} 2\n",   "le=\"+Inf\"} 2\n",
-                                         "_sum 2.002000\n",   "_count 2\n",
-                                         "\"oom\"} 5\n"};
+    static const char *const wanted[] = {
+        "le=\"0.001\"} 0\n", "le=\"0.0025\"} 1\n", "le=\"2.5\"} 2\n", "le=\"+Inf\"} 2\n",
+        "_sum 2.002000\n",   "_count 2\n",         "\"oom\"} 5\n"};
     for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
         if (!strstr(text, wanted[i]))
             fail_msg("no %s in\n%s", wanted[i], text);

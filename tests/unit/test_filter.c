@@ -106,8 +106,8 @@ static void arguments_that_are_not_there(void *context)
 {
     (void)context;
     enter();
-    static const long flags[] = {CLONE_NEWNS,  CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
-                                 CLONE_NEWUSER, CLONE_NEWPID,   CLONE_NEWNET};
+    static const long flags[] = {CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
+                                 CLONE_NEWUSER, CLONE_NEWPID,    CLONE_NEWNET};
     for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
         refused("clone with a namespace", SYS_clone, flags[i] | SIGCHLD, 0, 0);
         refused("clone with a namespace", SYS_clone, flags[i] | CLONE_VM | SIGCHLD, 0, 0);

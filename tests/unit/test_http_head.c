@@ -45,7 +45,7 @@ static void test_targets(void **state)
 static void test_bad_targets(void **state)
 {
     (void)state;
-    static const char *const targets[] = {"",     "*",    "a",    "/%",   "/%2",  "/%zz",
+    static const char *const targets[] = {"",     "*",     "a",     "/%",   "/%2",   "/%zz",
                                           "/%00", "/a\tb", "/a\nb", "/a b", "/\177", "ftp://h/"};
     for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
         char *path = NULL;
@@ -197,6 +197,7 @@ static void test_bad_heads(void **state)
     BAD("GET / HTTP/1.1\r\nHost : a\r\n\r\n");
     BAD("GET / HTTP/1.1\r\nHost: a\r\nX(): y\r\n\r\n");
     BAD("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n");
+    BAD("GE\rT / HTTP/1.1\r\nHost: a\r\n\r\n");
     BAD("GET  / HTTP/1.1\r\nHost: a\r\n\r\n");
 #undef BAD
 }

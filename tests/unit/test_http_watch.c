@@ -75,7 +75,7 @@ static void test_a_full_table(void **state)
         http_watch_remove(rig->watch, third, false);
     http_watch_remove(rig->watch, first, false);
     uint64_t again = http_watch_add(rig->watch, rig->ours[2], 0);
-    assert_true(again != 0 && again != first); /* a handle is used once */
+    assert_true(again != 0 && again != first);             /* a handle is used once */
     http_watch_set(rig->watch, first, HTTP_WATCH_HEAD, 1); /* late: names nothing */
     http_watch_remove(rig->watch, first, false);
     assert_int_equal(http_watch_gone_fd(rig->watch, first), -1);

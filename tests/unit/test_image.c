@@ -66,8 +66,8 @@ static void etc_is_made_for_the_sandbox(void *context)
     static const char *const wanted[] = {"group", "hosts", "resolv.conf", "os-release"};
     for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
         require(has(etc_fd, wanted[i]));
-    static const char *const unwanted[] = {"shadow",  "gshadow", "sudoers",    "ssh",
-                                           "machine-id", "fstab",  "ssl/private", "crontab"};
+    static const char *const unwanted[] = {"shadow",     "gshadow", "sudoers",     "ssh",
+                                           "machine-id", "fstab",   "ssl/private", "crontab"};
     for (size_t i = 0; i < ARRAY_SIZE(unwanted); i++)
         require(!has(etc_fd, unwanted[i]));
     image_close(&image);
@@ -188,17 +188,13 @@ static void run_as_root(void (*fn)(void *context))
         (void)state;                                                                               \
         run_as_root(name);                                                                         \
     }
-root_test(etc_is_made_for_the_sandbox)
-root_test(all_is_read_only)
-root_test(usr_local_is_empty)
-root_test(devices_are_the_harmless_ones)
-root_test(links_lead_into_usr)
-root_test(clones_are_of_their_own)
-root_test(no_stage)
+root_test(etc_is_made_for_the_sandbox) root_test(all_is_read_only) root_test(usr_local_is_empty)
+    root_test(devices_are_the_harmless_ones) root_test(links_lead_into_usr)
+        root_test(clones_are_of_their_own) root_test(no_stage)
 
 #define on_folder(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
 
-int main(void)
+            int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_folder(test_etc_is_made_for_the_sandbox),

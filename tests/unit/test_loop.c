@@ -278,9 +278,9 @@ static void client_exec_argv(struct client *client, uint32_t stream, const char 
                                 .envc = 2,
                                 .timeout_ms = options->timeout_ms,
                                 .keep_bytes = options->keep_bytes ? options->keep_bytes : 1U << 20,
-                                .output_max_bytes =
-                                    options->output_max_bytes ? options->output_max_bytes
-                                                              : UINT64_C(1) << 40};
+                                .output_max_bytes = options->output_max_bytes
+                                                        ? options->output_max_bytes
+                                                        : UINT64_C(1) << 40};
     BUF_AUTO struct buf payload;
     struct err err = ERR_INIT;
     while (argv[exec.argc])
@@ -444,8 +444,9 @@ static void test_what_a_program_inherits(void **state)
     struct outcome outcome;
     start_committed(rig);
     client_greet(&client);
-    client_exec(&client, 4, "for i in 0 1 2 3 4 5 6 7 8 9 20 30; do (: <&$i) 2>/dev/null && "
-                            "printf %s, $i; done; echo; ulimit -n; ulimit -c",
+    client_exec(&client, 4,
+                "for i in 0 1 2 3 4 5 6 7 8 9 20 30; do (: <&$i) 2>/dev/null && "
+                "printf %s, $i; done; echo; ulimit -n; ulimit -c",
                 NULL);
     client_finish(&client, 4, &outcome);
     assert_string_equal(outcome.text[0], "0,1,2,\n256\n0\n");
@@ -606,10 +607,11 @@ static void test_bytes_after_the_end_of_stdin(void **state)
 
 /* ---- tests: output ---- */
 
-static const char *const flood = "while :; do echo "
-                                 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-                                 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; "
-                                 "done";
+static const char *const flood =
+    "while :; do echo "
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; "
+    "done";
 
 static void test_output_waits_for_credit(void **state)
 {
@@ -954,21 +956,21 @@ static void test_violations(void **state)
         size_t size;
         bool behind_exec;
     } table[] = {
-        {FRAME_EXEC, 0, "", 0, false},           /* no stream */
-        {FRAME_EXEC, 6, "", 0, false},           /* no multiple of 4 */
-        {FRAME_EXEC, 4, "", 0, false},           /* no fields */
+        {FRAME_EXEC, 0, "", 0, false}, /* no stream */
+        {FRAME_EXEC, 6, "", 0, false}, /* no multiple of 4 */
+        {FRAME_EXEC, 4, "", 0, false}, /* no fields */
         {FRAME_EXEC, 4, "\1\0\0\0\377\377\377\377", 8, false},
         {FRAME_PUT_FILE, 5, "", 0, false},
         {FRAME_PUT_FILE, 4, "", 0, false},
         {FRAME_HELLO, 0, "xx", 2, false},
-        {FRAME_EXEC, 4, "", 0, true},            /* the stream is in use */
+        {FRAME_EXEC, 4, "", 0, true}, /* the stream is in use */
         {FRAME_PUT_FILE, 4, "", 0, true},
-        {FRAME_KILL, 4, "\0\0\0\0", 4, true},    /* KILL_NONE */
-        {FRAME_KILL, 4, "\143\0\0\0", 4, true},  /* no cause */
-        {FRAME_KILL, 4, "\1", 1, true},          /* cut */
-        {FRAME_CREDIT, 4, "\1\0\0\0", 4, true},  /* for the control stream */
+        {FRAME_KILL, 4, "\0\0\0\0", 4, true},   /* KILL_NONE */
+        {FRAME_KILL, 4, "\143\0\0\0", 4, true}, /* no cause */
+        {FRAME_KILL, 4, "\1", 1, true},         /* cut */
+        {FRAME_CREDIT, 4, "\1\0\0\0", 4, true}, /* for the control stream */
         {FRAME_CREDIT, 6, "\377\377\377\377", 4, true},
-        {FRAME_STARTED, 4, "", 0, true},         /* init's own frames */
+        {FRAME_STARTED, 4, "", 0, true}, /* init's own frames */
         {FRAME_EXIT, 4, "", 0, true},
         {FRAME_DONE, 4, "", 0, true},
         {FRAME_PONG, 4, "", 0, true},

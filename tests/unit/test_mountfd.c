@@ -217,8 +217,10 @@ static void test_id_maps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_folder(test_tmpfs_has_its_size), on_folder(test_wrong_options),
-        on_folder(test_read_only_clone),    on_folder(test_recursion),
+        on_folder(test_tmpfs_has_its_size),
+        on_folder(test_wrong_options),
+        on_folder(test_read_only_clone),
+        on_folder(test_recursion),
         on_folder(test_id_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

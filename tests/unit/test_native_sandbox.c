@@ -68,8 +68,7 @@ static void test_ids(void **state)
                                       "A",   "a b", "a.b", "a\nb",        "a_b",  "\303\244",
                                       "a%s", "~",   "/",   "sb-1/../../x"};
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
-        REFUSE(ERR_BAD_INPUT, "sandbox id",
-               (void)snprintf(spec.id, sizeof(spec.id), "%s", ids[i]));
+        REFUSE(ERR_BAD_INPUT, "sandbox id", (void)snprintf(spec.id, sizeof(spec.id), "%s", ids[i]));
 }
 
 static void test_numbers(void **state)
@@ -429,15 +428,12 @@ static void run_as_root(void (*fn)(void *context))
         (void)state;                                                                               \
         run_as_root(name);                                                                         \
     }
-root_test(a_life)
-root_test(two_lives)
-root_test(half_made)
-root_test(an_adopted_life)
-root_test(a_setup_that_fails)
+root_test(a_life) root_test(two_lives) root_test(half_made) root_test(an_adopted_life)
+    root_test(a_setup_that_fails)
 
 #define on_folder(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
 
-int main(void)
+        int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ids),

@@ -44,7 +44,7 @@ static void set_stdin(const char *text)
     assert_int_equal(dup2(fd, STDIN_FILENO), STDIN_FILENO);
 }
 
-enum { WORDS_MAX = 16 };
+enum { WORDS_MAX = 30 };
 
 /* Parses "run" and the words, which getopt wants writable. It remembers where it was in the words
  * of an earlier call, since a program parses its own once: 0 makes it begin anew. */
@@ -137,8 +137,8 @@ static void test_flags(void **state)
     assert_true(options.help);
     run_options_done(&options);
     run_options_done(&options); /* twice is once */
-    static const char *const words[] = {"--code", "--lang", "--timeout", "--ram",  "--cpu",
-                                        "--storage", "--env", "--file", "--stdin", "--json"};
+    static const char *const words[] = {"--code",    "--lang", "--timeout", "--ram",   "--cpu",
+                                        "--storage", "--env",  "--file",    "--stdin", "--json"};
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         assert_non_null(strstr(run_options_help(), words[i]));
 }
@@ -192,8 +192,12 @@ static void test_too_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_folder(test_where_the_code_is), on_folder(test_options), on_folder(test_flags),
-        on_folder(test_files),             on_folder(test_stdin),   on_folder(test_too_large),
+        on_folder(test_where_the_code_is),
+        on_folder(test_options),
+        on_folder(test_flags),
+        on_folder(test_files),
+        on_folder(test_stdin),
+        on_folder(test_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

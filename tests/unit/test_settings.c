@@ -8,12 +8,14 @@
 #include "server/settings.h"
 
 static const char *const names[] = {
-    "BERTH_MAX_SANDBOXES", "BERTH_MAX_CREATES",  "BERTH_QUEUE",        "BERTH_QUEUE_WAIT",
-    "BERTH_TIMEOUT",       "BERTH_TIMEOUT_MAX",  "BERTH_RAM",          "BERTH_STORAGE",
-    "BERTH_CPU",           "BERTH_PIDS",         "BERTH_OPEN_FILES",   "BERTH_OUTPUT_KEEP",
-    "BERTH_OUTPUT_MAX",    "BERTH_KEEP_OUTCOME", "BERTH_MAX_CONNECTIONS", "BERTH_BODY_MAX",
-    "BERTH_BODIES_MAX",    "BERTH_PUBLIC_HOST",  "BERTH_AUTH",         "BERTH_REGISTER",
-    "BERTH_ENGINE",        "BERTH_TESTING"};
+    "BERTH_MAX_SANDBOXES", "BERTH_MAX_CREATES",  "BERTH_QUEUE",
+    "BERTH_QUEUE_WAIT",    "BERTH_TIMEOUT",      "BERTH_TIMEOUT_MAX",
+    "BERTH_RAM",           "BERTH_STORAGE",      "BERTH_CPU",
+    "BERTH_PIDS",          "BERTH_OPEN_FILES",   "BERTH_OUTPUT_KEEP",
+    "BERTH_OUTPUT_MAX",    "BERTH_KEEP_OUTCOME", "BERTH_MAX_CONNECTIONS",
+    "BERTH_BODY_MAX",      "BERTH_BODIES_MAX",   "BERTH_PUBLIC_HOST",
+    "BERTH_AUTH",          "BERTH_REGISTER",     "BERTH_ENGINE",
+    "BERTH_TESTING"};
 
 static int clear(void **state)
 {
@@ -113,24 +115,42 @@ static void test_refusals(void **state)
         const char *name;
         const char *value;
     } table[] = {
-        {"BERTH_MAX_SANDBOXES", "0"},   {"BERTH_MAX_SANDBOXES", "2049"},
-        {"BERTH_MAX_SANDBOXES", "many"}, {"BERTH_MAX_SANDBOXES", "1.5"},
-        {"BERTH_MAX_SANDBOXES", "-1"},  {"BERTH_MAX_SANDBOXES", " 1"},
-        {"BERTH_MAX_CREATES", "0"},     {"BERTH_QUEUE", "100001"},
-        {"BERTH_QUEUE_WAIT", "0"},      {"BERTH_QUEUE_WAIT", "soon"},
-        {"BERTH_TIMEOUT", "0"},         {"BERTH_TIMEOUT", "1e3"},
-        {"BERTH_TIMEOUT", "-3"},        {"BERTH_TIMEOUT_MAX", "99999999999999999999"},
-        {"BERTH_RAM", "1MiB"},          {"BERTH_RAM", "2TiB"},
-        {"BERTH_RAM", "lots"},          {"BERTH_STORAGE", "1"},
-        {"BERTH_CPU", "0.001"},         {"BERTH_CPU", "1025"},
-        {"BERTH_CPU", "two"},           {"BERTH_PIDS", "1"},
-        {"BERTH_PIDS", "65537"},        {"BERTH_OPEN_FILES", "15"},
-        {"BERTH_OUTPUT_KEEP", "5MiB"},  {"BERTH_OUTPUT_MAX", "0"},
-        {"BERTH_KEEP_OUTCOME", "0.5"},  {"BERTH_MAX_CONNECTIONS", "0"},
-        {"BERTH_BODY_MAX", "1"},        {"BERTH_BODY_MAX", "65MiB"},
-        {"BERTH_BODIES_MAX", "65GiB"},  {"BERTH_AUTH", "no"},
-        {"BERTH_AUTH", "OFF"},          {"BERTH_REGISTER", "maybe"},
-        {"BERTH_ENGINE", "docker"},     {"BERTH_ENGINE", "fake"},
+        {"BERTH_MAX_SANDBOXES", "0"},
+        {"BERTH_MAX_SANDBOXES", "2049"},
+        {"BERTH_MAX_SANDBOXES", "many"},
+        {"BERTH_MAX_SANDBOXES", "1.5"},
+        {"BERTH_MAX_SANDBOXES", "-1"},
+        {"BERTH_MAX_SANDBOXES", " 1"},
+        {"BERTH_MAX_CREATES", "0"},
+        {"BERTH_QUEUE", "100001"},
+        {"BERTH_QUEUE_WAIT", "0"},
+        {"BERTH_QUEUE_WAIT", "soon"},
+        {"BERTH_TIMEOUT", "0"},
+        {"BERTH_TIMEOUT", "1e3"},
+        {"BERTH_TIMEOUT", "-3"},
+        {"BERTH_TIMEOUT_MAX", "99999999999999999999"},
+        {"BERTH_RAM", "1MiB"},
+        {"BERTH_RAM", "2TiB"},
+        {"BERTH_RAM", "lots"},
+        {"BERTH_STORAGE", "1"},
+        {"BERTH_CPU", "0.001"},
+        {"BERTH_CPU", "1025"},
+        {"BERTH_CPU", "two"},
+        {"BERTH_PIDS", "1"},
+        {"BERTH_PIDS", "65537"},
+        {"BERTH_OPEN_FILES", "15"},
+        {"BERTH_OUTPUT_KEEP", "5MiB"},
+        {"BERTH_OUTPUT_MAX", "0"},
+        {"BERTH_KEEP_OUTCOME", "0.5"},
+        {"BERTH_MAX_CONNECTIONS", "0"},
+        {"BERTH_BODY_MAX", "1"},
+        {"BERTH_BODY_MAX", "65MiB"},
+        {"BERTH_BODIES_MAX", "65GiB"},
+        {"BERTH_AUTH", "no"},
+        {"BERTH_AUTH", "OFF"},
+        {"BERTH_REGISTER", "maybe"},
+        {"BERTH_ENGINE", "docker"},
+        {"BERTH_ENGINE", "fake"},
         {"BERTH_TIMEOUT", "3601"}, /* above BERTH_TIMEOUT_MAX */
     };
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
