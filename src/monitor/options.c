@@ -2,8 +2,10 @@
 #include "monitor/options.h"
 
 #include <getopt.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/parse.h"
 
@@ -16,7 +18,8 @@ const char *monitor_options_help(void)
            "\n"
            "  --host HOST   address to listen on (HOST, API_HOST; default 127.0.0.1)\n"
            "  --port PORT   port to listen on, 0 for a free one (PORT, API_PORT; default 8000)\n"
-           "  --state DIR   state folder (BERTH_STATE; default /var/lib/berth)\n"
+           "  --state DIR   state folder (BERTH_STATE; default /var/lib/berth as root, else\n"
+           "                $XDG_STATE_HOME/berth or ~/.local/state/berth)\n"
            "  --help        this text\n"
            "\n"
            "BERTH_USER names the system user of the server (default berth).\n";
@@ -29,6 +32,21 @@ static const char *setting(const char *first, const char *second, const char *fa
     if ((!value || !*value) && second)
         value = getenv(second);
     return value && *value ? value : fallback;
+}
+
+/* NULL when there is no place for it. */
+static const char *default_state(char out[static PATH_MAX])
+{
+    const char *base = getenv("XDG_STATE_HOME");
+    const char *home = getenv("HOME");
+    int size = 0;
+    if (geteuid() == 0)
+        size = snprintf(out, PATH_MAX, "/var/lib/berth");
+    else if (base && base[0] == '/')
+        size = snprintf(out, PATH_MAX, "%s/berth", base);
+    else if (home && home[0] == '/')
+        size = snprintf(out, PATH_MAX, "%s/.local/state/berth", home);
+    return size > 0 && size < PATH_MAX ? out : NULL;
 }
 
 static bool is_set_to(const char *name, const char *wanted)
@@ -86,9 +104,10 @@ static int parse_arguments(int argc, char **argv, struct monitor_options *option
 
 int monitor_options_parse(int argc, char **argv, struct monitor_options *out, struct err *err)
 {
+    char state[PATH_MAX] = "";
     struct monitor_options options = {
         .host = setting("HOST", "API_HOST", "127.0.0.1"),
-        .state_path = setting("BERTH_STATE", NULL, "/var/lib/berth"),
+        .state_path = setting("BERTH_STATE", NULL, default_state(state)),
         .user = setting("BERTH_USER", NULL, "berth"),
         .fake_engine = is_set_to("BERTH_ENGINE", "fake") && is_set_to("BERTH_TESTING", "1"),
     };
@@ -96,7 +115,14 @@ int monitor_options_parse(int argc, char **argv, struct monitor_options *out, st
     int result = parse_arguments(argc, argv, &options, &port, err);
     if (result == 0)
         result = parse_port(port, &options.port, err);
-    if (result == 0)
-        *out = options;
-    return result;
+    if (result == 0 && !options.state_path)
+        result = err_set(err, ERR_BAD_INPUT, "--state is needed: HOME is not set");
+    if (result != 0)
+        return result;
+    *out = options;
+    if (options.state_path == state) {
+        memcpy(out->state_default, state, sizeof(state));
+        out->state_path = out->state_default;
+    }
+    return 0;
 }

@@ -2,22 +2,26 @@
 #ifndef BERTH_MONITOR_OPTIONS_H
 #define BERTH_MONITOR_OPTIONS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
 
 struct monitor_options {
-    const char *host;       /* name or address to listen on */
-    uint16_t port;          /* 0: the kernel chooses */
-    const char *state_path; /* the state folder; made when missing */
-    const char *user;       /* system user that the server runs as */
-    bool fake_engine;       /* BERTH_ENGINE=fake with BERTH_TESTING=1: no native engine */
-    bool help;              /* only the help text is wanted */
+    const char *host;             /* name or address to listen on */
+    uint16_t port;                /* 0: the kernel chooses */
+    const char *state_path;       /* the state folder; made when missing, with what is above it */
+    char state_default[PATH_MAX]; /* what state_path may point to */
+    const char *user;             /* system user that the server runs as */
+    bool fake_engine;             /* BERTH_ENGINE=fake with BERTH_TESTING=1: no native engine */
+    bool help;                    /* only the help text is wanted */
 };
 
 /* Fills options from the environment (HOST or API_HOST, PORT or API_PORT, BERTH_STATE, BERTH_USER)
- * and then from argv, which wins. The strings are borrowed. ERR_BAD_INPUT names the option. */
+ * and then from argv, which wins. The state folder of an ordinary user is below XDG_STATE_HOME
+ * (XDG Base Directory Specification). The strings are borrowed, state_path may point into *out.
+ * ERR_BAD_INPUT names the option. */
 int monitor_options_parse(int argc, char **argv, struct monitor_options *out, struct err *err);
 
 /* The help text. */

@@ -42,6 +42,20 @@ static int open_folder(int dir_fd, const char *name, uid_t uid, gid_t gid, mode_
     return 0;
 }
 
+/* Makes what is missing above the folder. */
+static int make_parents(char *name, struct err *err)
+{
+    for (char *slash = strchr(name + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        int status = mkdir(name, 0755);
+        int saved = errno;
+        *slash = '/';
+        if (status != 0 && saved != EEXIST)
+            return err_sys(err, saved, "make a folder above %s", name);
+    }
+    return 0;
+}
+
 /* Opens DIR itself. It must be ours already: taking over somebody's folder would let its owner swap
  * what is inside between two looks. */
 static int open_root(const char *path, int *out, struct err *err)
@@ -54,6 +68,9 @@ static int open_root(const char *path, int *out, struct err *err)
         return err_set(err, ERR_BAD_INPUT, "the state folder's path is empty or too long");
     memcpy(name, path, size);
     name[size] = '\0';
+    int result = make_parents(name, err);
+    if (result != 0)
+        return result;
     if (mkdir(name, 0755) != 0 && errno != EEXIST)
         return err_sys(err, errno, "make the state folder %s", name);
     FD_AUTO int fd = open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
