@@ -194,6 +194,10 @@ static int head_decode(const char *text, size_t size, bool plus_is_space, char *
 
 int http_head_target(const char *target, char **path, char **query_text, struct err *err)
 {
+    for (const char *at = target; *at; at++) {
+        if ((unsigned char)*at <= 0x20 || *at == 0x7f)
+            return err_public(err, ERR_BAD_INPUT, "malformed request target: a control character");
+    }
     if (strncasecmp(target, "http://", 7) == 0 || strncasecmp(target, "https://", 8) == 0) {
         target = strchr(target, ':') + 3;
         target += strcspn(target, "/?");

@@ -29,22 +29,26 @@ static struct {
     bool asked;
 } now;
 
-/* One line of the head at data[*at], without its CR LF; NULL when it does not end in one or holds
- * what no line may. NUL LF counts as CR LF: libmicrohttpd 0.9.75 makes both of them NUL NUL before
- * anybody else sees them, and the line ends at the same place in either reading. */
+/* libmicrohttpd 0.9.75 makes every byte of a line's end NUL before anybody else sees it, so two of
+ * CR, LF and NUL in any order are what CR LF is. The line ends at the same place in each reading.
+ */
+static bool is_end_byte(uint8_t byte)
+{
+    return byte == '\r' || byte == '\n' || byte == '\0';
+}
+
+/* One line of the head at data[*at], without its end; NULL when it has none. */
 static const uint8_t *next_line(size_t *at, size_t *size)
 {
     const uint8_t *line = now.data + *at;
     for (size_t i = *at; i + 1 < now.size; i++) {
-        if (now.data[i] == '\n')
-            return NULL;
-        if (now.data[i] == '\r' || now.data[i] == '\0') {
-            if (now.data[i + 1] != '\n')
-                return NULL;
-            *size = i - *at;
-            *at = i + 2;
-            return line;
-        }
+        if (!is_end_byte(now.data[i]))
+            continue;
+        if (!is_end_byte(now.data[i + 1]) && now.data[i + 1] != ':')
+            return NULL; /* a colon at a line's begin is made NUL as well */
+        *size = i - *at;
+        *at = i + 2;
+        return line;
     }
     return NULL;
 }
@@ -56,22 +60,37 @@ static bool is_field(const uint8_t *line, size_t size, const char *name)
            strncasecmp((const char *)line, name, name_size) == 0;
 }
 
-/* What was taken has one reading. Leading empty lines are allowed (RFC 9112 section 2.2). */
-static void check_taken(const struct http_head *head)
+/* Where the request line begins: behind empty lines (RFC 9112 section 2.2), and lines that
+ * libmicrohttpd takes for empty since they begin with NUL. */
+static size_t skip_empty_lines(void)
 {
     size_t at = 0;
+    while (at < now.size && (now.data[at] == '\r' || now.data[at] == '\0')) {
+        const uint8_t *end = memchr(now.data + at, '\n', now.size - at);
+        if (!end || (now.data[at] == '\r' && end != now.data + at + 1))
+            break;
+        at = (size_t)(end - now.data) + 1;
+    }
+    return at;
+}
+
+/* What was taken has one reading. */
+static void check_taken(const struct http_head *head)
+{
+    size_t at = skip_empty_lines();
     size_t size = 0;
     unsigned hosts = 0;
     unsigned lengths = 0;
     unsigned codings = 0;
     unsigned fields = 0;
-    while (now.size - at >= 2 && now.data[at] == '\r' && now.data[at + 1] == '\n')
-        at += 2;
     const uint8_t *line = next_line(&at, &size);
     fuzz_require(line && size > 0);
     bool is_1_0 = size >= 8 && memcmp(line + size - 8, "HTTP/1.0", 8) == 0;
     fuzz_require(is_1_0 || (size >= 8 && memcmp(line + size - 8, "HTTP/1.1", 8) == 0));
     for (;;) {
+        /* To libmicrohttpd 0.9.75 this is the empty line, and its NUL NUL in memory as well. */
+        if (now.size - at >= 2 && now.data[at] == ':' && is_end_byte(now.data[at + 1]))
+            break;
         line = next_line(&at, &size);
         fuzz_require(line);
         if (size == 0)

@@ -45,8 +45,9 @@ static void test_targets(void **state)
 static void test_bad_targets(void **state)
 {
     (void)state;
-    static const char *const targets[] = {"",     "*",     "a",     "/%",   "/%2",   "/%zz",
-                                          "/%00", "/a\tb", "/a\nb", "/a b", "/\177", "ftp://h/"};
+    static const char *const targets[] = {
+        "",      "*",    "a",     "/%",       "/%2",          "/%zz",        "/%00", "/a\tb",
+        "/a\nb", "/a b", "/\177", "ftp://h/", "http://h\rx/", "http://h x/", "/a#\r"};
     for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
         char *path = NULL;
         char *query = NULL;
