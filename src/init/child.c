@@ -118,10 +118,13 @@ static int set_streams(const struct child_pipes *pipes)
     return 0;
 }
 
+/* By the raw call: libc hides two or three signals for its threads and would leave them ignored
+ * when whoever started us had them so. */
 static void reset_signals(void)
 {
-    for (int number = 1; number < NSIG; number++)
-        (void)signal(number, SIG_DFL);
+    static const unsigned long by_default[4]; /* handler, flags, restorer, mask: all zero */
+    for (int number = 1; number <= 64; number++)
+        (void)syscall(SYS_rt_sigaction, number, by_default, NULL, sizeof(by_default[0]));
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);

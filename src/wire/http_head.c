@@ -134,7 +134,8 @@ int http_head_check(struct MHD_Connection *connection, const struct http_config 
         scan.wrong = "a method that is no token";
     /* A line ": x" ends the head for libmicrohttpd, and is told as no field. */
     if (!scan.wrong && scan.expected && info &&
-        (size_t)(scan.expected + 2 - method) != info->header_size)
+        ((size_t)(scan.expected + 2 - method) != info->header_size || scan.expected[0] != '\0' ||
+         scan.expected[1] != '\0'))
         scan.wrong = "a line without a field name";
     if (scan.count > config->header_count_max)
         return err_public(err, ERR_HEADERS, "more than %u header fields", config->header_count_max);

@@ -65,7 +65,7 @@ static bool is_field(const uint8_t *line, size_t size, const char *name)
 static size_t skip_empty_lines(void)
 {
     size_t at = 0;
-    while (at < now.size && (now.data[at] == '\r' || now.data[at] == '\0')) {
+    while (at < now.size && is_end_byte(now.data[at])) {
         const uint8_t *end = memchr(now.data + at, '\n', now.size - at);
         if (!end || (now.data[at] == '\r' && end != now.data + at + 1))
             break;
