@@ -5,10 +5,10 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test bench check asan tsan fuzz install clean
+.PHONY: help deps build run test bench check asan tsan asan-suites tsan-suites fuzz install clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 deps: ## install what is missing (apt) and make the system user "berth"
 	@scripts/deps.sh
@@ -34,6 +34,12 @@ asan: deps ## unit tests with AddressSanitizer and UBSan
 
 tsan: deps ## unit tests with ThreadSanitizer
 	@scripts/sanitize.sh build-tsan thread
+
+asan-suites: build ## integration suites, server and engine with AddressSanitizer and UBSan
+	@BUILD=$(BUILD) scripts/sanitize_suites.sh build-asan address,undefined berth-server berth-native berth-monitor
+
+tsan-suites: build ## integration suites, server with ThreadSanitizer
+	@BUILD=$(BUILD) scripts/sanitize_suites.sh build-tsan thread berth-server
 
 fuzz: deps ## run each fuzzer for SECONDS_EACH (30) seconds
 	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh
