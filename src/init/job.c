@@ -18,13 +18,11 @@
 
 #define KILL_RETRY_NS (2 * CLOCK_NS_PER_MS)
 #define OOM_POLL_NS (2 * CLOCK_NS_PER_MS)
-#define OOM_WATCH_NS (100 * CLOCK_NS_PER_MS)
 #define OUT_HIGH_WATER (256U * 1024U) /* past it the job waits for the connection to drain */
 #define CREDIT_STEP (64U * 1024U)     /* credit is given back in pieces of at least this */
 #define READ_STEP FRAME_DATA_MAX
 
-/* The filter keeps all of the code's own exit codes; this range is ours on a failed start. */
-enum { SIGNAL_BASE = 128 };
+enum { SIGNAL_BASE = 128 }; /* death by signal n is exit code 128 + n, as in a shell */
 
 void job_table_init(struct job *jobs, size_t count)
 {

@@ -11,11 +11,15 @@
 #include <sys/types.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "init/group.h"
 #include "wire/frame.h"
 #include "wire/init_config.h"
 #include "wire/sandbox.h"
+
+/* The OOM event comes before the kernel has killed and counted: how long the counter is watched. */
+#define JOB_OOM_WATCH_NS (100 * CLOCK_NS_PER_MS)
 
 enum job_kind { JOB_FREE, JOB_EXEC, JOB_PUT_FILE };
 

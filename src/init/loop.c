@@ -367,7 +367,7 @@ static void on_oom_event(struct loop *loop)
         return;
     for (size_t i = 0; i < JOB_MAX; i++) {
         if (loop->jobs[i].kind == JOB_EXEC)
-            loop->jobs[i].oom_watch_ns = clock_now_ns() + 100 * CLOCK_NS_PER_MS;
+            loop->jobs[i].oom_watch_ns = clock_now_ns() + JOB_OOM_WATCH_NS;
     }
 }
 

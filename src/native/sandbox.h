@@ -40,7 +40,6 @@ struct sandbox {
     uint64_t waiters[SANDBOX_WAITERS_MAX]; /* requests that wait for the end */
     size_t waiter_count;
     int64_t deadline_ns; /* CREATING: give up; DESTROYING: try again */
-    struct err failure;  /* why the creation failed */
     bool freed;          /* out of the table; the memory goes at the end of the turn */
     struct sandbox *next;
 };
