@@ -70,8 +70,10 @@ static void kill_listed(const struct init_config *config)
 
 void group_kill(const struct init_config *config)
 {
-    if (config->pids_max_fd >= 0 && pwrite(config->pids_max_fd, "0", 1, 0) < 0)
-        return; /* cannot happen with a descriptor opened for it; the caller tries again */
+    /* A failure here may not keep the kill from being tried; forks then only make it take longer.
+     */
+    if (config->pids_max_fd >= 0)
+        (void)!pwrite(config->pids_max_fd, "0", 1, 0);
     if (config->kill_fd >= 0 && pwrite(config->kill_fd, "1", 1, 0) == 1)
         return;
     if (config->pids_dir_fd >= 0)

@@ -71,6 +71,8 @@ int main(int argc, char **argv)
     (void)sigprocmask(SIG_SETMASK, &all, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     int result = read_config(&config, &err);
+    /* They came through exec open; no child of ours is to pass them through another. */
+    (void)syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
     if (result == 0)
         result = drop_capabilities(&err);
     if (result == 0)

@@ -1,6 +1,5 @@
 /* berth-server: HTTP, routes and rules in one process without privilege. Only wires parts together.
  * Refuses to run as root: everything that needs privilege is another process. */
-#include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/parse.h"
 #include "core/core.h"
 #include "engine/engine.h"
 #include "engine/fake.h"
@@ -57,17 +57,6 @@ static void server_usage(FILE *out)
                 out);
 }
 
-static int parse_number(const char *text, long low, long high, long *out)
-{
-    char *end = NULL;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || value < low || value > high)
-        return -1;
-    *out = value;
-    return 0;
-}
-
 /* Returns 0, or the exit status. */
 static int server_options(int argc, char **argv, struct options *out)
 {
@@ -84,7 +73,7 @@ static int server_options(int argc, char **argv, struct options *out)
     *out = (struct options){.host = "127.0.0.1", .port = 8000, .listen_fd = -1, .ready_fd = -1};
     int option;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-        long number = 0;
+        uint64_t number = 0;
         bool bad = false;
         if (option == 'd')
             out->db_path = optarg;
@@ -93,9 +82,9 @@ static int server_options(int argc, char **argv, struct options *out)
         else if (option == 'H')
             out->host = optarg;
         else if (option == 'p')
-            bad = parse_number(optarg, 0, 65535, &number) < 0;
+            bad = parse_u64(optarg, 0, UINT16_MAX, &number, NULL) < 0;
         else if (option == 'l' || option == 'r')
-            bad = parse_number(optarg, 3, 1 << 20, &number) < 0;
+            bad = parse_u64(optarg, 3, 1 << 20, &number, NULL) < 0;
         else
             bad = true;
         if (bad) {
