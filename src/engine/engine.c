@@ -8,6 +8,21 @@ int engine_create(struct engine *engine, const struct engine_create *spec, int64
     return engine->operations->create(engine, spec, deadline_ns, out_channel_fd, out_nonce, err);
 }
 
+int engine_start(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                 int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    if (!engine->operations->start)
+        return err_set(err, ERR_UNSUPPORTED, "%s has no stopped sandboxes", engine->name);
+    return engine->operations->start(engine, spec, deadline_ns, out_channel_fd, out_nonce, err);
+}
+
+int engine_stop(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
+{
+    if (!engine->operations->stop)
+        return err_set(err, ERR_UNSUPPORTED, "%s has no stopped sandboxes", engine->name);
+    return engine->operations->stop(engine, id, deadline_ns, err);
+}
+
 int engine_destroy(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
 {
     return engine->operations->destroy(engine, id, deadline_ns, err);

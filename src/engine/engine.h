@@ -31,6 +31,10 @@ struct engine_operations {
     int (*create)(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
                   int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                   struct err *err);
+    int (*start)(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                 int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                 struct err *err);
+    int (*stop)(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err);
     int (*destroy)(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err);
     void (*destroy_later)(struct engine *engine, const char *id);
     int (*inspect)(struct engine *engine, const char *id, int64_t deadline_ns,
@@ -53,6 +57,17 @@ struct engine {
 int engine_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
                   int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                   struct err *err);
+
+/* The same for a stopped sandbox, on the files that it left. ERR_NOT_FOUND: it left none.
+ * ERR_CONFLICT: it lives. */
+int engine_start(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                 int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                 struct err *err);
+
+/* Ends the processes of a sandbox that was made with keep_files, and keeps its files; returns when
+ * no process is left. Idempotent. ERR_CONFLICT: it keeps no files. ERR_NOT_FOUND: no such sandbox.
+ */
+int engine_stop(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err);
 
 /* Ends a sandbox; returns when no process, cgroup, mount or file of it is left. Idempotent. */
 int engine_destroy(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err);

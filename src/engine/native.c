@@ -250,11 +250,12 @@ static int native_probe(struct engine *engine, int64_t deadline_ns, struct engin
     return result;
 }
 
-static int native_create(struct engine *engine, const struct engine_create *spec,
-                         int64_t deadline_ns, int *out_channel_fd,
-                         uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+/* CREATE or START. */
+static int make(struct engine *engine, enum engine_op op, const struct engine_create *spec,
+                int64_t deadline_ns, int *out_channel_fd,
+                uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
-    struct engine_msg request = {.op = ENGINE_OP_CREATE, .create = *spec};
+    struct engine_msg request = {.op = op, .create = *spec};
     struct engine_msg reply = {0};
     FD_AUTO int fd = -1;
     int result = call(native_of(engine), &request, deadline_ns, &reply, &fd, err);
@@ -267,9 +268,32 @@ static int native_create(struct engine *engine, const struct engine_create *spec
     return 0;
 }
 
+static int native_create(struct engine *engine, const struct engine_create *spec,
+                         int64_t deadline_ns, int *out_channel_fd,
+                         uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    return make(engine, ENGINE_OP_CREATE, spec, deadline_ns, out_channel_fd, out_nonce, err);
+}
+
+/* A start that is not answered in time is left alone: destroying it would destroy its files. */
+static int native_start(struct engine *engine, const struct engine_create *spec,
+                        int64_t deadline_ns, int *out_channel_fd,
+                        uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    return make(engine, ENGINE_OP_START, spec, deadline_ns, out_channel_fd, out_nonce, err);
+}
+
 static void set_id(struct engine_msg *msg, const char *id)
 {
     (void)snprintf(msg->id, sizeof(msg->id), "%s", id);
+}
+
+static int native_stop(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
+{
+    struct engine_msg request = {.op = ENGINE_OP_STOP};
+    struct engine_msg reply = {0};
+    set_id(&request, id);
+    return call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
 }
 
 static int native_destroy(struct engine *engine, const char *id, int64_t deadline_ns,
@@ -642,6 +666,8 @@ static void native_free(struct engine *engine)
 static const struct engine_operations native_operations = {
     .probe = native_probe,
     .create = native_create,
+    .start = native_start,
+    .stop = native_stop,
     .destroy = native_destroy,
     .destroy_later = native_destroy_later,
     .inspect = native_inspect,

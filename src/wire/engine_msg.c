@@ -31,13 +31,17 @@ enum engine_tag {
     TAG_STATE,
     TAG_NONCE,
     TAG_LISTED,
+    TAG_DISK,
+    TAG_KEEP_FILES,
+    TAG_IMAGES,
+    TAG_MISSING,
 };
 
 const char *engine_cap_name(unsigned index)
 {
     static const char *const names[ENGINE_CAP_COUNT] = {
-        "memory", "cpu",  "pids",   "storage",  "isolated",
-        "idmap",  "stop", "freeze", "snapshot", "stats",
+        "memory", "cpu",      "pids",  "storage", "isolated",  "idmap",       "stop",
+        "freeze", "snapshot", "stats", "disk",    "container", "private_ids",
     };
     return index < ENGINE_CAP_COUNT ? names[index] : NULL;
 }
@@ -54,6 +58,8 @@ static void put_create(struct tlv_writer *writer, const struct engine_create *cr
     tlv_put_u64(writer, TAG_FILES, create->open_files_max);
     tlv_put_u64(writer, TAG_LIFETIME, create->lifetime_ms);
     tlv_put_u64(writer, TAG_ORPHAN, create->orphan_ms);
+    tlv_put_u64(writer, TAG_DISK, create->disk ? 1 : 0);
+    tlv_put_u64(writer, TAG_KEEP_FILES, create->keep_files ? 1 : 0);
 }
 
 static void put_info(struct tlv_writer *writer, const struct engine_info *info)
@@ -65,6 +71,9 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
     tlv_put_u64(writer, TAG_MEMORY, info->memory_bytes);
     tlv_put_u64(writer, TAG_CPU, info->cpu_millis);
     tlv_put_u64(writer, TAG_STORAGE, info->storage_bytes);
+    tlv_put_u64(writer, TAG_DISK, info->disk_bytes);
+    tlv_put_str(writer, TAG_IMAGES, info->images);
+    tlv_put_str(writer, TAG_MISSING, info->missing);
     tlv_put_str(writer, TAG_UNAVAILABLE, info->unavailable);
 }
 
@@ -88,6 +97,7 @@ static void put_reply(struct tlv_writer *writer, const struct engine_msg *msg)
         tlv_put_bytes(writer, TAG_NONCE, msg->nonce, sizeof(msg->nonce));
         break;
     case ENGINE_OP_CREATE:
+    case ENGINE_OP_START:
         tlv_put_bytes(writer, TAG_NONCE, msg->nonce, sizeof(msg->nonce));
         break;
     case ENGINE_OP_LIST:
@@ -114,7 +124,7 @@ int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err 
         put_error(&writer, &msg->error);
     else if ((msg->op & ENGINE_REPLY) != 0)
         put_reply(&writer, msg);
-    else if (msg->op == ENGINE_OP_CREATE)
+    else if (msg->op == ENGINE_OP_CREATE || msg->op == ENGINE_OP_START)
         put_create(&writer, &msg->create);
     else
         tlv_put_str(&writer, TAG_ID, msg->id);
@@ -206,10 +216,19 @@ static int state_field(const struct tlv_field *field, struct engine_msg *msg, st
 {
     uint32_t number = 0;
     int result = copy_u32(field, &number, err);
-    if (result == 0 && (number < ENGINE_STATE_CREATING || number > ENGINE_STATE_DESTROYING))
+    if (result == 0 && (number < ENGINE_STATE_CREATING || number > ENGINE_STATE_STOPPED))
         result = err_set(err, ERR_PROTOCOL, "sandbox state %u", number);
     if (result == 0)
         msg->state = (enum engine_state)number;
+    return result;
+}
+
+static int copy_flag(const struct tlv_field *field, bool *out, struct err *err)
+{
+    uint64_t value = 0;
+    int result = tlv_u64(field, &value, err);
+    if (result == 0)
+        *out = value != 0;
     return result;
 }
 
@@ -245,6 +264,15 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return tlv_u64(field, &create->lifetime_ms, err);
     case TAG_ORPHAN:
         return tlv_u64(field, &create->orphan_ms, err);
+    case TAG_DISK:
+        return probe ? tlv_u64(field, &info->disk_bytes, err)
+                     : copy_flag(field, &create->disk, err);
+    case TAG_KEEP_FILES:
+        return copy_flag(field, &create->keep_files, err);
+    case TAG_IMAGES:
+        return copy_text(field, info->images, sizeof(info->images), err);
+    case TAG_MISSING:
+        return copy_text(field, info->missing, sizeof(info->missing), err);
     case TAG_NAME:
         return copy_text(field, info->name, sizeof(info->name), err);
     case TAG_VERSION:

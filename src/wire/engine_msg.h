@@ -22,6 +22,7 @@
 #define ENGINE_HEADER_SIZE 16
 #define ENGINE_NAME_MAX 64
 #define ENGINE_TEXT_MAX 512
+#define ENGINE_IMAGES_MAX 2048
 #define ENGINE_LIST_MAX 4096
 
 /* Operations. "Blocks" says what the caller waits for; every call takes the caller's deadline. */
@@ -29,8 +30,10 @@ enum engine_op {
     ENGINE_OP_PROBE = 1, /* does not block; idempotent; replies struct engine_info */
     ENGINE_OP_CREATE,    /* blocks until init listens; id chosen by the caller, a second create of
                             a living id is ERR_CONFLICT; replies one fd, the first channel */
-    ENGINE_OP_START,     /* needs ENGINE_CAP_STOP */
-    ENGINE_OP_STOP,      /* needs ENGINE_CAP_STOP */
+    ENGINE_OP_START,     /* needs ENGINE_CAP_STOP; as CREATE, on the files that a stopped sandbox
+                            left; ERR_NOT_FOUND when there are none, ERR_CONFLICT while it lives */
+    ENGINE_OP_STOP,      /* needs ENGINE_CAP_STOP; blocks until no process is left; keeps the files
+                            of a sandbox made with keep_files, ERR_CONFLICT for any other */
     ENGINE_OP_FREEZE,    /* needs ENGINE_CAP_FREEZE */
     ENGINE_OP_SNAPSHOT,  /* needs ENGINE_CAP_SNAPSHOT */
     ENGINE_OP_DESTROY,   /* blocks until nothing is left; idempotent: an unknown id succeeds */
@@ -53,7 +56,10 @@ enum engine_op {
 #define ENGINE_CAP_FREEZE (UINT64_C(1) << 7)
 #define ENGINE_CAP_SNAPSHOT (UINT64_C(1) << 8)
 #define ENGINE_CAP_STATS (UINT64_C(1) << 9)
-#define ENGINE_CAP_COUNT 10
+#define ENGINE_CAP_DISK (UINT64_C(1) << 10) /* writable roots on disk, beside those in memory */
+#define ENGINE_CAP_CONTAINER (UINT64_C(1) << 11)   /* the profile "container" */
+#define ENGINE_CAP_PRIVATE_IDS (UINT64_C(1) << 12) /* each sandbox has host ids of its own */
+#define ENGINE_CAP_COUNT 13
 
 /* The name of capability bit number index ("memory"). NULL past the last. */
 const char *engine_cap_name(unsigned index);
@@ -65,16 +71,22 @@ struct engine_info {
     char cgroup_mode[16];              /* "v1", "v2", "hybrid", "none" */
     uint64_t memory_bytes;             /* of the host, or of the cgroup that berth was put into */
     uint32_t cpu_millis;               /* 1000 a core */
-    uint64_t storage_bytes;            /* the largest writable root that may be asked for */
+    uint64_t storage_bytes;            /* the largest writable root in memory */
+    uint64_t disk_bytes;               /* the largest writable root on disk; 0: none */
+    char images[ENGINE_IMAGES_MAX];    /* names, separated by spaces, "host" first */
+    char missing[ENGINE_TEXT_MAX];     /* what this host can't enforce, and why; "" nothing */
     char unavailable[ENGINE_TEXT_MAX]; /* why no sandbox can be made; "" when some can */
 };
 
 struct engine_create {
     char id[SANDBOX_ID_MAX + 1]; /* id_is_name() */
-    char image[ENGINE_NAME_MAX]; /* "host" */
-    char profile[16];            /* "strict" */
+    char image[ENGINE_NAME_MAX]; /* "host", or one of engine_info.images */
+    char profile[16];            /* "strict" or "container" */
+    bool disk;                   /* the writable root is on disk; else in memory, counted there */
+    bool keep_files;             /* STOP, and any other end but DESTROY, keeps the files; needs
+                                    disk */
     uint64_t memory_bytes;       /* without swap */
-    uint64_t storage_bytes;      /* of the writable root */
+    uint64_t storage_bytes;      /* of the writable root; START keeps the size it was made with */
     uint32_t cpu_millis;         /* quota, 1000 a core */
     uint32_t pids_max;
     uint32_t open_files_max; /* RLIMIT_NOFILE */
@@ -82,20 +94,26 @@ struct engine_create {
     uint64_t orphan_ms;      /* init ends it this long after its last channel closed */
 };
 
-enum engine_state { ENGINE_STATE_CREATING = 1, ENGINE_STATE_RUNNING, ENGINE_STATE_DESTROYING };
+enum engine_state {
+    ENGINE_STATE_CREATING = 1,
+    ENGINE_STATE_RUNNING,
+    ENGINE_STATE_DESTROYING,
+    ENGINE_STATE_STOPPED, /* files only */
+};
 
 /* One message as decoded; only the members that its operation names are set. */
 struct engine_msg {
     uint32_t op; /* enum engine_op, with ENGINE_REPLY set on a reply */
     uint64_t request_id;
-    struct err error;                  /* reply: kind is ERR_NONE on success */
-    char id[SANDBOX_ID_MAX + 1];       /* DESTROY, INSPECT, OPEN_CHANNEL, EVENT_GONE, ... */
-    struct engine_create create;       /* CREATE request */
-    struct engine_info info;           /* PROBE reply */
-    enum engine_state state;           /* INSPECT reply */
-    uint8_t nonce[SANDBOX_NONCE_SIZE]; /* CREATE and INSPECT reply: what init says in its hello */
-    size_t id_count;                   /* LIST reply */
-    char (*ids)[SANDBOX_ID_MAX + 1];   /* heap, freed by engine_msg_done() */
+    struct err error;            /* reply: kind is ERR_NONE on success */
+    char id[SANDBOX_ID_MAX + 1]; /* DESTROY, INSPECT, OPEN_CHANNEL, EVENT_GONE, ... */
+    struct engine_create create; /* CREATE and START request */
+    struct engine_info info;     /* PROBE reply */
+    enum engine_state state;     /* INSPECT reply */
+    uint8_t
+        nonce[SANDBOX_NONCE_SIZE];   /* CREATE, START, INSPECT reply: what init says in its hello */
+    size_t id_count;                 /* LIST reply */
+    char (*ids)[SANDBOX_ID_MAX + 1]; /* heap, freed by engine_msg_done() */
 };
 
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err);

@@ -30,6 +30,8 @@ enum frame_type {
     FRAME_DONE,      /* from init: struct sandbox_done, the outcome of a file operation */
     FRAME_PING,      /* to init */
     FRAME_PONG,      /* from init */
+    FRAME_GET_FILE,  /* to init: struct sandbox_get_file; its bytes come as DATA on the stream of
+                        stdout, then CLOSE, then DONE */
     FRAME_TYPE_COUNT
 };
 

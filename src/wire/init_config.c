@@ -27,6 +27,8 @@ enum init_tag {
     TAG_CPUACCT_DIR_FD,
     TAG_OOM_EVENT_FD,
     TAG_PIDS_MAX,
+    TAG_PROFILE,
+    TAG_FAULT,
 };
 
 void init_config_clear(struct init_config *config)
@@ -59,6 +61,9 @@ int init_config_encode(const struct init_config *config, struct buf *out, struct
     tlv_put_u64(&writer, TAG_FILE_SIZE, config->file_size_max);
     tlv_put_u64(&writer, TAG_LIFETIME, config->lifetime_ms);
     tlv_put_u64(&writer, TAG_ORPHAN, config->orphan_ms);
+    tlv_put_u64(&writer, TAG_PROFILE, (uint64_t)config->profile);
+    if (config->fault[0] != '\0')
+        tlv_put_str(&writer, TAG_FAULT, config->fault);
     tlv_put_u64(&writer, TAG_CGROUP_MODE, (uint64_t)config->cgroup_mode);
     put_fd(&writer, TAG_LISTEN_FD, config->listen_fd);
     put_fd(&writer, TAG_SETUP_FD, config->setup_fd);
@@ -142,7 +147,7 @@ static int decode_number(const struct tlv_field *field, struct init_config *conf
     uint64_t *number = number_place(config, field->tag);
     uint32_t *small = number ? NULL : small_place(config, field->tag);
     int *fd = number || small ? NULL : fd_place(config, field->tag);
-    if (!number && !small && !fd && field->tag != TAG_CGROUP_MODE)
+    if (!number && !small && !fd && field->tag != TAG_CGROUP_MODE && field->tag != TAG_PROFILE)
         return 0;
     uint64_t value = 0;
     int result = tlv_u64(field, &value, err);
@@ -156,10 +161,25 @@ static int decode_number(const struct tlv_field *field, struct init_config *conf
         *small = (uint32_t)value;
     else if (fd)
         *fd = (int)value;
-    else if (value <= INIT_CGROUP_V2)
+    else if (field->tag == TAG_CGROUP_MODE && value <= INIT_CGROUP_V2)
         config->cgroup_mode = (enum init_cgroup_mode)value;
+    else if (field->tag == TAG_PROFILE && value <= INIT_PROFILE_CONTAINER)
+        config->profile = (enum init_profile)value;
     else
-        return err_set(err, ERR_PROTOCOL, "cgroup mode %d", (int)value);
+        return err_set(err, ERR_PROTOCOL, "%s %d",
+                       field->tag == TAG_PROFILE ? "profile" : "cgroup mode", (int)value);
+    return 0;
+}
+
+static int copy_text(const struct tlv_field *field, char *out, size_t size, struct err *err)
+{
+    const char *text = NULL;
+    int result = tlv_str(field, &text, err);
+    if (result != 0)
+        return result;
+    if (field->size > size)
+        return err_set(err, ERR_PROTOCOL, "field %u has %zu bytes", field->tag, field->size);
+    memcpy(out, text, field->size);
     return 0;
 }
 
@@ -172,13 +192,10 @@ int init_config_decode(const void *data, size_t size, struct init_config *config
     int result = 0;
     tlv_open(&reader, data, size);
     while ((result = tlv_next(&reader, &field, err)) > 0) {
-        const char *id = NULL;
         if (field.tag == TAG_ID) {
-            result = tlv_str(&field, &id, err);
-            if (result == 0 && field.size > sizeof(decoded.id))
-                result = err_set(err, ERR_PROTOCOL, "a sandbox id of %zu bytes", field.size);
-            if (result == 0)
-                memcpy(decoded.id, id, field.size);
+            result = copy_text(&field, decoded.id, sizeof(decoded.id), err);
+        } else if (field.tag == TAG_FAULT) {
+            result = copy_text(&field, decoded.fault, sizeof(decoded.fault), err);
         } else if (field.tag == TAG_NONCE) {
             if (field.size != sizeof(decoded.nonce))
                 return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field.size);

@@ -15,6 +15,11 @@
 #define INIT_FD_CONFIG 3 /* the pipe that holds this; the other descriptors follow in any order */
 #define INIT_PROCS_MAX 8 /* controllers that a process joins one by one (cgroup v1) */
 
+enum init_profile {
+    INIT_PROFILE_STRICT,    /* the code has no capability and no_new_privs */
+    INIT_PROFILE_CONTAINER, /* root of the inner user namespace, with a container's capabilities */
+};
+
 enum init_cgroup_mode { INIT_CGROUP_NONE, INIT_CGROUP_V1, INIT_CGROUP_V2 };
 
 /* Descriptors are -1 where there is none. Directories are O_PATH, files open for what is named. */
@@ -23,8 +28,11 @@ struct init_config {
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     uint32_t uid; /* of the code, in the inner user namespace */
     uint32_t gid;
+    enum init_profile profile;
     uint32_t open_files_max;
-    uint32_t pids_max;      /* of the code group; written back after a kill set it to 0 */
+    uint32_t pids_max;      /* of the code group; written back after a kill set it to 0. Without
+                               cgroups: RLIMIT_NPROC, counted in the inner user namespace */
+    char fault[32];         /* tests: where to end as if killed (base/fault.h); "" nowhere */
     uint64_t file_size_max; /* RLIMIT_FSIZE, bytes */
     uint64_t lifetime_ms;   /* 0 never */
     uint64_t orphan_ms;

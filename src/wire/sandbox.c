@@ -32,6 +32,7 @@ enum exit_tag {
     EXIT_START_ERROR
 };
 enum put_tag { PUT_PATH = 1, PUT_MODE };
+enum get_tag { GET_PATH = 1, GET_OFFSET, GET_SIZE };
 enum done_tag { DONE_ERRNO = 1, DONE_SIZE };
 
 /* Reads a number that has to fit into 32 bits. */
@@ -318,6 +319,46 @@ int sandbox_put_file_decode(const void *payload, size_t size, struct sandbox_put
     if ((decoded.mode & ~0777U) != 0)
         return err_set(err, ERR_PROTOCOL, "file mode %o", decoded.mode);
     *put = decoded;
+    return 0;
+}
+
+int sandbox_get_file_encode(const struct sandbox_get_file *get, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_str(&writer, GET_PATH, get->path);
+    tlv_put_u64(&writer, GET_OFFSET, get->offset);
+    tlv_put_u64(&writer, GET_SIZE, get->size_bytes);
+    return tlv_end(&writer, err);
+}
+
+int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get_file *get,
+                            struct err *err)
+{
+    struct sandbox_get_file decoded = {.path = ""};
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        if (field.tag == GET_PATH)
+            result = tlv_str(&field, &decoded.path, err);
+        else if (field.tag == GET_OFFSET)
+            result = tlv_u64(&field, &decoded.offset, err);
+        else if (field.tag == GET_SIZE)
+            result = tlv_u64(&field, &decoded.size_bytes, err);
+        else
+            result = 0;
+        if (result != 0)
+            return result;
+    }
+    if (result != 0)
+        return result;
+    if (decoded.path[0] == '\0' || strlen(decoded.path) >= SANDBOX_PATH_MAX)
+        return err_set(err, ERR_PROTOCOL, "a file without a usable path");
+    if (decoded.offset > INT64_MAX)
+        return err_set(err, ERR_PROTOCOL, "a file offset out of range");
+    *get = decoded;
     return 0;
 }
 

@@ -24,6 +24,7 @@
 #define SANDBOX_CAP_EXEC (UINT64_C(1) << 0)
 #define SANDBOX_CAP_PUT_FILE (UINT64_C(1) << 1)
 #define SANDBOX_CAP_CGROUP (UINT64_C(1) << 2) /* enforces memory and pids, tells OOM apart */
+#define SANDBOX_CAP_GET_FILE (UINT64_C(1) << 3)
 
 struct sandbox_hello {
     uint32_t version_min;
@@ -83,9 +84,19 @@ int sandbox_put_file_encode(const struct sandbox_put_file *put, struct buf *out,
 int sandbox_put_file_decode(const void *payload, size_t size, struct sandbox_put_file *put,
                             struct err *err);
 
+struct sandbox_get_file {
+    const char *path;    /* absolute, or relative to /workspace; a regular file */
+    uint64_t offset;     /* first byte; past the end: nothing */
+    uint64_t size_bytes; /* at most; 0: to the end */
+};
+
+int sandbox_get_file_encode(const struct sandbox_get_file *get, struct buf *out, struct err *err);
+int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get_file *get,
+                            struct err *err);
+
 struct sandbox_done {
     int32_t sys_errno;   /* 0 on success; else an errno value of Linux */
-    uint64_t size_bytes; /* bytes written */
+    uint64_t size_bytes; /* bytes written, or read */
 };
 
 int sandbox_done_encode(const struct sandbox_done *done, struct buf *out, struct err *err);
