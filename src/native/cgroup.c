@@ -81,6 +81,8 @@ static int add_v1(struct cgroup_root *root, const struct cgroup_mount *mount, st
         return 0;
     if (root->count >= CGROUP_HIERARCHY_MAX)
         return 0; /* the same controllers mounted twice */
+    const char *slash = strrchr(mount->path, '/');
+    (void)snprintf(found.name, sizeof(found.name), "%.31s", slash ? slash + 1 : mount->path);
     int result = open_base(mount->path, root->folder, &found.base_fd, err);
     if (result == 0)
         root->hierarchies[root->count++] = found;

@@ -18,7 +18,8 @@
 enum { CGROUP_HIERARCHY_MAX = 4 };
 
 struct cgroup_hierarchy {
-    int base_fd; /* the folder berth-<instance> */
+    int base_fd;   /* the folder berth-<instance> */
+    char name[32]; /* v1: the folder that it is mounted on, "cpu,cpuacct"; v2: "" */
     bool memory;
     bool pids;
     bool cpu;

@@ -23,10 +23,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "native/rootfs.h"
 #include "native/setup.h"
 
 #define CREATE_TIMEOUT_NS (10 * CLOCK_NS_PER_S)
@@ -44,8 +46,9 @@ static int check_spec(const struct engine_create *spec, struct err *err)
     if (strcmp(spec->image, "host") != 0)
         return err_public(err, ERR_UNSUPPORTED, "image \"%s\": this engine has the image \"host\"",
                           spec->image);
-    if (strcmp(spec->profile, "strict") != 0)
-        return err_public(err, ERR_UNSUPPORTED, "profile \"%s\": this engine has \"strict\"",
+    if (strcmp(spec->profile, "strict") != 0 && strcmp(spec->profile, "container") != 0)
+        return err_public(err, ERR_UNSUPPORTED,
+                          "profile \"%s\": this engine has \"strict\" and \"container\"",
                           spec->profile);
     if (spec->memory_bytes < MEMORY_MIN || spec->memory_bytes > (UINT64_C(1) << 50))
         return err_set(err, ERR_BAD_INPUT, "memory of %" PRIu64 " bytes", spec->memory_bytes);
@@ -70,7 +73,7 @@ static struct sandbox *sandbox_new(const char *id)
         return NULL;
     (void)snprintf(sandbox->id, sizeof(sandbox->id), "%s", id);
     sandbox->state = ENGINE_STATE_CREATING;
-    sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = -1;
+    sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = sandbox->userns_fd = -1;
     sandbox->deadline_ns = INT64_MAX;
     return sandbox;
 }
@@ -88,6 +91,7 @@ void sandbox_free(struct sandbox *sandbox)
         return;
     fd_close(&sandbox->pidfd);
     fd_close(&sandbox->setup_fd);
+    fd_close(&sandbox->userns_fd);
     idrange_release(&sandbox->ids);
     free(sandbox);
 }
@@ -206,6 +210,30 @@ static int start_stage(struct sandbox *sandbox, const struct setup *setup, struc
     return 0;
 }
 
+static bool is_container(const struct sandbox *sandbox)
+{
+    return strcmp(sandbox->spec.profile, "container") == 0;
+}
+
+static void fill_root(struct sandbox_host *host, const struct sandbox *sandbox,
+                      struct rootfs_spec *out)
+{
+    *out = (struct rootfs_spec){
+        .host = &host->image,
+        .sysview = &host->sysview,
+        .cgroups = &host->cgroups,
+        .id = sandbox->id,
+        .stage_fd = host->stage_fd,
+        .folder_fd = -1,
+        .disk_fd = -1,
+        .userns_fd = sandbox->userns_fd,
+        .first_id = sandbox->ids.base + 1,
+        .container = is_container(sandbox),
+        .storage_bytes = sandbox->spec.storage_bytes,
+        .cpu_millis = sandbox->spec.cpu_millis,
+    };
+}
+
 static int start(struct sandbox_host *host, struct sandbox *sandbox,
                  const struct engine_create *spec, struct init_config *config, struct err *err)
 {
@@ -219,12 +247,16 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     int result = cgroup_open_entry(&host->cgroups, sandbox->id, &entry, err);
     if (result != 0)
         return result;
+    struct rootfs_spec root;
+    fill_root(host, sandbox, &root);
     const struct setup setup = {.entry = &entry,
                                 .image = &host->image,
                                 .config = config,
                                 .socket_fd = stage_fd,
                                 .init_fd = host->init_fd,
                                 .id_lock_fd = sandbox->ids.lock_fd,
+                                .image_lock_fd = -1,
+                                .own_root = rootfs_is_plain(&root),
                                 .storage_bytes = spec->storage_bytes};
     result = start_stage(sandbox, &setup, err);
     cgroup_close_entry(&entry);
@@ -244,8 +276,9 @@ static void fill_config(const struct sandbox *sandbox, const struct engine_creat
     init_config_clear(config);
     memcpy(config->id, sandbox->id, sizeof(config->id));
     memcpy(config->nonce, sandbox->nonce, sizeof(config->nonce));
-    config->uid = CODE_UID;
-    config->gid = CODE_UID;
+    config->profile = is_container(sandbox) ? INIT_PROFILE_CONTAINER : INIT_PROFILE_STRICT;
+    config->uid = config->gid = is_container(sandbox) ? 0 : CODE_UID;
+    (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text());
     config->open_files_max = spec->open_files_max;
     config->file_size_max = spec->storage_bytes;
     config->lifetime_ms = spec->lifetime_ms;
@@ -274,6 +307,7 @@ int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, s
     if (!sandbox)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
     struct init_config config;
+    sandbox->spec = *spec;
     id_random(sandbox->nonce, sizeof(sandbox->nonce));
     fill_config(sandbox, spec, &config);
     const struct cgroup_limits limits = {.memory_bytes = spec->memory_bytes,
@@ -302,17 +336,27 @@ int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, s
     return 0;
 }
 
-/* 'U': clones the image for the namespace that came and sends the trees back. */
-static int send_trees(struct sandbox_host *host, struct sandbox *sandbox, int userns_fd,
-                      struct err *err)
+/* Makes the root for the namespace that came and sends its mounts. */
+static int send_root(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
 {
-    int trees[IMAGE_TREE_MAX];
-    int result = image_clone(&host->image, userns_fd, trees, err);
+    struct rootfs_spec spec;
+    struct rootfs rootfs;
+    char text[1 + ROOTFS_MOUNT_MAX * sizeof(rootfs.mounts[0].target)] = "M";
+    int fds[ROOTFS_MOUNT_MAX];
+    size_t used = 1;
+    fill_root(host, sandbox, &spec);
+    int result = rootfs_build(&spec, &rootfs, err);
+    fd_close(&sandbox->userns_fd);
     if (result != 0)
         return result;
-    result = fd_send(sandbox->setup_fd, "M", 1, trees, host->image.tree_count, 0, err);
-    for (size_t i = 0; i < host->image.tree_count; i++)
-        fd_close(&trees[i]);
+    for (size_t i = 0; i < rootfs.count; i++) {
+        size_t size = strlen(rootfs.mounts[i].target) + 1;
+        memcpy(text + used, rootfs.mounts[i].target, size);
+        used += size;
+        fds[i] = rootfs.mounts[i].fd;
+    }
+    result = fd_send(sandbox->setup_fd, text, used, fds, rootfs.count, 0, err);
+    rootfs_close(&rootfs);
     return result;
 }
 
@@ -328,8 +372,10 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
         return 0;
     if (size <= 0)
         return err_set(err, ERR_INTERNAL, "sandbox %s died while it was made", sandbox->id);
-    if (size == 1 && text[0] == 'U' && userns_fd >= 0)
-        return send_trees(host, sandbox, userns_fd, err);
+    if (size == 1 && text[0] == 'U' && userns_fd >= 0) {
+        sandbox->userns_fd = fd_take(&userns_fd);
+        return send_root(host, sandbox, err);
+    }
     if (size == 1 && text[0] == 'R') {
         int result = fd_send(sandbox->setup_fd, "C", 1, NULL, 0, 0, err);
         if (result != 0)

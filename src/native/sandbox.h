@@ -13,6 +13,7 @@
 #include "native/cgroup.h"
 #include "native/idrange.h"
 #include "native/image.h"
+#include "native/sysview.h"
 #include "wire/engine_msg.h"
 
 enum { SANDBOX_WAITERS_MAX = 8 };
@@ -21,6 +22,8 @@ enum { SANDBOX_WAITERS_MAX = 8 };
 struct sandbox_host {
     struct cgroup_root cgroups;
     struct image image;
+    struct sysview sysview;
+    int stage_fd; /* where layers are attached for a moment, in our own mount namespace */
     int run_fd;   /* priv/run: the sockets of the inits */
     int ids_fd;   /* folder of id ranges */
     int init_fd;  /* the berth-init program */
@@ -35,6 +38,8 @@ struct sandbox {
     int pidfd;
     int setup_fd; /* engine's end, until the commit */
     struct idrange ids;
+    struct engine_create spec; /* of a creation */
+    int userns_fd;             /* the inner user namespace, until the root is made */
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     uint64_t create_request;               /* 0: nobody waits for the creation */
     uint64_t waiters[SANDBOX_WAITERS_MAX]; /* requests that wait for the end */

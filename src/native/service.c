@@ -487,6 +487,10 @@ static int open_init(struct service *service, struct err *err)
 static int leave_mounts(const char *state_path, struct err *err)
 {
     char path[4096];
+    FD_AUTO int folder_fd = -1;
+    int result = open_folder(state_path, "mnt", &folder_fd, err);
+    if (result != 0)
+        return result;
     if (unshare(CLONE_NEWNS) != 0)
         return err_sys(err, errno, "own mount namespace");
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0)
@@ -498,17 +502,31 @@ static int leave_mounts(const char *state_path, struct err *err)
     return 0;
 }
 
+/* Below the image's stage, so in a mount of our own. */
+static int open_stage(struct service *service, const char *image_stage, struct err *err)
+{
+    static const char *const places[] = {"upper", "lower-0", "lower-1"};
+    char path[4096 + 16];
+    (void)snprintf(path, sizeof(path), "%s/layers", image_stage);
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make %s", path);
+    service->host.stage_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (service->host.stage_fd < 0)
+        return err_sys(err, errno, "open %s", path);
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        if (mkdirat(service->host.stage_fd, places[i], 0700) != 0 && errno != EEXIST)
+            return err_sys(err, errno, "make %s/%s", path, places[i]);
+    }
+    sysview_init(&service->host.sysview, service->host.stage_fd, &service->host.cgroups);
+    return 0;
+}
+
 static int prepare_host(struct service *service, struct err *err)
 {
     const char *state_path = service->config->state_path;
     char stage[4096];
     FD_AUTO int scratch_fd = -1;
-    int result = open_folder(state_path, "mnt", &scratch_fd, err);
-    if (result == 0)
-        result = leave_mounts(state_path, err);
-    fd_close(&scratch_fd);
-    if (result == 0)
-        result = open_folder(state_path, "images", &scratch_fd, err);
+    int result = open_folder(state_path, "images", &scratch_fd, err);
     fd_close(&scratch_fd);
     if (result == 0)
         result = open_folder(state_path, "images/host", &scratch_fd, err);
@@ -517,6 +535,8 @@ static int prepare_host(struct service *service, struct err *err)
     (void)snprintf(stage, sizeof(stage), "%s/priv/images/host", state_path);
     if (result == 0)
         result = image_open_host(&service->host.image, stage, err);
+    if (result == 0)
+        result = open_stage(service, stage, err);
     return result;
 }
 
@@ -524,6 +544,8 @@ static int prepare_host(struct service *service, struct err *err)
 static int prepare(struct service *service, struct err *err)
 {
     service->host.run_fd = service->host.ids_fd = service->host.init_fd = -1;
+    service->host.stage_fd = -1;
+    sysview_init(&service->host.sysview, -1, &service->host.cgroups);
     int result = open_init(service, err);
     if (result == 0)
         result = open_folder(service->config->state_path, "run", &service->host.run_fd, err);
@@ -531,7 +553,9 @@ static int prepare(struct service *service, struct err *err)
         result = read_instance(service, err);
     if (result != 0)
         return result;
-    if (cgroup_open(&service->host.cgroups, service->instance, &service->unavailable) != 0 ||
+    /* First the mount namespace: only what was opened in it can be cloned. */
+    if (leave_mounts(service->config->state_path, &service->unavailable) != 0 ||
+        cgroup_open(&service->host.cgroups, service->instance, &service->unavailable) != 0 ||
         prepare_host(service, &service->unavailable) != 0) {
         log_error("no sandbox can be made: %s", service->unavailable.message);
     } else {
@@ -633,6 +657,8 @@ int service_run(const struct service_config *config, struct err *err)
     for (struct sandbox *sandbox = service.sandboxes; sandbox; sandbox = sandbox->next)
         sandbox->freed = true;
     sweep_freed(&service);
+    sysview_done(&service.host.sysview);
+    fd_close(&service.host.stage_fd);
     image_close(&service.host.image);
     cgroup_retire(&service.host.cgroups);
     cgroup_close(&service.host.cgroups);
