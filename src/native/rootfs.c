@@ -66,7 +66,7 @@ struct writable {
 
 bool rootfs_is_plain(const struct rootfs_spec *spec)
 {
-    return spec->folder_fd < 0 && spec->disk_fd < 0 && !spec->container;
+    return spec->folder_fd < 0 && !spec->on_disk && !spec->container;
 }
 
 /* ---- folders ---- */
@@ -212,7 +212,7 @@ static int make_writable(const struct rootfs_spec *spec, struct writable *out, s
 {
     FD_AUTO int fd = -1;
     int result = 0;
-    if (spec->disk_fd >= 0) {
+    if (spec->on_disk) {
         fd = fcntl(spec->disk_fd, F_DUPFD_CLOEXEC, 0);
         if (fd < 0)
             return err_sys(err, errno, "descriptor of the disk");
@@ -224,7 +224,7 @@ static int make_writable(const struct rootfs_spec *spec, struct writable *out, s
     if (result == 0)
         result =
             mountfd_restrict(fd, MOUNT_ATTR_NODEV | (spec->container ? 0 : MOUNT_ATTR_NOSUID), err);
-    out->owner = spec->disk_fd >= 0 ? 0 : spec->first_id;
+    out->owner = spec->on_disk ? 0 : spec->first_id;
     out->mount_fd = result == 0 ? fd_take(&fd) : -1;
     return result;
 }
@@ -234,7 +234,7 @@ static int attach_writable(const struct rootfs_spec *spec, const struct writable
                            struct err *err)
 {
     int result = 0;
-    if (spec->disk_fd >= 0)
+    if (spec->on_disk)
         result = mountfd_idmap(writable->mount_fd, spec->userns_fd, err);
     return result != 0 ? err_wrap(err, "disk")
                        : mountfd_attach(writable->mount_fd, spec->stage_fd, "upper", err);

@@ -38,7 +38,8 @@ struct rootfs_spec {
     int stage_fd;   /* a folder of the engine's own mount namespace where layers are attached for a
                        moment */
     int folder_fd;  /* the rootfs folder of another image; -1: image `host` */
-    int disk_fd;    /* detached, not id-mapped; -1: files in memory */
+    bool on_disk;   /* the files; else they are in memory */
+    int disk_fd;    /* detached, not id-mapped; -1: none, or not yet */
     int userns_fd;  /* the inner user namespace */
     uid_t first_id; /* on the host: id 0 of that namespace */
     bool container;
