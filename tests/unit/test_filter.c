@@ -15,19 +15,19 @@
 #include <sys/syscall.h>
 
 #include "child.h"
-#include "init/child.h"
-#include "init/strict_filter.h"
+#include "init/filter.h"
+#include "init/filters.h"
 
 static void test_the_filter_is_sane(void **state)
 {
     (void)state;
-    assert_in_range(STRICT_FILTER_COUNT, 64, 4096 /* BPF_MAXINSNS */);
+    assert_in_range(ARRAY_SIZE(strict_filter), 64, 4096 /* BPF_MAXINSNS */);
     /* the first instruction loads the architecture: numbers mean nothing without it */
     assert_int_equal(strict_filter[0].code, BPF_LD | BPF_W | BPF_ABS);
     assert_int_equal(strict_filter[0].k, offsetof(struct seccomp_data, arch));
     unsigned allows = 0;
     unsigned others = 0;
-    for (size_t i = 0; i < STRICT_FILTER_COUNT; i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(strict_filter); i++) {
         if (BPF_CLASS(strict_filter[i].code) != BPF_RET)
             continue;
         bool denies = strict_filter[i].k == (SECCOMP_RET_ERRNO | ENOSYS);
@@ -41,7 +41,7 @@ static void test_the_filter_is_sane(void **state)
 static void enter(void)
 {
     require(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    require(child_seccomp_strict() == 0);
+    require(filter_install(FILTER_STRICT) == 0);
 }
 
 /* As if this kernel had no such call. */
