@@ -53,6 +53,7 @@ struct fake {
     struct task *tasks, **tasks_tail;
     struct entry *entries;
     struct engine_info info;
+    struct engine_create last_create;
     enum engine_fake_fault fault;
     unsigned fault_count;
 };
@@ -133,11 +134,14 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
-/* What a real engine checks too. */
+/* What a real engine checks too. Remembers the spec. */
 static int check_spec(struct fake *fake, const struct engine_create *spec, struct err *err)
 {
     struct engine_info info;
     (void)fake_probe(&fake->base, 0, &info, NULL);
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->last_create = *spec;
+    (void)pthread_mutex_unlock(&fake->lock);
     if (!has_word(info.images, spec->image[0] != '\0' ? spec->image : "host"))
         return err_public(err, ERR_BAD_INPUT, "image: there is no \"%s\"", spec->image);
     if (strcmp(spec->profile, "container") == 0 && (info.capabilities & ENGINE_CAP_CONTAINER) == 0)
@@ -501,6 +505,14 @@ void engine_fake_set_info(struct engine *engine, const struct engine_info *info)
     struct fake *fake = fake_of(engine);
     (void)pthread_mutex_lock(&fake->lock);
     fake->info = *info;
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void engine_fake_last_create(struct engine *engine, struct engine_create *out)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    *out = fake->last_create;
     (void)pthread_mutex_unlock(&fake->lock);
 }
 

@@ -21,6 +21,7 @@
 struct engine;
 struct engine_events;
 struct engine_info;
+struct engine_create;
 
 /* What may go wrong. The first group strikes when the engine is called, the second in a sandbox. */
 enum engine_fake_fault {
@@ -58,6 +59,9 @@ void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, uns
 
 /* What probe answers from now on. */
 void engine_fake_set_info(struct engine *engine, const struct engine_info *info);
+
+/* What the last creation was asked for. */
+void engine_fake_last_create(struct engine *engine, struct engine_create *out);
 
 /* The sandboxes that live now; stopped ones do not. */
 unsigned engine_fake_living(struct engine *engine);
