@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -202,8 +203,8 @@ static int run_attempt(struct attempt *attempt, struct err *err)
     int gone_fd = gone_fd_of(attempt);
     int64_t queued_ns = clock_now_ns();
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
-    int result = admission_acquire(core->admission, queued_ns + wait_ns, attempt->live.cancel_fd,
-                                   gone_fd, err);
+    int result = admission_acquire(core->admission, &attempt->plan.resources.reserve,
+                                   queued_ns + wait_ns, attempt->live.cancel_fd, gone_fd, err);
     int64_t create_ns = clock_now_ns();
     attempt->outcome.queue_us = (create_ns - queued_ns) / 1000;
     metrics_observe(&core->metrics.queue, attempt->outcome.queue_us);
@@ -304,11 +305,13 @@ static int answer(struct attempt *attempt, bool omit_streamed, struct buf *out, 
     int64_t expires_us =
         attempt->outcome.finished_us + (int64_t)core->config.keep_outcome_ms * 1000;
     struct err failure = ERR_INIT;
+    fault_point("server.exited");
     if (store_execution_finish(
             core->store, attempt->live.id, execution_state_name(attempt->outcome.state),
             attempt->outcome.finished_us, expires_us, text.data, text.size, &failure) != 0)
         log_error("execution %s: its outcome could not be stored: %s", attempt->live.id,
                   failure.message); /* the code ran: its caller gets the outcome all the same */
+    fault_point("server.stored");
     count_outcome(attempt);
     if (!omit_streamed)
         return buf_append(out, text.data, text.size, err);
@@ -369,6 +372,26 @@ static int claim_key(struct attempt *attempt, struct buf *out, struct err *err)
     return err_public(err, ERR_CONFLICT, "Idempotency-Key: another request with it never ends");
 }
 
+/* Appends the outcome of a key that is known already, so that it is answered whatever the engine
+ * and the plan say now. Returns 1 then, 0 when the key is new or its execution still runs. */
+static int answer_known_key(struct core *core, const struct execution_request *request,
+                            struct buf *out, struct err *err)
+{
+    char first_id[STORE_ID_SIZE];
+    struct store_execution row;
+    if (!request->idempotency_key)
+        return 0;
+    int result = store_execution_by_key(core->store, request->owner, request->idempotency_key,
+                                        first_id, err);
+    if (result == 0)
+        live_wait(core, first_id);
+    if (result == 0)
+        result = store_execution_get(core->store, request->owner, first_id, &row, out, err);
+    if (result == -ERR_NOT_FOUND)
+        return 0;
+    return result != 0 ? result : row.has_outcome;
+}
+
 static int check_request(const struct execution_request *request, struct err *err)
 {
     if (!request->lang || !request->owner || (!request->code && request->code_size > 0))
@@ -380,6 +403,16 @@ static int check_request(const struct execution_request *request, struct err *er
     return 0;
 }
 
+/* The row is committed while the sandbox is made; the fault point is to find it there. */
+static int pass_queued_point(struct attempt *attempt, struct err *err)
+{
+    if (fault_text()[0] == '\0')
+        return 0;
+    int result = wait_for_row(attempt, err);
+    fault_point("server.queued");
+    return result;
+}
+
 /* From the row to the answer, with the execution entered among those that live. */
 static int execute_live(struct attempt *attempt, bool omit_streamed, struct buf *out,
                         struct err *err)
@@ -389,6 +422,8 @@ static int execute_live(struct attempt *attempt, bool omit_streamed, struct buf 
         result = claim_key(attempt, out, err);
     else
         begin_row(attempt);
+    if (result == 0)
+        result = pass_queued_point(attempt, err);
     if (result != 0)
         return result < 0 ? result : 0;
     result = run_attempt(attempt, err);
@@ -434,13 +469,16 @@ int core_execute(struct core *core, const struct execution_request *request,
     int result = check_request(request, err);
     if (result != 0)
         return result;
+    result = answer_known_key(core, request, out, err);
+    if (result != 0)
+        return result < 0 ? result : 0;
     struct attempt attempt;
     attempt_init(&attempt, core, request, sink);
     struct err failure = ERR_INIT;
     result = plan_make(core, request, &attempt.plan, &failure);
     if (result == 0) {
-        const struct quota_use use = {.memory_bytes = attempt.plan.memory_bytes,
-                                      .cpu_millis = attempt.plan.cpu_millis};
+        const struct quota_use use = {.memory_bytes = attempt.plan.resources.memory_bytes,
+                                      .cpu_millis = attempt.plan.resources.cpu_millis};
         result = quota_check(request->owner, QUOTA_EXECUTION, &use, &failure);
     }
     if (result == 0)
