@@ -12,11 +12,15 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "native/mountfd.h"
 #include "native/treecopy.h"
+
+/* Ids of people and of nobody (Debian Policy, 9.2.2). */
+enum { FIRST_PERSON = 1000, NOBODY = 65534 };
 
 /* Folders of the root beside /usr: links into /usr on a merged system, folders of their own else.
  */
@@ -109,6 +113,9 @@ static const char *const etc_container_names[] = {
     "ucf.conf",
     "vim",
 };
+
+static const char *const etc_container_folders[] = {"apt", "apt/apt.conf.d", "apt/auth.conf.d",
+                                                    "sudoers.d"};
 
 static const struct etc_file etc_container_files[] = {
     {"shadow", 0640, "root:*:19000:0:99999:7:::\nsandbox:*:19000:0:99999:7:::\n"},
@@ -245,22 +252,40 @@ static int add_etc(struct image *image, int stage_fd, struct err *err)
                                    MOUNT_ATTR_NODEV, err);
 }
 
-/* The users and groups that packages expect, from the file that a Debian system starts with; ours
- * and _apt after them. Elsewhere the short list of the other profile stays. */
-static int write_accounts(int etc_fd, const char *name, const char *master, const char *more,
-                          struct err *err)
+/* The system users and groups that the host's packages made, and ours: their names and numbers,
+ * without members, comments and passwords. Field 3 of both files is the number (passwd(5)). */
+static int write_accounts(int etc_fd, const char *name, const char *ours, struct err *err)
 {
-    char text[16384];
-    struct err missing = ERR_INIT;
-    ssize_t size = fd_read_file_at(AT_FDCWD, master, text, sizeof(text), &missing);
-    if (size < 0)
-        return 0;
+    char path[32];
+    char line[1024];
+    BUF_AUTO struct buf out;
+    buf_init(&out, 256U << 10);
+    (void)snprintf(path, sizeof(path), "/etc/%s", name);
+    FILE *file = fopen(path, "re");
+    int result = file ? 0 : err_sys(err, errno, "open %s", path);
+    while (result == 0 && fgets(line, sizeof(line), file)) {
+        char account[64];
+        char shell[128] = "";
+        unsigned number = 0;
+        unsigned group = 0;
+        if (sscanf(line, "%63[^:]:%*[^:]:%u:%u:%*[^:]:%*[^:]:%127[^\n]", account, &number, &group,
+                   shell) < 2 ||
+            (number >= FIRST_PERSON && number != NOBODY))
+            continue;
+        bool passwd = strcmp(name, "passwd") == 0;
+        result = passwd ? buf_printf(&out, err, "%s:*:%u:%u::%s:/usr/sbin/nologin\n", account,
+                                     number, group, number == 0 ? "/root" : "/nonexistent")
+                        : buf_printf(&out, err, "%s:*:%u:\n", account, number);
+    }
+    if (file)
+        (void)fclose(file);
     FD_AUTO int fd =
         openat(etc_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0)
-        return err_sys(err, errno, "make etc/%s", name);
-    int result = fd_write_all(fd, text, (size_t)size, err);
-    return result != 0 ? result : fd_write_all(fd, more, strlen(more), err);
+    if (result == 0 && fd < 0)
+        result = err_sys(err, errno, "make etc/%s", name);
+    if (result == 0)
+        result = fd_write_all(fd, out.data, out.size, err);
+    return result != 0 ? result : fd_write_all(fd, ours, strlen(ours), err);
 }
 
 /* What package managers, su and sudo need beside it, and the packages that /usr consists of. */
@@ -274,14 +299,15 @@ static int add_administration(struct image *image, int stage_fd, struct err *err
         result = copy_names(etc_container_names, ARRAY_SIZE(etc_container_names), etc_fd, err);
     if (result == 0)
         result = write_etc_files(etc_fd, etc_container_files, ARRAY_SIZE(etc_container_files), err);
+    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(etc_container_folders); i++) {
+        FD_AUTO int folder_fd = -1;
+        result = make_folder(etc_fd, etc_container_folders[i], &folder_fd, err);
+    }
     if (result == 0)
-        result = write_accounts(etc_fd, "passwd", "/usr/share/base-passwd/passwd.master",
-                                "_apt:*:100:65534::/nonexistent:/usr/sbin/nologin\n"
-                                "sandbox:*:1000:1000:sandbox:/home/sandbox:/bin/sh\n",
-                                err);
+        result = write_accounts(etc_fd, "passwd",
+                                "sandbox:*:1000:1000:sandbox:/home/sandbox:/bin/sh\n", err);
     if (result == 0)
-        result = write_accounts(etc_fd, "group", "/usr/share/base-passwd/group.master",
-                                "sandbox:*:1000:\n", err);
+        result = write_accounts(etc_fd, "group", "sandbox:*:1000:\n", err);
     if (result == 0)
         result = bind_tree(image, stage_fd, "etc-container-tree", stage_fd, "etc-container", &etc,
                            MOUNT_ATTR_NODEV, err);

@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -133,8 +136,12 @@ int rootfs_make_folders(int root_fd, const struct image *host, uid_t owner, stru
             result = make_path(root_fd, host->trees[i].target, 0755, owner, owner, err);
     }
     for (size_t i = 0; result == 0 && i < host->link_count; i++) {
-        if (symlinkat(host->links[i].to, root_fd, host->links[i].target) != 0 && errno != EEXIST)
-            return err_sys(err, errno, "make link %s", host->links[i].target);
+        const struct image_link *link = &host->links[i];
+        bool made = symlinkat(link->to, root_fd, link->target) == 0;
+        if (!made && errno != EEXIST)
+            return err_sys(err, errno, "make link %s", link->target);
+        if (made && fchownat(root_fd, link->target, owner, owner, AT_SYMLINK_NOFOLLOW) != 0)
+            return err_sys(err, errno, "owner of link %s", link->target);
     }
     return result;
 }
@@ -279,6 +286,33 @@ static int open_below(int dir_fd, const char *name, int *out_fd, struct err *err
     return *out_fd < 0 ? err_sys(err, errno, "open %s", name) : 0;
 }
 
+/* The overlay works on its layers as whoever mounts it: that has to be an id which the disk's map
+ * knows, with all of root's rights. Changing it drops some of them until it is changed back
+ * (capabilities(7), "Effect of user ID changes on capabilities"). */
+static int make_overlay(const struct rootfs_spec *spec, const int *layers, size_t layer_count,
+                        int upper_fd, int work_fd, int *out_fd, struct err *err)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[2];
+    memset(sets, 0, sizeof(sets));
+    (void)setfsgid(spec->first_id);
+    (void)setfsuid(spec->first_id);
+    int result = 0;
+    if (syscall(SYS_capget, &header, sets) != 0)
+        result = err_sys(err, errno, "read capabilities");
+    for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
+        sets[i].effective = sets[i].permitted;
+    if (result == 0 && syscall(SYS_capset, &header, sets) != 0)
+        result = err_sys(err, errno, "keep capabilities");
+    if (result == 0)
+        result = mountfd_overlay(layers, layer_count, upper_fd, work_fd,
+                                 MOUNT_ATTR_NODEV | (spec->container ? 0 : MOUNT_ATTR_NOSUID),
+                                 out_fd, err);
+    (void)setfsuid(0);
+    (void)setfsgid(0);
+    return result;
+}
+
 /* An overlay over detached layers, topmost first. They are attached for the moment that the kernel
  * looks at them. */
 static int add_overlay(const struct rootfs_spec *spec, const struct writable *writable,
@@ -301,9 +335,7 @@ static int add_overlay(const struct rootfs_spec *spec, const struct writable *wr
         attached += result == 0 ? 1 : 0;
     }
     if (result == 0)
-        result =
-            mountfd_overlay(layers, layer_count, upper_fd, work_fd,
-                            MOUNT_ATTR_NODEV | (spec->container ? 0 : MOUNT_ATTR_NOSUID), &fd, err);
+        result = make_overlay(spec, layers, layer_count, upper_fd, work_fd, &fd, err);
     while (attached > 0)
         mountfd_detach(layers[--attached]);
     return result != 0 ? result : add(rootfs, target, &fd, err);
