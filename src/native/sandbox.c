@@ -541,10 +541,12 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     sandbox_unwatch(host, &sandbox->setup_fd);
     disk_cancel(&sandbox->disk_job);
     close_root_parts(sandbox);
+    fault_point("native.kill");
     if (sandbox->pidfd >= 0)
         (void)syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
     else
         cgroup_kill(&host->cgroups, sandbox->id);
+    fault_point("native.killed");
 }
 
 static bool process_is_gone(const struct sandbox_host *host, struct sandbox *sandbox)
