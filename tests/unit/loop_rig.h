@@ -21,7 +21,7 @@ extern char rig_folder[]; /* holds the socket, and may be the root */
 
 struct rig {
     struct init_config config;
-    bool closed_root; /* the folder becomes the root */
+    bool closed_root; /* the folder becomes the root; as root with a tmpfs at /other */
     pid_t helper;     /* waits for PID 1 and ends as it does */
     int setup_fd;
 };
