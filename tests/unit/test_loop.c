@@ -117,6 +117,47 @@ static void test_anything_but_the_commit_ends_it(void **state)
     assert_loop_ends(rig);
 }
 
+/* Such a point ends init as a kill would (base/fault.h). */
+static void test_fault_at_an_exec(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    (void)snprintf(rig->config.fault, sizeof(rig->config.fault), "init.exec");
+    start_committed(rig);
+    client_greet(&client);
+    assert_quiet(&client);
+    client_exec(&client, 4, "echo on", NULL);
+    assert_false(client_next(&client));
+    client_close(&client);
+    assert_int_equal(rig_wait(rig), 137);
+}
+
+static void test_fault_before_the_exit(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    (void)snprintf(rig->config.fault, sizeof(rig->config.fault), "init.exit:2");
+    start_committed(rig);
+    client_greet(&client);
+    client_exec(&client, 4, "exit 3", NULL);
+    do
+        assert_true(client_next(&client));
+    while (client.frame.type != FRAME_EXIT);
+    client_exec(&client, 4, "exit 3", NULL);
+    while (client_next(&client))
+        assert_int_not_equal(client.frame.type, FRAME_EXIT);
+    client_close(&client);
+    assert_int_equal(rig_wait(rig), 137);
+}
+
+static void test_fault_after_the_commit(void **state)
+{
+    struct rig *rig = *state;
+    (void)snprintf(rig->config.fault, sizeof(rig->config.fault), "init.commit");
+    start_committed(rig); /* 'R' came */
+    assert_int_equal(rig_wait(rig), 137);
+}
+
 /* ---- tests: what no server sends ---- */
 
 /* Starts an execution on stream 4, as soon as the one of an earlier connection is gone. */
@@ -209,6 +250,9 @@ int main(void)
         on_rig(test_a_lifetime_ends),
         on_rig(test_an_engine_that_dies_before_the_commit),
         on_rig(test_anything_but_the_commit_ends_it),
+        on_rig(test_fault_at_an_exec),
+        on_rig(test_fault_before_the_exit),
+        on_rig(test_fault_after_the_commit),
         on_rig(test_violations),
         on_rig(test_late_frames_are_dropped),
     };
