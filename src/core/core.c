@@ -225,6 +225,8 @@ static int open_parts(struct core *core, struct err *err)
     int result = admission_new(&places, &core->admission, err);
     if (result == 0)
         result = store_open(core->config.db_path, &core->store, err);
+    if (result == 0 && core->config.keep_bytes != 0)
+        store_set_text_max(core->store, core->config.keep_bytes);
     if (result == 0)
         result = settle_books(core, err);
     if (result != 0)
@@ -324,12 +326,12 @@ static int not_found(const char *id, struct err *err)
 static int read_execution(struct core *core, const char *owner, const char *id,
                           struct store_execution *row, struct buf *out, struct err *err)
 {
-    int result = store_execution_get(core->store, owner, id, row, out, err);
+    int result = execution_read(core, owner, id, row, out, err);
     if (result != 0 || row->finished_us != 0 || live_exists(core, id))
         return result;
-    result = store_execution_get(core->store, owner, id, row, out, err);
+    result = execution_read(core, owner, id, row, out, err);
     if (result == 0 && row->finished_us == 0 && execution_end_orphan(core, row, NULL) == 0)
-        result = store_execution_get(core->store, owner, id, row, out, err);
+        result = execution_read(core, owner, id, row, out, err);
     return result;
 }
 
@@ -369,7 +371,7 @@ static int check_list(struct core *core, const char *owner, const char *status, 
     if (!known)
         return err_public(err, ERR_BAD_INPUT,
                           "status: expected queued, running, success, error, timeout or killed");
-    int result = after ? store_execution_get(core->store, owner, after, &row, NULL, err) : 0;
+    int result = after ? store_execution_get(core->store, owner, after, &row, NULL, NULL, err) : 0;
     if (result == -ERR_NOT_FOUND)
         return err_public(err, ERR_BAD_INPUT, "after: expected the id of an execution");
     return result;

@@ -40,6 +40,7 @@ struct core_config {
     uint32_t open_files_max;
     uint64_t keep_output_bytes; /* of stdout and of stderr (contract: 1 MiB) */
     uint64_t output_max_bytes;  /* of both; past it killed (contract: 64 MiB) */
+    uint64_t keep_bytes;        /* of the text of all outcomes together; 0: no bound */
     uint64_t keep_outcome_ms;   /* how long an outcome can be asked for (contract: an hour) */
 };
 

@@ -109,6 +109,11 @@ void box_on_gone(struct core *core, const char *id);
 /* Destroys what the engine has and nobody owns. */
 int box_reconcile(struct core *core, struct err *err);
 
+/* execution_read.c: reads a row, and appends its outcome's whole object when there is one. As
+ * store_execution_get() otherwise. */
+int execution_read(struct core *core, const char *owner, const char *id,
+                   struct store_execution *row, struct buf *out, struct err *err);
+
 /* execution.c: gives an execution that runs no more and has no outcome in the store the outcome
  * "killed by the server". */
 int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err);

@@ -137,6 +137,7 @@ static struct core_config server_core_config(const struct settings *settings, co
         .open_files_max = (uint32_t)settings->open_files_max,
         .keep_output_bytes = settings->output_keep_bytes,
         .output_max_bytes = settings->output_max_bytes,
+        .keep_bytes = settings->keep_bytes,
         .keep_outcome_ms = settings->keep_outcome_ms,
     };
 }

@@ -44,6 +44,7 @@ static const struct setting {
     {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 2 * MIB},
     {"BERTH_OUTPUT_MAX", SETTING_BYTES, FIELD(output_max_bytes), 64 * MIB, 1, 1024 * GIB},
     {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
+    {"BERTH_KEEP_BYTES", SETTING_BYTES, FIELD(keep_bytes), GIB, MIB, 65536 * GIB},
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
     {"BERTH_BODY_MAX", SETTING_BYTES, FIELD(body_max_bytes), 4 * MIB, 1 * KIB, 64 * MIB},
     {"BERTH_BODIES_MAX", SETTING_BYTES, FIELD(bodies_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},

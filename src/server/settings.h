@@ -19,13 +19,12 @@
  *   BERTH_OUTPUT_KEEP     1MiB     kept of stdout and of stderr
  *   BERTH_OUTPUT_MAX      64MiB    written to both; past it the execution is killed
  *   BERTH_KEEP_OUTCOME    3600     seconds that an outcome can be asked for
- *   BERTH_MAX_CONNECTIONS 1024     HTTP connections at once
- *   BERTH_BODY_MAX        4MiB     one request body
- *   BERTH_BODIES_MAX      256MiB   all request bodies being held
- *   BERTH_PUBLIC_HOST              the name that clients use; everything needs a token then
- *   BERTH_AUTH            on       off: nobody needs a token
- *   BERTH_REGISTER        on       off: POST /register needs a token
- *   BERTH_ENGINE          native   fake: for tests, with BERTH_TESTING=1 only */
+ *   BERTH_KEEP_BYTES      1GiB     of the text of all outcomes together; the oldest is dropped
+ * first BERTH_MAX_CONNECTIONS 1024     HTTP connections at once BERTH_BODY_MAX        4MiB     one
+ * request body BERTH_BODIES_MAX      256MiB   all request bodies being held BERTH_PUBLIC_HOST the
+ * name that clients use; everything needs a token then BERTH_AUTH            on       off: nobody
+ * needs a token BERTH_REGISTER        on       off: POST /register needs a token BERTH_ENGINE
+ * native   fake: for tests, with BERTH_TESTING=1 only */
 #ifndef BERTH_SERVER_SETTINGS_H
 #define BERTH_SERVER_SETTINGS_H
 
@@ -40,7 +39,7 @@ struct settings {
     uint64_t reserve_min_bytes, memory_overcommit_millis, disk_overcommit_millis;
     uint64_t timeout_ms, timeout_max_ms;
     uint64_t memory_bytes, storage_bytes, cpu_millis, pids_max, open_files_max;
-    uint64_t output_keep_bytes, output_max_bytes, keep_outcome_ms;
+    uint64_t output_keep_bytes, output_max_bytes, keep_outcome_ms, keep_bytes;
     uint64_t connection_max, body_max_bytes, bodies_max_bytes;
     const char *public_host; /* "" when unset; the strings are the environment's */
     const char *engine;

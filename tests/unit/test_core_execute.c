@@ -577,6 +577,43 @@ static void a_restart_ends_what_ran(void **state)
     core_free(rig.core);
 }
 
+/* Past the bound the oldest text goes, its outcome stays and says so. */
+static void kept_text_has_a_bound(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    config.keep_bytes = 1 << 20;
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct err err = ERR_INIT;
+    const struct execution_request request = request_of("flood 400000\n");
+    char ids[4][40];
+    struct buf out;
+    buf_init(&out, 64 << 20);
+    for (size_t i = 0; i < 4; i++) {
+        char *text = run(rig.core, &request, &err);
+        assert_non_null(text);
+        (void)snprintf(ids[i], sizeof(ids[i]), "%.36s", text + strlen("{\"execution_id\":\""));
+        free(text);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        for (;;) { /* it goes behind the answer */
+            out.size = 0;
+            assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, ids[i], &out, &err), 0);
+            if (i >= 2 || out.size < 400000)
+                break;
+            (void)poll(NULL, 0, 2);
+        }
+        assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
+        assert_non_null(strstr(buf_cstr(&out), "\"stdout_bytes\":400000"));
+        bool noted = strstr(buf_cstr(&out), "\"note\":\"stdout, stderr and output were dropped");
+        assert_true(noted == (i < 2));
+        assert_true((out.size > 800000) == (i >= 2)); /* stdout and output */
+    }
+    buf_done(&out);
+    core_free(rig.core);
+}
+
 static void orphans_are_destroyed(void **state)
 {
     (void)state;
@@ -688,6 +725,7 @@ int main(void)
         cmocka_unit_test(a_key_runs_once),
         cmocka_unit_test(faults_leave_the_next_one_alone),
         cmocka_unit_test(a_restart_ends_what_ran),
+        cmocka_unit_test(kept_text_has_a_bound),
         cmocka_unit_test(orphans_are_destroyed),
         cmocka_unit_test(streams),
     };

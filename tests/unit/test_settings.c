@@ -16,7 +16,8 @@ static const char *const names[] = {
     "BERTH_BODY_MAX",      "BERTH_BODIES_MAX",   "BERTH_PUBLIC_HOST",
     "BERTH_AUTH",          "BERTH_REGISTER",     "BERTH_ENGINE",
     "BERTH_TESTING",       "BERTH_MEMORY",       "BERTH_MEMORY_OVERCOMMIT",
-    "BERTH_RESERVE_MIN",   "BERTH_DISK",         "BERTH_DISK_OVERCOMMIT"};
+    "BERTH_RESERVE_MIN",   "BERTH_DISK",         "BERTH_DISK_OVERCOMMIT",
+    "BERTH_KEEP_BYTES"};
 
 static int clear(void **state)
 {
@@ -57,6 +58,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings.output_keep_bytes, 1U << 20);
     assert_int_equal(settings.output_max_bytes, 64U << 20);
     assert_int_equal(settings.keep_outcome_ms, 3600000);
+    assert_int_equal(settings.keep_bytes, 1U << 30);
     assert_int_equal(settings.connection_max, 1024);
     assert_int_equal(settings.body_max_bytes, 4U << 20);
     assert_int_equal(settings.bodies_max_bytes, 256U << 20);
@@ -154,6 +156,7 @@ static void test_refusals(void **state)
         {"BERTH_MEMORY_OVERCOMMIT", "much"},
         {"BERTH_MEMORY_OVERCOMMIT", "-2"},
         {"BERTH_RESERVE_MIN", "1KiB"},
+        {"BERTH_KEEP_BYTES", "1000"},
         {"BERTH_DISK", "1MiB"},
         {"BERTH_DISK_OVERCOMMIT", "0.5"},
         {"BERTH_RAM", "1MiB"},
