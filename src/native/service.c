@@ -531,7 +531,8 @@ static int prepare(struct service *service, struct err *err)
         result = read_instance(service, err);
     if (result != 0)
         return result;
-    if (cgroup_open(&service->host.cgroups, service->instance, &service->unavailable) != 0 ||
+    if (cgroup_open_below(&service->host.cgroups, service->config->cgroup, service->instance,
+                          &service->unavailable) != 0 ||
         prepare_host(service, &service->unavailable) != 0) {
         log_error("no sandbox can be made: %s", service->unavailable.message);
     } else {

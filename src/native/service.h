@@ -11,6 +11,7 @@ struct service_config {
     const char *state_path; /* the state folder; priv/ below it is ours */
     int listen_fd;          /* SEQPACKET, listening */
     uid_t client_uid;       /* who may connect, beside root */
+    const char *cgroup;     /* v2 group that ours goes below, "" or NULL for the root */
 };
 
 /* Prepares image, cgroups and ids, finds what an earlier engine left, and serves until SIGTERM.
