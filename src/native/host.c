@@ -232,7 +232,7 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
     /* First the mount namespace: only what was opened in it can be cloned. */
     int result = leave_mounts(priv_fd, config->state_path, err);
     if (result == 0)
-        result = cgroup_open(&host->cgroups, host->instance, err);
+        result = cgroup_open_below(&host->cgroups, config->cgroup, host->instance, err);
     if (result == 0)
         result = idrange_open(&host->ids_fd, err);
     if (result == 0)

@@ -16,9 +16,9 @@
 enum { HOST_INSTANCE_SIZE = 33 };
 
 struct host_config {
-    const char *state_path; /* the state folder; priv/ below it is ours */
-    const char
-        *images_path; /* the operator's folder of images; NULL: images/ of the state folder */
+    const char *state_path;  /* the state folder; priv/ below it is ours */
+    const char *images_path; /* the operator's images; NULL: images/ of the state folder */
+    const char *cgroup;      /* v2 group that ours goes below, "" or NULL for the root */
 };
 
 struct sandbox_host {

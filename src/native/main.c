@@ -21,11 +21,10 @@ enum { EXIT_USAGE = 2 };
 
 static int parse_options(int argc, char **argv, struct service_config *config, struct err *err)
 {
-    static const struct option options[] = {{"state", required_argument, NULL, 's'},
-                                            {"listen-fd", required_argument, NULL, 'l'},
-                                            {"client-uid", required_argument, NULL, 'u'},
-                                            {"images", required_argument, NULL, 'i'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"state", required_argument, NULL, 's'},      {"listen-fd", required_argument, NULL, 'l'},
+        {"client-uid", required_argument, NULL, 'u'}, {"images", required_argument, NULL, 'i'},
+        {"cgroup", required_argument, NULL, 'c'},     {NULL, 0, NULL, 0}};
     uint64_t number = 0;
     int option = 0;
     int result = 0;
@@ -45,6 +44,9 @@ static int parse_options(int argc, char **argv, struct service_config *config, s
         case 'u':
             result = parse_u64(optarg, 0, UINT32_MAX - 1, &number, err);
             config->client_uid = (uid_t)number;
+            break;
+        case 'c':
+            config->cgroup = optarg;
             break;
         default:
             return err_set(err, ERR_BAD_INPUT, "unknown option");

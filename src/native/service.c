@@ -587,7 +587,8 @@ int service_run(const struct service_config *config, struct err *err)
     service.config = config;
     service.client_fd = service.signal_fd = -1;
     const struct host_config host_config = {.state_path = config->state_path,
-                                            .images_path = config->images_path};
+                                            .images_path = config->images_path,
+                                            .cgroup = config->cgroup};
     int result = host_open(&host_config, &service.host, err);
     if (result != 0)
         return result;

@@ -12,6 +12,7 @@ struct service_config {
     const char *images_path; /* the operator's images; NULL: images/ of the state folder */
     int listen_fd;           /* SEQPACKET, listening */
     uid_t client_uid;        /* who may connect, beside root */
+    const char *cgroup;      /* v2 group that ours goes below, "" or NULL for the root */
 };
 
 /* Prepares image, cgroups and ids, finds what an earlier engine left, and serves until SIGTERM.
