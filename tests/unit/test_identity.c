@@ -79,17 +79,25 @@ static void require_ids(uint32_t id)
     require(getgroups(0, NULL) == 0);
 }
 
+/* The descriptor holds the namespace. Its process would outlive us: once we have given our rights
+ * away, the kernel does not deliver its parent-death signal any more. */
+static void end_holder(pid_t holder)
+{
+    (void)kill(holder, SIGKILL);
+    (void)waitpid(holder, NULL, 0);
+}
+
 static void become(struct init_config *config)
 {
     pid_t holder = 0;
-    if (config->userns_fd < 0)
+    if (config->userns_fd < 0) {
         config->userns_fd = child_open_userns(FIRST_ID, &holder);
+        end_holder(holder);
+    }
     const char *failed = identity_become_code(config, true);
     if (failed)
         (void)fprintf(stderr, "# %s: %s\n", failed, strerror(errno));
     require(!failed);
-    if (holder > 0) /* it dies with us in any case */
-        (void)kill(holder, SIGKILL);
 }
 
 static void strict(void *context)
@@ -154,6 +162,7 @@ static void set_user_id(void *context)
     pid_t holder = 0;
     struct err err = ERR_INIT;
     config.userns_fd = child_open_userns(FIRST_ID, &holder);
+    end_holder(holder);
     child_leave_mounts();
     require(mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755") == 0);
     FD_AUTO int from = open("/usr/bin/id", O_RDONLY | O_CLOEXEC);
@@ -215,6 +224,7 @@ static int open_denied(unsigned first, unsigned count)
     (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     require(fd >= 0);
+    end_holder(pid);
     return fd;
 }
 
@@ -251,14 +261,15 @@ static void processes_without_cgroups(void *context)
     child_set_limits(&config);
     int made = 0;
     pid_t pid = 0;
+    pid_t pids[2 * PIDS_MAX];
     while (made < 2 * PIDS_MAX && (pid = fork()) > 0)
-        made++;
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-        for (;;)
-            (void)pause();
-    }
-    require(pid < 0 && errno == EAGAIN);
+        pids[made++] = pid;
+    while (pid == 0)
+        (void)pause();
+    int refused = errno;
+    for (int i = 0; i < made; i++)
+        end_holder(pids[i]);
+    require(pid < 0 && refused == EAGAIN);
     require(made == PIDS_MAX - 1); /* and this process */
 }
 
@@ -270,6 +281,7 @@ static void shed(void *context)
     struct err err = ERR_INIT;
     pid_t holder = 0;
     config.userns_fd = child_open_userns(FIRST_ID, &holder);
+    end_holder(holder);
     FD_AUTO int net_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     require_ok(identity_shed(profile, &err), err);
     require_caps(0, 0);
