@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -67,17 +68,36 @@ struct images {
     struct image_file *files; /* of the last look */
     bool looked;              /* at least once */
     bool unreadable;          /* said so already */
+    bool sweep;               /* something happened since waste was last looked for */
     int64_t scanned_ns;
     struct job job;
     pid_t remover_pid; /* 0: none */
     int remover_pidfd;
-    int64_t remove_after_ns; /* after one that failed */
+    char removing[IMAGESTORE_NAME_SIZE];
+    char stuck[IMAGESTORE_NAME_SIZE]; /* could not be removed: others come first */
+    int64_t remove_after_ns;          /* after one that failed */
 };
 
 /* ---- life ---- */
 
+/* The store holds set-user-ID files with the host's own numbers: nobody else may come near. */
+static int check_store(int store_fd, struct err *err)
+{
+    struct stat info;
+    if (fstat(store_fd, &info) != 0)
+        return err_sys(err, errno, "look at the store of images");
+    if (info.st_uid != geteuid() || (info.st_mode & 0077) != 0)
+        return err_set(err, ERR_INTERNAL,
+                       "the store of images has to be of user %u and mode 0700, not of %u and %04o",
+                       geteuid(), info.st_uid, info.st_mode & 07777);
+    return 0;
+}
+
 int images_open(const struct images_config *config, struct images **out, struct err *err)
 {
+    int result = check_store(config->store_fd, err);
+    if (result != 0)
+        return result;
     struct images *images = calloc(1, sizeof(*images));
     if (!images)
         return err_set(err, ERR_INTERNAL, "no memory for the images");
@@ -85,9 +105,8 @@ int images_open(const struct images_config *config, struct images **out, struct 
     images->job.unpack.pidfd = images->job.unpack.status_fd = -1;
     images->remover_pidfd = -1;
     images->files = calloc(IMAGES_MAX, sizeof(*images->files));
-    images->entries = calloc(IMAGES_MAX, sizeof(*images->entries));
     images->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (images->files && images->entries && images->epoll_fd >= 0) {
+    if (images->files && images->epoll_fd >= 0) {
         *out = images;
         return 0;
     }
@@ -170,7 +189,7 @@ static void begin_entry(struct images *images, struct image_entry *entry)
 /* Takes over what the look found: entries that did not change keep their state. */
 static void merge(struct images *images, size_t found)
 {
-    struct image_entry *fresh = calloc(IMAGES_MAX, sizeof(*fresh));
+    struct image_entry *fresh = calloc(found > 0 ? found : 1, sizeof(*fresh));
     if (!fresh) {
         log_warn("images: no memory for a look at the folder");
         return;
@@ -205,9 +224,10 @@ static void scan(struct images *images)
     struct err err = ERR_INIT;
     int64_t now = clock_now_ns();
     images->scanned_ns = now;
-    images->looked = images->looked || images->config.folder_fd < 0;
-    if (images->config.folder_fd < 0)
+    if (images->config.folder_fd < 0) {
+        images->looked = images->sweep = true;
         return;
+    }
     if (imagescan_read(images->config.folder_fd, images->files, &found, &err) != 0) {
         if (!images->unreadable)
             log_warn("%s", err.message);
@@ -221,6 +241,7 @@ static void scan(struct images *images)
     for (size_t i = 0; i < images->count; i++)
         promote(&images->entries[i], now);
     images->looked = true;
+    images->sweep = true;
 }
 
 /* ---- unpacking ---- */
@@ -310,6 +331,7 @@ static void end_job(struct images *images, struct image_entry *entry)
     struct err err = ERR_INIT;
     char summary[UNPACK_STATUS_MAX + 1];
     unwatch(images, job->unpack.pidfd);
+    images->sweep = true;
     int result = unpack_poll(&job->unpack, summary, &err);
     job->unpack.pid = 0;
     if (result > 0)
@@ -354,7 +376,7 @@ static void reap_job(struct images *images)
 static bool is_wanted(const char *name, const void *context)
 {
     const struct images *images = context;
-    if (strcmp(name, images->job.partial) == 0)
+    if (strcmp(name, images->job.partial) == 0 || strcmp(name, images->stuck) == 0)
         return true;
     for (size_t i = 0; i < images->count; i++) {
         if (strcmp(name, images->entries[i].whole) == 0)
@@ -373,37 +395,66 @@ static void reap_remover(struct images *images)
     unwatch(images, images->remover_pidfd);
     fd_close(&images->remover_pidfd);
     images->remover_pid = 0;
-    if (end.si_code != CLD_EXITED || end.si_status != 0)
-        images->remove_after_ns = clock_now_ns() + RETRY_NS;
+    images->sweep = true;
+    if (end.si_code == CLD_EXITED && end.si_status == 0)
+        return;
+    memcpy(images->stuck, images->removing, sizeof(images->stuck));
+    images->remove_after_ns = clock_now_ns() + RETRY_NS;
+}
+
+static bool find_waste(struct images *images)
+{
+    if (imagestore_find_waste(images->config.store_fd, is_wanted, images, images->removing))
+        return true;
+    if (images->stuck[0] == '\0')
+        return false;
+    images->stuck[0] = '\0'; /* its turn again */
+    return imagestore_find_waste(images->config.store_fd, is_wanted, images, images->removing);
 }
 
 static void remove_waste(struct images *images)
 {
-    char name[IMAGESTORE_NAME_SIZE];
     struct err err = ERR_INIT;
     /* Without a look at the folder nothing is known to be waste. */
-    if (images->remover_pid != 0 || !images->looked || images->unreadable ||
-        clock_now_ns() < images->remove_after_ns ||
-        !imagestore_find_waste(images->config.store_fd, is_wanted, images, name))
+    if (images->remover_pid != 0 || !images->sweep || !images->looked || images->unreadable ||
+        clock_now_ns() < images->remove_after_ns)
         return;
-    if (treeremove_start(images->config.store_fd, name, &images->remover_pid,
+    images->sweep = false;
+    if (!find_waste(images))
+        return;
+    if (treeremove_start(images->config.store_fd, images->removing, &images->remover_pid,
                          &images->remover_pidfd, &err) != 0) {
-        log_warn("remove %s: %s", name, err.message);
+        log_warn("remove %s: %s", images->removing, err.message);
         images->remove_after_ns = clock_now_ns() + RETRY_NS;
         return;
     }
     watch(images, images->remover_pidfd);
 }
 
+/* When the folder is to be looked at: every now and then, and when a new archive had time to rest.
+ */
+static int64_t next_scan(const struct images *images)
+{
+    if (images->scanned_ns == 0)
+        return 0;
+    int64_t next = images->scanned_ns + SCAN_NS;
+    for (size_t i = 0; i < images->count; i++) {
+        const struct image_entry *entry = &images->entries[i];
+        if (entry->state == IMAGE_SETTLING && entry->due_ns < next)
+            next = entry->due_ns;
+    }
+    return next;
+}
+
 int64_t images_step(struct images *images)
 {
     reap_job(images);
     reap_remover(images);
-    if (images->scanned_ns == 0 || clock_now_ns() >= images->scanned_ns + SCAN_NS)
+    if (clock_now_ns() >= next_scan(images))
         scan(images);
     start_next(images);
     remove_waste(images);
-    int64_t next = images->scanned_ns + SCAN_NS;
+    int64_t next = next_scan(images);
     if (images->job.unpack.pid != 0 && images->job.deadline_ns < next && !images->job.late)
         next = images->job.deadline_ns;
     return next;

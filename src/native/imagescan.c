@@ -103,7 +103,7 @@ static bool look_at(int folder_fd, const char *entry, struct image_file *file)
 static void refuse_doubles(struct image_file *files, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        for (size_t j = 0; j < count; j++) {
+        for (size_t j = 0; j < count && files[i].refused[0] == '\0'; j++) {
             if (i != j && files[i].name[0] != '\0' && strcmp(files[i].name, files[j].name) == 0)
                 (void)snprintf(files[i].refused, sizeof(files[i].refused),
                                "is not the only one of its name: there is %.100s", files[j].file);

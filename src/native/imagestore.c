@@ -154,6 +154,8 @@ bool imagestore_find_waste(int store_fd, bool (*wanted)(const char *name, const 
     const struct dirent *entry = NULL;
     while (!found && (entry = readdir(dir))) {
         const char *name = entry->d_name;
+        if (!imagestore_has(store_fd, name))
+            continue; /* no folder */
         if (is_partial(name) && !wanted(name, context)) {
             (void)snprintf(out, IMAGESTORE_NAME_SIZE, "%s", name);
             found = true;
