@@ -154,8 +154,8 @@ static int open_pipes(int status[2], int go[2], struct err *err)
 int unpack_start(const struct unpack_config *config, struct unpack *out, struct err *err)
 {
     FD_AUTO int mount_fd = -1;
-    int status[2];
-    int go[2];
+    int status[2] = {-1, -1};
+    int go[2] = {-1, -1};
     int result = open_mount(config->target_fd, &mount_fd, err);
     if (result == 0)
         result = open_pipes(status, go, err);
@@ -224,7 +224,7 @@ static int judge(const siginfo_t *end, char kind, const char *text, struct err *
                        end->si_status);
     if (kind == UNPACK_STATUS_BAD)
         return err_public(err, ERR_BAD_INPUT, "%.250s", text);
-    return err_set(err, ERR_INTERNAL, "berth-unpack: %.250s", text);
+    return err_set(err, ERR_INTERNAL, "berth-unpack (status %d): %.250s", end->si_status, text);
 }
 
 int unpack_poll(struct unpack *unpack, char *summary, struct err *err)

@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import gzip
 import hashlib
+import lzma
 import os
 import pathlib
 import select
@@ -151,11 +152,12 @@ class Catalogue:
         if self.process:
             self.process.stdin.close()
             try:
-                self.process.wait(HANG_SECS)
+                code = self.process.wait(HANG_SECS)
             finally:
                 self.process.kill()
                 self.process.stdout.close()
-            self.process = None
+                self.process = None
+            assert code in (0, 1, -signal.SIGKILL), self.log()  # a sanitizer's report has another
 
     def put(self, file, data):
         """As an operator would: beside it, then renamed."""
@@ -234,4 +236,11 @@ def catalogue():
 def compressed(data, how):
     if how == "gz":
         return gzip.compress(data, 1, mtime=0)
+    if how == "xz":
+        return lzma.compress(data)
+    if how == "zst":  # raw blocks in a frame with a window of 1 MiB (RFC 8878, 3.1.1)
+        blocks = [data[n:n + 65536] for n in range(0, len(data), 65536)]
+        return b"\x28\xb5\x2f\xfd\x00\x50" + b"".join(
+            (len(block) << 3 | (n == len(blocks) - 1)).to_bytes(3, "little") + block
+            for n, block in enumerate(blocks))
     return bz2.compress(data)

@@ -222,7 +222,7 @@ def test_filesystem_without_id_maps(box):
     """The store on overlayfs, which has none: said once, in words, and for good."""
     box.put("one.tar", tars.good())
     for name in ("upper", "work"):
-        (box.base / name).mkdir()
+        (box.base / name).mkdir(mode=0o700)
     script = (f"mount -t overlay overlay -o lowerdir={box.canary},upperdir={box.base}/upper,"
               f'workdir={box.base}/work {box.store} && exec "$@"')
     if not shutil.which("unshare"):
@@ -231,3 +231,11 @@ def test_filesystem_without_id_maps(box):
     assert box.take("one").startswith(
         'error unsupported 0 image "one": one.tar: the filesystem of the state folder has no '
         "id-mapped mounts"), box.log()
+
+
+def test_store_that_others_may_enter(box):
+    """It holds set-user-ID files with the host's own numbers."""
+    os.chmod(box.store, 0o755)
+    assert box.start().process.wait(60) == 1
+    assert "mode 0700" in box.log()
+    box.stop()
