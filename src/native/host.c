@@ -211,7 +211,7 @@ static int open_images(struct sandbox_host *host, const struct host_config *conf
         return err_sys(err, errno, "folder of images %s", path);
     int result = open_folder(priv_fd, "images/store", &host->images_store_fd, err);
     if (result == 0)
-        result = open_program("berth-init", &host->unpack_fd, err);
+        result = open_program("berth-unpack", &host->unpack_fd, err);
     const struct images_config images = {.folder_fd = host->images_folder_fd,
                                          .store_fd = host->images_store_fd,
                                          .unpack_fd = host->unpack_fd,
