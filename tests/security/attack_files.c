@@ -308,6 +308,17 @@ void attack_file_system_ioctls(struct finding *finding)
     }
 }
 
+void attack_host_leases(struct finding *finding)
+{
+    static const char *const paths[] = {"/usr/bin/env", "/etc/passwd", "/usr/lib"};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        int fd = open(paths[i], O_RDONLY | O_CLOEXEC);
+        judge_any(finding, fcntl(fd, F_SETLEASE, F_RDLCK), paths[i]);
+        judge_any(finding, fcntl(fd, F_SETLEASE, F_WRLCK), paths[i]);
+        (void)close(fd);
+    }
+}
+
 void attack_foreign_names(struct finding *finding)
 {
     static const char *const folders[] = {"/tmp",       "/var/tmp", "/dev/shm", "/home",

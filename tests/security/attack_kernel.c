@@ -381,6 +381,22 @@ void attack_oom_score(struct finding *finding)
     }
 }
 
+void attack_huge_pages(struct finding *finding)
+{
+    void *page = mmap(NULL, 2UL << 20, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (page == MAP_FAILED && errno == ENOMEM)
+        absent(finding, "the host has none");
+    else
+        judge(finding, page == MAP_FAILED ? -1 : 0, "mmap");
+    int fd = memfd_create("huge", MFD_CLOEXEC | 4 /* MFD_HUGETLB */);
+    if (fd >= 0 && ftruncate(fd, 2L << 20) == 0) {
+        page = mmap(NULL, 2UL << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (page != MAP_FAILED)
+            escaped(finding, "a file of huge pages was mapped");
+    }
+}
+
 void attack_uid_map(struct finding *finding)
 {
     static const char *const files[] = {"/proc/self/uid_map", "/proc/self/gid_map",

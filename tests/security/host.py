@@ -58,7 +58,11 @@ ctypes.memmove(memory, secret.encode(), len(secret))
 files = sorted(os.listdir("/tmp")), sorted(os.listdir("/dev/shm"))
 processes = [n for n in os.listdir("/proc") if n.isdigit()]
 print("ready", flush=True)
+said = time.monotonic()
 while True:
+    if time.monotonic() - said > 5:  # silence would end the reader's patience
+        said = time.monotonic()
+        print("alive", flush=True)
     readable, _, _ = select.select([abstract, tcp, fifo], [], [], 0.05)
     if readable: print("touched: a socket or pipe", flush=True)
     for path in ("/dev/shm/" + mark, "/tmp/" + mark):
@@ -180,7 +184,8 @@ class Host:
         self.neighbour_port = 20000 + secrets.randbelow(20000)
         self.neighbour_key = secrets.randbelow(1 << 30) + 1
         self.neighbour_output = []
-        self.neighbour = self.server.stream(NEIGHBOUR, timeout=600, env={
+        self.neighbour_seen = 0
+        self.neighbour = self.server.stream(NEIGHBOUR, timeout=3600, env={
             "NEIGHBOUR_NAME": self.neighbour_name, "NEIGHBOUR_SECRET": self.neighbour_secret,
             "NEIGHBOUR_PORT": str(self.neighbour_port),
             "NEIGHBOUR_SHM_KEY": str(self.neighbour_key)})
@@ -253,7 +258,8 @@ class Host:
         return self.keeper.stdout.readline().strip() if ready else "stopped"
 
     def check(self, output=""):
-        """{what: words} of everything that an attack reached; `output` is all that came out."""
+        """{what: words} of what an attack reached since the last look; `output` is all that came
+        out of it."""
         found = {}
         kept = self._memory_of_keeper()
         if kept != self.secret:
@@ -263,8 +269,10 @@ class Host:
             for what, before in self.before.items():
                 if after[what] != before:
                     found[what] = f"{before} became {after[what]}"
+            self.before = after
         if self.touched:
             found["listeners"] = ", ".join(self.touched)
+            self.touched.clear()
         if ctypes.string_at(self.shm, len(self.secret)).decode() != self.secret:
             found["System V memory"] = "changed"
         pending = bytearray(4096)
@@ -272,7 +280,9 @@ class Host:
         os.write(self.fifo_fd, pending[:count])
         if bytes(pending[:count]).decode() != self.secret:
             found["named pipe"] = "changed"
-        said = [str(event) for event in self.neighbour_output if "touched" in str(event)]
+        fresh = self.neighbour_output[self.neighbour_seen:]
+        self.neighbour_seen += len(fresh)
+        said = [str(event) for event in fresh if "touched" in str(event)]
         if said or not self.follower.is_alive():
             found["neighbour"] = "; ".join(said) or f"ended: {self.neighbour_output[-1:]}"
         if self.secret in output or self.neighbour_secret in output:

@@ -3,17 +3,19 @@ the code has planted something, programs enter, a second sandbox starts. The cod
 likes with its own files; nothing may be reached through them."""
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pathlib
 import subprocess
+import time
 
 import pytest
 
 import frames
 import verdicts
 from frames import open_files
-from harness import assert_error
+from harness import assert_error, wait_until
 from host import MARK, uploads
 from test_attacks import settle
 
@@ -33,13 +35,12 @@ def running(server, profile, code, **options):
         one.end()
 
 
-def stopped(host, name, profile, detail, output=""):
-    """The verdict after the host has looked: stopped when nothing of it was reached."""
-    settle(name, profile, "host", {"verdict": "stopped", "detail": detail}, host.check(output))
-
-
-def escaped(name, profile, detail):
-    settle(name, profile, "host", {"verdict": "ESCAPED", "detail": detail})
+def conclude(host, name, profile, detail, reached=None, output=""):
+    """The verdict: stopped, unless the test saw something reached or the host does."""
+    if reached:
+        settle(name, profile, "host", {"verdict": "ESCAPED", "detail": reached})
+    else:
+        settle(name, profile, "host", {"verdict": "stopped", "detail": detail}, host.check(output))
 
 
 def words(numbers):
@@ -63,7 +64,7 @@ def test_upload_symlink(server, host, profile):
                "/etc/passwd", host.state_files[0], host.posix_shm]
     with running(server, profile, links_to(targets)) as (_, sandbox):
         got = put_each(sandbox, len(targets))
-    stopped(host, "upload_symlink", profile, words(got))
+    conclude(host, "upload_symlink", profile, words(got))
 
 
 def test_upload_symlink_parent(server, host, profile):
@@ -74,7 +75,7 @@ def test_upload_symlink_parent(server, host, profile):
                for name in ("secret", "env", "deep/er")]
         loops = sandbox.put("/workspace/link8/x")
     assert loops != 0
-    stopped(host, "upload_symlink_parent", profile, words(got))
+    conclude(host, "upload_symlink_parent", profile, words(got))
 
 
 def test_upload_chown(server, host, profile):
@@ -87,7 +88,7 @@ def test_upload_chown(server, host, profile):
             sandbox.put("/workspace/special", mode=0o6755)
         owner = os.stat(one.root("/workspace/fresh")).st_uid
     assert owner >= 65536, f"a file of user {owner} of the host"
-    stopped(host, "upload_chown", profile, words(got))
+    conclude(host, "upload_chown", profile, words(got))
 
 
 def test_upload_fifo(server, host, profile):
@@ -96,7 +97,7 @@ def test_upload_fifo(server, host, profile):
     with running(server, profile, code) as (_, sandbox):
         got = [sandbox.put("/workspace/idle"), sandbox.put("/workspace/read")]
     assert 0 not in got, got
-    stopped(host, "upload_fifo", profile, words(got))
+    conclude(host, "upload_fifo", profile, words(got))
 
 
 def test_upload_device(server, host, profile):
@@ -106,7 +107,7 @@ def test_upload_device(server, host, profile):
     with running(server, profile, code) as (_, sandbox):
         got = [sandbox.put(path) for path in paths]
     assert 0 not in got, dict(zip(paths, got))
-    stopped(host, "upload_device", profile, words(got))
+    conclude(host, "upload_device", profile, words(got))
 
 
 PROC_TARGETS = [
@@ -121,7 +122,7 @@ def test_upload_procfs(server, host, profile):
         got = put_each(sandbox, len(PROC_TARGETS))
         got += [sandbox.put(path) for path in PROC_TARGETS]
     assert 0 not in got, got
-    stopped(host, "upload_procfs", profile, words(got))
+    conclude(host, "upload_procfs", profile, words(got))
 
 
 def test_upload_hardlink(server, host, profile):
@@ -134,7 +135,7 @@ def test_upload_hardlink(server, host, profile):
         assert sandbox.put("/workspace/second") == 0
         assert pathlib.Path(one.root("/workspace/own")).read_text() == "written by the host\n"
         assert "linked" not in one.output, one.output
-    stopped(host, "upload_hardlink", profile, "there are none to files that are not the code's")
+    conclude(host, "upload_hardlink", profile, "there are none to files that are not the code's")
 
 
 SWAP = """
@@ -156,7 +157,7 @@ def test_upload_race(server, host, profile):
     with running(server, profile, SWAP.format(folder=str(host.folder))) as (_, sandbox):
         got = [sandbox.put("/workspace/d/" + ("env", "passwd", "secret", "fresh")[i % 4])
                for i in range(400)]
-    stopped(host, "upload_race", profile, f"400 writes: {words(got)}")
+    conclude(host, "upload_race", profile, f"400 writes: {words(got)}")
 
 
 TRAVERSALS = ["../escape", "/workspace/../etc/x", "a/../../b", "/proc/self/mem", "/proc/1/mem",
@@ -175,9 +176,8 @@ def test_upload_traversal(server, host, profile):
     with running(server, profile, "") as (_, sandbox):
         got = {path: sandbox.put(path) for path in paths}
     written = [path for path, number in got.items() if number == 0 and path not in allowed]
-    if written:
-        escaped("upload_traversal", profile, f"written: {written}")
-    stopped(host, "upload_traversal", profile, words(got.values()))
+    conclude(host, "upload_traversal", profile, words(got.values()),
+             reached=f"written: {written}" if written else None)
 
 
 @pytest.mark.parametrize("path", TRAVERSALS)
@@ -196,12 +196,11 @@ def need_downloads(sandbox):
         pytest.skip("this init can't give files out yet")
 
 
-def refuse_all(got, name, profile):
-    """No file that is not the code's own may give a byte, but for an empty one."""
-    for path, (_, data) in got.items():
-        if data:
-            escaped(name, profile, f"{path} gave {data[:40]!r}")
-    return words(number for number, _ in got.values())
+def refuse_all(host, name, profile, got):
+    """No file that is not the code's own may give a byte."""
+    given = [f"{path} gave {data[:40]!r}" for path, (_, data) in got.items() if data]
+    conclude(host, name, profile, words(number for number, _ in got.values()),
+             reached="; ".join(given))
 
 
 def test_download_symlink(server, host, profile):
@@ -211,7 +210,7 @@ def test_download_symlink(server, host, profile):
         need_downloads(sandbox)
         got = {target: sandbox.get(f"/workspace/link{i}") for i, target in enumerate(targets)}
     assert MARK not in str(got)
-    stopped(host, "download_symlink", profile, refuse_all(got, "download_symlink", profile))
+    refuse_all(host, "download_symlink", profile, got)
 
 
 def test_download_fifo(server, host, profile):
@@ -220,7 +219,7 @@ def test_download_fifo(server, host, profile):
         got = {path: sandbox.get(path) for path in ("/workspace/idle", "/dev/zero", "/dev/random",
                                                     "/dev/tty", "/dev/stdin")}
     assert all(number != 0 for number, _ in got.values()), got
-    stopped(host, "download_fifo", profile, refuse_all(got, "download_fifo", profile))
+    refuse_all(host, "download_fifo", profile, got)
 
 
 def test_download_procfs(server, host, profile):
@@ -231,7 +230,44 @@ def test_download_procfs(server, host, profile):
         got = {path: sandbox.get(path) for path in targets}
         got |= {f"link to {target}": sandbox.get(f"/workspace/link{i}")
                 for i, target in enumerate(targets)}
-    stopped(host, "download_procfs", profile, refuse_all(got, "download_procfs", profile))
+    refuse_all(host, "download_procfs", profile, got)
+
+
+# ---- files that the image shares with the host ----
+
+
+def test_host_locks(server, host, profile):
+    code = ("import fcntl\nfiles = [open(p) for p in ('/usr/bin/env', '/usr/bin/id')]\n"
+            "for f in files: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n")
+    reached = []
+    with running(server, profile, code):
+        with open("/usr/bin/env", "rb") as mine:
+            try:
+                fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                reached.append("the host")
+        seen = server.execute("import fcntl\n"
+                              "fcntl.flock(open('/usr/bin/id'), fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+                              profile=profile)
+        if seen["exit_code"] != 0:
+            reached.append("a neighbour")
+    conclude(host, "host_locks", profile, "its locks are its own",
+             reached and "a lock of the code holds up " + " and ".join(reached))
+
+
+def test_host_watches(server, host, profile):
+    code = ("import ctypes, threading\nlibc = ctypes.CDLL(None)\nfd = libc.inotify_init()\n"
+            "libc.inotify_add_watch(fd, b'/usr/bin/tac', 0xfff)\n"
+            "threading.Thread(target=lambda: (os.read(fd, 4096), print('seen', flush=True)),"
+            " daemon=True).start()\n")
+    with running(server, profile, code) as (one, _):
+        subprocess.run(["/usr/bin/tac", "/dev/null"], check=True)
+        server.execute("import subprocess\nsubprocess.run(['tac', '/dev/null'], check=True)",
+                       profile=profile)
+        time.sleep(0.2)
+        output = one.end()
+    conclude(host, "host_watches", profile, "only its own use of them is seen",
+             reached="the code sees when others run a program" if "seen" in output else None)
 
 
 # ---- what enters, what is open ----
@@ -247,17 +283,16 @@ def test_code_descriptors(server, host, profile):
     with running(server, profile, "") as (one, sandbox):
         stream = sandbox.begin_put("/workspace/slow")
         sandbox.send(frames.DATA, stream, b"x")
-        seen, foreign = 0, []
-        for pid in one.code_pids():
-            for number, (target, device) in open_files(pid).items():
-                seen += 1
-                if not target.startswith(("pipe:", "socket:")) and device not in devices_of(one):
-                    foreign.append((pid, number, target))
+        wait_until(lambda: any("/slow" in target for pid in one.code_pids()
+                               for target, _ in open_files(pid).values()), "the writer has opened")
+        seen = [(pid, number, *found) for pid in one.code_pids()
+                for number, found in open_files(pid).items()]
+        own = devices_of(one)
+        foreign = [each for each in seen if each[3] not in own
+                   and not each[2].startswith(("pipe:", "socket:"))]
         assert sandbox.end_put(stream) == 0
-    if foreign:
-        escaped("code_descriptors", profile, str(foreign))
-    assert seen > 3
-    stopped(host, "code_descriptors", profile, f"{seen} descriptors, all the sandbox's own")
+    conclude(host, "code_descriptors", profile, f"{len(seen)} descriptors, all the sandbox's own",
+             reached=str(foreign) if foreign else None)
 
 
 def test_init_descriptors(server, host, profile):
@@ -266,9 +301,8 @@ def test_init_descriptors(server, host, profile):
         foreign = [f"{number}: {target}" for number, (target, _) in open_files(one.init).items()
                    if not target.startswith(("socket:", "pipe:", "anon_inode:", "user:["))
                    and not any(word in target for word in own)]
-    if foreign:
-        escaped("init_descriptors", profile, "; ".join(foreign))
-    stopped(host, "init_descriptors", profile, "sockets, pipes, its own control groups")
+    conclude(host, "init_descriptors", profile, "sockets, pipes, its own control groups",
+             reached="; ".join(foreign))
 
 
 ENTERED = """
@@ -308,9 +342,9 @@ def test_init_exe_entered(server, host, profile):
                 one.read_until_grown("looked")
             assert sandbox.end_put(stream) == 0
         output = one.end()
-    if "entered" in output:
-        escaped("init_exe_entered", profile, output[:200])
-    stopped(host, "init_exe_entered", profile, "60 entries, none could be opened", output)
+    opened = [line for line in output.splitlines() if line.startswith("entered")]
+    conclude(host, "init_exe_entered", profile, "60 entries, none could be opened",
+             reached="; ".join(opened)[:200], output=output)
 
 
 NEXT = """
@@ -336,9 +370,8 @@ def test_masks_of_the_next(server, host, profile):
         done = server.execute(NEXT, profile=profile)
         assert done["exit_code"] == 0, done
         open_now = [path for path, fault in json.loads(done["stdout"]).items() if fault]
-    if open_now:
-        escaped("masks_of_the_next", profile, str(open_now))
-    stopped(host, "masks_of_the_next", profile, "all masks of the second are in place", one.output)
+    conclude(host, "masks_of_the_next", profile, "all masks of the second are in place",
+             reached=", ".join(open_now), output=one.output)
 
 
 def test_setuid_left(server, host, profile):
@@ -350,11 +383,13 @@ def test_setuid_left(server, host, profile):
         info = os.stat(path)
         ran = subprocess.run([path, "-u"], capture_output=True, text=True, check=True)
     assert info.st_mode & 0o6000, "the bits were planted"
+    reached = None
     if info.st_uid < 65536 or info.st_gid < 65536:
-        escaped("setuid_left", profile, f"its owner is {info.st_uid}:{info.st_gid} of the host")
-    if ran.stdout.strip() != "0":
-        escaped("setuid_left", profile, f"it ran as user {ran.stdout}")
-    stopped(host, "setuid_left", profile, "its owner is no user of the host, its bits do not count")
+        reached = f"its owner is {info.st_uid}:{info.st_gid} of the host"
+    elif ran.stdout.strip() != "0":
+        reached = f"it ran as user {ran.stdout}"
+    conclude(host, "setuid_left", profile, "its owner is no user of the host, its bits do not count",
+             reached)
 
 
 def test_all_host_attacks_are_here():

@@ -179,6 +179,14 @@ def attack_file_system_ioctls(finding):
         os.close(fd)
 
 
+def attack_host_leases(finding):
+    for path in (PROGRAM, "/etc/passwd", "/usr/lib"):
+        fd = os.open(path, os.O_RDONLY)
+        for kind in (fcntl.F_RDLCK, fcntl.F_WRLCK):
+            finding.attempt(path, fcntl.fcntl, fd, fcntl.F_SETLEASE, kind, any_error=True)
+        os.close(fd)
+
+
 def attack_foreign_names(finding):
     finding.stopped("none")
     for folder in ("/tmp", "/var/tmp", "/dev/shm", "/home", "/workspace", "/mnt", "/run", "/root"):

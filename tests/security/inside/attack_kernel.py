@@ -246,6 +246,16 @@ def attack_oom_score(finding):
         finding.write("/proc/self/oom_score_adj", value)
 
 
+def attack_huge_pages(finding):
+    result, number = syscall(9, 0, 2 << 20, 3, 0x40022, -1, 0)
+    if result < 0 and number == 12:
+        finding.absent("the host has none")
+    elif result < 0:
+        finding.failed(number, "mmap")
+    else:
+        finding.escaped("mmap was allowed")
+
+
 def attack_uid_map(finding):
     for name in ("uid_map", "gid_map", "setgroups", "projid_map"):
         for value in ("0 0 1", "0 0 4294967295", "deny"):
