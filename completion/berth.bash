@@ -9,14 +9,15 @@ _berth() {
     fi
     case $prev in
     --lang | -l) mapfile -t COMPREPLY < <(compgen -W "python" -- "$cur"); return ;;
+    --profile) mapfile -t COMPREPLY < <(compgen -W "strict container" -- "$cur"); return ;;
     --file | --stdin) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     --state) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-    --code | -c | --timeout | -t | --ram | --cpu | --storage | --env | -e | --host | --port) return ;;
+    --code | -c | --timeout | -t | --ram | --cpu | --storage | --image | --env | -e | --host | --port) return ;;
     esac
     local words=""
     case $command in
     serve) words="--host --port --state --help" ;;
-    run) words="--code --lang --timeout --ram --cpu --storage --env --file --stdin --json --help" ;;
+    run) words="--code --lang --timeout --ram --cpu --storage --image --profile --env --file --stdin --json --help" ;;
     ps) words="--all --json --help" ;;
     help) words="serve run ps version" ;;
     esac

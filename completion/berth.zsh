@@ -16,7 +16,8 @@ _berth() {
     run)
         _arguments '(-c --code)'{-c,--code}'[the code]:code:' '(-l --lang)'{-l,--lang}'[language]:language:(python)' \
             '(-t --timeout)'{-t,--timeout}'[seconds]:seconds:' '--ram[memory limit]:size:' '--cpu[cores]:cores:' \
-            '--storage[disk limit]:size:' '*'{-e,--env}'[variable]:NAME=VALUE:' '*--file[copy in]:file:_files' \
+            '--storage[size of the writable root]:size:' '--image[what is under /]:image:' \
+            '--profile[rights inside]:profile:(strict container)' '*'{-e,--env}'[variable]:NAME=VALUE:' '*--file[copy in]:file:_files' \
             '--stdin[standard input]:file:_files' '--json[print the object]' '--help' '*:file:_files'
         ;;
     ps) _arguments '--all' '--json' '--help' ;;

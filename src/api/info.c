@@ -23,11 +23,11 @@ static int api_append_time(struct buf *out, struct err *err)
     return buf_printf(out, err, ",\"timestamp\":\"%s\"", now);
 }
 
-static int api_append_engines(struct api_call *call, struct buf *out, struct err *err)
+static int api_append_engines(struct api_call *call, bool details, struct buf *out, struct err *err)
 {
     int result = buf_append_str(out, ",\"engines\":[", err);
     if (result == 0)
-        result = core_engine_json(call->api->config.core, out, err);
+        result = core_engine_json(call->api->config.core, details, out, err);
     if (result == 0)
         result = buf_append_str(out, "]", err);
     return result;
@@ -81,7 +81,7 @@ int api_health(struct api_call *call, struct err *err)
                             "\",\"uptime_secs\":%" PRId64 ".%03d",
                             uptime_ms / 1000, (int)(uptime_ms % 1000));
     if (result == 0)
-        result = api_append_engines(call, out, err);
+        result = api_append_engines(call, false, out, err);
     if (result == 0)
         result = api_append_time(out, err);
     return result == 0 ? buf_append_str(out, "}", err) : result;
@@ -95,7 +95,11 @@ int api_info(struct api_call *call, struct err *err)
     if (result == 0)
         result = core_limits_json(call->api->config.core, out, err);
     if (result == 0)
-        result = api_append_engines(call, out, err);
+        result = api_append_engines(call, true, out, err);
+    if (result == 0)
+        result = buf_append_str(out, ",\"capacity\":", err);
+    if (result == 0) /* after the engines: they set the budget */
+        result = core_capacity_json(call->api->config.core, out, err);
     if (result == 0)
         result = buf_append_str(out, ",", err);
     if (result == 0)

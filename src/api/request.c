@@ -98,10 +98,10 @@ static int request_read_choices(struct api_request *request, const struct api_co
         result = json_get_bool(request->json, "keep_template", &keep_template, err);
     if (result == 0)
         result = request_only(request, "network", "none", err);
+    if (result == 0) /* which there are, core knows */
+        result = json_get_text(request->json, "image", &request->execution.image, NULL, err);
     if (result == 0)
-        result = request_only(request, "image", "host", err);
-    if (result == 0)
-        result = request_only(request, "profile", "strict", err);
+        result = json_get_text(request->json, "profile", &request->execution.profile, NULL, err);
     if (result == 0)
         result = request_only(request, "engine", config->engine_name, err);
     if (result == 0)

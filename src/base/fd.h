@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 
-#define FD_PASS_MAX 16 /* descriptors in one message, far below SCM_MAX_FD (unix(7)) */
+#define FD_PASS_MAX 32 /* descriptors in one message, far below SCM_MAX_FD (unix(7)) */
 
 /* Closes *fd when it is not negative, sets it to -1 and keeps errno. */
 void fd_close(int *fd);

@@ -30,6 +30,8 @@ const char *run_options_help(void)
            "      --ram SIZE          memory limit, such as 512MB or 1GiB\n"
            "      --cpu CORES         processor limit, such as 2 or 0.5\n"
            "      --storage SIZE      size of the writable file system\n"
+           "      --image NAME        what is under / (default host: the server's own system)\n"
+           "      --profile PROFILE   strict (default), or container: root inside\n"
            "  -e, --env NAME=VALUE    set a variable; may be repeated\n"
            "      --file PATH[:DEST]  copy a file into the sandbox, into the working folder\n"
            "                          unless DEST says where; may be repeated\n"
@@ -188,6 +190,10 @@ static int take_option(int option, const char *value, struct run_options *option
         return set_string(member(request, "resources", json_object), "cpu", value, err);
     case 's':
         return set_string(member(request, "resources", json_object), "storage", value, err);
+    case 'I':
+        return set_string(request, "image", value, err);
+    case 'p':
+        return set_string(request, "profile", value, err);
     case 'e':
         return add_env(request, value, err);
     case 'f':
@@ -239,6 +245,7 @@ static int parse(int argc, char **argv, struct run_options *options, struct err 
         {"code", required_argument, NULL, 'c'},    {"lang", required_argument, NULL, 'l'},
         {"timeout", required_argument, NULL, 't'}, {"ram", required_argument, NULL, 'r'},
         {"cpu", required_argument, NULL, 'u'},     {"storage", required_argument, NULL, 's'},
+        {"image", required_argument, NULL, 'I'},   {"profile", required_argument, NULL, 'p'},
         {"env", required_argument, NULL, 'e'},     {"file", required_argument, NULL, 'f'},
         {"stdin", required_argument, NULL, 'i'},   {"json", no_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},

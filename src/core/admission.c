@@ -1,9 +1,10 @@
-/* Owns the places for sandboxes and the queue of those who wait for one. A place is handed to the
- * one who waits longest, so nobody who comes later overtakes. Knows nothing of what the place is
- * for. */
+/* Owns the places for sandboxes, the sum of what is reserved, and the queue of those who wait. Only
+ * the one who waits longest is ever served, so nobody who comes later overtakes. Knows nothing of
+ * what the place is for. */
 #include "core/admission.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -17,6 +18,7 @@
 /* On the stack of the one who waits. */
 struct waiter {
     int fd; /* eventfd, readable when granted */
+    struct reservation reserve;
     bool granted;
     struct waiter *next;
 };
@@ -26,6 +28,7 @@ struct admission {
     /* Rank 2. Guards all that follows. An eventfd is written under it: that never blocks. */
     pthread_mutex_t lock;
     unsigned living, creating, waiting;
+    struct reservation reserved, budget;
     struct waiter *head, **tail;
     int64_t last_release_ns; /* with interval_ns: how fast places come back */
     int64_t interval_ns;
@@ -52,27 +55,58 @@ void admission_free(struct admission *admission)
     free(admission);
 }
 
-static bool has_room(const struct admission *admission)
+/* Whether size more fits; reserved may be above a budget that was made smaller. */
+static bool fits(uint64_t reserved, uint64_t budget, uint64_t size)
 {
-    return admission->living < admission->config.living_max &&
-           admission->creating < admission->config.creates_max;
+    return size == 0 || (reserved <= budget && size <= budget - reserved);
 }
 
-/* Hands free places to those who wait. Called with the lock held. */
+static bool has_room(const struct admission *admission, const struct reservation *reserve)
+{
+    return admission->living < admission->config.living_max &&
+           admission->creating < admission->config.creates_max &&
+           fits(admission->reserved.memory_bytes, admission->budget.memory_bytes,
+                reserve->memory_bytes) &&
+           fits(admission->reserved.disk_bytes, admission->budget.disk_bytes, reserve->disk_bytes);
+}
+
+static void take_locked(struct admission *admission, const struct reservation *reserve)
+{
+    admission->living++;
+    admission->creating++;
+    admission->reserved.memory_bytes += reserve->memory_bytes;
+    admission->reserved.disk_bytes += reserve->disk_bytes;
+}
+
+static void give_back_locked(struct admission *admission, const struct reservation *reserve)
+{
+    admission->living--;
+    admission->reserved.memory_bytes -= reserve->memory_bytes;
+    admission->reserved.disk_bytes -= reserve->disk_bytes;
+}
+
+/* Hands free places to those who wait, in their order. Called with the lock held. */
 static void grant_locked(struct admission *admission)
 {
-    while (admission->head && has_room(admission)) {
+    while (admission->head && has_room(admission, &admission->head->reserve)) {
         struct waiter *waiter = admission->head;
         admission->head = waiter->next;
         if (!admission->head)
             admission->tail = &admission->head;
         admission->waiting--;
-        admission->living++;
-        admission->creating++;
+        take_locked(admission, &waiter->reserve);
         waiter->granted = true;
         uint64_t one = 1;
         (void)!write(waiter->fd, &one, sizeof(one));
     }
+}
+
+void admission_set_budget(struct admission *admission, const struct reservation *budget)
+{
+    (void)pthread_mutex_lock(&admission->lock);
+    admission->budget = *budget;
+    grant_locked(admission);
+    (void)pthread_mutex_unlock(&admission->lock);
 }
 
 static void unlink_locked(struct admission *admission, const struct waiter *waiter)
@@ -95,16 +129,39 @@ static unsigned retry_after_locked(const struct admission *admission)
     return wait_s < 1 ? 1 : wait_s > 60 ? 60 : (unsigned)wait_s;
 }
 
-static int refuse_locked(const struct admission *admission, const char *why, struct err *err)
+/* Memory, or the disk when that is what is short. */
+static int refuse_locked(const struct admission *admission, const struct reservation *reserve,
+                         const char *why, struct err *err)
 {
-    int result = err_public(err, ERR_UNAVAILABLE,
-                            "no capacity: %s (%u of %u sandboxes live, %u of %u places in the"
-                            " queue are taken)",
-                            why, admission->living, admission->config.living_max,
-                            admission->waiting, admission->config.queue_max);
+    const struct reservation *reserved = &admission->reserved;
+    const struct reservation *budget = &admission->budget;
+    bool disk = !fits(reserved->disk_bytes, budget->disk_bytes, reserve->disk_bytes);
+    int result = err_public(
+        err, ERR_UNAVAILABLE,
+        "no capacity: %s (%u of %u sandboxes live, %u of %u places in the queue are taken; %" PRIu64
+        " bytes of %s to reserve, %" PRIu64 " of %" PRIu64 " are reserved)",
+        why, admission->living, admission->config.living_max, admission->waiting,
+        admission->config.queue_max, disk ? reserve->disk_bytes : reserve->memory_bytes,
+        disk ? "disk" : "memory", disk ? reserved->disk_bytes : reserved->memory_bytes,
+        disk ? budget->disk_bytes : budget->memory_bytes);
     if (err)
         err->retry_after_s = retry_after_locked(admission);
     return result;
+}
+
+/* What never fits is not worth waiting for. */
+static int check_budget_locked(const struct admission *admission, const struct reservation *reserve,
+                               struct err *err)
+{
+    const struct reservation *budget = &admission->budget;
+    if (fits(0, budget->memory_bytes, reserve->memory_bytes) &&
+        fits(0, budget->disk_bytes, reserve->disk_bytes))
+        return 0;
+    return err_public(
+        err, ERR_BAD_INPUT,
+        "resources: %" PRIu64 " bytes of memory and %" PRIu64
+        " of disk to reserve, all sandboxes together may have %" PRIu64 " and %" PRIu64,
+        reserve->memory_bytes, reserve->disk_bytes, budget->memory_bytes, budget->disk_bytes);
 }
 
 /* Waits in the queue. Returns 1 when granted, 0 past the deadline, -1 when cancelled. */
@@ -136,43 +193,48 @@ static int wait_in_queue(struct admission *admission, struct waiter *waiter, int
     (void)pthread_mutex_lock(&admission->lock);
     if (status < 0) {
         if (waiter->granted) {
-            admission->living--;
             admission->creating--;
-            grant_locked(admission);
+            give_back_locked(admission, &waiter->reserve);
         }
         result = err_set(err, ERR_CLOSED, "cancelled in the queue");
     } else if (!waiter->granted) {
-        result = refuse_locked(admission, "waited too long for a sandbox", err);
+        result = refuse_locked(admission, &waiter->reserve, "waited too long for a sandbox", err);
     }
     if (!waiter->granted)
         unlink_locked(admission, waiter);
+    if (result != 0)
+        grant_locked(admission); /* the one behind may ask for less */
     (void)pthread_mutex_unlock(&admission->lock);
     return result;
 }
 
-int admission_acquire(struct admission *admission, int64_t deadline_ns, int cancel_fd, int gone_fd,
-                      struct err *err)
+static void enqueue_locked(struct admission *admission, struct waiter *waiter)
+{
+    *admission->tail = waiter;
+    admission->tail = &waiter->next;
+    admission->waiting++;
+}
+
+int admission_acquire(struct admission *admission, const struct reservation *reserve,
+                      int64_t deadline_ns, int cancel_fd, int gone_fd, struct err *err)
 {
     FD_AUTO int fd = -1;
-    struct waiter waiter = {.fd = -1};
+    struct waiter waiter = {.fd = -1, .reserve = *reserve};
     (void)pthread_mutex_lock(&admission->lock);
-    bool granted = !admission->head && has_room(admission);
-    int result = 0;
+    int result = check_budget_locked(admission, reserve, err);
+    bool granted = result == 0 && !admission->head && has_room(admission, reserve);
     if (granted) {
-        admission->living++;
-        admission->creating++;
-    } else if (admission->waiting >= admission->config.queue_max) {
-        result = refuse_locked(admission, "the queue is full", err);
-    } else {
+        take_locked(admission, reserve);
+    } else if (result == 0 && admission->waiting >= admission->config.queue_max) {
+        result = refuse_locked(admission, reserve, "the queue is full", err);
+    } else if (result == 0) {
         fd = eventfd(0, EFD_CLOEXEC);
         if (fd < 0)
             result = err_sys(err, errno, "eventfd for the queue");
     }
     if (fd >= 0) {
         waiter.fd = fd;
-        *admission->tail = &waiter;
-        admission->tail = &waiter.next;
-        admission->waiting++;
+        enqueue_locked(admission, &waiter);
     }
     (void)pthread_mutex_unlock(&admission->lock);
     if (granted || result != 0)
@@ -188,11 +250,11 @@ void admission_created(struct admission *admission)
     (void)pthread_mutex_unlock(&admission->lock);
 }
 
-void admission_release(struct admission *admission)
+void admission_release(struct admission *admission, const struct reservation *reserve)
 {
     int64_t now_ns = clock_now_ns();
     (void)pthread_mutex_lock(&admission->lock);
-    admission->living--;
+    give_back_locked(admission, reserve);
     if (admission->last_release_ns != 0 && admission->waiting > 0) {
         int64_t sample_ns = now_ns - admission->last_release_ns;
         admission->interval_ns += (sample_ns - admission->interval_ns) / 16;
@@ -208,6 +270,8 @@ void admission_stats(struct admission *admission, struct admission_stats *out)
     *out = (struct admission_stats){.living = admission->living,
                                     .creating = admission->creating,
                                     .waiting = admission->waiting,
-                                    .living_max = admission->config.living_max};
+                                    .living_max = admission->config.living_max,
+                                    .reserved = admission->reserved,
+                                    .budget = admission->budget};
     (void)pthread_mutex_unlock(&admission->lock);
 }

@@ -17,7 +17,6 @@
 #include "base/mem.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
-#include "wire/json.h"
 
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
@@ -36,34 +35,6 @@ int core_engine(struct core *core, struct engine **out, struct err *err)
     }
     *out = engine;
     return 0;
-}
-
-static void set_info(struct core *core, const struct engine_info *info)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    core->info = *info;
-    core->info_known = true;
-    core->info_ns = clock_now_ns();
-    (void)pthread_mutex_unlock(&core->lock);
-}
-
-int core_engine_info(struct core *core, int64_t deadline_ns, struct engine_info *out,
-                     struct err *err)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    bool known = core->info_known;
-    if (known)
-        *out = core->info;
-    (void)pthread_mutex_unlock(&core->lock);
-    if (known)
-        return 0;
-    struct engine *engine = NULL;
-    int result = core_engine(core, &engine, err);
-    if (result == 0)
-        result = engine_probe(engine, deadline_ns, out, err);
-    if (result == 0)
-        set_info(core, out);
-    return result;
 }
 
 int live_begin(struct core *core, const char *owner, struct live *live, struct err *err)
@@ -184,7 +155,7 @@ static int reconcile(struct core *core, struct err *err)
         result = engine_probe(engine, clock_now_ns() + 5 * CLOCK_NS_PER_S, &info, err);
     if (result != 0)
         return result;
-    set_info(core, &info);
+    core_set_info(core, &info);
     if (info.unavailable[0] != '\0')
         log_error("engine %s can make no sandbox: %s", info.name, info.unavailable);
     return box_reconcile(core, err);
@@ -254,6 +225,8 @@ static int open_parts(struct core *core, struct err *err)
     int result = admission_new(&places, &core->admission, err);
     if (result == 0)
         result = store_open(core->config.db_path, &core->store, err);
+    if (result == 0 && core->config.keep_bytes != 0)
+        store_set_text_max(core->store, core->config.keep_bytes);
     if (result == 0)
         result = settle_books(core, err);
     if (result != 0)
@@ -353,12 +326,12 @@ static int not_found(const char *id, struct err *err)
 static int read_execution(struct core *core, const char *owner, const char *id,
                           struct store_execution *row, struct buf *out, struct err *err)
 {
-    int result = store_execution_get(core->store, owner, id, row, out, err);
+    int result = execution_read(core, owner, id, row, out, err);
     if (result != 0 || row->finished_us != 0 || live_exists(core, id))
         return result;
-    result = store_execution_get(core->store, owner, id, row, out, err);
+    result = execution_read(core, owner, id, row, out, err);
     if (result == 0 && row->finished_us == 0 && execution_end_orphan(core, row, NULL) == 0)
-        result = store_execution_get(core->store, owner, id, row, out, err);
+        result = execution_read(core, owner, id, row, out, err);
     return result;
 }
 
@@ -398,7 +371,7 @@ static int check_list(struct core *core, const char *owner, const char *status, 
     if (!known)
         return err_public(err, ERR_BAD_INPUT,
                           "status: expected queued, running, success, error, timeout or killed");
-    int result = after ? store_execution_get(core->store, owner, after, &row, NULL, err) : 0;
+    int result = after ? store_execution_get(core->store, owner, after, &row, NULL, NULL, err) : 0;
     if (result == -ERR_NOT_FOUND)
         return err_public(err, ERR_BAD_INPUT, "after: expected the id of an execution");
     return result;
@@ -432,99 +405,4 @@ int core_execution_list(struct core *core, const char *owner, const char *status
         return result;
     return more ? buf_printf(out, err, "],\"next\":\"%s\"}", rows[count - 1].id)
                 : buf_append_str(out, "],\"next\":null}", err);
-}
-
-int core_metrics(struct core *core, struct buf *out, struct err *err)
-{
-    struct admission_stats stats;
-    admission_stats(core->admission, &stats);
-    struct metrics_gauges gauges = {.sandboxes = stats.living,
-                                    .sandboxes_max = stats.living_max,
-                                    .creating = stats.creating,
-                                    .waiting = stats.waiting};
-    (void)pthread_mutex_lock(&core->lock);
-    for (const struct live *live = core->lives; live; live = live->next)
-        gauges.executions++;
-    (void)pthread_mutex_unlock(&core->lock);
-    return metrics_write(&core->metrics, &gauges, out, err);
-}
-
-static int engine_figures(const struct engine_info *info, struct buf *out, struct err *err)
-{
-    int result = buf_append_str(out, ",\"capabilities\":[", err);
-    bool first = true;
-    for (unsigned i = 0; i < ENGINE_CAP_COUNT && result == 0; i++) {
-        if ((info->capabilities & (UINT64_C(1) << i)) == 0)
-            continue;
-        result = buf_printf(out, err, "%s\"%s\"", first ? "" : ",", engine_cap_name(i));
-        first = false;
-    }
-    if (result != 0)
-        return result;
-    return buf_printf(out, err,
-                      "],\"limits\":{\"ram_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
-                      ",\"storage_bytes\":%" PRIu64 "},",
-                      info->memory_bytes, info->cpu_millis / 1000, info->cpu_millis % 1000,
-                      info->storage_bytes);
-}
-
-/* /health is open to everybody: it must not become a way to keep a root process busy. */
-static bool recent_info(struct core *core, struct engine_info *out)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    bool recent = core->info_known && clock_now_ns() - core->info_ns < CLOCK_NS_PER_S;
-    if (recent)
-        *out = core->info;
-    (void)pthread_mutex_unlock(&core->lock);
-    return recent;
-}
-
-int core_engine_json(struct core *core, struct buf *out, struct err *err)
-{
-    struct engine *engine = NULL;
-    struct engine_info info = {0};
-    int probed = core_engine(core, &engine, NULL);
-    if (probed == 0 && !recent_info(core, &info)) {
-        probed = engine_probe(engine, clock_now_ns() + CLOCK_NS_PER_S, &info, NULL);
-        if (probed == 0)
-            set_info(core, &info);
-    }
-    const char *status = probed != 0 ? "down" : info.unavailable[0] != '\0' ? "unavailable" : "ok";
-    const char *why = probed != 0 ? "the engine does not answer" : info.unavailable;
-    int result = buf_printf(out, err, "{\"name\":\"%s\",\"status\":\"%s\",\"version\":",
-                            engine ? engine->name : "none", status);
-    if (result == 0)
-        result = json_append_bytes(out, (const uint8_t *)info.version, strlen(info.version), err);
-    if (result == 0)
-        result = buf_append_str(out, ",\"cgroups\":", err);
-    if (result == 0)
-        result = json_append_bytes(out, (const uint8_t *)info.cgroup_mode, strlen(info.cgroup_mode),
-                                   err);
-    if (result == 0)
-        result = engine_figures(&info, out, err);
-    if (result == 0)
-        result = buf_append_str(out, "\"unavailable\":", err);
-    if (result == 0)
-        result = why[0] == '\0' ? buf_append_str(out, "null", err)
-                                : json_append_bytes(out, (const uint8_t *)why, strlen(why), err);
-    return result == 0 ? buf_append_str(out, "}", err) : result;
-}
-
-int core_limits_json(struct core *core, struct buf *out, struct err *err)
-{
-    const struct core_config *config = &core->config;
-    return buf_printf(
-        out, err,
-        "{\"timeout_secs\":%" PRIu64 ".%03" PRIu64 ",\"timeout_max_secs\":%" PRIu64 ".%03" PRIu64
-        ",\"ram_bytes\":%" PRIu64 ",\"storage_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
-        ",\"pids\":%" PRIu32 ",\"open_files\":%" PRIu32 ",\"output_keep_bytes\":%" PRIu64
-        ",\"output_max_bytes\":%" PRIu64 ",\"outcome_keep_secs\":%" PRIu64
-        ",\"sandboxes_max\":%" PRIu32 ",\"creates_max\":%" PRIu32 ",\"queue_max\":%" PRIu32
-        ",\"queue_wait_secs\":%" PRIu64 ".%03" PRIu64 "}",
-        config->timeout_ms / 1000, config->timeout_ms % 1000, config->timeout_max_ms / 1000,
-        config->timeout_max_ms % 1000, config->memory_bytes, config->storage_bytes,
-        config->cpu_millis / 1000, config->cpu_millis % 1000, config->pids_max,
-        config->open_files_max, config->keep_output_bytes, config->output_max_bytes,
-        config->keep_outcome_ms / 1000, config->sandboxes_max, config->creates_max,
-        config->queue_max, config->queue_wait_ms / 1000, config->queue_wait_ms % 1000);
 }

@@ -28,6 +28,11 @@ struct core_config {
     uint64_t queue_wait_ms; /* longest wait in the queue; past it 503 */
     uint64_t timeout_ms;    /* of an execution when the request names none */
     uint64_t timeout_max_ms;
+    uint64_t memory_budget_bytes;      /* that may be reserved; 0: four fifths of the host's */
+    uint64_t disk_budget_bytes;        /* the same of the engine's disk */
+    uint64_t reserve_min_bytes;        /* of memory, for each sandbox */
+    uint32_t memory_overcommit_millis; /* limits above reservations, 1000: none */
+    uint32_t disk_overcommit_millis;
     uint64_t memory_bytes; /* defaults of a sandbox */
     uint64_t storage_bytes;
     uint32_t cpu_millis;
@@ -35,6 +40,7 @@ struct core_config {
     uint32_t open_files_max;
     uint64_t keep_output_bytes; /* of stdout and of stderr (contract: 1 MiB) */
     uint64_t output_max_bytes;  /* of both; past it killed (contract: 64 MiB) */
+    uint64_t keep_bytes;        /* of the text of all outcomes together; 0: no bound */
     uint64_t keep_outcome_ms;   /* how long an outcome can be asked for (contract: an hour) */
 };
 
@@ -72,6 +78,8 @@ struct execution_request {
     size_t file_count;
     const char *const *env; /* "NAME=value" */
     size_t env_count;
+    const char *image;   /* NULL: "host" */
+    const char *profile; /* NULL: "strict" */
     uint64_t timeout_ms;
     uint64_t memory_bytes;
     uint64_t storage_bytes;
@@ -91,8 +99,9 @@ struct execution_sink {
  * JSON text, the same bytes that core_execution_get() answers later. With a sink, output goes there
  * as it comes, and the text members stdout, stderr and output of *out are left out when
  * omit_streamed is set. A known idempotency key answers with the first outcome (waiting for it when
- * it is still running). ERR_BAD_INPUT names what the host cannot give; ERR_UNAVAILABLE: the queue
- * is full or the engine is down, and nothing was run. */
+ * it is still running), also while the engine is down. ERR_BAD_INPUT names what the host cannot
+ * give, ERR_UNSUPPORTED what it can't do or enforce; ERR_UNAVAILABLE: the queue is full or the
+ * engine is down, and nothing was run. */
 int core_execute(struct core *core, const struct execution_request *request,
                  const struct execution_sink *sink, bool omit_streamed, struct buf *out,
                  struct err *err);
@@ -113,9 +122,13 @@ int core_execution_list(struct core *core, const char *owner, const char *status
 /* Prometheus text (exposition format 0.0.4) of everything that the core counts. */
 int core_metrics(struct core *core, struct buf *out, struct err *err);
 
-/* JSON object members for /health and /api/v1/info: {"name", "status", "version", "capabilities",
- * "limits", "unavailable"} of the engine. */
-int core_engine_json(struct core *core, struct buf *out, struct err *err);
+/* The engine as a JSON object, for /health: {"name", "status", "version", "cgroups",
+ * "capabilities", "limits", "unavailable"}. With details, for /api/v1/info, also what this host
+ * can't enforce ("not_enforced"), why ("missing"), "images" and "profiles". */
+int core_engine_json(struct core *core, bool details, struct buf *out, struct err *err);
+
+/* What may be reserved and what is, as JSON, for /api/v1/info. */
+int core_capacity_json(struct core *core, struct buf *out, struct err *err);
 
 /* The defaults and the largest values that a request may ask for, as JSON, for /api/v1/info. */
 int core_limits_json(struct core *core, struct buf *out, struct err *err);

@@ -9,6 +9,7 @@
 #include "core/admission.h"
 #include "core/core.h"
 #include "core/metrics.h"
+#include "core/resources.h"
 #include "core/states.h"
 #include "engine/engine.h"
 #include "store/store.h"
@@ -27,7 +28,8 @@ struct live {
 struct box {
     char id[SANDBOX_ID_MAX + 1];
     enum sandbox_state state;
-    bool holds_place; /* of admission */
+    bool holds_place; /* of admission, with its reservation */
+    struct reservation reserve;
     struct box *next;
 };
 
@@ -54,9 +56,10 @@ struct core {
 
 /* execution_plan.c: what a request comes to, with defaults and limits applied. */
 struct plan {
-    uint64_t timeout_ms, memory_bytes, storage_bytes;
-    uint32_t cpu_millis;
-    const char **argv; /* NULL-ended, entries borrowed; freed by plan_done() */
+    uint64_t timeout_ms;
+    struct resources resources;
+    const char *image, *profile; /* borrowed from the request */
+    const char **argv;           /* NULL-ended, entries borrowed; freed by plan_done() */
     size_t argc;
     const char **envp;
     size_t envc;
@@ -67,14 +70,19 @@ struct plan {
 int plan_make(struct core *core, const struct execution_request *request, struct plan *out,
               struct err *err);
 void plan_done(struct plan *plan);
+/* The names of the images, separated by spaces; an engine that names none has "host". */
+const char *plan_images(const struct engine_info *info);
 #define PLAN_AUTO __attribute__((cleanup(plan_done)))
 
-/* core.c */
+/* core.c and core_info.c */
 /* The engine, or ERR_UNAVAILABLE before it is set. */
 int core_engine(struct core *core, struct engine **out, struct err *err);
-/* What the engine's host has; asks the engine when that is not known yet, until deadline_ns. */
-int core_engine_info(struct core *core, int64_t deadline_ns, struct engine_info *out,
-                     struct err *err);
+/* What the engine's host has; asks the engine, until deadline_ns, when what is known is older than
+ * age_max_ns (INT64_MAX: of any age). */
+int core_engine_info(struct core *core, int64_t age_max_ns, int64_t deadline_ns,
+                     struct engine_info *out, struct err *err);
+/* Takes what the engine said of its host, and the budget that follows from it. */
+void core_set_info(struct core *core, const struct engine_info *info);
 /* Enters an execution; ERR_UNAVAILABLE when the server stops. */
 int live_begin(struct core *core, const char *owner, struct live *live, struct err *err);
 void live_end(struct core *core, struct live *live);
@@ -86,8 +94,9 @@ void live_wait(struct core *core, const char *id);
 
 /* sandboxes.c */
 /* Makes a sandbox for live: tries again with a fresh id when the engine went away, within the
- * core's budget. Takes over one place of admission, which comes back when the sandbox is gone, also
- * after a failure. ERR_CLOSED: cancelled meanwhile. */
+ * core's budget. Takes over one place of admission and its reservation, which come back when the
+ * sandbox is gone, also after a failure. ERR_CLOSED: cancelled meanwhile. ERR_BAD_INPUT,
+ * ERR_UNSUPPORTED and ERR_UNAVAILABLE may hold the engine's own public words. */
 int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
                char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
@@ -99,6 +108,11 @@ void box_on_destroyed(struct core *core, const char *id);
 void box_on_gone(struct core *core, const char *id);
 /* Destroys what the engine has and nobody owns. */
 int box_reconcile(struct core *core, struct err *err);
+
+/* execution_read.c: reads a row, and appends its outcome's whole object when there is one. As
+ * store_execution_get() otherwise. */
+int execution_read(struct core *core, const char *owner, const char *id,
+                   struct store_execution *row, struct buf *out, struct err *err);
 
 /* execution.c: gives an execution that runs no more and has no outcome in the store the outcome
  * "killed by the server". */

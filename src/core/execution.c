@@ -6,11 +6,13 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
+#include "core/execution_text.h"
 #include "core/quota.h"
 #include "engine/channel.h"
 #include "lang/lang.h"
@@ -33,7 +35,8 @@ struct attempt {
     struct store_job insert;
     bool insert_waits; /* begun and not waited for */
     bool ran;          /* EXEC may have reached init */
-    struct buf out, err_out, both;
+    struct buf out, err_out;
+    struct execution_text text; /* both, as they came */
     bool truncated, sink_failed;
     char start_error[512];
     struct execution_outcome outcome;
@@ -72,7 +75,7 @@ static int on_output(void *context, int stream, const uint8_t *data, size_t size
         return 0;
     int result = buf_append(text, data, size, err);
     if (result == 0)
-        result = buf_append(&attempt->both, data, size, err);
+        result = execution_text_add(&attempt->text, stream, data, size, err);
     const struct execution_sink *sink = attempt->sink;
     if (result != 0 || !sink || !sink->output || attempt->sink_failed)
         return result;
@@ -202,8 +205,8 @@ static int run_attempt(struct attempt *attempt, struct err *err)
     int gone_fd = gone_fd_of(attempt);
     int64_t queued_ns = clock_now_ns();
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
-    int result = admission_acquire(core->admission, queued_ns + wait_ns, attempt->live.cancel_fd,
-                                   gone_fd, err);
+    int result = admission_acquire(core->admission, &attempt->plan.resources.reserve,
+                                   queued_ns + wait_ns, attempt->live.cancel_fd, gone_fd, err);
     int64_t create_ns = clock_now_ns();
     attempt->outcome.queue_us = (create_ns - queued_ns) / 1000;
     metrics_observe(&core->metrics.queue, attempt->outcome.queue_us);
@@ -267,16 +270,15 @@ static void complete_outcome(struct attempt *attempt)
     outcome->finished_us = clock_wall_us();
     outcome->out = &attempt->out;
     outcome->err_out = &attempt->err_out;
-    outcome->both = &attempt->both;
+    outcome->both = &attempt->text.bytes;
     (void)execution_state_move(&attempt->state, state_of(exit));
     outcome->state = attempt->state;
 }
 
-static size_t json_max(const struct attempt *attempt)
+/* Of an object without its text: names, figures, and the labels of the request. */
+static size_t object_max(const struct attempt *attempt)
 {
-    /* A byte becomes at most six characters ("\u0000"); output holds both texts once more. */
-    return 12 * (attempt->out.size + attempt->err_out.size) + 64 * 1024 +
-           (attempt->request->labels ? strlen(attempt->request->labels) : 0);
+    return 64 * 1024 + (attempt->request->labels ? strlen(attempt->request->labels) : 0);
 }
 
 static void count_outcome(struct attempt *attempt)
@@ -291,28 +293,45 @@ static void count_outcome(struct attempt *attempt)
     metrics_observe(&metrics->total, (clock_now_ns() - attempt->begun_ns) / 1000);
 }
 
+/* Writes an outcome down: its object, and its text as bytes beside it (NULL: none). */
+static int store_outcome(struct core *core, const struct execution_outcome *outcome,
+                         const struct buf *object, const struct execution_text *text,
+                         struct err *err)
+{
+    BUF_AUTO struct buf stored;
+    buf_init(&stored, text ? text->runs.size + text->bytes.size + 64 : 0);
+    int result = text ? execution_text_encode(text, &stored, err) : 0;
+    const struct store_outcome end = {.status = execution_state_name(outcome->state),
+                                      .finished_us = outcome->finished_us,
+                                      .expires_us = outcome->finished_us +
+                                                    (int64_t)core->config.keep_outcome_ms * 1000,
+                                      .object = object->data,
+                                      .object_size = object->size,
+                                      .text = stored.data,
+                                      .text_size = stored.size};
+    return result == 0 ? store_execution_finish(core->store, outcome->id, &end, err) : result;
+}
+
 /* Writes the outcome down, then answers it. */
 static int answer(struct attempt *attempt, bool omit_streamed, struct buf *out, struct err *err)
 {
     struct core *core = attempt->core;
     complete_outcome(attempt);
-    BUF_AUTO struct buf text;
-    buf_init(&text, json_max(attempt));
-    int result = execution_json_outcome(&attempt->outcome, true, &text, err);
+    BUF_AUTO struct buf object;
+    buf_init(&object, object_max(attempt));
+    int result = execution_json_outcome(&attempt->outcome, false, &object, err);
     if (result != 0)
         return result;
-    int64_t expires_us =
-        attempt->outcome.finished_us + (int64_t)core->config.keep_outcome_ms * 1000;
     struct err failure = ERR_INIT;
-    if (store_execution_finish(
-            core->store, attempt->live.id, execution_state_name(attempt->outcome.state),
-            attempt->outcome.finished_us, expires_us, text.data, text.size, &failure) != 0)
+    fault_point("server.exited");
+    if (store_outcome(core, &attempt->outcome, &object, &attempt->text, &failure) != 0)
         log_error("execution %s: its outcome could not be stored: %s", attempt->live.id,
                   failure.message); /* the code ran: its caller gets the outcome all the same */
+    fault_point("server.stored");
     count_outcome(attempt);
-    if (!omit_streamed)
-        return buf_append(out, text.data, text.size, err);
-    return execution_json_outcome(&attempt->outcome, false, out, err);
+    if (omit_streamed)
+        return buf_append(out, object.data, object.size, err);
+    return execution_json_whole(&object, &attempt->outcome, out, err);
 }
 
 int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err)
@@ -327,14 +346,10 @@ int execution_end_orphan(struct core *core, const struct store_execution *row, s
         .created_us = row->created_us,
         .started_us = row->started_us,
         .finished_us = clock_wall_us()};
-    BUF_AUTO struct buf text;
-    buf_init(&text, 64 * 1024);
-    int result = execution_json_outcome(&outcome, true, &text, err);
-    if (result != 0)
-        return result;
-    int64_t expires_us = outcome.finished_us + (int64_t)core->config.keep_outcome_ms * 1000;
-    return store_execution_finish(core->store, row->id, execution_state_name(state),
-                                  outcome.finished_us, expires_us, text.data, text.size, err);
+    BUF_AUTO struct buf object;
+    buf_init(&object, 64 * 1024);
+    int result = execution_json_outcome(&outcome, false, &object, err);
+    return result == 0 ? store_outcome(core, &outcome, &object, NULL, err) : result;
 }
 
 /* Makes the row of a request with an idempotency key. Returns 0 when it is ours to run, 1 when the
@@ -358,7 +373,7 @@ static int claim_key(struct attempt *attempt, struct buf *out, struct err *err)
             return err_copy(err, &failure);
         live_wait(core, first_id);
         struct store_execution row;
-        result = store_execution_get(core->store, request->owner, first_id, &row, out, &failure);
+        result = execution_read(core, request->owner, first_id, &row, out, &failure);
         if (result == 0 && row.has_outcome)
             return 1;
         if (result == 0 && row.finished_us == 0) /* ended, and its outcome could not be stored */
@@ -367,6 +382,26 @@ static int claim_key(struct attempt *attempt, struct buf *out, struct err *err)
             return err_copy(err, &failure);
     }
     return err_public(err, ERR_CONFLICT, "Idempotency-Key: another request with it never ends");
+}
+
+/* Appends the outcome of a key that is known already, so that it is answered whatever the engine
+ * and the plan say now. Returns 1 then, 0 when the key is new or its execution still runs. */
+static int answer_known_key(struct core *core, const struct execution_request *request,
+                            struct buf *out, struct err *err)
+{
+    char first_id[STORE_ID_SIZE];
+    struct store_execution row;
+    if (!request->idempotency_key)
+        return 0;
+    int result = store_execution_by_key(core->store, request->owner, request->idempotency_key,
+                                        first_id, err);
+    if (result == 0)
+        live_wait(core, first_id);
+    if (result == 0)
+        result = execution_read(core, request->owner, first_id, &row, out, err);
+    if (result == -ERR_NOT_FOUND)
+        return 0;
+    return result != 0 ? result : row.has_outcome;
 }
 
 static int check_request(const struct execution_request *request, struct err *err)
@@ -380,6 +415,16 @@ static int check_request(const struct execution_request *request, struct err *er
     return 0;
 }
 
+/* The row is committed while the sandbox is made; the fault point is to find it there. */
+static int pass_queued_point(struct attempt *attempt, struct err *err)
+{
+    if (fault_text()[0] == '\0')
+        return 0;
+    int result = wait_for_row(attempt, err);
+    fault_point("server.queued");
+    return result;
+}
+
 /* From the row to the answer, with the execution entered among those that live. */
 static int execute_live(struct attempt *attempt, bool omit_streamed, struct buf *out,
                         struct err *err)
@@ -389,6 +434,8 @@ static int execute_live(struct attempt *attempt, bool omit_streamed, struct buf 
         result = claim_key(attempt, out, err);
     else
         begin_row(attempt);
+    if (result == 0)
+        result = pass_queued_point(attempt, err);
     if (result != 0)
         return result < 0 ? result : 0;
     result = run_attempt(attempt, err);
@@ -411,7 +458,7 @@ static void attempt_init(struct attempt *attempt, struct core *core,
     attempt->begun_ns = clock_now_ns();
     buf_init(&attempt->out, keep);
     buf_init(&attempt->err_out, keep);
-    buf_init(&attempt->both, 2 * keep);
+    execution_text_init(&attempt->text, 2 * keep);
     attempt->outcome = (struct execution_outcome){.id = attempt->live.id,
                                                   .lang = request->lang->name,
                                                   .labels = request->labels,
@@ -424,7 +471,7 @@ static void attempt_done(struct attempt *attempt)
     plan_done(&attempt->plan);
     buf_done(&attempt->out);
     buf_done(&attempt->err_out);
-    buf_done(&attempt->both);
+    execution_text_done(&attempt->text);
 }
 
 int core_execute(struct core *core, const struct execution_request *request,
@@ -434,13 +481,16 @@ int core_execute(struct core *core, const struct execution_request *request,
     int result = check_request(request, err);
     if (result != 0)
         return result;
+    result = answer_known_key(core, request, out, err);
+    if (result != 0)
+        return result < 0 ? result : 0;
     struct attempt attempt;
     attempt_init(&attempt, core, request, sink);
     struct err failure = ERR_INIT;
     result = plan_make(core, request, &attempt.plan, &failure);
     if (result == 0) {
-        const struct quota_use use = {.memory_bytes = attempt.plan.memory_bytes,
-                                      .cpu_millis = attempt.plan.cpu_millis};
+        const struct quota_use use = {.memory_bytes = attempt.plan.resources.memory_bytes,
+                                      .cpu_millis = attempt.plan.resources.cpu_millis};
         result = quota_check(request->owner, QUOTA_EXECUTION, &use, &failure);
     }
     if (result == 0)

@@ -127,6 +127,34 @@ int execution_json_outcome(const struct execution_outcome *outcome, bool with_te
     return result == 0 ? put_extra(out, outcome, err) : result;
 }
 
+/* Where the text goes: behind execution_id and status, which hold no quote of a caller's. */
+static size_t place_of_text(const struct buf *object)
+{
+    static const char next[] = "\"exit_code\":";
+    const uint8_t *found =
+        object->size > 0 ? memmem(object->data, object->size, next, sizeof(next) - 1) : NULL;
+    return found ? (size_t)(found - object->data) : object->size;
+}
+
+int execution_json_whole(const struct buf *object, const struct execution_outcome *text,
+                         struct buf *out, struct err *err)
+{
+    static const char has_text[] = "\"stdout\":";
+    static const struct execution_outcome dropped;
+    size_t place = place_of_text(object);
+    if (place == object->size || memmem(object->data, place, has_text, sizeof(has_text) - 1))
+        return buf_append(out, object->data, object->size, err);
+    int result = buf_append(out, object->data, place, err);
+    if (result == 0)
+        result = put_texts(out, text ? text : &dropped, err);
+    if (result == 0 && !text)
+        result = buf_append_str(out,
+                                "\"note\":\"stdout, stderr and output were dropped: newer outcomes"
+                                " took the room that is kept for them\",",
+                                err);
+    return result == 0 ? buf_append(out, object->data + place, object->size - place, err) : result;
+}
+
 int execution_json_row(const char *id, const char *status, const char *lang, int64_t created_us,
                        int64_t started_us, int64_t finished_us, struct buf *out, struct err *err)
 {

@@ -26,6 +26,12 @@ struct execution_outcome {
 int execution_json_outcome(const struct execution_outcome *outcome, bool with_text, struct buf *out,
                            struct err *err);
 
+/* Appends the object that execution_json_outcome() wrote without text, with its text put back in:
+ * the same bytes as with_text gives. text NULL: it was dropped; a member "note" says so. An object
+ * that has its text, as an earlier version stored it, is appended as it is. */
+int execution_json_whole(const struct buf *object, const struct execution_outcome *text,
+                         struct buf *out, struct err *err);
+
 /* Appends the object of an execution that has not ended, or whose outcome has expired; the times
  * that are 0 come as null. */
 int execution_json_row(const char *id, const char *status, const char *lang, int64_t created_us,

@@ -1,5 +1,5 @@
-/* Owns the defaults and limits of an execution: turns a request into figures, argv and environment
- * that the host can give, or refuses it in words. Makes nothing. */
+/* Owns the defaults of an execution: turns a request into an image, a profile, figures, argv and
+ * environment that the host can give, or refuses it in words. Makes nothing. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +9,10 @@
 #include "core/core_internal.h"
 #include "lang/lang.h"
 
-#define MEMORY_MIN (UINT64_C(16) << 20)
 #define ENV_BYTES_MAX (256U * 1024U) /* all variables together fit into one frame */
 #define ENV_COUNT_MAX 1024
 #define INFO_WAIT_NS (10 * CLOCK_NS_PER_S)
+#define INFO_FRESH_NS CLOCK_NS_PER_S
 
 static const char *const base_env[] = {
     "PATH=/usr/local/bin:/usr/bin:/bin",
@@ -22,82 +22,88 @@ static const char *const base_env[] = {
     "TMPDIR=/tmp",
 };
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
+const char *plan_images(const struct engine_info *info)
 {
-    return a < b ? a : b;
+    return info->images[0] != '\0' ? info->images : "host";
 }
 
-static int check_host(const char *field, uint64_t asked, uint64_t host, const char *unit,
-                      struct err *err)
+static bool has_image(const struct engine_info *info, const char *name)
 {
-    if (asked <= host)
+    size_t size = strlen(name);
+    const char *at = plan_images(info);
+    while (*at) {
+        size_t word = strcspn(at, " ");
+        if (word == size && memcmp(at, name, size) == 0)
+            return true;
+        at += word + strspn(at + word, " ");
+    }
+    return false;
+}
+
+/* An image that the operator added since the engine was asked is there as well. */
+static int plan_image(struct core *core, const struct execution_request *request,
+                      struct engine_info *info, struct plan *plan, struct err *err)
+{
+    plan->image = request->image ? request->image : "host";
+    if (has_image(info, plan->image))
         return 0;
-    return err_public(err, ERR_BAD_INPUT,
-                      "%s: %" PRIu64 " %s were asked for, this host has %" PRIu64, field, asked,
-                      unit, host);
+    int result = core_engine_info(core, INFO_FRESH_NS, clock_now_ns() + INFO_WAIT_NS, info, err);
+    if (result != 0 || has_image(info, plan->image))
+        return result;
+    return err_public(err, ERR_BAD_INPUT, "image: there is no \"%.63s\"; there is: %.200s",
+                      plan->image, plan_images(info));
 }
 
-static int plan_memory(const struct core *core, const struct execution_request *request,
-                       const struct engine_info *info, struct plan *plan, struct err *err)
-{
-    uint64_t asked = request->memory_bytes;
-    if (asked != 0 && asked < MEMORY_MIN)
-        return err_public(err, ERR_BAD_INPUT,
-                          "resources.ram: %" PRIu64 " bytes are too few, the least is %" PRIu64,
-                          asked, MEMORY_MIN);
-    plan->memory_bytes =
-        asked != 0 ? asked : min_u64(core->config.memory_bytes, info->memory_bytes);
-    return check_host("resources.ram", plan->memory_bytes, info->memory_bytes, "bytes", err);
-}
-
-static int plan_storage(const struct core *core, const struct execution_request *request,
-                        const struct engine_info *info, struct plan *plan, struct err *err)
-{
-    uint64_t half = plan->memory_bytes / 2;
-    uint64_t asked = request->storage_bytes;
-    plan->storage_bytes =
-        asked != 0 ? asked
-                   : min_u64(min_u64(core->config.storage_bytes, half), info->storage_bytes);
-    int result =
-        check_host("resources.storage", plan->storage_bytes, info->storage_bytes, "bytes", err);
-    if (result == 0 && plan->storage_bytes > half)
-        result = err_public(err, ERR_BAD_INPUT,
-                            "resources.storage: %" PRIu64 " bytes are more than half of"
-                            " resources.ram (%" PRIu64 "); files are held in memory here and count"
-                            " as such",
-                            plan->storage_bytes, plan->memory_bytes);
-    return result;
-}
-
-static int plan_figures(struct core *core, const struct execution_request *request,
+static int plan_profile(const struct execution_request *request, const struct engine_info *info,
                         struct plan *plan, struct err *err)
 {
+    plan->profile = request->profile ? request->profile : "strict";
+    if (strcmp(plan->profile, "strict") == 0)
+        return 0;
+    if (strcmp(plan->profile, "container") != 0)
+        return err_public(err, ERR_BAD_INPUT,
+                          "profile: expected \"strict\" or \"container\", got \"%.40s\"",
+                          plan->profile);
+    if ((info->capabilities & ENGINE_CAP_CONTAINER) != 0)
+        return 0;
+    return err_public(err, ERR_UNSUPPORTED, "profile: this host can't offer \"container\": %.200s",
+                      resources_missing(info));
+}
+
+static int plan_timeout(const struct core *core, const struct execution_request *request,
+                        struct plan *plan, struct err *err)
+{
+    const struct core_config *config = &core->config;
+    plan->timeout_ms = request->timeout_ms;
+    if (plan->timeout_ms == 0)
+        plan->timeout_ms = config->timeout_ms < config->timeout_max_ms ? config->timeout_ms
+                                                                       : config->timeout_max_ms;
+    if (plan->timeout_ms <= config->timeout_max_ms)
+        return 0;
+    return err_public(err, ERR_BAD_INPUT,
+                      "timeout: %" PRIu64 " ms were asked for, the most is %" PRIu64 " ms",
+                      plan->timeout_ms, config->timeout_max_ms);
+}
+
+/* What depends on the engine's host. */
+static int plan_host(struct core *core, const struct execution_request *request, struct plan *plan,
+                     struct err *err)
+{
+    const struct resources_ask ask = {.memory_bytes = request->memory_bytes,
+                                      .storage_bytes = request->storage_bytes,
+                                      .cpu_millis = request->cpu_millis};
     struct engine_info info;
-    int result = core_engine_info(core, clock_now_ns() + INFO_WAIT_NS, &info, err);
+    int result = core_engine_info(core, INT64_MAX, clock_now_ns() + INFO_WAIT_NS, &info, err);
     if (result == 0 && info.unavailable[0] != '\0')
         result = err_public(err, ERR_UNAVAILABLE, "the engine can make no sandbox here: %.200s",
                             info.unavailable);
     if (result == 0)
-        result = plan_memory(core, request, &info, plan, err);
+        result = plan_profile(request, &info, plan, err);
     if (result == 0)
-        result = plan_storage(core, request, &info, plan, err);
-    if (result != 0)
-        return result;
-    plan->cpu_millis = request->cpu_millis != 0
-                           ? request->cpu_millis
-                           : (uint32_t)min_u64(core->config.cpu_millis, info.cpu_millis);
-    result = check_host("resources.cpu", plan->cpu_millis, info.cpu_millis, "thousandths of a core",
-                        err);
-    if (result != 0)
-        return result;
-    plan->timeout_ms = request->timeout_ms != 0
-                           ? request->timeout_ms
-                           : min_u64(core->config.timeout_ms, core->config.timeout_max_ms);
-    if (plan->timeout_ms > core->config.timeout_max_ms)
-        return err_public(err, ERR_BAD_INPUT,
-                          "timeout: %" PRIu64 " ms were asked for, the most is %" PRIu64 " ms",
-                          plan->timeout_ms, core->config.timeout_max_ms);
-    return 0;
+        result = plan_image(core, request, &info, plan, err);
+    if (result == 0)
+        result = resources_plan(&core->config, &info, &ask, &plan->resources, err);
+    return result;
 }
 
 static int plan_argv(const struct lang *lang, struct plan *plan, struct err *err)
@@ -174,7 +180,9 @@ int plan_make(struct core *core, const struct execution_request *request, struct
     if (result == 0)
         result = plan_env(request, &plan, err);
     if (result == 0)
-        result = plan_figures(core, request, &plan, err);
+        result = plan_timeout(core, request, &plan, err);
+    if (result == 0)
+        result = plan_host(core, request, &plan, err);
     if (result != 0) {
         plan_done(&plan);
         return result;

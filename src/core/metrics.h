@@ -32,6 +32,7 @@ void metrics_observe(struct metrics_histogram *histogram, int64_t duration_us);
 /* Gauges that others own. */
 struct metrics_gauges {
     unsigned sandboxes, sandboxes_max, creating, waiting, executions;
+    uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
 };
 
 /* Appends the text, exposition format 0.0.4

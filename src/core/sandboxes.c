@@ -1,11 +1,15 @@
 /* Owns the table of sandboxes: making one for an execution, ending it, and destroying those that
- * nobody owns. A place of admission belongs to a box until the engine says that nothing is left. */
+ * nobody owns. A place of admission, with what is reserved, belongs to a box until the engine says
+ * that nothing is left; it is given back in one place, box_on_destroyed(), or by whoever ends a
+ * creation that left no box. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/core_internal.h"
@@ -22,11 +26,13 @@ static struct box *find_locked(struct core *core, const char *id)
     return box;
 }
 
-static void add_box(struct core *core, struct box *box, struct live *live)
+static void add_box(struct core *core, struct box *box, struct live *live,
+                    const struct reservation *reserve)
 {
     id_hex(box->id, 8);
     box->state = SANDBOX_CREATING;
     box->holds_place = true;
+    box->reserve = *reserve;
     (void)pthread_mutex_lock(&core->lock);
     box->next = core->boxes;
     core->boxes = box;
@@ -59,6 +65,7 @@ static void end_box(struct core *core, struct engine *engine, const char *id, bo
             box->holds_place = false;
     }
     (void)pthread_mutex_unlock(&core->lock);
+    fault_point("server.destroy");
     engine_destroy_later(engine, id);
 }
 
@@ -87,20 +94,23 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
     struct box *box = calloc(1, sizeof(*box));
     if (!box)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
-    add_box(core, box, live);
+    add_box(core, box, live, &plan->resources.reserve);
     memcpy(out_id, live->sandbox_id, sizeof(live->sandbox_id));
-    struct engine_create spec = {.image = "host",
-                                 .profile = "strict",
-                                 .memory_bytes = plan->memory_bytes,
-                                 .storage_bytes = plan->storage_bytes,
-                                 .cpu_millis = plan->cpu_millis,
+    struct engine_create spec = {.disk = plan->resources.disk,
+                                 .memory_bytes = plan->resources.memory_bytes,
+                                 .storage_bytes = plan->resources.storage_bytes,
+                                 .cpu_millis = plan->resources.cpu_millis,
                                  .pids_max = core->config.pids_max,
                                  .open_files_max = core->config.open_files_max,
                                  .lifetime_ms = plan->timeout_ms + LIFETIME_EXTRA_MS};
+    (void)snprintf(spec.image, sizeof(spec.image), "%s", plan->image);
+    (void)snprintf(spec.profile, sizeof(spec.profile), "%s", plan->profile);
     memcpy(spec.id, out_id, sizeof(spec.id));
     store_sandbox_put(core->store, out_id, live->owner, engine->name,
                       sandbox_state_name(SANDBOX_CREATING), clock_wall_us());
+    fault_point("server.create");
     int result = engine_create(engine, &spec, deadline_ns, out_fd, out_nonce, err);
+    fault_point("server.created");
     if (result != 0) {
         atomic_fetch_add(&core->metrics.creates_failed, 1);
         return result;
@@ -110,48 +120,83 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
     return 0;
 }
 
+/* Whether another try may end otherwise: nobody answered, or the id was taken. */
+static bool is_worth_a_retry(const struct err *failure)
+{
+    return engine_is_away(failure) || failure->kind == ERR_CONFLICT ||
+           (failure->kind == ERR_UNAVAILABLE && failure->public_message[0] == '\0');
+}
+
+/* Turns an engine's failure into what the caller may see: its public words about the request or
+ * about now, else that it failed. */
+static void make_presentable(struct err *failure)
+{
+    bool presentable = failure->kind == ERR_BAD_INPUT || failure->kind == ERR_UNSUPPORTED ||
+                       failure->kind == ERR_UNAVAILABLE;
+    if (presentable && failure->public_message[0] != '\0')
+        return;
+    failure->kind = ERR_UNAVAILABLE;
+    failure->retry_after_s = 1;
+    (void)snprintf(failure->public_message, sizeof(failure->public_message),
+                   "the engine could not make a sandbox");
+}
+
+static bool is_cancelled(const struct live *live, int gone_fd)
+{
+    struct pollfd fds[2] = {{.fd = live->cancel_fd, .events = POLLIN},
+                            {.fd = gone_fd, .events = POLLIN | POLLRDHUP}};
+    return poll(fds, 2, 0) > 0;
+}
+
+/* Tries until there is a sandbox, a reason to stop trying, or the budget of time is used up. */
+static int create_in_tries(struct core *core, struct live *live, int gone_fd, struct engine *engine,
+                           const struct plan *plan, char out_id[static SANDBOX_ID_MAX + 1],
+                           int *out_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                           struct err *err)
+{
+    int64_t deadline_ns = clock_now_ns() + core->create_budget_ns;
+    for (;;) {
+        struct err failure = ERR_INIT;
+        int result =
+            try_create(core, live, engine, plan, deadline_ns, out_id, out_fd, out_nonce, &failure);
+        bool cancelled = is_cancelled(live, gone_fd);
+        if (result == 0 && !cancelled)
+            return 0;
+        bool again = !cancelled && is_worth_a_retry(&failure) && clock_now_ns() < deadline_ns;
+        fd_close(out_fd);
+        if (out_id[0] != '\0')
+            end_box(core, engine, out_id, again);
+        else if (!again)
+            admission_release(core->admission, &plan->resources.reserve);
+        if (cancelled)
+            return err_set(err, ERR_CLOSED, "cancelled while a sandbox was made");
+        if (!again) {
+            log_warn("sandbox for %s: %s", live->id, failure.message);
+            make_presentable(&failure);
+            return err_copy(err, &failure);
+        }
+        if (!pause_before_retry(live, gone_fd)) {
+            admission_release(core->admission, &plan->resources.reserve);
+            return err_set(err, ERR_CLOSED, "cancelled while a sandbox was made");
+        }
+    }
+}
+
 int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
                char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
-    const struct quota_use use = {.memory_bytes = plan->memory_bytes,
-                                  .cpu_millis = plan->cpu_millis};
+    const struct quota_use use = {.memory_bytes = plan->resources.memory_bytes,
+                                  .cpu_millis = plan->resources.cpu_millis};
     struct engine *engine = NULL;
     int result = quota_check(live->owner, QUOTA_SANDBOX, &use, err);
     if (result == 0)
         result = core_engine(core, &engine, err);
     if (result != 0) {
-        admission_release(core->admission);
+        admission_release(core->admission, &plan->resources.reserve);
         return result;
     }
-    int64_t deadline_ns = clock_now_ns() + core->create_budget_ns;
-    for (;;) {
-        struct err failure = ERR_INIT;
-        result =
-            try_create(core, live, engine, plan, deadline_ns, out_id, out_fd, out_nonce, &failure);
-        if (result == 0)
-            return 0;
-        bool again = (result == -ERR_UNAVAILABLE || result == -ERR_CONFLICT) &&
-                     clock_now_ns() < deadline_ns && live->cancel_cause == KILL_NONE;
-        if (out_id[0] != '\0')
-            end_box(core, engine, out_id, again);
-        else if (!again)
-            admission_release(core->admission);
-        if (!again) {
-            log_warn("sandbox for %s: %s", live->id, failure.message);
-            if (failure.kind == ERR_INTERNAL || failure.kind == ERR_PROTOCOL) {
-                failure.kind = ERR_UNAVAILABLE;
-                failure.retry_after_s = 1;
-                (void)snprintf(failure.public_message, sizeof(failure.public_message),
-                               "the engine could not make a sandbox");
-            }
-            return err_copy(err, &failure);
-        }
-        if (!pause_before_retry(live, gone_fd)) {
-            admission_release(core->admission);
-            return err_set(err, ERR_CLOSED, "cancelled while a sandbox was made");
-        }
-    }
+    return create_in_tries(core, live, gone_fd, engine, plan, out_id, out_fd, out_nonce, err);
 }
 
 void box_on_destroyed(struct core *core, const char *id)
@@ -173,7 +218,7 @@ void box_on_destroyed(struct core *core, const char *id)
         return;
     store_sandbox_remove(core->store, id);
     if (found->holds_place)
-        admission_release(core->admission);
+        admission_release(core->admission, &found->reserve);
     free(found);
 }
 
@@ -208,7 +253,8 @@ int box_reconcile(struct core *core, struct err *err)
     result = engine_list(engine, clock_now_ns() + 5 * CLOCK_NS_PER_S, &ids, &count, err);
     if (result != 0)
         return result;
-    /* A box is entered before it is made: what is listed and not in the table is nobody's. */
+    /* A box is entered before it is made: what is listed and not in the table is nobody's. That
+     * goes for stopped ones too, as nothing owns a sandbox that runs no execution. */
     for (size_t i = 0; i < count; i++) {
         (void)pthread_mutex_lock(&core->lock);
         bool owned = find_locked(core, ids[i]) != NULL;

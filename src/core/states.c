@@ -18,13 +18,15 @@ static const unsigned execution_moves[EXECUTION_STATE_COUNT] = {
 };
 
 static const char *const sandbox_names[SANDBOX_STATE_COUNT] = {
-    "creating", "ready", "busy", "destroying", "gone",
+    "creating", "ready", "busy", "stopped", "destroying", "gone",
 };
 
 static const unsigned sandbox_moves[SANDBOX_STATE_COUNT] = {
     [SANDBOX_CREATING] = BIT(SANDBOX_READY) | BIT(SANDBOX_DESTROYING),
-    [SANDBOX_READY] = BIT(SANDBOX_BUSY) | BIT(SANDBOX_DESTROYING),
-    [SANDBOX_BUSY] = BIT(SANDBOX_READY) | BIT(SANDBOX_DESTROYING),
+    [SANDBOX_READY] = BIT(SANDBOX_BUSY) | BIT(SANDBOX_STOPPED) | BIT(SANDBOX_DESTROYING),
+    /* stopped while code runs: by a stop, or since init ended by itself */
+    [SANDBOX_BUSY] = BIT(SANDBOX_READY) | BIT(SANDBOX_STOPPED) | BIT(SANDBOX_DESTROYING),
+    [SANDBOX_STOPPED] = BIT(SANDBOX_READY) | BIT(SANDBOX_DESTROYING),
     [SANDBOX_DESTROYING] = BIT(SANDBOX_GONE),
 };
 

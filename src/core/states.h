@@ -18,6 +18,7 @@ enum sandbox_state {
     SANDBOX_CREATING,
     SANDBOX_READY,
     SANDBOX_BUSY,
+    SANDBOX_STOPPED, /* files only */
     SANDBOX_DESTROYING,
     SANDBOX_GONE,
     SANDBOX_STATE_COUNT

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "wire/frame.h"
 
@@ -397,6 +398,7 @@ static int on_frame(struct run *run, const struct frame *frame, struct err *err)
         if (frame->stream != run->stream || run->started || !run->exec_queued)
             break;
         run->started = true;
+        fault_point("server.started");
         return 0;
     case FRAME_CLOSE: {
         uint32_t index = frame->stream - run->stream - STREAM_STDOUT;

@@ -1,6 +1,8 @@
 /* Owns the dispatch from the engine's functions to a provider. Keeps no state. */
 #include "engine/engine.h"
 
+#include <errno.h>
+
 int engine_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
                   int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                   struct err *err)
@@ -55,6 +57,21 @@ int engine_open_channel(struct engine *engine, const char *id, int64_t deadline_
                         int *out_channel_fd, struct err *err)
 {
     return engine->operations->open_channel(engine, id, deadline_ns, out_channel_fd, err);
+}
+
+int engine_set_away(struct err *err, const char *why)
+{
+    int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine %s; try again", why);
+    if (err) {
+        err->sys_errno = ENOTCONN;
+        err->retry_after_s = 1;
+    }
+    return result;
+}
+
+bool engine_is_away(const struct err *err)
+{
+    return err->kind == ERR_UNAVAILABLE && err->sys_errno == ENOTCONN;
 }
 
 void engine_free(struct engine *engine)

@@ -2,8 +2,9 @@
  *
  * An engine is thread-safe: any thread may call any operation at any time. Every operation takes an
  * absolute deadline on the monotonic clock and fails with ERR_UNAVAILABLE (retry_after_s set) when
- * the engine is down or did not answer by then. Operations that an engine lacks the capability for
- * are ERR_UNSUPPORTED. Sandboxes live on when the engine process dies; it reconnects by itself. */
+ * the engine is down or did not answer by then: engine_is_away() tells that from an ERR_UNAVAILABLE
+ * that the engine itself answered. Operations that an engine lacks the capability for are
+ * ERR_UNSUPPORTED. Sandboxes live on when the engine process dies; it reconnects by itself. */
 #ifndef BERTH_ENGINE_ENGINE_H
 #define BERTH_ENGINE_ENGINE_H
 
@@ -81,7 +82,8 @@ int engine_probe(struct engine *engine, int64_t deadline_ns, struct engine_info 
 int engine_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
                    enum engine_state *out, struct err *err);
 
-/* The ids of all sandboxes of this instance, living or half-made; heap, freed by the caller. */
+/* The ids of all sandboxes of this instance: living, half-made and stopped; heap, freed by the
+ * caller. */
 int engine_list(struct engine *engine, int64_t deadline_ns, char (**out_ids)[SANDBOX_ID_MAX + 1],
                 size_t *out_count, struct err *err);
 int engine_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
@@ -89,6 +91,11 @@ int engine_open_channel(struct engine *engine, const char *id, int64_t deadline_
 
 /* Stops the engine's threads and frees it; sandboxes live on. NULL is allowed. */
 void engine_free(struct engine *engine);
+
+/* For providers: "the sandbox engine WHY; try again", with ERR_UNAVAILABLE and retry_after_s. */
+int engine_set_away(struct err *err, const char *why);
+/* Whether an error says that nobody answered: a repeated call may find the engine back. */
+bool engine_is_away(const struct err *err);
 
 /* native: the client of a berth-native process, over the SEQPACKET socket at path. Connects in the
  * background and again whenever the connection breaks. */

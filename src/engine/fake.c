@@ -16,9 +16,9 @@
 #include "engine/fake_sandbox.h"
 
 static const char *const fault_names[FAKE_FAULT_COUNT] = {
-    "none",         "create-fails", "create-hangs", "restart", "destroy-fails", "close-early",
-    "close-output", "close-exit",   "dies",         "garbage", "oversized",     "wrong-nonce",
-    "wrong-exit",   "wrong-stream", "no-credit",    "mute",
+    "none",          "create-fails", "create-hangs", "create-refused", "unpacking", "restart",
+    "destroy-fails", "close-early",  "close-output", "close-exit",     "dies",      "garbage",
+    "oversized",     "wrong-nonce",  "wrong-exit",   "wrong-stream",   "no-credit", "mute",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -37,6 +37,8 @@ struct task {
 struct entry {
     char id[SANDBOX_ID_MAX + 1];
     struct fake_sandbox *sandbox;
+    bool keeps_files;
+    bool stopped; /* only the files are left */
     struct entry *next;
 };
 
@@ -50,6 +52,8 @@ struct fake {
     bool stop;
     struct task *tasks, **tasks_tail;
     struct entry *entries;
+    struct engine_info info;
+    struct engine_create last_create;
     enum engine_fake_fault fault;
     unsigned fault_count;
 };
@@ -87,56 +91,84 @@ static enum engine_fake_fault take_fault(struct fake *fake, enum engine_fake_fau
     return fault;
 }
 
+static struct entry *find_locked(struct fake *fake, const char *id)
+{
+    struct entry *entry = fake->entries;
+    while (entry && strcmp(entry->id, id) != 0)
+        entry = entry->next;
+    return entry;
+}
+
 static void on_died(void *context, const char *id)
 {
-    add_task(context, TASK_GONE, id);
+    struct fake *fake = context;
+    (void)pthread_mutex_lock(&fake->lock);
+    struct entry *entry = find_locked(fake, id);
+    if (entry)
+        entry->stopped = entry->keeps_files;
+    (void)pthread_mutex_unlock(&fake->lock);
+    add_task(fake, TASK_GONE, id);
 }
 
 static int fake_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
                       struct err *err)
 {
-    (void)engine;
     (void)deadline_ns;
     (void)err;
-    *out = (struct engine_info){.name = "fake",
-                                .version = BERTH_VERSION,
-                                .capabilities = 0,
-                                .cgroup_mode = "none",
-                                .memory_bytes = UINT64_C(8) << 30,
-                                .cpu_millis = 4000,
-                                .storage_bytes = UINT64_C(4) << 30};
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    *out = fake->info;
+    (void)pthread_mutex_unlock(&fake->lock);
     return 0;
 }
 
-static int unavailable(struct err *err, const char *why)
+/* Whether word is one of the words of list, which spaces separate. */
+static bool has_word(const char *list, const char *word)
 {
-    int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine %s; try again", why);
-    if (err)
-        err->retry_after_s = 1;
-    return result;
+    size_t size = strlen(word);
+    for (const char *at = list; size > 0 && (at = strstr(at, word)); at += size) {
+        bool begins = at == list || at[-1] == ' ';
+        if (begins && (at[size] == ' ' || at[size] == '\0'))
+            return true;
+    }
+    return false;
 }
 
-static bool exists(struct fake *fake, const char *id)
+/* What a real engine checks too. Remembers the spec. */
+static int check_spec(struct fake *fake, const struct engine_create *spec, struct err *err)
 {
-    bool found = false;
+    struct engine_info info;
+    (void)fake_probe(&fake->base, 0, &info, NULL);
     (void)pthread_mutex_lock(&fake->lock);
-    for (struct entry *entry = fake->entries; entry && !found; entry = entry->next)
-        found = strcmp(entry->id, id) == 0;
+    fake->last_create = *spec;
     (void)pthread_mutex_unlock(&fake->lock);
-    return found;
+    if (!has_word(info.images, spec->image[0] != '\0' ? spec->image : "host"))
+        return err_public(err, ERR_BAD_INPUT, "image: there is no \"%s\"", spec->image);
+    if (strcmp(spec->profile, "container") == 0 && (info.capabilities & ENGINE_CAP_CONTAINER) == 0)
+        return err_set(err, ERR_UNSUPPORTED, "no profile \"container\" here");
+    if (spec->disk && (info.capabilities & ENGINE_CAP_DISK) == 0)
+        return err_set(err, ERR_UNSUPPORTED, "no writable roots on disk here");
+    if (spec->keep_files && !spec->disk)
+        return err_set(err, ERR_BAD_INPUT, "files are kept on disk only");
+    return 0;
 }
 
 static int make(struct fake *fake, const struct engine_create *spec, enum engine_fake_fault fault,
                 int *out_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
-    if (exists(fake, spec->id))
-        return err_set(err, ERR_CONFLICT, "sandbox %s lives already", spec->id);
+    (void)pthread_mutex_lock(&fake->lock);
+    bool exists = find_locked(fake, spec->id) != NULL;
+    (void)pthread_mutex_unlock(&fake->lock);
+    if (exists)
+        return err_set(err, ERR_CONFLICT, "sandbox %s exists already", spec->id);
     MEM_AUTO struct entry *entry = calloc(1, sizeof(*entry));
     if (!entry)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
     (void)snprintf(entry->id, sizeof(entry->id), "%s", spec->id);
-    int result =
-        fake_sandbox_new(spec, fault, on_died, fake, &entry->sandbox, out_fd, out_nonce, err);
+    entry->keeps_files = spec->keep_files;
+    const struct fake_spec parts = {
+        .id = spec->id, .fault = fault, .died = on_died, .context = fake};
+    int result = fake_sandbox_new(&parts, &entry->sandbox, out_fd, out_nonce, err);
     if (result != 0)
         return result;
     (void)pthread_mutex_lock(&fake->lock);
@@ -146,28 +178,105 @@ static int make(struct fake *fake, const struct engine_create *spec, enum engine
     return 0;
 }
 
+/* Sleeps until deadline_ns, as an engine that hangs looks from here. */
+static void hang(int64_t deadline_ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(deadline_ns / CLOCK_NS_PER_S),
+                                   .tv_nsec = (long)(deadline_ns % CLOCK_NS_PER_S)};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
+static int strike(struct fake *fake, enum engine_fake_fault fault, struct err *err)
+{
+    switch (fault) {
+    case FAKE_FAULT_CREATE_FAILS:
+        return err_set(err, ERR_INTERNAL, "injected: create failed");
+    case FAKE_FAULT_CREATE_REFUSED:
+        return err_public(err, ERR_BAD_INPUT, "resources.pids: injected: the engine takes less");
+    case FAKE_FAULT_UNPACKING:
+        (void)err_public(err, ERR_UNAVAILABLE, "the image is being unpacked; try again");
+        if (err)
+            err->retry_after_s = 7;
+        return -ERR_UNAVAILABLE;
+    case FAKE_FAULT_RESTART:
+        add_task(fake, TASK_CONNECTED, "");
+        return engine_set_away(err, "was restarted");
+    default:
+        return 0;
+    }
+}
+
 static int fake_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
                        int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                        struct err *err)
 {
     struct fake *fake = fake_of(engine);
     enum engine_fake_fault fault = take_fault(fake, FAKE_FAULT_CREATE_FAILS, FAKE_FAULT_RESTART);
-    if (fault == FAKE_FAULT_CREATE_FAILS)
-        return err_set(err, ERR_INTERNAL, "injected: create failed");
-    if (fault == FAKE_FAULT_RESTART) {
-        add_task(fake, TASK_CONNECTED, "");
-        return unavailable(err, "was restarted");
-    }
+    int result = check_spec(fake, spec, err);
+    if (result == 0)
+        result = strike(fake, fault, err);
+    if (result != 0)
+        return result;
     if (fault == FAKE_FAULT_CREATE_HANGS) {
-        const struct timespec until = {.tv_sec = (time_t)(deadline_ns / CLOCK_NS_PER_S),
-                                       .tv_nsec = (long)(deadline_ns % CLOCK_NS_PER_S)};
-        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
         FD_AUTO int late_fd = -1;
+        hang(deadline_ns);
         (void)make(fake, spec, FAKE_FAULT_NONE, &late_fd, out_nonce, NULL);
-        return unavailable(err, "did not answer in time");
+        return engine_set_away(err, "did not answer in time");
     }
     fault = take_fault(fake, FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_COUNT - 1);
     return make(fake, spec, fault, out_channel_fd, out_nonce, err);
+}
+
+/* Starts and stops are for one thread at a time here: the caller's, which owns the sandbox. */
+static int fake_start(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                      int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
+                      struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    struct entry *entry = find_locked(fake, spec->id);
+    bool stopped = entry && entry->stopped;
+    (void)pthread_mutex_unlock(&fake->lock);
+    if (!entry)
+        return err_set(err, ERR_NOT_FOUND, "sandbox %s left no files", spec->id);
+    if (!stopped)
+        return err_set(err, ERR_CONFLICT, "sandbox %s lives", spec->id);
+    fake_sandbox_end(entry->sandbox); /* it may have died by itself */
+    const struct fake_spec parts = {
+        .id = spec->id,
+        .left = entry->sandbox,
+        .fault = take_fault(fake, FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_COUNT - 1),
+        .died = on_died,
+        .context = fake};
+    struct fake_sandbox *sandbox = NULL;
+    int result = fake_sandbox_new(&parts, &sandbox, out_channel_fd, out_nonce, err);
+    if (result != 0)
+        return result;
+    fake_sandbox_free(entry->sandbox);
+    (void)pthread_mutex_lock(&fake->lock);
+    entry->sandbox = sandbox;
+    entry->stopped = false;
+    (void)pthread_mutex_unlock(&fake->lock);
+    return 0;
+}
+
+static int fake_stop(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    struct entry *entry = find_locked(fake, id);
+    bool keeps = entry && entry->keeps_files;
+    if (keeps)
+        entry->stopped = true;
+    (void)pthread_mutex_unlock(&fake->lock);
+    if (!entry)
+        return err_set(err, ERR_NOT_FOUND, "no sandbox %s", id);
+    if (!keeps)
+        return err_set(err, ERR_CONFLICT, "sandbox %s keeps no files", id);
+    fake_sandbox_end(entry->sandbox);
+    return 0;
 }
 
 static int fake_destroy(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
@@ -201,10 +310,13 @@ static int fake_inspect(struct engine *engine, const char *id, int64_t deadline_
                         enum engine_state *out, struct err *err)
 {
     (void)deadline_ns;
-    if (!exists(fake_of(engine), id))
-        return err_set(err, ERR_NOT_FOUND, "no sandbox %s", id);
-    *out = ENGINE_STATE_RUNNING;
-    return 0;
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    if (entry)
+        *out = entry->stopped ? ENGINE_STATE_STOPPED : ENGINE_STATE_RUNNING;
+    (void)pthread_mutex_unlock(&fake->lock);
+    return entry ? 0 : err_set(err, ERR_NOT_FOUND, "no sandbox %s", id);
 }
 
 static int fake_list(struct engine *engine, int64_t deadline_ns,
@@ -305,6 +417,8 @@ static void fake_free(struct engine *engine)
 static const struct engine_operations fake_operations = {
     .probe = fake_probe,
     .create = fake_create,
+    .start = fake_start,
+    .stop = fake_stop,
     .destroy = fake_destroy,
     .destroy_later = fake_destroy_later,
     .inspect = fake_inspect,
@@ -325,6 +439,32 @@ static void inject_from_environment(struct engine *engine)
     }
 }
 
+/* BERTH_FAKE_LACKS="memory disk": the host of this fake can't do that. */
+static void set_info(struct fake *fake)
+{
+    fake->info = (struct engine_info){
+        .name = "fake",
+        .version = BERTH_VERSION,
+        .capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
+                        ENGINE_CAP_STOP | ENGINE_CAP_DISK | ENGINE_CAP_CONTAINER,
+        .cgroup_mode = "none",
+        .memory_bytes = UINT64_C(8) << 30,
+        .cpu_millis = 4000,
+        .storage_bytes = UINT64_C(4) << 30,
+        .disk_bytes = UINT64_C(64) << 30,
+        .images = "host debian"};
+    const char *lacks = getenv("BERTH_FAKE_LACKS");
+    for (unsigned i = 0; lacks && i < ENGINE_CAP_COUNT; i++) {
+        if (has_word(lacks, engine_cap_name(i)))
+            fake->info.capabilities &= ~(UINT64_C(1) << i);
+    }
+    if ((fake->info.capabilities & ENGINE_CAP_DISK) == 0)
+        fake->info.disk_bytes = 0;
+    if (lacks && lacks[0] != '\0')
+        (void)snprintf(fake->info.missing, sizeof(fake->info.missing),
+                       "BERTH_FAKE_LACKS says so: %s", lacks);
+}
+
 int engine_fake_new(const struct engine_events *events, struct engine **out, struct err *err)
 {
     struct fake *fake = calloc(1, sizeof(*fake));
@@ -339,6 +479,7 @@ int engine_fake_new(const struct engine_events *events, struct engine **out, str
     (void)pthread_mutex_init(&fake->lock, NULL);
     (void)pthread_cond_init(&fake->changed, NULL);
     inject_from_environment(&fake->base);
+    set_info(fake);
     add_task(fake, TASK_CONNECTED, "");
     int status = pthread_create(&fake->thread, NULL, worker_main, fake);
     if (status != 0) {
@@ -359,13 +500,29 @@ void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, uns
     (void)pthread_mutex_unlock(&fake->lock);
 }
 
+void engine_fake_set_info(struct engine *engine, const struct engine_info *info)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->info = *info;
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void engine_fake_last_create(struct engine *engine, struct engine_create *out)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    *out = fake->last_create;
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
 unsigned engine_fake_living(struct engine *engine)
 {
     struct fake *fake = fake_of(engine);
     unsigned count = 0;
     (void)pthread_mutex_lock(&fake->lock);
     for (struct entry *entry = fake->entries; entry; entry = entry->next)
-        count++;
+        count += entry->stopped ? 0 : 1;
     (void)pthread_mutex_unlock(&fake->lock);
     return count;
 }

@@ -1,5 +1,7 @@
 /* fake: an engine inside this process, for tests: a sandbox is a thread that speaks the sandbox
- * protocol over a socket pair and runs a tiny script. Needs no privilege and isolates nothing.
+ * protocol over a socket pair and runs a tiny script. Needs no privilege and isolates nothing. Its
+ * files are memory, and outlive a stop where they are to be kept. It has the images "host" and
+ * "debian", and says that it enforces all limits.
  *
  * The script is the file that the last argument of the execution names, one step a line:
  *   out TEXT, err TEXT   writes a line       outn TEXT   without the newline
@@ -18,39 +20,50 @@
 
 struct engine;
 struct engine_events;
+struct engine_info;
+struct engine_create;
 
 /* What may go wrong. The first group strikes when the engine is called, the second in a sandbox. */
 enum engine_fake_fault {
     FAKE_FAULT_NONE,
-    FAKE_FAULT_CREATE_FAILS,  /* ERR_INTERNAL */
-    FAKE_FAULT_CREATE_HANGS,  /* no answer before the caller's deadline; made after all */
-    FAKE_FAULT_RESTART,       /* ERR_UNAVAILABLE, then events.connected */
-    FAKE_FAULT_DESTROY_FAILS, /* the first try; repeated by itself */
-    FAKE_FAULT_CLOSE_EARLY,   /* closes the channel before its hello */
-    FAKE_FAULT_CLOSE_OUTPUT,  /* closes it after the next output */
-    FAKE_FAULT_CLOSE_EXIT,    /* closes it instead of the exit */
-    FAKE_FAULT_DIES,          /* the same, with events.gone */
-    FAKE_FAULT_GARBAGE,       /* bytes that are no frame */
-    FAKE_FAULT_OVERSIZED,     /* a frame that says 4 GiB */
-    FAKE_FAULT_WRONG_NONCE,   /* in the hello */
-    FAKE_FAULT_WRONG_EXIT,    /* exit code 4711 */
-    FAKE_FAULT_WRONG_STREAM,  /* data for a stream that nobody opened */
-    FAKE_FAULT_NO_CREDIT,     /* data beyond the credit */
-    FAKE_FAULT_MUTE,          /* never reports the exit */
+    FAKE_FAULT_CREATE_FAILS,   /* ERR_INTERNAL */
+    FAKE_FAULT_CREATE_HANGS,   /* no answer before the caller's deadline; made after all */
+    FAKE_FAULT_CREATE_REFUSED, /* ERR_BAD_INPUT with a public message */
+    FAKE_FAULT_UNPACKING,      /* ERR_UNAVAILABLE with a public message and retry_after_s 7 */
+    FAKE_FAULT_RESTART,        /* ERR_UNAVAILABLE, then events.connected */
+    FAKE_FAULT_DESTROY_FAILS,  /* the first try; repeated by itself */
+    FAKE_FAULT_CLOSE_EARLY,    /* closes the channel before its hello */
+    FAKE_FAULT_CLOSE_OUTPUT,   /* closes it after the next output */
+    FAKE_FAULT_CLOSE_EXIT,     /* closes it instead of the exit */
+    FAKE_FAULT_DIES,           /* the same, with events.gone */
+    FAKE_FAULT_GARBAGE,        /* bytes that are no frame */
+    FAKE_FAULT_OVERSIZED,      /* a frame that says 4 GiB */
+    FAKE_FAULT_WRONG_NONCE,    /* in the hello */
+    FAKE_FAULT_WRONG_EXIT,     /* exit code 4711 */
+    FAKE_FAULT_WRONG_STREAM,   /* data for a stream that nobody opened */
+    FAKE_FAULT_NO_CREDIT,      /* data beyond the credit */
+    FAKE_FAULT_MUTE,           /* never reports the exit */
     FAKE_FAULT_COUNT
 };
 
 /* The name in scripts and in BERTH_FAKE_FAULT ("create-fails"); NULL past the last. */
 const char *engine_fake_fault_name(enum engine_fake_fault fault);
 
-/* Makes a fake engine. BERTH_FAKE_FAULT=NAME[:COUNT] in the environment injects a fault at once.
+/* Makes a fake engine. BERTH_FAKE_FAULT=NAME[:COUNT] in the environment injects a fault at once;
+ * BERTH_FAKE_LACKS takes capabilities away, by their names, with spaces between.
  * events.connected is called from the engine's own thread. */
 int engine_fake_new(const struct engine_events *events, struct engine **out, struct err *err);
 
 /* The next count operations (creations, or destructions) suffer the fault. */
 void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, unsigned count);
 
-/* The sandboxes that live now. */
+/* What probe answers from now on. */
+void engine_fake_set_info(struct engine *engine, const struct engine_info *info);
+
+/* What the last creation was asked for. */
+void engine_fake_last_create(struct engine *engine, struct engine_create *out);
+
+/* The sandboxes that live now; stopped ones do not. */
 unsigned engine_fake_living(struct engine *engine);
 
 #endif

@@ -30,6 +30,7 @@ struct fake_file {
 struct fake_sandbox {
     char id[SANDBOX_ID_MAX + 1];
     pthread_t thread;
+    bool runs; /* the thread is there to be joined */
     int fd, stop_fd;
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     enum engine_fake_fault fault;
@@ -467,9 +468,14 @@ static void *box_main(void *context)
     return NULL;
 }
 
-int fake_sandbox_new(const struct engine_create *spec, enum engine_fake_fault fault,
-                     void (*died)(void *context, const char *id), void *context,
-                     struct fake_sandbox **out, int *out_fd,
+static void take_files(struct fake_sandbox *box, struct fake_sandbox *left)
+{
+    memcpy(box->files, left->files, sizeof(box->files));
+    box->file_count = left->file_count;
+    left->file_count = 0;
+}
+
+int fake_sandbox_new(const struct fake_spec *spec, struct fake_sandbox **out, int *out_fd,
                      uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     struct fake_sandbox *box = calloc(1, sizeof(*box));
@@ -481,36 +487,49 @@ int fake_sandbox_new(const struct engine_create *spec, enum engine_fake_fault fa
     (void)snprintf(box->id, sizeof(box->id), "%s", spec->id);
     box->fd = pair[0];
     box->stop_fd = eventfd(0, EFD_CLOEXEC);
-    box->fault = fault;
-    box->died = died;
-    box->context = context;
+    box->fault = spec->fault;
+    box->died = spec->died;
+    box->context = spec->context;
     id_random(box->nonce, sizeof(box->nonce));
     frame_decoder_init(&box->decoder);
     buf_init(&box->out, BYTES_MAX);
     buf_init(&box->input, BYTES_MAX);
     buf_init(&box->exec_payload, FRAME_PAYLOAD_MAX);
     memcpy(out_nonce, box->nonce, SANDBOX_NONCE_SIZE);
+    if (spec->left)
+        take_files(box, spec->left);
     int status = pthread_create(&box->thread, NULL, box_main, box);
     if (status != 0) {
-        fd_close(&pair[0]);
+        if (spec->left)
+            take_files(spec->left, box);
         fd_close(&pair[1]);
-        fd_close(&box->stop_fd);
-        free(box);
+        fake_sandbox_free(box);
         return err_sys(err, status, "fake sandbox");
     }
+    box->runs = true;
     *out = box;
     *out_fd = pair[1];
     return 0;
+}
+
+void fake_sandbox_end(struct fake_sandbox *box)
+{
+    if (!box->runs)
+        return;
+    box->runs = false;
+    uint64_t one = 1;
+    (void)!write(box->stop_fd, &one, sizeof(one));
+    (void)shutdown(box->fd, SHUT_RDWR); /* it may sit in a write */
+    (void)pthread_join(box->thread, NULL);
+    fd_close(&box->fd);
+    fd_close(&box->stop_fd);
 }
 
 void fake_sandbox_free(struct fake_sandbox *box)
 {
     if (!box)
         return;
-    uint64_t one = 1;
-    (void)!write(box->stop_fd, &one, sizeof(one));
-    (void)shutdown(box->fd, SHUT_RDWR); /* it may sit in a write */
-    (void)pthread_join(box->thread, NULL);
+    fake_sandbox_end(box);
     fd_close(&box->fd);
     fd_close(&box->stop_fd);
     frame_decoder_done(&box->decoder);

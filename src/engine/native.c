@@ -95,14 +95,6 @@ static bool cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t
     return pthread_cond_timedwait(cond, lock, &until) != ETIMEDOUT;
 }
 
-static int unavailable(struct err *err, const char *why)
-{
-    int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine %s; try again", why);
-    if (err)
-        err->retry_after_s = 1;
-    return result;
-}
-
 static void wake(struct native *native)
 {
     uint64_t one = 1;
@@ -125,7 +117,7 @@ static int connection_acquire(struct native *native, int64_t deadline_ns, int *o
     }
     (void)pthread_mutex_unlock(&native->lock);
     if (fd < 0)
-        return unavailable(err, "is not there");
+        return engine_set_away(err, "is not there");
     *out_fd = fd;
     return 0;
 }
@@ -149,11 +141,11 @@ static int send_message(int fd, const struct engine_msg *msg, int64_t deadline_n
     for (;;) {
         result = fd_send(fd, bytes.data, bytes.size, NULL, 0, MSG_DONTWAIT, err);
         if (result != -ERR_UNAVAILABLE)
-            return result == -ERR_CLOSED ? unavailable(err, "went away") : result;
+            return result == -ERR_CLOSED ? engine_set_away(err, "went away") : result;
         struct pollfd room = {.fd = fd, .events = POLLOUT};
         int timeout_ms = clock_poll_timeout_ms(deadline_ns);
         if (timeout_ms == 0 || (poll(&room, 1, timeout_ms) < 0 && errno != EINTR))
-            return unavailable(err, "takes no request");
+            return engine_set_away(err, "takes no request");
     }
 }
 
@@ -221,7 +213,7 @@ static int call(struct native *native, struct engine_msg *request, int64_t deadl
         waiter_wait(native, &waiter, result == 0 ? deadline_ns : 0, result == 0 ? create_id : NULL);
     FD_AUTO int received = waiter.fd;
     if (result == 0 && !answered)
-        result = unavailable(err, "did not answer in time");
+        result = engine_set_away(err, "did not answer in time");
     if (result == 0 && waiter.reply.error.kind != ERR_NONE)
         result = err_copy(err, &waiter.reply.error);
     if (result != 0) {
@@ -597,7 +589,7 @@ static void disconnect(struct native *native, int *fd)
     for (struct waiter *waiter = native->waiters; waiter; waiter = waiter->next) {
         if (waiter->done)
             continue;
-        (void)unavailable(&waiter->reply.error, "was restarted");
+        (void)engine_set_away(&waiter->reply.error, "was restarted");
         waiter->done = true;
         (void)pthread_cond_signal(&waiter->answered);
     }

@@ -1,14 +1,12 @@
-/* Build-time program: writes the seccomp filter of the strict profile as a C array, so that the
- * static init needs no libseccomp. The list is allow-only; what is not named answers ENOSYS, which
- * runtimes take as "old kernel" and fall back, where EPERM makes some of them stop.
- *
- * Source: the syscall tables of Linux 6.18; every call of that table is either here or left out
- * because of the comment beside its family in SECURITY.md. */
+/* Build-time program: writes the seccomp filters as C arrays, so that the static init needs no
+ * libseccomp. The lists are allow-only; what is not named answers ENOSYS, which runtimes take as
+ * "old kernel" and fall back, where EPERM makes some of them stop. */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,344 +15,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const char *const allowed[] = {
-    /* files and folders */
-    "access",
-    "chdir",
-    "chmod",
-    "chown",
-    "chown32",
-    "close",
-    "close_range",
-    "copy_file_range",
-    "creat",
-    "dup",
-    "dup2",
-    "dup3",
-    "faccessat",
-    "faccessat2",
-    "fadvise64",
-    "fadvise64_64",
-    "fallocate",
-    "fchdir",
-    "fchmod",
-    "fchmodat",
-    "fchmodat2",
-    "fchown",
-    "fchown32",
-    "fchownat",
-    "fcntl",
-    "fcntl64",
-    "fdatasync",
-    "fgetxattr",
-    "flistxattr",
-    "flock",
-    "fremovexattr",
-    "fsetxattr",
-    "fstat",
-    "fstat64",
-    "fstatat64",
-    "fstatfs",
-    "fstatfs64",
-    "fsync",
-    "ftruncate",
-    "ftruncate64",
-    "futimesat",
-    "getcwd",
-    "getdents",
-    "getdents64",
-    "getxattr",
-    "lchown",
-    "lchown32",
-    "lgetxattr",
-    "link",
-    "linkat",
-    "listxattr",
-    "llistxattr",
-    "_llseek",
-    "lremovexattr",
-    "lseek",
-    "lsetxattr",
-    "lstat",
-    "lstat64",
-    "mkdir",
-    "mkdirat",
-    "mknod",
-    "mknodat",
-    "newfstatat",
-    "open",
-    "openat",
-    "openat2",
-    "pread64",
-    "preadv",
-    "preadv2",
-    "pwrite64",
-    "pwritev",
-    "pwritev2",
-    "read",
-    "readahead",
-    "readlink",
-    "readlinkat",
-    "readv",
-    "removexattr",
-    "rename",
-    "renameat",
-    "renameat2",
-    "rmdir",
-    "sendfile",
-    "sendfile64",
-    "setxattr",
-    "splice",
-    "stat",
-    "stat64",
-    "statfs",
-    "statfs64",
-    "statx",
-    "symlink",
-    "symlinkat",
-    "sync",
-    "sync_file_range",
-    "syncfs",
-    "tee",
-    "truncate",
-    "truncate64",
-    "umask",
-    "unlink",
-    "unlinkat",
-    "utime",
-    "utimensat",
-    "utimensat_time64",
-    "utimes",
-    "vmsplice",
-    "write",
-    "writev",
-    /* waiting */
-    "epoll_create",
-    "epoll_create1",
-    "epoll_ctl",
-    "epoll_pwait",
-    "epoll_pwait2",
-    "epoll_wait",
-    "eventfd",
-    "eventfd2",
-    "inotify_add_watch",
-    "inotify_init",
-    "inotify_init1",
-    "inotify_rm_watch",
-    "_newselect",
-    "pipe",
-    "pipe2",
-    "poll",
-    "ppoll",
-    "ppoll_time64",
-    "pselect6",
-    "pselect6_time64",
-    "select",
-    "signalfd",
-    "signalfd4",
-    "timerfd_create",
-    "timerfd_gettime",
-    "timerfd_settime",
-    /* memory */
-    "brk",
-    "cachestat",
-    "get_mempolicy",
-    "madvise",
-    "map_shadow_stack",
-    "mbind",
-    "membarrier",
-    "memfd_create",
-    "mincore",
-    "mlock",
-    "mlock2",
-    "mlockall",
-    "mmap",
-    "mmap2",
-    "mprotect",
-    "mremap",
-    "mseal",
-    "msync",
-    "munlock",
-    "munlockall",
-    "munmap",
-    "pkey_alloc",
-    "pkey_free",
-    "pkey_mprotect",
-    "remap_file_pages",
-    "set_mempolicy",
-    /* processes and threads; clone and its flags are below */
-    "arch_prctl",
-    "execve",
-    "execveat",
-    "exit",
-    "exit_group",
-    "fork",
-    "futex",
-    "futex_time64",
-    "futex_waitv",
-    "futex_wait",
-    "futex_wake",
-    "futex_requeue",
-    "getcpu",
-    "getpgid",
-    "getpgrp",
-    "getpid",
-    "getppid",
-    "getpriority",
-    "getresgid",
-    "getresgid32",
-    "getresuid",
-    "getresuid32",
-    "getrlimit",
-    "get_robust_list",
-    "getrusage",
-    "getsid",
-    "get_thread_area",
-    "gettid",
-    "ioprio_get",
-    "ioprio_set",
-    "kill",
-    "pidfd_open",
-    "pidfd_send_signal",
-    "prctl",
-    "prlimit64",
-    "rseq",
-    "sched_getaffinity",
-    "sched_getattr",
-    "sched_getparam",
-    "sched_get_priority_max",
-    "sched_get_priority_min",
-    "sched_getscheduler",
-    "sched_rr_get_interval",
-    "sched_setaffinity",
-    "sched_setattr",
-    "sched_setparam",
-    "sched_setscheduler",
-    "sched_yield",
-    "seccomp",
-    "setpgid",
-    "setpriority",
-    "setrlimit",
-    "set_robust_list",
-    "setsid",
-    "set_thread_area",
-    "set_tid_address",
-    "tgkill",
-    "tkill",
-    "ugetrlimit",
-    "vfork",
-    "wait4",
-    "waitid",
-    "waitpid",
-    "landlock_add_rule",
-    "landlock_create_ruleset",
-    "landlock_restrict_self",
-    /* signals and time */
-    "alarm",
-    "clock_getres",
-    "clock_getres_time64",
-    "clock_gettime",
-    "clock_gettime64",
-    "clock_nanosleep",
-    "clock_nanosleep_time64",
-    "getitimer",
-    "gettimeofday",
-    "nanosleep",
-    "pause",
-    "restart_syscall",
-    "rt_sigaction",
-    "rt_sigpending",
-    "rt_sigprocmask",
-    "rt_sigqueueinfo",
-    "rt_sigreturn",
-    "rt_sigsuspend",
-    "rt_sigtimedwait",
-    "rt_sigtimedwait_time64",
-    "rt_tgsigqueueinfo",
-    "setitimer",
-    "sigaltstack",
-    "time",
-    "timer_create",
-    "timer_delete",
-    "timer_getoverrun",
-    "timer_gettime",
-    "timer_settime",
-    "times",
-    /* identity: harmless without capabilities, and programs ask */
-    "capget",
-    "capset",
-    "getegid",
-    "getegid32",
-    "geteuid",
-    "geteuid32",
-    "getgid",
-    "getgid32",
-    "getgroups",
-    "getgroups32",
-    "getuid",
-    "getuid32",
-    "setfsgid",
-    "setfsgid32",
-    "setfsuid",
-    "setfsuid32",
-    "setgid",
-    "setgid32",
-    "setgroups",
-    "setgroups32",
-    "setregid",
-    "setregid32",
-    "setresgid",
-    "setresgid32",
-    "setresuid",
-    "setresuid32",
-    "setreuid",
-    "setreuid32",
-    "setuid",
-    "setuid32",
-    /* sockets; the families are below */
-    "accept",
-    "accept4",
-    "bind",
-    "connect",
-    "getpeername",
-    "getsockname",
-    "getsockopt",
-    "listen",
-    "recv",
-    "recvfrom",
-    "recvmmsg",
-    "recvmmsg_time64",
-    "recvmsg",
-    "send",
-    "sendmmsg",
-    "sendmsg",
-    "sendto",
-    "setsockopt",
-    "shutdown",
-    /* System V and POSIX IPC, of this sandbox's own namespace */
-    "mq_getsetattr",
-    "mq_notify",
-    "mq_open",
-    "mq_timedreceive",
-    "mq_timedsend",
-    "mq_unlink",
-    "msgctl",
-    "msgget",
-    "msgrcv",
-    "msgsnd",
-    "semctl",
-    "semget",
-    "semop",
-    "semtimedop",
-    "shmat",
-    "shmctl",
-    "shmdt",
-    "shmget",
-    /* asking */
-    "getrandom",
-    "sysinfo",
-    "uname",
-};
+#include "init/filter_names.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static scmp_filter_ctx filter;
 
@@ -366,14 +29,44 @@ static void check(int result, const char *what)
     }
 }
 
-static void allow_names(void)
+static void allow_names(const char *const *names, size_t count)
 {
-    for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++) {
-        int number = seccomp_syscall_resolve_name(allowed[i]);
+    for (size_t i = 0; i < count; i++) {
+        int number = seccomp_syscall_resolve_name(names[i]);
         if (number == __NR_SCMP_ERROR || number < 0)
             continue; /* not a call of this architecture, or newer than this libseccomp */
-        check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0), allowed[i]);
+        check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0), names[i]);
     }
+}
+
+static void allow_sockets(void)
+{
+    const unsigned families[] = {AF_UNIX, AF_INET, AF_INET6};
+    for (size_t i = 0; i < COUNT(families); i++) {
+        check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+                               SCMP_A0(SCMP_CMP_EQ, families[i])),
+              "socket");
+    }
+    /* Names of interfaces, ss, and libudev, which takes silence for an answer. The rest (netfilter,
+     * xfrm, crypto, audit) is a large part of the kernel for no program of ours. */
+    const unsigned netlinks[] = {NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT};
+    for (size_t i = 0; i < COUNT(netlinks); i++) {
+        check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+                               SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A2(SCMP_CMP_EQ, netlinks[i])),
+              "socket");
+    }
+    check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1,
+                           SCMP_A0(SCMP_CMP_EQ, AF_UNIX)),
+          "socketpair");
+}
+
+/* PAM takes "this kernel has no audit" for an answer in these words only: with another one su and
+ * sudo refuse everybody. */
+static void refuse_audit(void)
+{
+    check(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 2,
+                           SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A2(SCMP_CMP_EQ, NETLINK_AUDIT)),
+          "socket");
 }
 
 static void allow_with_arguments(void)
@@ -385,25 +78,8 @@ static void allow_with_arguments(void)
     check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
                            SCMP_A0(SCMP_CMP_MASKED_EQ, namespaces, 0)),
           "clone");
-    const unsigned families[] = {AF_UNIX, AF_INET, AF_INET6};
-    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
-        check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-                               SCMP_A0(SCMP_CMP_EQ, families[i])),
-              "socket");
-    }
-    /* Names of interfaces, ss, and libudev, which takes silence for an answer. The rest (netfilter,
-     * xfrm, crypto, audit) is a large part of the kernel for no program of ours. */
-    const unsigned netlinks[] = {NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT};
-    for (size_t i = 0; i < sizeof(netlinks) / sizeof(netlinks[0]); i++) {
-        check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
-                               SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A2(SCMP_CMP_EQ, netlinks[i])),
-              "socket");
-    }
-    check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1,
-                           SCMP_A0(SCMP_CMP_EQ, AF_UNIX)),
-          "socketpair");
     const unsigned long personalities[] = {PER_LINUX, PER_LINUX | ADDR_NO_RANDOMIZE, 0xffffffffUL};
-    for (size_t i = 0; i < sizeof(personalities) / sizeof(personalities[0]); i++) {
+    for (size_t i = 0; i < COUNT(personalities); i++) {
         check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(personality), 1,
                                SCMP_A0(SCMP_CMP_EQ, personalities[i])),
               "personality");
@@ -433,45 +109,73 @@ static void allow_ioctl(void)
     }
 }
 
-static void write_array(int fd, FILE *out)
+/* Init's own steps into a child's identity. Its filter stays on every child and stacks with theirs,
+ * so it can forbid nothing that the code of any profile may do: sockets, ptrace and chroot are in
+ * it for the code's sake, although init has no use for them. */
+static void allow_init(void)
+{
+    allow_names(init_calls, COUNT(init_calls));
+    check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setns), 1,
+                           SCMP_A1(SCMP_CMP_EQ, CLONE_NEWUSER)),
+          "setns");
+    check(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(unshare), 1,
+                           SCMP_A0(SCMP_CMP_EQ, CLONE_NEWCGROUP)),
+          "unshare");
+}
+
+static void write_array(const char *name, FILE *out)
 {
     struct sock_filter code[4096];
-    check((int)lseek(fd, 0, SEEK_SET), "lseek");
-    ssize_t size = read(fd, code, sizeof(code));
+    FILE *scratch = tmpfile();
+    if (!scratch)
+        exit(1);
+    check(seccomp_export_bpf(filter, fileno(scratch)), "export");
+    check((int)lseek(fileno(scratch), 0, SEEK_SET), "lseek");
+    ssize_t size = read(fileno(scratch), code, sizeof(code));
     check((int)size, "read");
+    (void)fclose(scratch);
     size_t count = (size_t)size / sizeof(code[0]);
-    (void)fprintf(out,
-                  "/* Generated by src/init/filter_gen.c; do not edit. */\n"
-                  "#ifndef BERTH_INIT_STRICT_FILTER_H\n#define BERTH_INIT_STRICT_FILTER_H\n\n"
-                  "#include <linux/filter.h>\n\n"
-                  "#define STRICT_FILTER_COUNT %zu\n\n"
-                  "static const struct sock_filter strict_filter[STRICT_FILTER_COUNT] = {\n",
-                  count);
+    (void)fprintf(out, "static const struct sock_filter %s_filter[%zu] = {\n", name, count);
     for (size_t i = 0; i < count; i++)
         (void)fprintf(out, "    {0x%02x, %u, %u, 0x%08x},\n", code[i].code, code[i].jt, code[i].jf,
                       code[i].k);
-    (void)fprintf(out, "};\n\n#endif\n");
+    (void)fprintf(out, "};\n\n");
+}
+
+static void write_filter(const char *name, bool container, bool init, FILE *out)
+{
+    filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
+    if (!filter)
+        exit(1);
+    check(seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS)), "bad arch");
+    check(seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2), "optimize");
+    allow_names(code_calls, COUNT(code_calls));
+    allow_with_arguments();
+    allow_sockets();
+    allow_ioctl();
+    if (container) {
+        allow_names(container_calls, COUNT(container_calls));
+        refuse_audit();
+    }
+    if (init)
+        allow_init();
+    write_array(name, out);
+    seccomp_release(filter);
 }
 
 int main(int argc, char **argv)
 {
     if (argc != 2)
         return 2;
-    filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
-    if (!filter)
-        return 1;
-    check(seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS)), "bad arch");
-    check(seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2), "optimize");
-    allow_names();
-    allow_with_arguments();
-    allow_ioctl();
-    FILE *scratch = tmpfile();
     FILE *out = fopen(argv[1], "w");
-    if (!scratch || !out)
+    if (!out)
         return 1;
-    check(seccomp_export_bpf(filter, fileno(scratch)), "export");
-    write_array(fileno(scratch), out);
-    (void)fclose(scratch);
-    seccomp_release(filter);
+    (void)fprintf(out, "/* Generated by src/init/filter_gen.c; do not edit. */\n"
+                       "#ifndef BERTH_INIT_FILTERS_H\n#define BERTH_INIT_FILTERS_H\n\n"
+                       "#include <linux/filter.h>\n\n");
+    write_filter("strict", false, false, out);
+    write_filter("container", true, false, out);
+    write_filter("init", true, true, out);
+    (void)fprintf(out, "#endif\n");
     return fclose(out) == 0 ? 0 : 1;
 }

@@ -3,7 +3,9 @@
 #include "init/group.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/sched.h>
 #include <signal.h>
@@ -16,9 +18,42 @@
 
 #include "base/fd.h"
 
-enum { KEYED_FILE_SIZE = 1024, PROCS_FILE_SIZE = 16384 };
+enum {
+    KEYED_FILE_SIZE = 1024,
+    PROCS_FILE_SIZE = 16384,
+    LIST_MAX = PROCS_FILE_SIZE / 2,
+    ROUNDS_MAX = 100 /* of a kill without cgroups that spares somebody */
+};
 
 static bool born_in_group; /* set in a child only */
+static pid_t spared[GROUP_SPARED_MAX];
+static size_t spared_count;
+static int rounds; /* of the kill that goes on */
+
+void group_spare(pid_t pid)
+{
+    if (spared_count < GROUP_SPARED_MAX)
+        spared[spared_count++] = pid;
+}
+
+void group_unspare(pid_t pid)
+{
+    for (size_t i = 0; i < spared_count; i++) {
+        if (spared[i] != pid)
+            continue;
+        spared[i] = spared[--spared_count];
+        return;
+    }
+}
+
+static bool is_spared(pid_t pid)
+{
+    for (size_t i = 0; i < spared_count; i++) {
+        if (spared[i] == pid)
+            return true;
+    }
+    return false;
+}
 
 pid_t group_fork(const struct init_config *config)
 {
@@ -47,25 +82,79 @@ int group_join(const struct init_config *config, struct err *err)
     return 0;
 }
 
-/* Signals every process that cgroup.procs lists; the numbers are those of init's pid namespace. */
-static void kill_listed(const struct init_config *config)
+/* Processes of the code, by their numbers in init's pid namespace; the end may be cut. */
+struct pid_list {
+    pid_t pids[LIST_MAX];
+    size_t count;
+};
+static struct pid_list listed; /* large; valid within one call */
+
+static void list_add(struct pid_list *list, long pid)
+{
+    if (list->count < LIST_MAX && !is_spared((pid_t)pid))
+        list->pids[list->count++] = (pid_t)pid;
+}
+
+static bool list_cgroup(const struct init_config *config, struct pid_list *list)
 {
     char text[PROCS_FILE_SIZE];
     if (fd_read_file_at(config->pids_dir_fd, "cgroup.procs", text, sizeof(text), NULL) < 0)
-        return;
+        return false;
     char *cursor = text;
     while (*cursor) {
         char *end = NULL;
         long pid = strtol(cursor, &end, 10);
         if (end == cursor || *end != '\n')
             break; /* the last number may be cut by the buffer: it is in the next turn's list */
-        /* 0 is a process outside of our namespace, 1 is init itself: neither can be meant. */
-        if (pid > 1)
-            (void)kill((pid_t)pid, SIGKILL);
+        list_add(list, pid);
         cursor = end;
         while (isspace((unsigned char)*cursor))
             cursor++;
     }
+    return true;
+}
+
+/* Everything in the pid namespace but init; false when /proc is missing or another namespace's. */
+static bool list_namespace(struct pid_list *list)
+{
+    char self[16] = "";
+    if (readlink("/proc/self", self, sizeof(self) - 1) < 0 || strtol(self, NULL, 10) != getpid())
+        return false;
+    DIR *dir = opendir("/proc");
+    if (!dir)
+        return false;
+    for (const struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        long pid = strtol(entry->d_name, NULL, 10); /* a name is all digits, or has none in front */
+        if (pid > 0 && pid != getpid())
+            list_add(list, pid);
+    }
+    (void)closedir(dir);
+    return true;
+}
+
+static bool list_code(const struct init_config *config, struct pid_list *list)
+{
+    list->count = 0;
+    return config->pids_dir_fd >= 0 ? list_cgroup(config, list) : list_namespace(list);
+}
+
+static void kill_listed(const struct pid_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        /* 0 is a process outside of our namespace, 1 is init itself: neither can be meant. */
+        if (list->pids[i] > 1)
+            (void)kill(list->pids[i], SIGKILL);
+    }
+}
+
+/* One call reaches every other process of the namespace at one moment, but spares nobody. Process
+ * by process, one that forks may be faster than we are; it gets the one call in the end. */
+static void kill_without_cgroups(const struct init_config *config)
+{
+    if (spared_count > 0 && rounds++ < ROUNDS_MAX && list_code(config, &listed))
+        kill_listed(&listed);
+    else
+        (void)kill(-1, SIGKILL); /* as PID 1 */
 }
 
 void group_kill(const struct init_config *config)
@@ -74,28 +163,29 @@ void group_kill(const struct init_config *config)
      */
     if (config->pids_max_fd >= 0)
         (void)!pwrite(config->pids_max_fd, "0", 1, 0);
-    if (config->kill_fd >= 0 && pwrite(config->kill_fd, "1", 1, 0) == 1)
+    if (config->pids_dir_fd < 0) {
+        kill_without_cgroups(config);
         return;
-    if (config->pids_dir_fd >= 0)
-        kill_listed(config);
-    else
-        (void)kill(-1, SIGKILL); /* from PID 1: every other process of the namespace */
+    }
+    if (spared_count == 0 && config->kill_fd >= 0 && pwrite(config->kill_fd, "1", 1, 0) == 1)
+        return;
+    if (list_code(config, &listed))
+        kill_listed(&listed);
 }
 
 bool group_is_empty(const struct init_config *config)
 {
-    char text[KEYED_FILE_SIZE];
-    if (config->pids_dir_fd < 0) {
-        siginfo_t info;
-        memset(&info, 0, sizeof(info));
-        return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD;
-    }
-    ssize_t size = fd_read_file_at(config->pids_dir_fd, "cgroup.procs", text, sizeof(text), NULL);
-    return size == 0;
+    if ((config->pids_dir_fd >= 0 || spared_count > 0) && list_code(config, &listed))
+        return listed.count == 0;
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    return config->pids_dir_fd < 0 && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 &&
+           errno == ECHILD;
 }
 
 void group_reopen(const struct init_config *config)
 {
+    rounds = 0;
     if (config->pids_max_fd < 0)
         return;
     char text[16];

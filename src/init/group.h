@@ -30,13 +30,20 @@ pid_t group_fork(const struct init_config *config);
  */
 int group_join(const struct init_config *config, struct err *err);
 
+/* A child of init's own that works on a file: it is in the group, so that its memory counts, but it
+ * is not the code. Until group_unspare(), kills leave it out and emptiness does not wait for it. At
+ * most GROUP_SPARED_MAX; call unspare when it was reaped, not later: its number may come again. */
+#define GROUP_SPARED_MAX 32
+void group_spare(pid_t pid);
+void group_unspare(pid_t pid);
+
 /* Forbids new processes and kills every process of the group once; call until group_is_empty(). */
 void group_kill(const struct init_config *config);
 
-/* Whether no living process is left. Without cgroups: whether init has no child left. */
+/* Whether no living process of the code is left. Without cgroups: of init's children. */
 bool group_is_empty(const struct init_config *config);
 
-/* Allows new processes again after group_kill(). */
+/* Ends a kill: allows new processes again. */
 void group_reopen(const struct init_config *config);
 
 void group_read(const struct init_config *config, struct group_usage *out);

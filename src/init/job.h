@@ -1,7 +1,8 @@
-/* A job: one child of init with its pipes, its clock and its end. An execution, or a file write.
+/* A job: one child of init with its pipes, its clock and its end. An execution, or a file written
+ * or read.
  *
- * The loop owns a fixed table of jobs. A job talks to its connection only through job_output and
- * the connection's out buffer, and lives on without one. */
+ * They live in a fixed table (job_table.h). A job talks to its connection only through job_output
+ * and the connection's out buffer, and lives on without one. */
 #ifndef BERTH_INIT_JOB_H
 #define BERTH_INIT_JOB_H
 
@@ -21,7 +22,7 @@
 /* The OOM event comes before the kernel has killed and counted: how long the counter is watched. */
 #define JOB_OOM_WATCH_NS (100 * CLOCK_NS_PER_MS)
 
-enum job_kind { JOB_FREE, JOB_EXEC, JOB_PUT_FILE };
+enum job_kind { JOB_FREE, JOB_EXEC, JOB_PUT_FILE, JOB_GET_FILE };
 
 /* One of stdout and stderr. */
 struct job_output {
@@ -35,6 +36,7 @@ struct job {
     enum job_kind kind;
     uint32_t stream;
     struct buf *out; /* the connection's frames to send; NULL when the connection is gone */
+    bool *failed;    /* set to true when the child ends badly; the connection's, or NULL */
     pid_t pid;       /* -1 once reaped */
     int wait_status;
     struct rusage rusage;
@@ -62,8 +64,8 @@ struct job {
     struct group_usage base; /* counters when it started */
 };
 
-/* Makes every job of the table free. */
-void job_table_init(struct job *jobs, size_t count);
+/* Makes it free, whatever it held before. */
+void job_init(struct job *job);
 
 /* Starts a program. On failure the job is free again and *err says why; nothing was started. */
 int job_start_exec(struct job *job, const struct init_config *config,
@@ -72,12 +74,16 @@ int job_start_exec(struct job *job, const struct init_config *config,
 int job_start_put_file(struct job *job, const struct init_config *config,
                        const struct sandbox_put_file *put, uint32_t stream, struct buf *out,
                        struct err *err);
+int job_start_get_file(struct job *job, const struct init_config *config,
+                       const struct sandbox_get_file *get, uint32_t stream, struct buf *out,
+                       struct err *err);
 
 /* Bytes for standard input; ERR_PROTOCOL beyond the credit that was given. */
 int job_feed(struct job *job, const void *data, size_t size, struct err *err);
 void job_feed_end(struct job *job);
 
-/* Ends the job; the first cause stays. */
+/* Ends the job; the first cause stays. A file keeps what was written of it, and of one that is read
+ * no more is sent. */
 void job_kill(struct job *job, const struct init_config *config, enum kill_cause cause);
 
 /* Moves whatever can move without blocking: input, output, kills, the end. Returns true when the

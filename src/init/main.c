@@ -5,19 +5,19 @@
  * inner user namespace, which alone lets it start, signal and reap the code (user_namespaces(7)).
  */
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fd.h"
+#include "init/identity.h"
 #include "init/loop.h"
 #include "wire/init_config.h"
 
-enum { EXIT_USAGE = 2, LAST_CAP = 63 };
+enum { EXIT_USAGE = 2 };
 
 static int read_config(struct init_config *config, struct err *err)
 {
@@ -33,23 +33,6 @@ static int read_config(struct init_config *config, struct err *err)
         used += (size_t)got;
     }
     return init_config_decode(bytes, used, config, err);
-}
-
-/* Capabilities in our own namespace are not needed once the mounts are made. */
-static int drop_capabilities(struct err *err)
-{
-    for (int cap = 0; cap <= LAST_CAP; cap++)
-        (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* EINVAL past the kernel's last one */
-    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-    struct __user_cap_data_struct none[2];
-    memset(none, 0, sizeof(none));
-    if (syscall(SYS_capset, &header, none) != 0)
-        return err_set(err, ERR_INTERNAL, "capabilities could not be dropped");
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return err_set(err, ERR_INTERNAL, "no_new_privs could not be set");
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    return 0;
 }
 
 int main(int argc, char **argv)
@@ -70,11 +53,15 @@ int main(int argc, char **argv)
     (void)sigfillset(&all);
     (void)sigprocmask(SIG_SETMASK, &all, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    init_config_clear(&config);
     int result = read_config(&config, &err);
     /* They came through exec open; no child of ours is to pass them through another. */
     (void)syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
-    if (result == 0)
-        result = drop_capabilities(&err);
+    if (result == 0) {
+        fault_set(config.fault);
+        fault_point("init.start");
+        result = identity_shed(config.profile, &err);
+    }
     if (result == 0)
         result = loop_run(&config, &err);
     if (result != 0 && config.setup_fd >= 0)

@@ -11,8 +11,10 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "monitor/hold.h"
 #include "monitor/listen.h"
 #include "monitor/options.h"
+#include "monitor/place.h"
 #include "monitor/state.h"
 #include "monitor/supervise.h"
 
@@ -51,8 +53,11 @@ static int run(const struct monitor_options *options, struct err *err)
     STATE_AUTO struct state state = STATE_INIT;
     FD_AUTO int http_fd = -1;
     FD_AUTO int engine_fd = -1;
-    struct supervise_config config = {.options = options, .state = &state};
+    char place[PATH_MAX] = "";
+    struct supervise_config config = {.options = options, .state = &state, .place = place};
     int result = find_user(options, &config, err);
+    if (result == 0 && !options->fake_engine)
+        result = place_find(options->cgroup, place, err);
     if (result == 0)
         result = state_open(options->state_path, config.uid, config.gid, &state, err);
     if (result == 0)
@@ -81,7 +86,7 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     (void)umask(022);
-    if (run(&options, &err) != 0) {
+    if ((options.hold ? hold_run(&err) : run(&options, &err)) != 0) {
         (void)fprintf(stderr, "berth: %s\n", err.message);
         return EXIT_FAILURE;
     }

@@ -20,9 +20,11 @@ const char *monitor_options_help(void)
            "  --port PORT   port to listen on, 0 for a free one (PORT, API_PORT; default 8000)\n"
            "  --state DIR   state folder (BERTH_STATE; default /var/lib/berth as root, else\n"
            "                $XDG_STATE_HOME/berth or ~/.local/state/berth)\n"
+           "  --hold        keep the control group of this unit for sandboxes, nothing else\n"
            "  --help        this text\n"
            "\n"
-           "BERTH_USER names the system user of the server (default berth).\n";
+           "BERTH_USER names the system user of the server (default berth), BERTH_CGROUP the\n"
+           "cgroup v2 group for sandboxes (default: what systemd delegated, else the root).\n";
 }
 
 /* The first of two variables that is set and not empty, else a default. */
@@ -69,11 +71,9 @@ static int parse_arguments(int argc, char **argv, struct monitor_options *option
                            const char **port, struct err *err)
 {
     static const struct option known[] = {
-        {"host", required_argument, NULL, 'H'},
-        {"port", required_argument, NULL, 'p'},
-        {"state", required_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"host", required_argument, NULL, 'H'},  {"port", required_argument, NULL, 'p'},
+        {"state", required_argument, NULL, 's'}, {"hold", no_argument, NULL, 'k'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     opterr = 0;
     optind = 1;
@@ -88,6 +88,9 @@ static int parse_arguments(int argc, char **argv, struct monitor_options *option
             break;
         case 's':
             options->state_path = optarg;
+            break;
+        case 'k':
+            options->hold = true;
             break;
         case 'h':
             options->help = true;
@@ -109,6 +112,7 @@ int monitor_options_parse(int argc, char **argv, struct monitor_options *out, st
         .host = setting("HOST", "API_HOST", "127.0.0.1"),
         .state_path = setting("BERTH_STATE", NULL, default_state(state)),
         .user = setting("BERTH_USER", NULL, "berth"),
+        .cgroup = setting("BERTH_CGROUP", NULL, NULL),
         .fake_engine = is_set_to("BERTH_ENGINE", "fake") && is_set_to("BERTH_TESTING", "1"),
     };
     const char *port = setting("PORT", "API_PORT", "8000");

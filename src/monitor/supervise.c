@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "monitor/child.h"
+#include "monitor/notify.h"
 
 enum {
     SETTLED_MS = 10000,  /* a child that lived this long is restarted at once again */
@@ -46,6 +47,7 @@ struct program {
 struct supervisor {
     const struct supervise_config *config;
     struct program programs[ROLE_COUNT];
+    struct notify notify;
     int signal_fd;
     int ready_fd; /* read end of the server's ready pipe, -1 none */
     bool announced;
@@ -104,9 +106,9 @@ static int start_native(struct supervisor *supervisor, struct err *err)
 {
     const struct supervise_config *config = supervisor->config;
     struct program *program = &supervisor->programs[ROLE_NATIVE];
-    const char *const argv[] = {"berth-native",  "--state", config->state->path,
-                                "--listen-fd",   "3",       "--client-uid",
-                                supervisor->uid, NULL};
+    const char *const argv[] = {
+        "berth-native", "--state",       config->state->path, "--listen-fd", "3",
+        "--client-uid", supervisor->uid, "--cgroup",          config->place, NULL};
     struct child_spec spec = {
         .name = program->name,
         .program_fd = program->fd,
@@ -212,10 +214,12 @@ static void read_signals(struct supervisor *supervisor)
             continue;
         log_info("signal %u: stopping", info.ssi_signo);
         int64_t now_ns = clock_now_ns();
-        if (!supervisor->stopping)
+        if (!supervisor->stopping) {
             supervisor->stopping_at_ns = now_ns;
-        else if (now_ns - supervisor->stopping_at_ns > HURRY_MS * CLOCK_NS_PER_MS)
+            notify_send(&supervisor->notify, "STOPPING=1");
+        } else if (now_ns - supervisor->stopping_at_ns > HURRY_MS * CLOCK_NS_PER_MS) {
             stop_next(supervisor, true);
+        }
         supervisor->stopping = true;
     }
     reap(supervisor);
@@ -237,6 +241,7 @@ static void read_ready(struct supervisor *supervisor)
         (void)printf("ready http://%s%s%s:%s\n", brackets ? "[" : "", host, brackets ? "]" : "",
                      supervisor->port);
         (void)fflush(stdout);
+        notify_send(&supervisor->notify, "READY=1");
     }
     supervisor->announced = true;
 }
@@ -348,6 +353,7 @@ int supervise_run(const struct supervise_config *config, struct err *err)
 {
     struct supervisor supervisor = {.config = config, .signal_fd = -1, .ready_fd = -1};
     int result = 0;
+    notify_init(&supervisor.notify);
     /* Orphans (the inits of sandboxes whose engine died) come to us to be reaped. */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0)
         result = err_sys(err, errno, "become the reaper of orphans");

@@ -18,10 +18,12 @@ struct supervise_config {
     int engine_fd; /* listening engine socket; -1 without a native engine */
     uid_t uid;     /* of the server */
     gid_t gid;
+    const char *place; /* control group for the sandboxes' groups; "" for the root (place.h) */
 };
 
 /* Runs until SIGTERM or SIGINT, then ends the server first and the engine after it. Prints
- * `ready http://HOST:PORT` on standard output when the server serves for the first time. Children
+ * `ready http://HOST:PORT` on standard output, and tells a service manager, when the server serves
+ * for the first time. Children
  * that die are restarted: at once, then after growing pauses of up to a second. ERR_UNAVAILABLE
  * when the server can't be brought up even once. Blocks. */
 int supervise_run(const struct supervise_config *config, struct err *err);

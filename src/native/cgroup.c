@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,18 +57,33 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
-/* Makes and opens the instance's folder in one hierarchy. */
-static int open_base(const char *mount_path, const char *name, int *out_fd, struct err *err)
+/* Where something is to be made: a hierarchy's root, or a group in it. */
+static int open_place(const char *mount_path, const char *place, int *out_fd, struct err *err)
 {
-    FD_AUTO int mount_fd = open(mount_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (mount_fd < 0)
-        return err_sys(err, errno, "open %s", mount_path);
-    if (mkdirat(mount_fd, name, 0755) != 0 && errno != EEXIST)
-        return err_sys(err, errno, "make %s/%s", mount_path, name);
-    *out_fd = openat(mount_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (*out_fd < 0)
-        return err_sys(err, errno, "open %s/%s", mount_path, name);
-    return 0;
+    char path[sizeof(((struct cgroup_mount *)NULL)->path) + PATH_MAX];
+    (void)snprintf(path, sizeof(path), "%s%s", mount_path, place);
+    *out_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*out_fd < 0 && errno == ENOENT && place[0] != '\0')
+        return err_public(err, ERR_UNSUPPORTED,
+                          "there is no control group %s for sandboxes (BERTH_CGROUP); is the unit "
+                          "that it belongs to running?",
+                          place);
+    return *out_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
+}
+
+/* Makes and opens the instance's folder in one hierarchy. */
+static int open_base(int place_fd, const char *name, int *out_fd, struct err *err)
+{
+    if (mkdirat(place_fd, name, 0755) != 0 && errno != EEXIST) {
+        if (errno == EROFS || errno == EACCES || errno == EPERM)
+            return err_public(err, ERR_UNSUPPORTED,
+                              "no control group can be made here: /sys/fs/cgroup is %s (a "
+                              "container without control groups of its own?)",
+                              errno == EROFS ? "read-only" : "not ours to write");
+        return err_sys(err, errno, "make the control group %s", name);
+    }
+    *out_fd = openat(place_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return *out_fd < 0 ? err_sys(err, errno, "open the control group %s", name) : 0;
 }
 
 static int add_v1(struct cgroup_root *root, const struct cgroup_mount *mount, struct err *err)
@@ -81,7 +97,12 @@ static int add_v1(struct cgroup_root *root, const struct cgroup_mount *mount, st
         return 0;
     if (root->count >= CGROUP_HIERARCHY_MAX)
         return 0; /* the same controllers mounted twice */
-    int result = open_base(mount->path, root->folder, &found.base_fd, err);
+    const char *slash = strrchr(mount->path, '/');
+    (void)snprintf(found.name, sizeof(found.name), "%.31s", slash ? slash + 1 : mount->path);
+    FD_AUTO int mount_fd = -1;
+    int result = open_place(mount->path, "", &mount_fd, err);
+    if (result == 0)
+        result = open_base(mount_fd, root->folder, &found.base_fd, err);
     if (result == 0)
         root->hierarchies[root->count++] = found;
     return result;
@@ -99,37 +120,71 @@ static int enable_controllers(int dir_fd, struct err *err)
     return fd_write_file_at(dir_fd, "cgroup.subtree_control", "+memory +pids +cpu", err);
 }
 
-static int add_v2(struct cgroup_root *root, const struct cgroup_mount *mount, struct err *err)
+/* The same for the place that we were given, which may not be fit for it. */
+static int enable_at_place(int place_fd, const char *place, struct err *err)
+{
+    struct err failure = ERR_INIT;
+    int result = enable_controllers(place_fd, &failure);
+    const char *name = place[0] != '\0' ? place : "/";
+    if (result != 0 && failure.sys_errno == EBUSY)
+        return err_public(
+            err, ERR_UNSUPPORTED,
+            "the control group %s has processes of its own, so none of its groups can "
+            "have limits: give berth a group for itself (BERTH_CGROUP, or Delegate= in "
+            "its unit)",
+            name);
+    if (result != 0 && (failure.sys_errno == EROFS || failure.sys_errno == EACCES))
+        return err_public(err, ERR_UNSUPPORTED,
+                          "/sys/fs/cgroup is read-only here (a container without control groups of "
+                          "its own?): sandboxes cannot have limits");
+    return result == 0 ? 0 : err_copy(err, &failure);
+}
+
+static bool offers_all(int dir_fd)
 {
     char text[256];
-    FD_AUTO int mount_fd = open(mount->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (mount_fd < 0)
-        return err_sys(err, errno, "open %s", mount->path);
-    ssize_t size = fd_read_file_at(mount_fd, "cgroup.controllers", text, sizeof(text), err);
-    if (size < 0)
-        return (int)size;
-    if (!has_word(text, "memory") || !has_word(text, "pids") || !has_word(text, "cpu")) {
+    return fd_read_file_at(dir_fd, "cgroup.controllers", text, sizeof(text), NULL) > 0 &&
+           has_word(text, "memory") && has_word(text, "pids") && has_word(text, "cpu");
+}
+
+static int add_v2(struct cgroup_root *root, const struct cgroup_mount *mount, const char *place,
+                  struct err *err)
+{
+    FD_AUTO int mount_fd = -1;
+    FD_AUTO int place_fd = -1;
+    int result = open_place(mount->path, "", &mount_fd, err);
+    if (result != 0)
+        return result;
+    if (!offers_all(mount_fd)) { /* v1 has them, and there no place is needed */
         root->hybrid = true;
         return 0;
     }
+    result = open_place(mount->path, place, &place_fd, err);
+    if (result == 0 && !offers_all(place_fd))
+        result = err_public(err, ERR_UNSUPPORTED,
+                            "the control group %s does not offer memory, cpu and pids (Delegate= "
+                            "has to name them)",
+                            place);
     struct cgroup_hierarchy found = {
         .base_fd = -1, .memory = true, .pids = true, .cpu = true, .cpuacct = true};
-    int result = enable_controllers(mount_fd, err);
     if (result == 0)
-        result = open_base(mount->path, root->folder, &found.base_fd, err);
+        result = enable_at_place(place_fd, place, err);
+    if (result == 0)
+        result = open_base(place_fd, root->folder, &found.base_fd, err);
     if (result == 0)
         result = enable_controllers(found.base_fd, err);
     if (result != 0) {
         fd_close(&found.base_fd);
         return result;
     }
+    log_info("sandboxes' groups are in %s/%s", place, root->folder);
     root->mode = INIT_CGROUP_V2;
     root->hierarchies[root->count++] = found;
     return 0;
 }
 
 /* Adds the hierarchies of one version that mountinfo names. */
-static int scan_mounts(struct cgroup_root *root, bool v2, struct err *err)
+static int scan_mounts(struct cgroup_root *root, bool v2, const char *place, struct err *err)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
     if (!file)
@@ -140,8 +195,10 @@ static int scan_mounts(struct cgroup_root *root, bool v2, struct err *err)
         struct cgroup_mount mount;
         if (!parse_mount(line, &mount) || (strcmp(mount.type, "cgroup2") == 0) != v2)
             continue;
-        result =
-            v2 ? (root->count == 0 ? add_v2(root, &mount, err) : 0) : add_v1(root, &mount, err);
+        if (!v2)
+            result = add_v1(root, &mount, err);
+        else if (root->count == 0)
+            result = add_v2(root, &mount, place, err);
     }
     (void)fclose(file);
     return result;
@@ -162,12 +219,18 @@ static bool has_all(const struct cgroup_root *root)
 
 int cgroup_open(struct cgroup_root *root, const char *instance, struct err *err)
 {
+    return cgroup_open_below(root, "", instance, err);
+}
+
+int cgroup_open_below(struct cgroup_root *root, const char *place, const char *instance,
+                      struct err *err)
+{
     memset(root, 0, sizeof(*root));
     (void)snprintf(root->folder, sizeof(root->folder), "berth-%s", instance);
-    int result = scan_mounts(root, true, err);
+    int result = scan_mounts(root, true, place ? place : "", err);
     if (result == 0 && root->count == 0) {
         root->mode = INIT_CGROUP_V1;
-        result = scan_mounts(root, false, err);
+        result = scan_mounts(root, false, "", err);
     }
     if (result == 0 && !has_all(root))
         result = err_public(err, ERR_UNSUPPORTED,

@@ -1,7 +1,8 @@
 /* cgroups of the sandboxes: v1, v2 and hybrid hosts behind one interface.
  *
  * Every sandbox has the groups `<id>/init` and `<id>/code` below `berth-<instance>`; limits are on
- * `code`. A group of another name is never touched. Groups are the journal of what exists: their
+ * `code`. On v2 that folder is at the root of the hierarchy or below a group that was delegated to
+ * us. A group of another name is never touched. Groups are the journal of what exists: their
  * names carry instance and id, and a sweep reads them back.
  * Kernel: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst. */
 #ifndef BERTH_NATIVE_CGROUP_H
@@ -18,7 +19,8 @@
 enum { CGROUP_HIERARCHY_MAX = 4 };
 
 struct cgroup_hierarchy {
-    int base_fd; /* the folder berth-<instance> */
+    int base_fd;   /* the folder berth-<instance> */
+    char name[32]; /* v1: the folder that it is mounted on, "cpu,cpuacct"; v2: "" */
     bool memory;
     bool pids;
     bool cpu;
@@ -42,6 +44,13 @@ struct cgroup_limits {
 /* Finds the controllers and makes this instance's folder in each hierarchy. ERR_UNSUPPORTED
  * (public) when memory, cpu or pids can't be had; says which. */
 int cgroup_open(struct cgroup_root *root, const char *instance, struct err *err);
+
+/* The same, but on a host with cgroup v2 alone the folder is made below the group place, a path
+ * from the hierarchy's root ("" or NULL: the root): one that was delegated to us, that is there,
+ * has no process of its own and offers the controllers. Groups above it are not written. A later
+ * engine finds what lives by the same place. */
+int cgroup_open_below(struct cgroup_root *root, const char *place, const char *instance,
+                      struct err *err);
 void cgroup_close(struct cgroup_root *root);
 
 /* Removes this instance's folders where no sandbox is left in them. */

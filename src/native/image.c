@@ -12,11 +12,15 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "native/mountfd.h"
 #include "native/treecopy.h"
+
+/* Ids of people and of nobody (Debian Policy, 9.2.2). */
+enum { FIRST_PERSON = 1000, NOBODY = 65534 };
 
 /* Folders of the root beside /usr: links into /usr on a merged system, folders of their own else.
  */
@@ -61,17 +65,64 @@ static const char *const etc_names[] = {
     "timezone",
 };
 
-static const struct {
+struct etc_file {
     const char *name;
+    mode_t mode;
     const char *text;
-} etc_files[] = {
-    {"passwd", "root:x:0:0:root:/root:/bin/sh\n"
-               "sandbox:x:1000:1000:sandbox:/home/sandbox:/bin/sh\n"
-               "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
-    {"group", "root:x:0:\ntty:x:5:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
-    {"hosts", "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"},
-    {"resolv.conf", "# No name server: this sandbox has no network.\n"},
-    {"hostname", "sandbox\n"},
+};
+
+static const struct etc_file etc_files[] = {
+    {"passwd", 0644,
+     "root:x:0:0:root:/root:/bin/sh\n"
+     "sandbox:x:1000:1000:sandbox:/home/sandbox:/bin/sh\n"
+     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
+    {"group", 0644, "root:x:0:\ntty:x:5:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
+    {"hosts", 0644, "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"},
+    {"resolv.conf", 0644, "# No name server: this sandbox has no network.\n"},
+    {"hostname", 0644, "sandbox\n"},
+};
+
+/* More of it for profile container. Credentials of package servers (apt/auth.conf*) and settings
+ * that may hold them (apt/apt.conf*) stay out. */
+static const char *const etc_container_names[] = {
+    "adduser.conf",
+    "apt/preferences.d",
+    "apt/sources.list",
+    "apt/sources.list.d",
+    "apt/trusted.gpg.d",
+    "bash.bashrc",
+    "ca-certificates",
+    "debconf.conf",
+    "default",
+    "deluser.conf",
+    "dpkg/dpkg.cfg",
+    "dpkg/origins",
+    "host.conf",
+    "inputrc",
+    "issue",
+    "login.defs",
+    "pam.conf",
+    "pam.d",
+    "profile",
+    "profile.d",
+    "security",
+    "shells",
+    "skel",
+    "sudo.conf",
+    "sysctl.d",
+    "ucf.conf",
+    "vim",
+};
+
+static const char *const etc_container_folders[] = {"apt", "apt/apt.conf.d", "apt/auth.conf.d",
+                                                    "sudoers.d"};
+
+static const struct etc_file etc_container_files[] = {
+    {"shadow", 0640, "root:*:19000:0:99999:7:::\nsandbox:*:19000:0:99999:7:::\n"},
+    {"gshadow", 0640, "root:*::\nsandbox:!::\n"},
+    {"sudoers", 0440,
+     "Defaults secure_path=\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\n"
+     "root ALL=(ALL:ALL) NOPASSWD: ALL\nsandbox ALL=(ALL:ALL) NOPASSWD: ALL\n"},
 };
 
 static const struct {
@@ -101,12 +152,12 @@ static int make_folder(int dir_fd, const char *name, int *out_fd, struct err *er
     return *out_fd < 0 ? err_sys(err, errno, "open %s", name) : 0;
 }
 
-static int add_tree(struct image *image, const char *target, int fd, struct err *err)
+static int add_tree(struct image *image, const struct image_tree *wanted, int fd, struct err *err)
 {
     if (image->tree_count >= IMAGE_TREE_MAX)
         return err_set(err, ERR_INTERNAL, "more than %d mount trees", IMAGE_TREE_MAX);
     struct image_tree *tree = &image->trees[image->tree_count++];
-    (void)snprintf(tree->target, sizeof(tree->target), "%s", target);
+    *tree = *wanted;
     tree->fd = fd;
     tree->idmap = true;
     return 0;
@@ -115,7 +166,8 @@ static int add_tree(struct image *image, const char *target, int fd, struct err 
 /* Takes source (relative to dir_fd) as a tree with the attributes: a mount of its own, kept
  * attached at stage/name, since only attached mounts can be cloned again. */
 static int bind_tree(struct image *image, int stage_fd, const char *name, int dir_fd,
-                     const char *source, const char *target, uint64_t attributes, struct err *err)
+                     const char *source, const struct image_tree *wanted, uint64_t attributes,
+                     struct err *err)
 {
     FD_AUTO int folder_fd = -1;
     FD_AUTO int mount_fd = -1;
@@ -128,7 +180,7 @@ static int bind_tree(struct image *image, int stage_fd, const char *name, int di
     if (result == 0)
         result = mountfd_attach(mount_fd, stage_fd, name, err);
     if (result == 0)
-        result = add_tree(image, target, mount_fd, err);
+        result = add_tree(image, wanted, mount_fd, err);
     if (result == 0)
         (void)fd_take(&mount_fd);
     return result;
@@ -143,7 +195,9 @@ static int add_root_folders(struct image *image, int stage_fd, struct err *err)
         if (lstat(path, &info) != 0)
             continue;
         if (!S_ISLNK(info.st_mode)) {
-            int result = bind_tree(image, stage_fd, root_names[i], AT_FDCWD, path, root_names[i],
+            struct image_tree tree = {.use = IMAGE_LAYER};
+            (void)snprintf(tree.target, sizeof(tree.target), "%s", root_names[i]);
+            int result = bind_tree(image, stage_fd, root_names[i], AT_FDCWD, path, &tree,
                                    MOUNT_ATTR_NODEV, err);
             if (result != 0)
                 return result;
@@ -159,19 +213,25 @@ static int add_root_folders(struct image *image, int stage_fd, struct err *err)
     return 0;
 }
 
-static int write_etc(int etc_fd, struct err *err)
+static int write_etc_files(int etc_fd, const struct etc_file *files, size_t count, struct err *err)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(etc_names); i++) {
-        int result = treecopy_public("/etc", etc_names[i], etc_fd, err);
+    for (size_t i = 0; i < count; i++) {
+        FD_AUTO int fd =
+            openat(etc_fd, files[i].name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                   files[i].mode);
+        if (fd < 0)
+            return err_sys(err, errno, "make etc/%s", files[i].name);
+        int result = fd_write_all(fd, files[i].text, strlen(files[i].text), err);
         if (result != 0)
             return result;
     }
-    for (size_t i = 0; i < ARRAY_SIZE(etc_files); i++) {
-        FD_AUTO int fd = openat(etc_fd, etc_files[i].name,
-                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-        if (fd < 0)
-            return err_sys(err, errno, "make etc/%s", etc_files[i].name);
-        int result = fd_write_all(fd, etc_files[i].text, strlen(etc_files[i].text), err);
+    return 0;
+}
+
+static int copy_names(const char *const *names, size_t count, int out_fd, struct err *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        int result = treecopy_public("/etc", names[i], out_fd, err);
         if (result != 0)
             return result;
     }
@@ -180,13 +240,81 @@ static int write_etc(int etc_fd, struct err *err)
 
 static int add_etc(struct image *image, int stage_fd, struct err *err)
 {
+    const struct image_tree tree = {.target = "etc", .use = IMAGE_LAYER};
     FD_AUTO int etc_fd = -1;
     int result = make_folder(stage_fd, "etc", &etc_fd, err);
     if (result == 0)
-        result = write_etc(etc_fd, err);
+        result = copy_names(etc_names, ARRAY_SIZE(etc_names), etc_fd, err);
+    if (result == 0)
+        result = write_etc_files(etc_fd, etc_files, ARRAY_SIZE(etc_files), err);
     return result != 0 ? result
-                       : bind_tree(image, stage_fd, "etc-tree", stage_fd, "etc", "etc",
+                       : bind_tree(image, stage_fd, "etc-tree", stage_fd, "etc", &tree,
                                    MOUNT_ATTR_NODEV, err);
+}
+
+/* The system users and groups that the host's packages made, and ours: their names and numbers,
+ * without members, comments and passwords. Field 3 of both files is the number (passwd(5)). */
+static int write_accounts(int etc_fd, const char *name, const char *ours, struct err *err)
+{
+    char path[32];
+    char line[1024];
+    BUF_AUTO struct buf out;
+    buf_init(&out, 256U << 10);
+    (void)snprintf(path, sizeof(path), "/etc/%s", name);
+    FILE *file = fopen(path, "re");
+    int result = file ? 0 : err_sys(err, errno, "open %s", path);
+    while (result == 0 && fgets(line, sizeof(line), file)) {
+        char account[64];
+        char shell[128] = "";
+        unsigned number = 0;
+        unsigned group = 0;
+        if (sscanf(line, "%63[^:]:%*[^:]:%u:%u:%*[^:]:%*[^:]:%127[^\n]", account, &number, &group,
+                   shell) < 2 ||
+            (number >= FIRST_PERSON && number != NOBODY))
+            continue;
+        bool passwd = strcmp(name, "passwd") == 0;
+        result = passwd ? buf_printf(&out, err, "%s:*:%u:%u::%s:/usr/sbin/nologin\n", account,
+                                     number, group, number == 0 ? "/root" : "/nonexistent")
+                        : buf_printf(&out, err, "%s:*:%u:\n", account, number);
+    }
+    if (file)
+        (void)fclose(file);
+    FD_AUTO int fd =
+        openat(etc_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (result == 0 && fd < 0)
+        result = err_sys(err, errno, "make etc/%s", name);
+    if (result == 0)
+        result = fd_write_all(fd, out.data, out.size, err);
+    return result != 0 ? result : fd_write_all(fd, ours, strlen(ours), err);
+}
+
+/* What package managers, su and sudo need beside it, and the packages that /usr consists of. */
+static int add_administration(struct image *image, int stage_fd, struct err *err)
+{
+    const struct image_tree etc = {.target = "etc", .use = IMAGE_CONTAINER, .over_previous = true};
+    const struct image_tree dpkg = {.target = "var/lib/dpkg", .use = IMAGE_CONTAINER};
+    FD_AUTO int etc_fd = -1;
+    int result = make_folder(stage_fd, "etc-container", &etc_fd, err);
+    if (result == 0)
+        result = copy_names(etc_container_names, ARRAY_SIZE(etc_container_names), etc_fd, err);
+    if (result == 0)
+        result = write_etc_files(etc_fd, etc_container_files, ARRAY_SIZE(etc_container_files), err);
+    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(etc_container_folders); i++) {
+        FD_AUTO int folder_fd = -1;
+        result = make_folder(etc_fd, etc_container_folders[i], &folder_fd, err);
+    }
+    if (result == 0)
+        result = write_accounts(etc_fd, "passwd",
+                                "sandbox:*:1000:1000:sandbox:/home/sandbox:/bin/sh\n", err);
+    if (result == 0)
+        result = write_accounts(etc_fd, "group", "sandbox:*:1000:\n", err);
+    if (result == 0)
+        result = bind_tree(image, stage_fd, "etc-container-tree", stage_fd, "etc-container", &etc,
+                           MOUNT_ATTR_NODEV, err);
+    if (result == 0 && access("/var/lib/dpkg/status", R_OK) == 0)
+        result = bind_tree(image, stage_fd, "dpkg-tree", AT_FDCWD, "/var/lib/dpkg", &dpkg,
+                           MOUNT_ATTR_NODEV, err);
+    return result;
 }
 
 /* An empty folder over /usr/local: what an administrator put there is no part of the image. */
@@ -196,8 +324,9 @@ static int hide_local(struct image *image, int stage_fd, struct err *err)
     if (access("/usr/local", F_OK) != 0)
         return 0;
     int result = make_folder(stage_fd, "local", &empty_fd, err);
+    const struct image_tree tree = {.target = "usr/local", .use = IMAGE_STRICT};
     return result != 0 ? result
-                       : bind_tree(image, stage_fd, "local-tree", stage_fd, "local", "usr/local",
+                       : bind_tree(image, stage_fd, "local-tree", stage_fd, "local", &tree,
                                    MOUNT_ATTR_NODEV, err);
 }
 
@@ -227,8 +356,9 @@ static int add_dev(struct image *image, int stage_fd, struct err *err)
     int result = make_folder(stage_fd, "dev", &dev_fd, err);
     if (result == 0)
         result = fill_dev(dev_fd, err);
+    const struct image_tree tree = {.target = "dev", .use = IMAGE_BOUND};
     return result != 0 ? result
-                       : bind_tree(image, stage_fd, "dev-tree", stage_fd, "dev", "dev",
+                       : bind_tree(image, stage_fd, "dev-tree", stage_fd, "dev", &tree,
                                    MOUNT_ATTR_NOEXEC, err);
 }
 
@@ -237,7 +367,7 @@ static int add_dev(struct image *image, int stage_fd, struct err *err)
 static int open_stage(const char *stage_path, int *out_fd, struct err *err)
 {
     FD_AUTO int fd = -1;
-    int result = mountfd_tmpfs("67108864", "65536", &fd, err);
+    int result = mountfd_tmpfs(64U << 20, 65536, MOUNT_ATTR_NOSUID, &fd, err);
     if (result == 0)
         result = mountfd_attach(fd, AT_FDCWD, stage_path, err);
     if (result == 0)
@@ -247,18 +377,21 @@ static int open_stage(const char *stage_path, int *out_fd, struct err *err)
 
 int image_open_host(struct image *image, const char *stage_path, struct err *err)
 {
+    const struct image_tree usr = {.target = "usr", .use = IMAGE_LAYER, .hidden = "local"};
     memset(image, 0, sizeof(*image));
     FD_AUTO int stage_fd = -1;
     int result = open_stage(stage_path, &stage_fd, err);
     if (result == 0)
         result =
-            bind_tree(image, stage_fd, "usr-tree", AT_FDCWD, "/usr", "usr", MOUNT_ATTR_NODEV, err);
+            bind_tree(image, stage_fd, "usr-tree", AT_FDCWD, "/usr", &usr, MOUNT_ATTR_NODEV, err);
     if (result == 0)
         result = hide_local(image, stage_fd, err);
     if (result == 0)
         result = add_root_folders(image, stage_fd, err);
     if (result == 0)
         result = add_etc(image, stage_fd, err);
+    if (result == 0)
+        result = add_administration(image, stage_fd, err);
     if (result == 0)
         result = add_dev(image, stage_fd, err);
     if (result != 0) {
@@ -280,12 +413,13 @@ void image_close(struct image *image)
     image->tree_count = 0;
 }
 
-static int clone_tree(struct image_tree *tree, int userns_fd, int *out, struct err *err)
+int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out_fd,
+                struct err *err)
 {
     FD_AUTO int fd = -1;
-    int result = mountfd_clone(tree->fd, "", true, &fd, err);
+    int result = mountfd_clone(tree->fd, "", recursive, &fd, err);
     if (result != 0)
-        return result;
+        return err_wrap(err, "/%s", tree->target);
     if (tree->idmap) {
         struct err failure = ERR_INIT;
         if (mountfd_idmap(fd, userns_fd, &failure) != 0) {
@@ -295,19 +429,6 @@ static int clone_tree(struct image_tree *tree, int userns_fd, int *out, struct e
             tree->idmap = false;
         }
     }
-    *out = fd_take(&fd);
-    return 0;
-}
-
-int image_clone(struct image *image, int userns_fd, int *out, struct err *err)
-{
-    for (size_t i = 0; i < image->tree_count; i++) {
-        int result = clone_tree(&image->trees[i], userns_fd, &out[i], err);
-        if (result != 0) {
-            while (i-- > 0)
-                fd_close(&out[i]);
-            return err_wrap(err, "clone the image");
-        }
-    }
+    *out_fd = fd_take(&fd);
     return 0;
 }

@@ -1,9 +1,10 @@
-/* The image `host`: what a sandbox sees of this machine, prepared once as detached mount trees.
+/* The image `host`: what a sandbox sees of this machine, prepared once as mount trees.
  *
  * /usr and the folders beside it are read-only binds; /etc is a copy of an allow-list, of files
  * that everybody may read, with passwd, group, hosts and resolv.conf made for the sandbox; /dev is
  * a read-only tmpfs with the harmless device nodes. A sandbox gets clones of the trees, id-mapped
- * for its own ids where the filesystem can. */
+ * for its own ids where the filesystem can: bound as they are in profile strict, as layers below a
+ * writable one in profile container, where package managers work. */
 #ifndef BERTH_NATIVE_IMAGE_H
 #define BERTH_NATIVE_IMAGE_H
 
@@ -12,12 +13,22 @@
 
 #include "base/err.h"
 
-enum { IMAGE_TREE_MAX = 10, IMAGE_LINK_MAX = 10 };
+enum { IMAGE_TREE_MAX = 12, IMAGE_LINK_MAX = 10 };
+
+enum image_use {
+    IMAGE_BOUND,     /* bound in every profile */
+    IMAGE_STRICT,    /* bound in profile strict only */
+    IMAGE_LAYER,     /* bound in strict, a layer in container */
+    IMAGE_CONTAINER, /* a layer in container, absent in strict */
+};
 
 struct image_tree {
     char target[16]; /* relative to the root: "usr", "etc", "dev" */
-    int fd;          /* an attached mount in the engine's own mount namespace */
-    bool idmap;      /* cleared when its filesystem has no id-mapped mounts */
+    enum image_use use;
+    int fd;             /* an attached mount in the engine's own mount namespace */
+    bool idmap;         /* cleared when its filesystem has no id-mapped mounts */
+    bool over_previous; /* as a layer it lies over the tree before it, at the same target */
+    char hidden[16];    /* a folder in it that is empty in the image; "" none */
 };
 
 struct image_link {
@@ -40,8 +51,9 @@ void image_close(struct image *image);
 /* Whether files of /usr show their real owners inside a sandbox. */
 bool image_keeps_owners(const struct image *image);
 
-/* Clones every tree for one sandbox; out has room for IMAGE_TREE_MAX descriptors. userns_fd names
- * the user namespace whose ids the files get. */
-int image_clone(struct image *image, int userns_fd, int *out, struct err *err);
+/* A detached clone of a tree for one sandbox, with the ids of the user namespace userns_fd.
+ * recursive: with what is mounted below it. */
+int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out_fd,
+                struct err *err);
 
 #endif

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/parse.h"
@@ -20,10 +21,10 @@ enum { EXIT_USAGE = 2 };
 
 static int parse_options(int argc, char **argv, struct service_config *config, struct err *err)
 {
-    static const struct option options[] = {{"state", required_argument, NULL, 's'},
-                                            {"listen-fd", required_argument, NULL, 'l'},
-                                            {"client-uid", required_argument, NULL, 'u'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"state", required_argument, NULL, 's'},      {"listen-fd", required_argument, NULL, 'l'},
+        {"client-uid", required_argument, NULL, 'u'}, {"images", required_argument, NULL, 'i'},
+        {"cgroup", required_argument, NULL, 'c'},     {NULL, 0, NULL, 0}};
     uint64_t number = 0;
     int option = 0;
     int result = 0;
@@ -33,6 +34,9 @@ static int parse_options(int argc, char **argv, struct service_config *config, s
         case 's':
             config->state_path = optarg;
             break;
+        case 'i':
+            config->images_path = optarg;
+            break;
         case 'l':
             result = parse_u64(optarg, 3, 1 << 20, &number, err);
             config->listen_fd = (int)number;
@@ -40,6 +44,9 @@ static int parse_options(int argc, char **argv, struct service_config *config, s
         case 'u':
             result = parse_u64(optarg, 0, UINT32_MAX - 1, &number, err);
             config->client_uid = (uid_t)number;
+            break;
+        case 'c':
+            config->cgroup = optarg;
             break;
         default:
             return err_set(err, ERR_BAD_INPUT, "unknown option");
@@ -67,6 +74,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "berth-native is started by berth serve: %s\n", err.message);
         return EXIT_USAGE;
     }
+    fault_init();
     (void)umask(022);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);

@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -51,20 +54,62 @@ int mountfd_attach(int mount_fd, int dir_fd, const char *path, struct err *err)
 
 static int configure(int context_fd, const char *key, const char *value)
 {
-    return (int)syscall(SYS_fsconfig, context_fd, FSCONFIG_SET_STRING, key, value, 0);
+    return (int)syscall(SYS_fsconfig, context_fd, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG,
+                        key, value, 0);
 }
 
-int mountfd_tmpfs(const char *size_bytes, const char *inodes, int *out_fd, struct err *err)
+int mountfd_make(const char *type, const char *const options[], uint64_t attributes, int *out_fd,
+                 struct err *err)
 {
-    FD_AUTO int context_fd = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+    FD_AUTO int context_fd = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
     if (context_fd < 0)
-        return err_sys(err, errno, "fsopen tmpfs");
-    if (configure(context_fd, "size", size_bytes) != 0 ||
-        configure(context_fd, "nr_inodes", inodes) != 0 ||
-        configure(context_fd, "mode", "0755") != 0)
-        return err_sys(err, errno, "options of tmpfs");
+        return err_sys(err, errno, "fsopen %s", type);
+    for (size_t i = 0; options[i]; i += 2) {
+        if (configure(context_fd, options[i], options[i + 1]) != 0)
+            return err_sys(err, errno, "option %s of %s", options[i], type);
+    }
     if (syscall(SYS_fsconfig, context_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0)
-        return err_sys(err, errno, "make a tmpfs");
-    *out_fd = (int)syscall(SYS_fsmount, context_fd, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID);
-    return *out_fd < 0 ? err_sys(err, errno, "fsmount tmpfs") : 0;
+        return err_sys(err, errno, "make %s", type);
+    *out_fd = (int)syscall(SYS_fsmount, context_fd, FSMOUNT_CLOEXEC, attributes);
+    return *out_fd < 0 ? err_sys(err, errno, "fsmount %s", type) : 0;
+}
+
+static void name_fd(char *out, size_t size, int fd)
+{
+    (void)snprintf(out, size, "/proc/self/fd/%d", fd);
+}
+
+int mountfd_overlay(const int *lower_fds, size_t lower_count, int upper_fd, int work_fd,
+                    uint64_t attributes, int *out_fd, struct err *err)
+{
+    char lower[256] = "";
+    char upper[32];
+    char work[32];
+    size_t used = 0;
+    for (size_t i = 0; i < lower_count && used < sizeof(lower) - 32; i++)
+        used += (size_t)snprintf(lower + used, sizeof(lower) - used, "%s/proc/self/fd/%d",
+                                 i > 0 ? ":" : "", lower_fds[i]);
+    name_fd(upper, sizeof(upper), upper_fd);
+    name_fd(work, sizeof(work), work_fd);
+    const char *const options[] = {"lowerdir", lower, "upperdir", upper, "workdir", work,
+                                   "index",    "off", "metacopy", "off", NULL};
+    return mountfd_make("overlay", options, attributes, out_fd, err);
+}
+
+void mountfd_detach(int mount_fd)
+{
+    char path[32];
+    name_fd(path, sizeof(path), mount_fd);
+    (void)umount2(path, MNT_DETACH);
+}
+
+int mountfd_tmpfs(uint64_t size_bytes, uint64_t inodes, uint64_t attributes, int *out_fd,
+                  struct err *err)
+{
+    char size[24];
+    char count[24];
+    (void)snprintf(size, sizeof(size), "%" PRIu64, size_bytes);
+    (void)snprintf(count, sizeof(count), "%" PRIu64, inodes);
+    const char *const options[] = {"size", size, "nr_inodes", count, "mode", "0755", NULL};
+    return mountfd_make("tmpfs", options, attributes, out_fd, err);
 }

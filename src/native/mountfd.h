@@ -3,6 +3,7 @@
 #define BERTH_NATIVE_MOUNTFD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -21,8 +22,23 @@ int mountfd_idmap(int mount_fd, int userns_fd, struct err *err);
  * which no right to look anything up is needed. */
 int mountfd_attach(int mount_fd, int dir_fd, const char *path, struct err *err);
 
-/* A detached tmpfs, mode 0755, no set-uid files, of size_bytes and inodes (decimal texts). Its
- * nodes work when the caller is the host's root. */
-int mountfd_tmpfs(const char *size_bytes, const char *inodes, int *out_fd, struct err *err);
+/* A detached mount of a new filesystem. options: name, value, ..., NULL; value NULL for a flag.
+ * attributes: MOUNT_ATTR_* flags. */
+int mountfd_make(const char *type, const char *const options[], uint64_t attributes, int *out_fd,
+                 struct err *err);
+
+/* A detached overlay of lower_fds, the topmost first, with the folders upper_fd and work_fd, which
+ * have to be on one attached mount; so have the lower ones (Linux before 6.15 wants that). What
+ * mountinfo then says of the layers are numbers of descriptors. Ids come from the layers' mounts.
+ * Documentation/filesystems/overlayfs.rst. */
+int mountfd_overlay(const int *lower_fds, size_t lower_count, int upper_fd, int work_fd,
+                    uint64_t attributes, int *out_fd, struct err *err);
+
+/* Takes an attached mount off its place; it goes when nothing uses it any more. */
+void mountfd_detach(int mount_fd);
+
+/* A detached tmpfs, mode 0755. Its device nodes work when the caller is the host's root. */
+int mountfd_tmpfs(uint64_t size_bytes, uint64_t inodes, uint64_t attributes, int *out_fd,
+                  struct err *err);
 
 #endif

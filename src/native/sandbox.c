@@ -23,13 +23,16 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "native/rootfs.h"
 #include "native/setup.h"
 
 #define CREATE_TIMEOUT_NS (10 * CLOCK_NS_PER_S)
+#define START_TIMEOUT_NS (60 * CLOCK_NS_PER_S) /* its disk may have to be checked */
 #define CLEANUP_RETRY_NS (2 * CLOCK_NS_PER_MS)
 #define MEMORY_MIN (UINT64_C(4) << 20)
 #define STORAGE_MIN (UINT64_C(64) << 10)
@@ -41,11 +44,9 @@ static int check_spec(const struct engine_create *spec, struct err *err)
 {
     if (!id_is_name(spec->id, SANDBOX_ID_MAX))
         return err_set(err, ERR_BAD_INPUT, "sandbox id \"%s\"", spec->id);
-    if (strcmp(spec->image, "host") != 0)
-        return err_public(err, ERR_UNSUPPORTED, "image \"%s\": this engine has the image \"host\"",
-                          spec->image);
-    if (strcmp(spec->profile, "strict") != 0)
-        return err_public(err, ERR_UNSUPPORTED, "profile \"%s\": this engine has \"strict\"",
+    if (strcmp(spec->profile, "strict") != 0 && strcmp(spec->profile, "container") != 0)
+        return err_public(err, ERR_UNSUPPORTED,
+                          "profile \"%s\": this engine has \"strict\" and \"container\"",
                           spec->profile);
     if (spec->memory_bytes < MEMORY_MIN || spec->memory_bytes > (UINT64_C(1) << 50))
         return err_set(err, ERR_BAD_INPUT, "memory of %" PRIu64 " bytes", spec->memory_bytes);
@@ -63,6 +64,45 @@ static int check_spec(const struct engine_create *spec, struct err *err)
     return 0;
 }
 
+/* What this host has for it. */
+static int check_host(const struct sandbox_host *host, uint32_t op,
+                      const struct engine_create *spec, struct err *err)
+{
+    bool container = strcmp(spec->profile, "container") == 0;
+    if (container && !image_keeps_owners(&host->image))
+        return err_public(err, ERR_UNSUPPORTED,
+                          "profile \"container\" needs id-mapped mounts, and this host has none");
+    if ((spec->disk || spec->keep_files || op == ENGINE_OP_START) && host->disks.dir_fd < 0)
+        return err_public(err, ERR_UNSUPPORTED, "this host has no disks for sandboxes");
+    if ((spec->keep_files || op == ENGINE_OP_START) && !spec->disk)
+        return err_set(err, ERR_BAD_INPUT, "only files on a disk can be kept");
+    if (op == ENGINE_OP_START && !disk_is_kept(&host->disks, spec->id))
+        return err_set(err, ERR_NOT_FOUND, "no stopped sandbox %s", spec->id);
+    return 0;
+}
+
+static int take_image(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
+{
+    const char *name = sandbox->spec.image;
+    if (strcmp(name, "host") == 0)
+        return 0;
+    if (!host->images)
+        return err_public(err, ERR_BAD_INPUT, "image \"%s\": this engine has the image \"host\"",
+                          name);
+    return images_take(host->images, name, &sandbox->folder, err);
+}
+
+static int begin_disk(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
+{
+    const struct engine_create *spec = &sandbox->spec;
+    if (!spec->disk)
+        return 0;
+    if (sandbox->create_op == ENGINE_OP_START)
+        return disk_begin_kept(&host->disks, spec->id, &sandbox->disk_job, err);
+    return disk_begin(&host->disks, spec->id, spec->storage_bytes, spec->keep_files,
+                      &sandbox->disk_job, err);
+}
+
 static struct sandbox *sandbox_new(const char *id)
 {
     struct sandbox *sandbox = calloc(1, sizeof(*sandbox));
@@ -70,7 +110,9 @@ static struct sandbox *sandbox_new(const char *id)
         return NULL;
     (void)snprintf(sandbox->id, sizeof(sandbox->id), "%s", id);
     sandbox->state = ENGINE_STATE_CREATING;
-    sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = -1;
+    sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = sandbox->userns_fd = -1;
+    sandbox->disk_fd = sandbox->folder.root_fd = sandbox->folder.lock_fd = -1;
+    sandbox->disk_job = DISK_JOB_INIT;
     sandbox->deadline_ns = INT64_MAX;
     return sandbox;
 }
@@ -82,12 +124,23 @@ void sandbox_unwatch(const struct sandbox_host *host, int *fd)
     fd_close(fd);
 }
 
+/* What only the making of the root needs. */
+static void close_root_parts(struct sandbox *sandbox)
+{
+    fd_close(&sandbox->userns_fd);
+    fd_close(&sandbox->disk_fd);
+    fd_close(&sandbox->folder.root_fd);
+    fd_close(&sandbox->folder.lock_fd);
+}
+
 void sandbox_free(struct sandbox *sandbox)
 {
     if (!sandbox)
         return;
     fd_close(&sandbox->pidfd);
     fd_close(&sandbox->setup_fd);
+    close_root_parts(sandbox);
+    disk_abort(&sandbox->disk_job);
     idrange_release(&sandbox->ids);
     free(sandbox);
 }
@@ -206,6 +259,31 @@ static int start_stage(struct sandbox *sandbox, const struct setup *setup, struc
     return 0;
 }
 
+static bool is_container(const struct sandbox *sandbox)
+{
+    return strcmp(sandbox->spec.profile, "container") == 0;
+}
+
+static void fill_root(struct sandbox_host *host, const struct sandbox *sandbox,
+                      struct rootfs_spec *out)
+{
+    *out = (struct rootfs_spec){
+        .host = &host->image,
+        .sysview = &host->sysview,
+        .cgroups = &host->cgroups,
+        .id = sandbox->id,
+        .stage_fd = host->stage_fd,
+        .folder_fd = sandbox->folder.root_fd,
+        .disk_fd = sandbox->disk_fd,
+        .on_disk = sandbox->spec.disk,
+        .userns_fd = sandbox->userns_fd,
+        .first_id = sandbox->ids.base + 1,
+        .container = is_container(sandbox),
+        .storage_bytes = sandbox->spec.storage_bytes,
+        .cpu_millis = sandbox->spec.cpu_millis,
+    };
+}
+
 static int start(struct sandbox_host *host, struct sandbox *sandbox,
                  const struct engine_create *spec, struct init_config *config, struct err *err)
 {
@@ -219,12 +297,16 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     int result = cgroup_open_entry(&host->cgroups, sandbox->id, &entry, err);
     if (result != 0)
         return result;
+    struct rootfs_spec root;
+    fill_root(host, sandbox, &root);
     const struct setup setup = {.entry = &entry,
                                 .image = &host->image,
                                 .config = config,
                                 .socket_fd = stage_fd,
                                 .init_fd = host->init_fd,
                                 .id_lock_fd = sandbox->ids.lock_fd,
+                                .image_lock_fd = sandbox->folder.lock_fd,
+                                .own_root = rootfs_is_plain(&root),
                                 .storage_bytes = spec->storage_bytes};
     result = start_stage(sandbox, &setup, err);
     cgroup_close_entry(&entry);
@@ -244,8 +326,9 @@ static void fill_config(const struct sandbox *sandbox, const struct engine_creat
     init_config_clear(config);
     memcpy(config->id, sandbox->id, sizeof(config->id));
     memcpy(config->nonce, sandbox->nonce, sizeof(config->nonce));
-    config->uid = CODE_UID;
-    config->gid = CODE_UID;
+    config->profile = is_container(sandbox) ? INIT_PROFILE_CONTAINER : INIT_PROFILE_STRICT;
+    config->uid = config->gid = is_container(sandbox) ? 0 : CODE_UID;
+    (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text());
     config->open_files_max = spec->open_files_max;
     config->file_size_max = spec->storage_bytes;
     config->lifetime_ms = spec->lifetime_ms;
@@ -259,37 +342,64 @@ static void abandon(struct sandbox_host *host, struct sandbox *sandbox)
         (void)kill(sandbox->pid, SIGKILL);
         (void)waitpid(sandbox->pid, NULL, 0);
     }
-    (void)cgroup_remove(&host->cgroups, sandbox->id, NULL);
+    disk_abort(&sandbox->disk_job);
+    if (sandbox->spec.disk && sandbox->create_op == ENGINE_OP_CREATE)
+        (void)disk_remove(&host->disks, sandbox->id, NULL);
     remove_socket(host, sandbox->id);
+    (void)cgroup_remove(&host->cgroups, sandbox->id, NULL);
     sandbox_free(sandbox);
 }
 
-int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, struct sandbox **out,
-                  struct err *err)
+/* The groups come before every other trace: they are the journal that a sweep reads. */
+static int begin_steps(struct sandbox_host *host, struct sandbox *sandbox,
+                       struct init_config *config, struct err *err)
+{
+    const struct engine_create *spec = &sandbox->spec;
+    const struct cgroup_limits limits = {.memory_bytes = spec->memory_bytes,
+                                         .cpu_millis = spec->cpu_millis,
+                                         .pids_max = spec->pids_max};
+    int result = cgroup_create(&host->cgroups, spec->id, &limits, sandbox->ids.base, config, err);
+    if (result != 0)
+        return result;
+    fault_point("native.groups");
+    result = begin_disk(host, sandbox, err);
+    if (result == 0)
+        result = bind_socket(host, spec->id, &config->listen_fd, err);
+    if (result == 0)
+        result = start(host, sandbox, spec, config, err);
+    fault_point("native.stage");
+    return result;
+}
+
+int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_create *spec,
+                  struct sandbox **out, struct err *err)
 {
     int result = check_spec(spec, err);
+    if (result == 0)
+        result = check_host(host, op, spec, err);
     if (result != 0)
         return result;
     struct sandbox *sandbox = sandbox_new(spec->id);
     if (!sandbox)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
     struct init_config config;
+    sandbox->spec = *spec;
+    sandbox->create_op = op;
+    sandbox->keeps = spec->keep_files || op == ENGINE_OP_START;
+    sandbox->forget = op == ENGINE_OP_CREATE; /* until it is committed */
     id_random(sandbox->nonce, sizeof(sandbox->nonce));
     fill_config(sandbox, spec, &config);
-    const struct cgroup_limits limits = {.memory_bytes = spec->memory_bytes,
-                                         .cpu_millis = spec->cpu_millis,
-                                         .pids_max = spec->pids_max};
-    /* The groups come before every other trace: they are the journal that a sweep reads. */
-    result = idrange_take(host->ids_fd, &sandbox->ids, err);
+    result = take_image(host, sandbox, err);
     if (result == 0)
-        result = cgroup_create(&host->cgroups, spec->id, &limits, sandbox->ids.base, &config, err);
-    if (result == 0)
-        result = bind_socket(host, spec->id, &config.listen_fd, err);
-    if (result == 0)
-        result = start(host, sandbox, spec, &config, err);
+        result = idrange_take(host->ids_fd, &sandbox->ids, err);
+    if (result != 0) {
+        sandbox_free(sandbox);
+        return result;
+    }
+    result = begin_steps(host, sandbox, &config, err);
     cgroup_close_config(&config);
     fd_close(&config.listen_fd);
-    if (result == -ERR_CONFLICT) { /* the groups are of a sandbox that we do not know: leave them */
+    if (result == -ERR_CONFLICT) { /* groups or a disk of a sandbox that we do not know: theirs */
         sandbox_free(sandbox);
         return result;
     }
@@ -297,26 +407,55 @@ int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, s
         abandon(host, sandbox);
         return result;
     }
-    sandbox->deadline_ns = clock_now_ns() + CREATE_TIMEOUT_NS;
+    sandbox->deadline_ns =
+        clock_now_ns() + (op == ENGINE_OP_START ? START_TIMEOUT_NS : CREATE_TIMEOUT_NS);
     *out = sandbox;
     return 0;
 }
 
-/* 'U': clones the image for the namespace that came and sends the trees back. */
-static int send_trees(struct sandbox_host *host, struct sandbox *sandbox, int userns_fd,
-                      struct err *err)
+/* Makes the root for the namespace that came and sends its mounts. */
+static int send_root(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
 {
-    int trees[IMAGE_TREE_MAX];
-    int result = image_clone(&host->image, userns_fd, trees, err);
+    struct rootfs_spec spec;
+    struct rootfs rootfs;
+    char text[1 + ROOTFS_MOUNT_MAX * sizeof(rootfs.mounts[0].target)] = "M";
+    int fds[ROOTFS_MOUNT_MAX];
+    size_t used = 1;
+    fill_root(host, sandbox, &spec);
+    int result = rootfs_build(&spec, &rootfs, err);
+    close_root_parts(sandbox);
+    sandbox->root_sent = true;
     if (result != 0)
         return result;
-    result = fd_send(sandbox->setup_fd, "M", 1, trees, host->image.tree_count, 0, err);
-    for (size_t i = 0; i < host->image.tree_count; i++)
-        fd_close(&trees[i]);
+    for (size_t i = 0; i < rootfs.count; i++) {
+        size_t size = strlen(rootfs.mounts[i].target) + 1;
+        memcpy(text + used, rootfs.mounts[i].target, size);
+        used += size;
+        fds[i] = rootfs.mounts[i].fd;
+    }
+    result = fd_send(sandbox->setup_fd, text, used, fds, rootfs.count, 0, err);
+    rootfs_close(&rootfs);
     return result;
 }
 
-int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
+/* Takes the disk when it is ready. Its descriptor is closed with the job: it has to be unwatched
+ * before (see sandbox_unwatch()). */
+static int take_disk(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
+{
+    if (sandbox->disk_job.fd < 0)
+        return 0;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = sandbox};
+    (void)epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, sandbox->disk_job.fd, NULL);
+    int result = disk_finish(&sandbox->disk_job, &sandbox->disk_fd, err);
+    if (result != -ERR_UNAVAILABLE)
+        return result;
+    if (epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, sandbox->disk_job.fd, &event) != 0)
+        return err_sys(err, errno, "watch the disk");
+    return 0;
+}
+
+/* One message of the stage or of init. Returns as sandbox_setup_event(). */
+static int take_message(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
 {
     char text[257];
     int fds[1] = {-1};
@@ -328,19 +467,38 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
         return 0;
     if (size <= 0)
         return err_set(err, ERR_INTERNAL, "sandbox %s died while it was made", sandbox->id);
-    if (size == 1 && text[0] == 'U' && userns_fd >= 0)
-        return send_trees(host, sandbox, userns_fd, err);
-    if (size == 1 && text[0] == 'R') {
+    if (size == 1 && text[0] == 'U' && userns_fd >= 0 && sandbox->userns_fd < 0 &&
+        !sandbox->root_sent) {
+        sandbox->userns_fd = fd_take(&userns_fd);
+        return 0;
+    }
+    if (size == 1 && text[0] == 'R' && sandbox->root_sent) {
+        fault_point("native.ready");
         int result = fd_send(sandbox->setup_fd, "C", 1, NULL, 0, 0, err);
         if (result != 0)
             return result;
+        fault_point("native.commit");
         sandbox_unwatch(host, &sandbox->setup_fd);
         sandbox->state = ENGINE_STATE_RUNNING;
+        sandbox->forget = false;
         sandbox->deadline_ns = INT64_MAX;
         return 1;
     }
     text[size] = '\0';
     return err_set(err, ERR_INTERNAL, "sandbox %s: %s", sandbox->id, text);
+}
+
+int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
+{
+    int result = take_disk(host, sandbox, err);
+    if (result == 0)
+        result = take_message(host, sandbox, err);
+    bool disk_ready = !sandbox->spec.disk || sandbox->disk_fd >= 0;
+    if (result == 0 && sandbox->userns_fd >= 0 && disk_ready) {
+        fault_point("native.root");
+        result = send_root(host, sandbox, err);
+    }
+    return result;
 }
 
 struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id)
@@ -357,6 +515,22 @@ struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id)
         sandbox->pid = pid;
     else
         fd_close(&sandbox->pidfd);
+    sandbox->keeps = host->disks.dir_fd >= 0 && disk_is_kept(&host->disks, id);
+    if (sandbox->pid == 0) {
+        cgroup_kill(&host->cgroups, id);
+        sandbox->state = ENGINE_STATE_DESTROYING;
+        sandbox->deadline_ns = 0;
+    }
+    return sandbox;
+}
+
+struct sandbox *sandbox_adopt_stopped(const char *id)
+{
+    struct sandbox *sandbox = sandbox_new(id);
+    if (!sandbox)
+        return NULL;
+    sandbox->keeps = true;
+    sandbox->state = ENGINE_STATE_STOPPED;
     return sandbox;
 }
 
@@ -365,10 +539,14 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     sandbox->state = ENGINE_STATE_DESTROYING;
     sandbox->deadline_ns = 0;
     sandbox_unwatch(host, &sandbox->setup_fd);
+    disk_cancel(&sandbox->disk_job);
+    close_root_parts(sandbox);
+    fault_point("native.kill");
     if (sandbox->pidfd >= 0)
         (void)syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
     else
         cgroup_kill(&host->cgroups, sandbox->id);
+    fault_point("native.killed");
 }
 
 static bool process_is_gone(const struct sandbox_host *host, struct sandbox *sandbox)
@@ -388,17 +566,45 @@ static bool process_is_gone(const struct sandbox_host *host, struct sandbox *san
     return true;
 }
 
+/* Whether the child that made the disk is gone, and what it may have sent is closed. */
+static bool disk_job_is_over(struct sandbox_host *host, struct sandbox *sandbox)
+{
+    struct err err = ERR_INIT;
+    (void)take_disk(host, sandbox, &err);
+    fd_close(&sandbox->disk_fd);
+    return sandbox->disk_job.fd < 0;
+}
+
+/* Everything but the groups, which are the journal and go last. */
+static void remove_traces(struct sandbox_host *host, struct sandbox *sandbox)
+{
+    struct err err = ERR_INIT;
+    bool keep = sandbox->keeps && !sandbox->forget;
+    if (host->disks.dir_fd >= 0 && !keep && disk_remove(&host->disks, sandbox->id, &err) != 0)
+        log_warn("disk of %s: %s", sandbox->id, err.message);
+    fault_point("native.disk");
+    remove_socket(host, sandbox->id);
+}
+
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)
 {
-    bool gone = process_is_gone(host, sandbox);
-    if (gone && cgroup_remove(&host->cgroups, sandbox->id, NULL) == 0) {
-        remove_socket(host, sandbox->id);
-        return true;
-    }
-    if (gone)
+    bool gone = process_is_gone(host, sandbox) && disk_job_is_over(host, sandbox);
+    if (gone) {
+        remove_traces(host, sandbox);
+        if (cgroup_remove(&host->cgroups, sandbox->id, NULL) == 0) {
+            fault_point("native.gone");
+            idrange_release(&sandbox->ids);
+            if (sandbox->keeps && !sandbox->forget) {
+                sandbox->state = ENGINE_STATE_STOPPED;
+                sandbox->deadline_ns = INT64_MAX;
+            }
+            return true;
+        }
         cgroup_kill(&host->cgroups, sandbox->id);
+    }
     /* The descriptor of the init wakes us when it ends, where it could be watched; cgroups have
      * nothing to wait on. */
-    sandbox->deadline_ns = clock_now_ns() + (gone ? CLEANUP_RETRY_NS : CLOCK_NS_PER_S);
+    bool wait_long = sandbox->pid != 0 && sandbox->disk_job.fd < 0;
+    sandbox->deadline_ns = clock_now_ns() + (wait_long ? CLOCK_NS_PER_S : CLEANUP_RETRY_NS);
     return false;
 }

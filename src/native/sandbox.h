@@ -1,7 +1,8 @@
 /* One sandbox as the engine sees it: how it is made and how it ends, in steps that never block.
  *
- * States: CREATING (waiting for the setup stage), RUNNING, DESTROYING (waiting for the kernel). A
- * sandbox found at the start has no setup socket, and its init is no child of ours. */
+ * States: CREATING (waiting for the setup stage and the disk), RUNNING, DESTROYING (waiting for the
+ * kernel), STOPPED (no process, files on a disk that is kept). A sandbox found at the start has no
+ * setup socket, and its init is no child of ours. */
 #ifndef BERTH_NATIVE_SANDBOX_H
 #define BERTH_NATIVE_SANDBOX_H
 
@@ -10,21 +11,18 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "native/cgroup.h"
+#include "native/disk.h"
+#include "native/host.h"
 #include "native/idrange.h"
-#include "native/image.h"
+#include "native/images.h"
 #include "wire/engine_msg.h"
 
 enum { SANDBOX_WAITERS_MAX = 8 };
 
-/* What all sandboxes of this engine share. */
-struct sandbox_host {
-    struct cgroup_root cgroups;
-    struct image image;
-    int run_fd;   /* priv/run: the sockets of the inits */
-    int ids_fd;   /* folder of id ranges */
-    int init_fd;  /* the berth-init program */
-    int epoll_fd; /* of the service: where the descriptors of sandboxes are watched */
+/* A request that is answered when nothing of the sandbox runs any more. */
+struct sandbox_waiter {
+    uint32_t op; /* ENGINE_OP_DESTROY or ENGINE_OP_STOP */
+    uint64_t request_id;
 };
 
 struct sandbox {
@@ -35,36 +33,51 @@ struct sandbox {
     int pidfd;
     int setup_fd; /* engine's end, until the commit */
     struct idrange ids;
+    struct engine_create spec; /* of a creation */
+    int userns_fd;             /* the inner user namespace, until the root is made */
+    bool root_sent;
+    struct disk_job disk_job;
+    int disk_fd;                /* until the root is made; -1: none, or not yet */
+    struct image_folder folder; /* until the root is made; root_fd -1: image `host` */
+    bool keeps;                 /* its disk outlives its processes ... */
+    bool forget;                /* ... unless it is to be destroyed */
     uint8_t nonce[SANDBOX_NONCE_SIZE];
-    uint64_t create_request;               /* 0: nobody waits for the creation */
-    uint64_t waiters[SANDBOX_WAITERS_MAX]; /* requests that wait for the end */
+    uint32_t create_op;      /* ENGINE_OP_CREATE or ENGINE_OP_START */
+    uint64_t create_request; /* 0: nobody waits for the creation */
+    struct sandbox_waiter waiters[SANDBOX_WAITERS_MAX];
     size_t waiter_count;
     int64_t deadline_ns; /* CREATING: give up; DESTROYING: try again */
     bool freed;          /* out of the table; the memory goes at the end of the turn */
     struct sandbox *next;
 };
 
-/* Begins to make a sandbox: afterwards it is CREATING and its setup_fd and pidfd are to be watched.
- * On failure nothing is left. Checks every field of spec by itself. */
-int sandbox_begin(struct sandbox_host *host, const struct engine_create *spec, struct sandbox **out,
-                  struct err *err);
+/* Begins to make a sandbox (op: ENGINE_OP_CREATE), or to start one that has stopped
+ * (ENGINE_OP_START): afterwards it is CREATING, and its setup_fd, pidfd and disk_job.fd (where not
+ * -1) are to be watched. On failure nothing is left but the files of one that had stopped. Checks
+ * every field of spec by itself. */
+int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_create *spec,
+                  struct sandbox **out, struct err *err);
 
-/* The setup socket is readable. Returns 1 when the sandbox runs now (commit is sent), 0 when it
- * goes on, or an error kind: the creation failed. */
+/* The setup socket or the disk is readable. Returns 1 when the sandbox runs now (commit is sent), 0
+ * when it goes on, or an error kind: the creation failed. */
 int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, struct err *err);
 
 /* A connection to the sandbox's init. */
 int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,
                     struct err *err);
 
-/* Takes over a sandbox that an earlier engine left: by its cgroup. */
+/* Takes over a sandbox that an earlier engine left: by its cgroup. Without a living init it is
+ * DESTROYING: half-made, or half-gone. */
 struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id);
+
+/* A sandbox of which only the disk is left: STOPPED. */
+struct sandbox *sandbox_adopt_stopped(const char *id);
 
 /* Kills the init (and with it all). Afterwards the state is DESTROYING. */
 void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox);
 
-/* Removes what the kernel keeps after the last process: true when nothing is left. False: call
- * again when deadline_ns is reached. */
+/* Removes what is left after the last process: true when nothing is, or all but the kept disk (the
+ * state is STOPPED then). False: call again when deadline_ns is reached. */
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox);
 
 /* Closes a descriptor that may be watched. Closing alone would not end the events: a setup stage of

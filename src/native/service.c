@@ -27,22 +27,23 @@
 #include "base/mem.h"
 #include "native/sandbox.h"
 
-enum { EVENT_BATCH = 64, INSTANCE_SIZE = 33 };
+#define SWEEP_NS (30 * CLOCK_NS_PER_S)
+
+enum { EVENT_BATCH = 64 };
 
 struct service {
     const struct service_config *config;
     struct sandbox_host host;
-    bool has_host;          /* image and cgroups are ready */
-    struct err unavailable; /* why not */
-    char instance[INSTANCE_SIZE];
     int signal_fd;
     int client_fd; /* -1: none */
     struct sandbox *sandboxes;
+    int64_t sweep_at_ns;
+    int64_t images_at_ns;
     bool stopping;
 };
 
 /* Who an epoll event is for: one of the service's own descriptors, or a sandbox. */
-enum source { SOURCE_LISTEN = 1, SOURCE_CLIENT, SOURCE_SIGNAL };
+enum source { SOURCE_LISTEN = 1, SOURCE_CLIENT, SOURCE_SIGNAL, SOURCE_IMAGES };
 
 static int watch(struct service *service, int fd, uint64_t data, uint32_t events, struct err *err)
 {
@@ -118,7 +119,7 @@ static void fail_creation(struct service *service, struct sandbox *sandbox, cons
 {
     log_warn("sandbox %s was not made: %s", sandbox->id, error->message);
     if (sandbox->create_request != 0)
-        answer_error(service, ENGINE_OP_CREATE, sandbox->create_request, error);
+        answer_error(service, sandbox->create_op, sandbox->create_request, error);
     sandbox->create_request = 0;
     sandbox_kill(&service->host, sandbox);
     settle(service, sandbox);
@@ -126,7 +127,7 @@ static void fail_creation(struct service *service, struct sandbox *sandbox, cons
 
 static void finish_creation(struct service *service, struct sandbox *sandbox)
 {
-    struct engine_msg msg = {.op = ENGINE_OP_CREATE | ENGINE_REPLY,
+    struct engine_msg msg = {.op = sandbox->create_op | ENGINE_REPLY,
                              .request_id = sandbox->create_request};
     struct err err = ERR_INIT;
     FD_AUTO int channel_fd = -1;
@@ -141,14 +142,16 @@ static void finish_creation(struct service *service, struct sandbox *sandbox)
     answer(service, &msg, channel_fd);
 }
 
-/* Tells everybody who waits that nothing of the sandbox is left, and forgets it. */
+/* Tells everybody who waits that nothing of the sandbox runs, and forgets it when nothing is left.
+ */
 static void settle(struct service *service, struct sandbox *sandbox)
 {
     if (!sandbox_cleanup(&service->host, sandbox))
         return;
     for (size_t i = 0; i < sandbox->waiter_count; i++)
-        answer_done(service, ENGINE_OP_DESTROY, sandbox->waiters[i]);
-    sandbox->freed = true;
+        answer_done(service, sandbox->waiters[i].op, sandbox->waiters[i].request_id);
+    sandbox->waiter_count = 0;
+    sandbox->freed = sandbox->state != ENGINE_STATE_STOPPED;
 }
 
 static void sweep_freed(struct service *service)
@@ -215,24 +218,37 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
 
 /* ---- requests ---- */
 
+static int watch_creation(struct service *service, struct sandbox *sandbox, struct err *err)
+{
+    uint64_t data = (uint64_t)(uintptr_t)sandbox;
+    int result = watch(service, sandbox->setup_fd, data, EPOLLIN, err);
+    if (result == 0)
+        result = watch(service, sandbox->pidfd, data, EPOLLIN, err);
+    if (result == 0 && sandbox->disk_job.fd >= 0)
+        result = watch(service, sandbox->disk_job.fd, data, EPOLLIN, err);
+    return result;
+}
+
+/* CREATE and START. */
 static void on_create(struct service *service, const struct engine_msg *msg)
 {
     struct err err = ERR_INIT;
     struct sandbox *sandbox = NULL;
+    struct sandbox *known = find(service, msg->create.id);
+    bool restart = msg->op == ENGINE_OP_START && known && known->state == ENGINE_STATE_STOPPED;
     int result = 0;
-    if (!service->has_host)
-        result = err_copy(&err, &service->unavailable);
-    else if (find(service, msg->create.id))
+    if (!service->host.usable)
+        result = err_copy(&err, &service->host.unavailable);
+    else if (known && !restart)
         result = err_set(&err, ERR_CONFLICT, "sandbox %s exists", msg->create.id);
     else
-        result = sandbox_begin(&service->host, &msg->create, &sandbox, &err);
+        result = sandbox_begin(&service->host, msg->op, &msg->create, &sandbox, &err);
     if (result == 0 && sandbox) {
+        if (known)
+            known->freed = true;
         add(service, sandbox);
         sandbox->create_request = msg->request_id;
-        uint64_t data = (uint64_t)(uintptr_t)sandbox;
-        result = watch(service, sandbox->setup_fd, data, EPOLLIN, &err);
-        if (result == 0)
-            result = watch(service, sandbox->pidfd, data, EPOLLIN, &err);
+        result = watch_creation(service, sandbox, &err);
         if (result != 0) {
             fail_creation(service, sandbox, &err);
             return;
@@ -240,32 +256,48 @@ static void on_create(struct service *service, const struct engine_msg *msg)
     }
     if (result != 0) {
         log_warn("sandbox %s was not made: %s", msg->create.id, err.message);
-        answer_error(service, ENGINE_OP_CREATE, msg->request_id, &err);
+        answer_error(service, msg->op, msg->request_id, &err);
     }
 }
 
-static void on_destroy(struct service *service, const struct engine_msg *msg)
+/* A creation that nobody needs any more. */
+static void cancel_creation(struct service *service, struct sandbox *sandbox)
 {
+    if (sandbox->create_request == 0)
+        return;
+    struct err err = ERR_INIT;
+    (void)err_set(&err, ERR_CONFLICT, "sandbox %s was ended while it was made", sandbox->id);
+    answer_error(service, sandbox->create_op, sandbox->create_request, &err);
+    sandbox->create_request = 0;
+}
+
+/* DESTROY and STOP: they differ in what becomes of a disk that is kept. */
+static void on_end(struct service *service, const struct engine_msg *msg)
+{
+    struct err err = ERR_INIT;
+    bool stop = msg->op == ENGINE_OP_STOP;
     struct sandbox *sandbox = find(service, msg->id);
-    if (!sandbox) {
-        answer_done(service, ENGINE_OP_DESTROY, msg->request_id);
+    int result = 0;
+    if (!sandbox && stop)
+        result = err_set(&err, ERR_NOT_FOUND, "no sandbox %s", msg->id);
+    else if (sandbox && stop && (!sandbox->keeps || sandbox->forget))
+        result = err_set(&err, ERR_CONFLICT, "sandbox %s keeps no files", msg->id);
+    else if (sandbox && sandbox->waiter_count == SANDBOX_WAITERS_MAX)
+        result = err_set(&err, ERR_CONFLICT, "sandbox %s is being ended", msg->id);
+    if (result != 0) {
+        answer_error(service, msg->op, msg->request_id, &err);
         return;
     }
-    if (sandbox->waiter_count == SANDBOX_WAITERS_MAX) {
-        struct err err = ERR_INIT;
-        (void)err_set(&err, ERR_CONFLICT, "sandbox %s is being destroyed", msg->id);
-        answer_error(service, ENGINE_OP_DESTROY, msg->request_id, &err);
+    if (!sandbox || (stop && sandbox->state == ENGINE_STATE_STOPPED)) {
+        answer_done(service, msg->op, msg->request_id);
         return;
     }
-    sandbox->waiters[sandbox->waiter_count++] = msg->request_id;
+    sandbox->waiters[sandbox->waiter_count++] =
+        (struct sandbox_waiter){.op = msg->op, .request_id = msg->request_id};
+    sandbox->forget = sandbox->forget || !stop;
     if (sandbox->state == ENGINE_STATE_DESTROYING)
         return;
-    if (sandbox->create_request != 0) {
-        struct err err = ERR_INIT;
-        (void)err_set(&err, ERR_CONFLICT, "sandbox %s was destroyed while it was made", msg->id);
-        answer_error(service, ENGINE_OP_CREATE, sandbox->create_request, &err);
-        sandbox->create_request = 0;
-    }
+    cancel_creation(service, sandbox);
     sandbox_kill(&service->host, sandbox);
     settle(service, sandbox);
 }
@@ -274,26 +306,7 @@ static void on_probe(struct service *service, const struct engine_msg *request)
 {
     struct engine_msg msg = {.op = ENGINE_OP_PROBE | ENGINE_REPLY,
                              .request_id = request->request_id};
-    struct engine_info *info = &msg.info;
-    struct sysinfo host;
-    (void)snprintf(info->name, sizeof(info->name), "native");
-    (void)snprintf(info->version, sizeof(info->version), "%s", BERTH_VERSION);
-    (void)snprintf(info->cgroup_mode, sizeof(info->cgroup_mode), "%s",
-                   cgroup_mode_name(&service->host.cgroups));
-    if (sysinfo(&host) == 0)
-        info->memory_bytes = (uint64_t)host.totalram * host.mem_unit;
-    cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
-        info->cpu_millis = (uint32_t)CPU_COUNT(&cpus) * 1000;
-    info->storage_bytes = info->memory_bytes / 2; /* a tmpfs is memory */
-    info->capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
-                         ENGINE_CAP_ISOLATED;
-    if (service->has_host && image_keeps_owners(&service->host.image))
-        info->capabilities |= ENGINE_CAP_IDMAP;
-    if (!service->has_host)
-        (void)snprintf(info->unavailable, sizeof(info->unavailable), "%s",
-                       service->unavailable.message);
+    host_info(&service->host, &msg.info);
     answer(service, &msg, -1);
 }
 
@@ -342,10 +355,12 @@ static void on_request(struct service *service, const struct engine_msg *msg)
         on_probe(service, msg);
         return;
     case ENGINE_OP_CREATE:
+    case ENGINE_OP_START:
         on_create(service, msg);
         return;
     case ENGINE_OP_DESTROY:
-        on_destroy(service, msg);
+    case ENGINE_OP_STOP:
+        on_end(service, msg);
         return;
     case ENGINE_OP_LIST:
         on_list(service, msg);
@@ -402,7 +417,7 @@ static void on_listen(struct service *service)
     service->client_fd = fd_take(&fd);
 }
 
-/* ---- start ---- */
+/* ---- what is there already ---- */
 
 static void adopt(void *context, const char *id)
 {
@@ -412,11 +427,27 @@ static void adopt(void *context, const char *id)
     struct sandbox *sandbox = sandbox_adopt(&service->host, id);
     if (!sandbox)
         return;
-    log_info("found sandbox %s of an earlier engine%s", id,
-             sandbox->pid > 0 ? "" : ", without life");
+    log_info("found sandbox %s%s", id, sandbox->pid > 0 ? "" : ", without life: removing it");
     add(service, sandbox);
     if (sandbox->pidfd >= 0)
         (void)watch(service, sandbox->pidfd, (uint64_t)(uintptr_t)sandbox, EPOLLIN, NULL);
+}
+
+static void adopt_disk(void *context, const char *id, bool kept)
+{
+    struct service *service = context;
+    if (find(service, id))
+        return;
+    struct err err = ERR_INIT;
+    if (!kept) {
+        log_info("removing the disk of %s, which is gone", id);
+        if (disk_remove(&service->host.disks, id, &err) != 0)
+            log_warn("disk of %s: %s", id, err.message);
+        return;
+    }
+    struct sandbox *sandbox = sandbox_adopt_stopped(id);
+    if (sandbox)
+        add(service, sandbox);
 }
 
 /* Sockets whose sandbox has no cgroup any more: the host was restarted in between. */
@@ -441,105 +472,23 @@ static void sweep_sockets(struct service *service)
     (void)closedir(dir);
 }
 
-static int open_folder(const char *state_path, const char *name, int *out_fd, struct err *err)
+/* Everything that bears our instance's name and that we do not know: what an earlier engine left,
+ * whole or half-made, and what went wrong since. */
+static void sweep(struct service *service)
 {
-    char path[4096];
-    (void)snprintf(path, sizeof(path), "%s/priv/%s", state_path, name);
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return err_sys(err, errno, "make %s", path);
-    *out_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    return *out_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
-}
-
-static int read_instance(struct service *service, struct err *err)
-{
-    FD_AUTO int priv_fd = -1;
-    int result = open_folder(service->config->state_path, "", &priv_fd, err);
-    if (result != 0)
-        return result;
-    ssize_t size =
-        fd_read_file_at(priv_fd, "instance", service->instance, sizeof(service->instance), err);
-    if (size < 0)
-        return (int)size;
-    service->instance[strcspn(service->instance, "\n")] = '\0';
-    if (!id_is_name(service->instance, INSTANCE_SIZE - 1))
-        return err_set(err, ERR_INTERNAL, "priv/instance does not hold a name");
-    return 0;
-}
-
-static int open_init(struct service *service, struct err *err)
-{
-    char path[4096];
-    ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - 16);
-    if (size < 0)
-        return err_sys(err, errno, "find this program");
-    path[size] = '\0';
-    char *slash = strrchr(path, '/');
-    if (!slash)
-        return err_set(err, ERR_INTERNAL, "this program has no folder");
-    (void)snprintf(slash + 1, sizeof(path) - (size_t)(slash + 1 - path), "berth-init");
-    service->host.init_fd = open(path, O_PATH | O_CLOEXEC);
-    return service->host.init_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
-}
-
-/* A mount namespace of our own: what is staged here is seen by nobody else, and goes with us. What
- * the host mounts or unmounts later still comes in. */
-static int leave_mounts(const char *state_path, struct err *err)
-{
-    char path[4096];
-    if (unshare(CLONE_NEWNS) != 0)
-        return err_sys(err, errno, "own mount namespace");
-    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0)
-        return err_sys(err, errno, "mount propagation");
-    /* The working directory is where a sandbox puts its root together (see setup.h). */
-    (void)snprintf(path, sizeof(path), "%s/priv/mnt", state_path);
-    if (chdir(path) != 0)
-        return err_sys(err, errno, "enter %s", path);
-    return 0;
-}
-
-static int prepare_host(struct service *service, struct err *err)
-{
-    const char *state_path = service->config->state_path;
-    char stage[4096];
-    FD_AUTO int scratch_fd = -1;
-    int result = open_folder(state_path, "mnt", &scratch_fd, err);
-    if (result == 0)
-        result = leave_mounts(state_path, err);
-    fd_close(&scratch_fd);
-    if (result == 0)
-        result = open_folder(state_path, "images", &scratch_fd, err);
-    fd_close(&scratch_fd);
-    if (result == 0)
-        result = open_folder(state_path, "images/host", &scratch_fd, err);
-    if (result == 0)
-        result = idrange_open(&service->host.ids_fd, err);
-    (void)snprintf(stage, sizeof(stage), "%s/priv/images/host", state_path);
-    if (result == 0)
-        result = image_open_host(&service->host.image, stage, err);
-    return result;
-}
-
-/* What every host needs is fatal; what this one lacks for sandboxes is told by probe. */
-static int prepare(struct service *service, struct err *err)
-{
-    service->host.run_fd = service->host.ids_fd = service->host.init_fd = -1;
-    int result = open_init(service, err);
-    if (result == 0)
-        result = open_folder(service->config->state_path, "run", &service->host.run_fd, err);
-    if (result == 0)
-        result = read_instance(service, err);
-    if (result != 0)
-        return result;
-    if (cgroup_open(&service->host.cgroups, service->instance, &service->unavailable) != 0 ||
-        prepare_host(service, &service->unavailable) != 0) {
-        log_error("no sandbox can be made: %s", service->unavailable.message);
-    } else {
-        service->has_host = true;
-        (void)cgroup_each(&service->host.cgroups, adopt, service, NULL);
+    struct err err = ERR_INIT;
+    service->sweep_at_ns = clock_now_ns() + SWEEP_NS;
+    if (!service->host.usable)
+        return;
+    if (cgroup_each(&service->host.cgroups, adopt, service, &err) != 0) {
+        /* Without knowing what lives, a disk or a socket must not be taken for left over. */
+        log_warn("sweep: %s", err.message);
+        return;
     }
+    if (service->host.disks.dir_fd >= 0 &&
+        disk_each(&service->host.disks, adopt_disk, service, &err) != 0)
+        log_warn("sweep of disks: %s", err.message);
     sweep_sockets(service);
-    return 0;
 }
 
 static int open_signals(struct service *service, struct err *err)
@@ -572,7 +521,13 @@ static int64_t run_due(struct service *service)
         if (!sandbox->freed && sandbox->deadline_ns < next)
             next = sandbox->deadline_ns;
     }
-    return next;
+    if (service->sweep_at_ns <= now_ns)
+        sweep(service);
+    if (service->host.images && service->images_at_ns <= now_ns)
+        service->images_at_ns = images_step(service->host.images);
+    if (service->sweep_at_ns < next)
+        next = service->sweep_at_ns;
+    return service->host.images && service->images_at_ns < next ? service->images_at_ns : next;
 }
 
 static void dispatch(struct service *service, const struct epoll_event *event)
@@ -587,6 +542,9 @@ static void dispatch(struct service *service, const struct epoll_event *event)
         return;
     case SOURCE_SIGNAL:
         service->stopping = true;
+        return;
+    case SOURCE_IMAGES:
+        service->images_at_ns = 0;
         return;
     default:
         on_sandbox_event(service, (struct sandbox *)(uintptr_t)event->data.u64);
@@ -606,26 +564,41 @@ static void serve(struct service *service)
     }
 }
 
+/* Listens only when what is there already is known. */
+static int begin(struct service *service, struct err *err)
+{
+    const struct service_config *config = service->config;
+    int result = open_signals(service, err);
+    if (result == 0)
+        result = fd_set_nonblocking(config->listen_fd, true, err);
+    if (result == 0)
+        result = watch(service, config->listen_fd, SOURCE_LISTEN, EPOLLIN, err);
+    if (result == 0)
+        result = watch(service, service->signal_fd, SOURCE_SIGNAL, EPOLLIN, err);
+    if (result == 0 && service->host.images)
+        result = watch(service, images_event_fd(service->host.images), SOURCE_IMAGES, EPOLLIN, err);
+    return result;
+}
+
 int service_run(const struct service_config *config, struct err *err)
 {
     struct service service;
     memset(&service, 0, sizeof(service));
     service.config = config;
-    service.client_fd = -1;
+    service.client_fd = service.signal_fd = -1;
+    const struct host_config host_config = {.state_path = config->state_path,
+                                            .images_path = config->images_path,
+                                            .cgroup = config->cgroup};
+    int result = host_open(&host_config, &service.host, err);
+    if (result != 0)
+        return result;
     service.host.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (service.host.epoll_fd < 0)
-        return err_sys(err, errno, "epoll");
-    int result = open_signals(&service, err);
+        result = err_sys(err, errno, "epoll");
     if (result == 0)
-        result = prepare(&service, err);
-    if (result == 0)
-        result = fd_set_nonblocking(config->listen_fd, true, err);
-    if (result == 0)
-        result = watch(&service, config->listen_fd, SOURCE_LISTEN, EPOLLIN, err);
-    if (result == 0)
-        result = watch(&service, service.signal_fd, SOURCE_SIGNAL, EPOLLIN, err);
+        result = begin(&service, err);
     if (result == 0) {
-        log_info("instance %s, cgroups %s", service.instance,
+        log_info("instance %s, cgroups %s", service.host.instance,
                  cgroup_mode_name(&service.host.cgroups));
         serve(&service);
     }
@@ -633,8 +606,8 @@ int service_run(const struct service_config *config, struct err *err)
     for (struct sandbox *sandbox = service.sandboxes; sandbox; sandbox = sandbox->next)
         sandbox->freed = true;
     sweep_freed(&service);
-    image_close(&service.host.image);
-    cgroup_retire(&service.host.cgroups);
-    cgroup_close(&service.host.cgroups);
+    host_close(&service.host);
+    fd_close(&service.host.epoll_fd);
+    fd_close(&service.signal_fd);
     return result;
 }

@@ -8,9 +8,11 @@
 #include "base/err.h"
 
 struct service_config {
-    const char *state_path; /* the state folder; priv/ below it is ours */
-    int listen_fd;          /* SEQPACKET, listening */
-    uid_t client_uid;       /* who may connect, beside root */
+    const char *state_path;  /* the state folder; priv/ below it is ours */
+    const char *images_path; /* the operator's images; NULL: images/ of the state folder */
+    int listen_fd;           /* SEQPACKET, listening */
+    uid_t client_uid;        /* who may connect, beside root */
+    const char *cgroup;      /* v2 group that ours goes below, "" or NULL for the root */
 };
 
 /* Prepares image, cgroups and ids, finds what an earlier engine left, and serves until SIGTERM.

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <linux/keyctl.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,20 +25,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "native/mountfd.h"
+#include "native/rootfs.h"
 
 /* Inner id i is outer id i + 1: outer 0 stays init's alone. */
 #define INNER_MAP "0 1 65535\n"
-#define CODE_ID_OUTER 1001 /* inner 1000 */
-
-static const char *const folders[] = {
-    "proc", "sys", "run", "tmp",     "home",    "home/sandbox", "workspace", "root", "mnt",
-    "opt",  "srv", "var", "var/tmp", "var/lib", "var/log",      "var/cache", ".shm",
-};
-static const char *const shared_folders[] = {"tmp", "var/tmp", ".shm"};
-static const char *const code_folders[] = {"home/sandbox", "workspace"};
+#define ROOT_ID_OUTER 1 /* inner 0 */
 
 /* Files of /proc that tell of the host, hidden; folders, hidden; folders, read-only. The code's ids
  * have no right to most of them; this is for those that everybody may read. */
@@ -66,15 +62,15 @@ static _Noreturn void fail_err(const struct setup *setup, const struct err *err)
     _exit(1);
 }
 
-/* Waits for one message of the engine; end of file is its death, and ours. */
-static void await(const struct setup *setup, char wanted, int *fds, size_t *fd_count)
+/* Waits for the engine's word; end of file is its death, and ours. */
+static void await_go(const struct setup *setup)
 {
     char byte = 0;
-    if (fd_recv(setup->socket_fd, &byte, 1, fds, fd_count, 0, NULL) != 1 || byte != wanted)
+    if (fd_recv(setup->socket_fd, &byte, 1, NULL, NULL, 0, NULL) != 1 || byte != 'G')
         _exit(1);
 }
 
-enum { KEPT_MAX = INIT_PROCS_MAX + CGROUP_HIERARCHY_MAX + 16 };
+enum { KEPT_MAX = INIT_PROCS_MAX + CGROUP_HIERARCHY_MAX + 16, MOUNTS_TEXT_MAX = 2048 };
 
 /* The descriptors that init inherits. Returns their number. */
 static size_t list_inherited(const struct setup *setup, int *out)
@@ -83,7 +79,7 @@ static size_t list_inherited(const struct setup *setup, int *out)
     const int single[] = {config->listen_fd,    config->setup_fd,   config->userns_fd,
                           config->pids_max_fd,  config->kill_fd,    config->memory_dir_fd,
                           config->pids_dir_fd,  config->cpu_dir_fd, config->cpuacct_dir_fd,
-                          config->oom_event_fd, setup->id_lock_fd};
+                          config->oom_event_fd, setup->id_lock_fd,  setup->image_lock_fd};
     size_t count = 0;
     for (size_t i = 0; i < ARRAY_SIZE(single); i++) {
         if (single[i] >= 0)
@@ -147,79 +143,105 @@ static void take_ids(const struct setup *setup)
     (void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
 }
 
-/* A tmpfs as the new root, at the working directory. */
-static void make_root(const struct setup *setup)
+/* Where a mount goes: opened name by name, so that no link that an image or earlier code left leads
+ * anywhere else. */
+static int open_target(const struct setup *setup, const char *target)
 {
-    char size[24];
-    char inodes[24];
-    struct err err = ERR_INIT;
-    int fd = -1;
-    uint64_t inode_count = setup->storage_bytes / 4096 < 1024 ? 1024 : setup->storage_bytes / 4096;
-    (void)snprintf(size, sizeof(size), "%" PRIu64, setup->storage_bytes);
-    (void)snprintf(inodes, sizeof(inodes), "%" PRIu64, inode_count);
-    if (mountfd_tmpfs(size, inodes, &fd, &err) != 0 ||
-        mountfd_restrict(fd, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &err) != 0 ||
-        mountfd_attach(fd, AT_FDCWD, "", &err) != 0)
-        fail_err(setup, &err);
-    if (fchdir(fd) != 0)
-        fail(setup, "enter the new root");
-    fd_close(&fd);
+    struct open_how how;
+    memset(&how, 0, sizeof(how));
+    how.flags = O_PATH | O_CLOEXEC;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+    int fd = (int)syscall(SYS_openat2, AT_FDCWD, target, &how, sizeof(how));
+    if (fd < 0)
+        fail(setup, target);
+    return fd;
 }
 
-static void make_folders(const struct setup *setup)
+static void attach(const struct setup *setup, int mount_fd, const char *target)
 {
-    (void)umask(0);
-    for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
-        if (mkdir(folders[i], 0755) != 0)
-            fail(setup, folders[i]);
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(shared_folders); i++) {
-        if (chmod(shared_folders[i], 01777) != 0)
-            fail(setup, shared_folders[i]);
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(code_folders); i++) {
-        if (chown(code_folders[i], CODE_ID_OUTER, CODE_ID_OUTER) != 0)
-            fail(setup, code_folders[i]);
-    }
-    for (size_t i = 0; i < setup->image->tree_count; i++) {
-        const char *target = setup->image->trees[i].target;
-        if (!strchr(target, '/') && mkdir(target, 0755) != 0)
-            fail(setup, target);
-    }
-    for (size_t i = 0; i < setup->image->link_count; i++) {
-        if (symlink(setup->image->links[i].to, setup->image->links[i].target) != 0)
-            fail(setup, setup->image->links[i].target);
-    }
+    struct err err = ERR_INIT;
+    FD_AUTO int target_fd = open_target(setup, target);
+    if (mountfd_attach(mount_fd, target_fd, "", &err) != 0)
+        fail_err(setup, &err);
+}
+
+/* A mount at the working directory becomes the new root, and the working directory. */
+static void enter_root(const struct setup *setup, int mount_fd)
+{
+    struct err err = ERR_INIT;
+    if (mountfd_attach(mount_fd, AT_FDCWD, "", &err) != 0)
+        fail_err(setup, &err);
+    if (fchdir(mount_fd) != 0)
+        fail(setup, "enter the new root");
+}
+
+/* A tmpfs as the new root, owned by the sandbox itself, with everything that mounts go on. */
+static void make_root(const struct setup *setup)
+{
+    struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
+    uint64_t inodes = setup->storage_bytes / 4096 < 1024 ? 1024 : setup->storage_bytes / 4096;
+    if (mountfd_tmpfs(setup->storage_bytes, inodes, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd,
+                      &err) != 0)
+        fail_err(setup, &err);
+    enter_root(setup, fd);
+    if (rootfs_make_folders(fd, setup->image, ROOT_ID_OUTER, &err) != 0)
+        fail_err(setup, &err);
+}
+
+/* Before the old root goes: the kernel wants to see a whole /proc in the mount namespace before it
+ * lets it have a new one. */
+static int make_proc(const struct setup *setup)
+{
+    static const char *const options[] = {NULL};
+    struct err err = ERR_INIT;
+    int fd = -1;
+    if (mountfd_make("proc", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &fd,
+                     &err) != 0)
+        fail_err(setup, &err);
+    return fd;
 }
 
 /* What the kernel counts a user for, across namespaces (namespaces(7), /proc/sys/user). The inner
  * namespace, and so all of the code, counts against the outer one's limits, which only we may
  * change; the host's own figures are out of reach (see clone_as() in sandbox.c). */
-static void limit_shared(const struct setup *setup)
+static void limit_shared(const struct setup *setup, int proc_fd)
 {
     static const struct {
-        const char *path;
+        const char *name;
         const char *value;
     } limits[] = {
-        {"proc/sys/user/max_inotify_instances", "64"},
-        {"proc/sys/user/max_inotify_watches", "16384"},
-        {"proc/sys/user/max_fanotify_groups", "0"},
-        {"proc/sys/user/max_fanotify_marks", "0"},
+        {"inotify_instances", "64"}, {"inotify_watches", "16384"}, {"fanotify_groups", "0"},
+        {"fanotify_marks", "0"},     {"user_namespaces", "0"},     {"pid_namespaces", "0"},
+        {"net_namespaces", "0"},     {"ipc_namespaces", "0"},      {"uts_namespaces", "0"},
+        {"time_namespaces", "0"},    {"cgroup_namespaces", "256"}, /* init makes one for each
+                                                                      program that it starts */
     };
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
         struct err err = ERR_INIT;
-        if (fd_write_file_at(AT_FDCWD, limits[i].path, limits[i].value, &err) != 0 &&
-            err.sys_errno != ENOENT)
+        char path[64];
+        (void)snprintf(path, sizeof(path), "sys/user/max_%s", limits[i].name);
+        if (fd_write_file_at(proc_fd, path, limits[i].value, &err) != 0 && err.sys_errno != ENOENT)
             fail_err(setup, &err);
     }
 }
 
-static void write_map(const struct setup *setup, pid_t pid, const char *file)
+/* A detached mount counts as a mount namespace: that limit is opened before /proc/sys is read-only,
+ * and written after the last mount. */
+static int open_mount_limit(const struct setup *setup, int proc_fd)
+{
+    int fd = openat(proc_fd, "sys/user/max_mnt_namespaces", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        fail(setup, "open max_mnt_namespaces");
+    return fd;
+}
+
+static void write_map(const struct setup *setup, int proc_fd, pid_t pid, const char *file)
 {
     char path[64];
     struct err err = ERR_INIT;
-    (void)snprintf(path, sizeof(path), "proc/%d/%s", (int)pid, file);
-    if (fd_write_file_at(AT_FDCWD, path, INNER_MAP, &err) != 0)
+    (void)snprintf(path, sizeof(path), "%d/%s", (int)pid, file);
+    if (fd_write_file_at(proc_fd, path, INNER_MAP, &err) != 0)
         fail_err(setup, &err);
 }
 
@@ -235,17 +257,17 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) static _Noreturn 
 
 /* The inner user namespace is made by a child that exists for nothing else. It shares our memory:
  * copying and freeing it took most of the time. Returns the namespace's descriptor. */
-static int make_inner(const struct setup *setup)
+static int make_inner(const struct setup *setup, int proc_fd)
 {
     static char stack[16384] __attribute__((aligned(16)));
     pid_t pid = clone(stay, stack + sizeof(stack), CLONE_NEWUSER | CLONE_VM | SIGCHLD, NULL);
     if (pid < 0)
         fail(setup, "make the inner user namespace");
     char path[64];
-    write_map(setup, pid, "uid_map");
-    write_map(setup, pid, "gid_map");
-    (void)snprintf(path, sizeof(path), "proc/%d/ns/user", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    write_map(setup, proc_fd, pid, "uid_map");
+    write_map(setup, proc_fd, pid, "gid_map");
+    (void)snprintf(path, sizeof(path), "%d/ns/user", (int)pid);
+    int fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         fail(setup, path);
     (void)kill(pid, SIGKILL);
@@ -283,7 +305,7 @@ static void mask_proc(const struct setup *setup)
     for (size_t i = 0; i < ARRAY_SIZE(hidden_folders); i++) {
         (void)snprintf(path, sizeof(path), "proc/%s", hidden_folders[i]);
         if (access(path, F_OK) == 0)
-            bind_over(setup, "sys", path, true);
+            bind_over(setup, "sys/block", path, true); /* an empty folder */
     }
     for (size_t i = 0; i < ARRAY_SIZE(hidden_files); i++) {
         (void)snprintf(path, sizeof(path), "proc/%s", hidden_files[i]);
@@ -292,25 +314,40 @@ static void mask_proc(const struct setup *setup)
     }
 }
 
-static void mount_trees(const struct setup *setup, int *tree_fds, size_t count)
+/* What 'M' says: the targets, each ended by NUL, in the order of the descriptors. */
+static void attach_mounts(const struct setup *setup)
+{
+    char text[MOUNTS_TEXT_MAX];
+    int fds[FD_PASS_MAX];
+    size_t count = FD_PASS_MAX;
+    ssize_t size = fd_recv(setup->socket_fd, text, sizeof(text), fds, &count, 0, NULL);
+    if (size < 1 || text[0] != 'M' || text[size - 1] != (count > 0 ? '\0' : 'M'))
+        _exit(1);
+    const char *target = text + 1;
+    for (size_t i = 0; i < count && target < text + size; i++) {
+        if (target[0] == '\0')
+            enter_root(setup, fds[i]);
+        else
+            attach(setup, fds[i], target);
+        fd_close(&fds[i]);
+        target += strlen(target) + 1;
+    }
+}
+
+/* /dev is the engine's own tree: its folders are what they are. */
+static void mount_devices(const struct setup *setup)
 {
     struct err err = ERR_INIT;
-    if (count != setup->image->tree_count) {
-        (void)err_set(&err, ERR_PROTOCOL, "%zu mount trees came, not %zu", count,
-                      setup->image->tree_count);
-        fail_err(setup, &err);
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (mountfd_attach(tree_fds[i], AT_FDCWD, setup->image->trees[i].target, &err) != 0)
-            fail_err(setup, &err);
-        fd_close(&tree_fds[i]);
-    }
+    FD_AUTO int shm_fd = -1;
     if (mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
               "newinstance,ptmxmode=0666,mode=0620,gid=6") != 0)
         fail(setup, "mount /dev/pts");
-    /* /dev/shm is a folder of the root's tmpfs, so that `storage` covers it. */
-    if (mount(".shm", "dev/shm", NULL, MS_BIND, NULL) != 0)
-        fail(setup, "mount /dev/shm");
+    /* /dev/shm is a folder of the root, so that `storage` covers it. */
+    FD_AUTO int folder_fd = open_target(setup, ".shm");
+    if (mountfd_clone(folder_fd, "", false, &shm_fd, &err) != 0 ||
+        mountfd_restrict(shm_fd, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &err) != 0)
+        fail_err(setup, &err);
+    attach(setup, shm_fd, "dev/shm");
 }
 
 /* The old root goes: pivot_root(".", ".") stacks it on the new one, the umount takes it off
@@ -369,26 +406,29 @@ _Noreturn void setup_run(const struct setup *setup)
 {
     struct err err = ERR_INIT;
     close_engine(setup);
-    await(setup, 'G', NULL, NULL);
+    await_go(setup);
     if (cgroup_enter(setup->entry, &err) != 0)
         fail_err(setup, &err);
+    fault_point("setup.begin");
     take_ids(setup);
-    make_root(setup);
-    make_folders(setup);
-    /* While the old root is still there: the kernel wants to see a whole /proc before it lets a
-     * namespace mount its own. */
-    if (mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0)
-        fail(setup, "mount /proc");
-    limit_shared(setup);
-    setup->config->userns_fd = make_inner(setup);
+    (void)umask(0);
+    FD_AUTO int proc_fd = make_proc(setup);
+    setup->config->userns_fd = make_inner(setup, proc_fd);
+    limit_shared(setup, proc_fd);
+    FD_AUTO int mount_limit_fd = open_mount_limit(setup, proc_fd);
     if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)
         _exit(1);
+    if (setup->own_root)
+        make_root(setup);
     name_and_loopback(setup);
-    int tree_fds[IMAGE_TREE_MAX];
-    size_t count = IMAGE_TREE_MAX;
-    await(setup, 'M', tree_fds, &count);
-    mount_trees(setup, tree_fds, count);
+    fault_point("setup.root");
+    attach_mounts(setup);
+    attach(setup, proc_fd, "proc");
+    mount_devices(setup);
     mask_proc(setup);
+    if (write(mount_limit_fd, "0", 1) != 1)
+        fail(setup, "limit mount namespaces");
     leave_host(setup);
+    fault_point("setup.init");
     become_init(setup);
 }

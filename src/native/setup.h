@@ -2,11 +2,13 @@
  *
  * It runs in fresh namespaces, talks to the engine over one SEQPACKET socket, builds the root, and
  * executes init. Messages: engine 'G' (ids are mapped, go on); stage 'U' + the inner user
- * namespace; engine 'M' + one descriptor a mount tree; init 'R' (listening); engine 'C' (commit).
+ * namespace; engine 'M', the mounts' targets, each ended by NUL, + one descriptor a mount; init 'R'
+ * (listening); engine 'C' (commit).
  * Anything else from the stage is a text that says what failed. */
 #ifndef BERTH_NATIVE_SETUP_H
 #define BERTH_NATIVE_SETUP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "native/cgroup.h"
@@ -20,7 +22,9 @@ struct setup {
     int socket_fd;              /* the stage's end */
     int init_fd;                /* the program, for execveat(2) */
     int id_lock_fd;             /* stays open in init: it holds the id range */
-    uint64_t storage_bytes;
+    int image_lock_fd;          /* the same for an unpacked image; -1: none */
+    bool own_root;              /* the stage mounts a tmpfs as root; else it comes with 'M' */
+    uint64_t storage_bytes;     /* of that tmpfs */
 };
 
 /* Runs in the child; never returns. The working directory is where the root is put together. */

@@ -13,6 +13,7 @@
 
 #include "api/api.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/parse.h"
@@ -124,6 +125,11 @@ static struct core_config server_core_config(const struct settings *settings, co
         .queue_wait_ms = settings->queue_wait_ms,
         .timeout_ms = settings->timeout_ms,
         .timeout_max_ms = settings->timeout_max_ms,
+        .memory_budget_bytes = settings->memory_budget_bytes,
+        .disk_budget_bytes = settings->disk_budget_bytes,
+        .reserve_min_bytes = settings->reserve_min_bytes,
+        .memory_overcommit_millis = (uint32_t)settings->memory_overcommit_millis,
+        .disk_overcommit_millis = (uint32_t)settings->disk_overcommit_millis,
         .memory_bytes = settings->memory_bytes,
         .storage_bytes = settings->storage_bytes,
         .cpu_millis = (uint32_t)settings->cpu_millis,
@@ -131,6 +137,7 @@ static struct core_config server_core_config(const struct settings *settings, co
         .open_files_max = (uint32_t)settings->open_files_max,
         .keep_output_bytes = settings->output_keep_bytes,
         .output_max_bytes = settings->output_max_bytes,
+        .keep_bytes = settings->keep_bytes,
         .keep_outcome_ms = settings->keep_outcome_ms,
     };
 }
@@ -236,6 +243,7 @@ int main(int argc, char **argv)
     struct err err = ERR_INIT;
     sigset_t signals;
     log_init("berth-server");
+    fault_init();
     int usage = server_options(argc, argv, &options);
     if (usage != 0)
         return usage < 0 ? EXIT_SUCCESS : usage;

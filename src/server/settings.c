@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "base/parse.h"
 
-enum setting_kind { SETTING_COUNT, SETTING_BYTES, SETTING_SECONDS, SETTING_CORES };
+enum setting_kind { SETTING_COUNT, SETTING_BYTES, SETTING_SECONDS, SETTING_CORES, SETTING_FACTOR };
 
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
@@ -20,16 +20,22 @@ static const struct setting {
     const char *name;
     enum setting_kind kind;
     size_t offset;  /* of a uint64_t in struct settings */
-    uint64_t value; /* default: count, bytes, milliseconds, thousandths of a core */
+    uint64_t value; /* default: count, bytes, milliseconds, thousandths */
     uint64_t low, high;
 } table[] = {
 #define FIELD(member) offsetof(struct settings, member)
-    {"BERTH_MAX_SANDBOXES", SETTING_COUNT, FIELD(sandboxes_max), 256, 1, 2048},
+    {"BERTH_MAX_SANDBOXES", SETTING_COUNT, FIELD(sandboxes_max), 512, 1, 2048},
     {"BERTH_MAX_CREATES", SETTING_COUNT, FIELD(creates_max), 0, 1, 1024},
     {"BERTH_QUEUE", SETTING_COUNT, FIELD(queue_max), 1024, 0, 100000},
     {"BERTH_QUEUE_WAIT", SETTING_SECONDS, FIELD(queue_wait_ms), 30000, 1, 86400000},
     {"BERTH_TIMEOUT", SETTING_SECONDS, FIELD(timeout_ms), 30000, 1, 2592000000},
     {"BERTH_TIMEOUT_MAX", SETTING_SECONDS, FIELD(timeout_max_ms), 3600000, 1, 2592000000},
+    {"BERTH_MEMORY", SETTING_BYTES, FIELD(memory_budget_bytes), 0, 64 * MIB, 65536 * GIB},
+    {"BERTH_MEMORY_OVERCOMMIT", SETTING_FACTOR, FIELD(memory_overcommit_millis), 16000, 1000,
+     1000000},
+    {"BERTH_RESERVE_MIN", SETTING_BYTES, FIELD(reserve_min_bytes), 16 * MIB, MIB, 1024 * GIB},
+    {"BERTH_DISK", SETTING_BYTES, FIELD(disk_budget_bytes), 0, 64 * MIB, 1024 * 1024 * GIB},
+    {"BERTH_DISK_OVERCOMMIT", SETTING_FACTOR, FIELD(disk_overcommit_millis), 4000, 1000, 1000000},
     {"BERTH_RAM", SETTING_BYTES, FIELD(memory_bytes), 512 * MIB, 8 * MIB, 1024 * GIB},
     {"BERTH_STORAGE", SETTING_BYTES, FIELD(storage_bytes), 256 * MIB, MIB, 1024 * GIB},
     {"BERTH_CPU", SETTING_CORES, FIELD(cpu_millis), 1000, 10, 1024000},
@@ -38,6 +44,7 @@ static const struct setting {
     {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 2 * MIB},
     {"BERTH_OUTPUT_MAX", SETTING_BYTES, FIELD(output_max_bytes), 64 * MIB, 1, 1024 * GIB},
     {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
+    {"BERTH_KEEP_BYTES", SETTING_BYTES, FIELD(keep_bytes), GIB, MIB, 65536 * GIB},
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
     {"BERTH_BODY_MAX", SETTING_BYTES, FIELD(body_max_bytes), 4 * MIB, 1 * KIB, 64 * MIB},
     {"BERTH_BODIES_MAX", SETTING_BYTES, FIELD(bodies_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
@@ -45,10 +52,9 @@ static const struct setting {
 };
 
 static const char *const kind_examples[] = {
-    [SETTING_COUNT] = "a whole number",
-    [SETTING_BYTES] = "a size such as 512MiB",
-    [SETTING_SECONDS] = "a number of seconds",
-    [SETTING_CORES] = "a number of cores such as 0.5",
+    [SETTING_COUNT] = "a whole number",        [SETTING_BYTES] = "a size such as 512MiB",
+    [SETTING_SECONDS] = "a number of seconds", [SETTING_CORES] = "a number of cores such as 0.5",
+    [SETTING_FACTOR] = "a number such as 1.5",
 };
 
 static int setting_read(const struct setting *setting, const char *text, uint64_t *out,
@@ -101,6 +107,9 @@ static int settings_check(const struct settings *settings, struct err *err)
         return err_set(err, ERR_BAD_INPUT, "BERTH_TIMEOUT is above BERTH_TIMEOUT_MAX");
     if (settings->body_max_bytes > settings->bodies_max_bytes)
         return err_set(err, ERR_BAD_INPUT, "BERTH_BODY_MAX is above BERTH_BODIES_MAX");
+    if (settings->memory_budget_bytes != 0 &&
+        settings->reserve_min_bytes > settings->memory_budget_bytes)
+        return err_set(err, ERR_BAD_INPUT, "BERTH_RESERVE_MIN is above BERTH_MEMORY");
     if (strcmp(settings->engine, "native") == 0)
         return 0;
     if (strcmp(settings->engine, "fake") != 0)

@@ -8,7 +8,9 @@
 #include "base/mem.h"
 #include "store/store_internal.h"
 
-#define COLUMNS "id, owner, lang, status, created_us, started_us, finished_us, outcome IS NOT NULL"
+#define COLUMNS                                                                                    \
+    "id, owner, lang, status, created_us, started_us, finished_us, outcome IS NOT NULL,"           \
+    " text IS NOT NULL"
 
 static const char *const sql_texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -19,9 +21,9 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_STARTED] = "UPDATE executions SET status = 'running', sandbox_id = ?2, started_us = ?3"
                     " WHERE id = ?1 AND status = 'queued'",
     [SQL_FINISH] = "UPDATE executions SET status = ?2, finished_us = ?3, expires_us = ?4,"
-                   " outcome = ?5 WHERE id = ?1",
+                   " outcome = ?5, text = ?6, text_size = ?7 WHERE id = ?1",
     [SQL_REMOVE] = "DELETE FROM executions WHERE id = ?1",
-    [SQL_GET] = "SELECT " COLUMNS ", outcome FROM executions"
+    [SQL_GET] = "SELECT " COLUMNS ", outcome, text FROM executions"
                 " WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)",
     [SQL_BY_KEY] = "SELECT id FROM executions WHERE owner = ?1 AND idempotency_key = ?2",
     [SQL_LIST] = "SELECT " COLUMNS " FROM executions WHERE owner = ?1"
@@ -31,11 +33,16 @@ static const char *const sql_texts[SQL_COUNT] = {
                  " ORDER BY created_us DESC, id DESC LIMIT ?4",
     [SQL_UNFINISHED] = "SELECT " COLUMNS " FROM executions"
                        " WHERE status IN ('queued', 'running') LIMIT ?1",
-    [SQL_EXPIRE] = "UPDATE executions SET outcome = NULL, idempotency_key = NULL, expires_us = NULL"
+    [SQL_EXPIRE] = "UPDATE executions SET outcome = NULL, text = NULL, text_size = NULL,"
+                   " idempotency_key = NULL, expires_us = NULL"
                    " WHERE id IN (SELECT id FROM executions WHERE expires_us <= ?1 LIMIT 1000)",
     [SQL_FORGET] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions"
                    " WHERE expires_us IS NULL AND finished_us IS NOT NULL"
                    " AND finished_us < ?1 LIMIT 1000)",
+    [SQL_TEXT_SUM] = "SELECT sum(text_size) FROM executions WHERE text_size > 0",
+    [SQL_TEXT_OLDEST] = "SELECT id, text_size FROM executions WHERE text_size > 0"
+                        " ORDER BY finished_us LIMIT 1",
+    [SQL_TEXT_DROP] = "UPDATE executions SET text = NULL, text_size = NULL WHERE id = ?1",
     [SQL_SANDBOX_PUT] = "INSERT INTO sandboxes (id, owner, engine, state, created_us)"
                         " VALUES (?1, ?2, ?3, ?4, ?5)"
                         " ON CONFLICT (id) DO UPDATE SET state = excluded.state",
@@ -138,6 +145,7 @@ int store_open(const char *path, struct store **out, struct err *err)
     if (!store)
         return err_set(err, ERR_INTERNAL, "no memory for the store");
     store->tail = &store->head;
+    store->text_max = UINT64_MAX;
     (void)pthread_mutex_init(&store->reader_lock, NULL);
     (void)pthread_mutex_init(&store->queue_lock, NULL);
     pthread_condattr_t attributes;
@@ -149,6 +157,8 @@ int store_open(const char *path, struct store **out, struct err *err)
     int result = store_connection_open(path, true, &store->writer, err);
     if (result == 0)
         result = store_migrate(&store->writer, err);
+    if (result == 0)
+        result = store_texts_count(store, err);
     if (result == 0)
         result = store_connection_open(path, false, &store->reader, err);
     if (result == 0)

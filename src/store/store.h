@@ -19,6 +19,9 @@ struct store;
 /* Opens or makes the file and applies the migrations that it lacks. A schema newer than this
  * program knows is ERR_UNSUPPORTED, in words. Blocks on the disk. */
 int store_open(const char *path, struct store **out, struct err *err);
+/* How many bytes of text all outcomes together may keep; UINT64_MAX before it is called. Past it
+ * the oldest texts are dropped, soon after the write that went past it. */
+void store_set_text_max(struct store *store, uint64_t max_bytes);
 /* Finishes what is queued and closes the file. NULL is allowed. */
 void store_close(struct store *store);
 
@@ -33,6 +36,17 @@ struct store_execution {
     char status[STORE_TEXT_SIZE];
     int64_t created_us, started_us, finished_us;
     bool has_outcome; /* false while it runs, and again when the outcome has expired */
+    bool has_text;    /* false also when the text was dropped before its outcome */
+};
+
+/* What is kept of an execution's end; everything is borrowed. */
+struct store_outcome {
+    const char *status;
+    int64_t finished_us, expires_us;
+    const void *object; /* without its text */
+    size_t object_size;
+    const void *text;
+    size_t text_size;
 };
 
 /* A new row; the strings are borrowed until the call or its job is over. */
@@ -69,17 +83,17 @@ void store_execution_started(struct store *store, const char *id, const char *sa
 
 /* Writes the end of an execution and its outcome; waits for the commit. After expires_us the
  * outcome and the idempotency key are dropped. ERR_NOT_FOUND: no such row. */
-int store_execution_finish(struct store *store, const char *id, const char *status,
-                           int64_t finished_us, int64_t expires_us, const void *outcome,
-                           size_t outcome_size, struct err *err);
+int store_execution_finish(struct store *store, const char *id, const struct store_outcome *outcome,
+                           struct err *err);
 
 /* Removes the row of an execution that never ran. */
 int store_execution_remove(struct store *store, const char *id, struct err *err);
 
-/* Reads one row, and its outcome into outcome when there is one (NULL: not wanted). owner NULL:
- * any. ERR_NOT_FOUND: no such row of this owner. */
+/* Reads one row, and appends its outcome's object and text where there are such (NULL: not wanted).
+ * owner NULL: any. ERR_NOT_FOUND: no such row of this owner. */
 int store_execution_get(struct store *store, const char *owner, const char *id,
-                        struct store_execution *out, struct buf *outcome, struct err *err);
+                        struct store_execution *out, struct buf *object, struct buf *text,
+                        struct err *err);
 
 /* The id that an owner's idempotency key names. ERR_NOT_FOUND: none. */
 int store_execution_by_key(struct store *store, const char *owner, const char *key,

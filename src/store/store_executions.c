@@ -53,14 +53,21 @@ static int run_finish(struct store *store, struct store_job *job, struct err *er
     int result = store_statement(&store->writer, SQL_FINISH, &statement, err);
     if (result != 0)
         return result;
+    const struct store_outcome *outcome = update->outcome;
     store_bind_text(statement, 1, update->id);
-    store_bind_text(statement, 2, update->text[0]);
-    (void)sqlite3_bind_int64(statement, 3, update->time_us[0]);
-    (void)sqlite3_bind_int64(statement, 4, update->time_us[1]);
-    (void)sqlite3_bind_blob64(statement, 5, update->outcome, update->outcome_size, SQLITE_STATIC);
+    store_bind_text(statement, 2, outcome->status);
+    (void)sqlite3_bind_int64(statement, 3, outcome->finished_us);
+    (void)sqlite3_bind_int64(statement, 4, outcome->expires_us);
+    (void)sqlite3_bind_blob64(statement, 5, outcome->object, outcome->object_size, SQLITE_STATIC);
+    /* Never NULL: that is a text that was dropped. */
+    (void)sqlite3_bind_blob64(statement, 6, outcome->text ? outcome->text : "", outcome->text_size,
+                              SQLITE_STATIC);
+    (void)sqlite3_bind_int64(statement, 7, (sqlite3_int64)outcome->text_size);
     result = store_step(&store->writer, statement, err);
     if (result == 0 && sqlite3_changes(store->writer.db) == 0)
         return err_set(err, ERR_NOT_FOUND, "no execution %s", update->id);
+    if (result == 0)
+        store->text_bytes += outcome->text_size;
     return result;
 }
 
@@ -184,14 +191,11 @@ void store_execution_started(struct store *store, const char *id, const char *sa
         log_error("%s", err.message);
 }
 
-int store_execution_finish(struct store *store, const char *id, const char *status,
-                           int64_t finished_us, int64_t expires_us, const void *outcome,
-                           size_t outcome_size, struct err *err)
+int store_execution_finish(struct store *store, const char *id, const struct store_outcome *outcome,
+                           struct err *err)
 {
-    struct store_update update = {
-        .time_us = {finished_us, expires_us}, .outcome = outcome, .outcome_size = outcome_size};
+    struct store_update update = {.outcome = outcome};
     set_text(update.id, sizeof(update.id), id);
-    set_text(update.text[0], sizeof(update.text[0]), status);
     return write_and_wait(store, run_finish, &update, err);
 }
 

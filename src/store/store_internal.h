@@ -22,6 +22,9 @@ enum store_sql {
     SQL_UNFINISHED,
     SQL_EXPIRE,
     SQL_FORGET,
+    SQL_TEXT_SUM,
+    SQL_TEXT_OLDEST,
+    SQL_TEXT_DROP,
     SQL_SANDBOX_PUT,
     SQL_SANDBOX_REMOVE,
     SQL_SANDBOX_CLEAR,
@@ -46,6 +49,8 @@ struct store {
     pthread_cond_t job_done;
     struct store_job *head, **tail;
     bool stop;
+    _Atomic uint64_t text_max;
+    uint64_t text_bytes; /* the writer thread's: at least what is kept */
     pthread_t thread;
     bool thread_runs;
 };
@@ -55,8 +60,7 @@ struct store_update {
     char id[STORE_ID_SIZE];
     char text[3][STORE_TEXT_SIZE + 16]; /* sandbox id; or owner, engine, state; or status */
     int64_t time_us[2];
-    const void *outcome;
-    size_t outcome_size;
+    const struct store_outcome *outcome; /* never of a detached job */
 };
 
 /* A cached statement, reset and without values. Give it back with store_statement_done(). */
@@ -67,6 +71,9 @@ void store_statement_done(sqlite3_stmt **statement);
 
 /* Binds borrowed text, which lives until the statement is done; NULL binds null. */
 void store_bind_text(sqlite3_stmt *statement, int index, const char *text);
+
+/* Copies a column's text, "" for null, cut to size. */
+void store_column_text(sqlite3_stmt *statement, int column, char *out, size_t size);
 
 /* Runs a statement that returns no rows. ERR_CONFLICT on a constraint. */
 int store_step(struct store_connection *connection, sqlite3_stmt *statement, struct err *err);
@@ -83,6 +90,8 @@ void store_connection_done(struct store_connection *connection);
 int store_migrate(struct store_connection *connection, struct err *err);
 
 /* store_writer.c */
+/* A statement without values, on the writer's connection. */
+int store_run(struct store *store, enum store_sql sql, struct err *err);
 int store_writer_start(struct store *store, struct err *err);
 void store_writer_stop(struct store *store);
 /* Queues a job; a detached one is heap and owned by the queue, with its input.update. */
@@ -91,5 +100,10 @@ void store_writer_submit(struct store *store, struct store_job *job);
 /* store_executions.c: one round of expiry on the writer's connection. */
 int store_expire_now(struct store_connection *connection, int64_t now_us, int64_t history_us,
                      struct err *err);
+
+/* store_texts.c, on the writer's thread: counts the bytes of all texts; drops the oldest while
+ * there are too many. */
+int store_texts_count(struct store *store, struct err *err);
+int store_texts_trim(struct store *store, struct err *err);
 
 #endif

@@ -11,7 +11,7 @@ static void unlock_at(pthread_mutex_t **lock)
     (void)pthread_mutex_unlock(*lock);
 }
 
-static void column_text(sqlite3_stmt *statement, int column, char *out, size_t size)
+void store_column_text(sqlite3_stmt *statement, int column, char *out, size_t size)
 {
     const unsigned char *text = sqlite3_column_text(statement, column);
     (void)snprintf(out, size, "%s", text ? (const char *)text : "");
@@ -19,14 +19,15 @@ static void column_text(sqlite3_stmt *statement, int column, char *out, size_t s
 
 static void read_row(sqlite3_stmt *statement, struct store_execution *out)
 {
-    column_text(statement, 0, out->id, sizeof(out->id));
-    column_text(statement, 1, out->owner, sizeof(out->owner));
-    column_text(statement, 2, out->lang, sizeof(out->lang));
-    column_text(statement, 3, out->status, sizeof(out->status));
+    store_column_text(statement, 0, out->id, sizeof(out->id));
+    store_column_text(statement, 1, out->owner, sizeof(out->owner));
+    store_column_text(statement, 2, out->lang, sizeof(out->lang));
+    store_column_text(statement, 3, out->status, sizeof(out->status));
     out->created_us = sqlite3_column_int64(statement, 4);
     out->started_us = sqlite3_column_int64(statement, 5);
     out->finished_us = sqlite3_column_int64(statement, 6);
     out->has_outcome = sqlite3_column_int(statement, 7) != 0;
+    out->has_text = sqlite3_column_int(statement, 8) != 0;
 }
 
 /* Takes the reader's lock for the rest of the scope. */
@@ -34,8 +35,16 @@ static void read_row(sqlite3_stmt *statement, struct store_execution *out)
     __attribute__((cleanup(unlock_at))) pthread_mutex_t *reader_lock_ = &(store)->reader_lock;     \
     (void)pthread_mutex_lock(reader_lock_)
 
+static int append_blob(sqlite3_stmt *statement, int column, struct buf *out, struct err *err)
+{
+    const void *data = out ? sqlite3_column_blob(statement, column) : NULL;
+    int size = data ? sqlite3_column_bytes(statement, column) : 0;
+    return size > 0 ? buf_append(out, data, (size_t)size, err) : 0;
+}
+
 int store_execution_get(struct store *store, const char *owner, const char *id,
-                        struct store_execution *out, struct buf *outcome, struct err *err)
+                        struct store_execution *out, struct buf *object, struct buf *text,
+                        struct err *err)
 {
     READER_LOCK(store);
     STATEMENT_AUTO sqlite3_stmt *statement = NULL;
@@ -50,11 +59,8 @@ int store_execution_get(struct store *store, const char *owner, const char *id,
     if (status != SQLITE_ROW)
         return store_error(&store->reader, "read an execution", err);
     read_row(statement, out);
-    if (!outcome || !out->has_outcome)
-        return 0;
-    const void *data = sqlite3_column_blob(statement, 8);
-    int size = sqlite3_column_bytes(statement, 8);
-    return data && size > 0 ? buf_append(outcome, data, (size_t)size, err) : 0;
+    result = append_blob(statement, 9, object, err);
+    return result == 0 ? append_blob(statement, 10, text, err) : result;
 }
 
 int store_execution_by_key(struct store *store, const char *owner, const char *key,
@@ -72,7 +78,7 @@ int store_execution_by_key(struct store *store, const char *owner, const char *k
         return err_set(err, ERR_NOT_FOUND, "no execution with this idempotency key");
     if (status != SQLITE_ROW)
         return store_error(&store->reader, "read an idempotency key", err);
-    column_text(statement, 0, out_id, STORE_ID_SIZE);
+    store_column_text(statement, 0, out_id, STORE_ID_SIZE);
     return 0;
 }
 

@@ -35,7 +35,7 @@ int store_job_wait(struct store *store, struct store_job *job, struct err *err)
     return job->result == 0 ? 0 : err_copy(err, &job->err);
 }
 
-static int run_simple(struct store *store, enum store_sql sql, struct err *err)
+int store_run(struct store *store, enum store_sql sql, struct err *err)
 {
     STATEMENT_AUTO sqlite3_stmt *statement = NULL;
     int result = store_statement(&store->writer, sql, &statement, err);
@@ -46,7 +46,7 @@ static int run_simple(struct store *store, enum store_sql sql, struct err *err)
 static int run_transaction(struct store *store, struct store_job *jobs, const struct store_job *end,
                            struct err *err)
 {
-    int result = run_simple(store, SQL_BEGIN, err);
+    int result = store_run(store, SQL_BEGIN, err);
     if (result != 0)
         return result;
     for (struct store_job *job = jobs; job != end; job = job->next) {
@@ -57,9 +57,9 @@ static int run_transaction(struct store *store, struct store_job *jobs, const st
         if (sqlite3_get_autocommit(store->writer.db) != 0)
             return err_copy(err, &job->err);
     }
-    result = run_simple(store, SQL_COMMIT, err);
+    result = store_run(store, SQL_COMMIT, err);
     if (result != 0 && sqlite3_get_autocommit(store->writer.db) == 0)
-        (void)run_simple(store, SQL_ROLLBACK, NULL);
+        (void)store_run(store, SQL_ROLLBACK, NULL);
     return result;
 }
 
@@ -133,11 +133,14 @@ static void *writer_main(void *context)
             run_batch(store, jobs);
             finish_batch(store, jobs);
         }
+        struct err err = ERR_INIT;
+        if (store_texts_trim(store, &err) != 0)
+            log_error("%s", err.message);
         if (clock_now_ns() < expire_ns)
             continue;
-        struct err err = ERR_INIT;
         int64_t now_us = clock_wall_us();
-        if (store_expire_now(&store->writer, now_us, now_us - HISTORY_US, &err) != 0)
+        if (store_expire_now(&store->writer, now_us, now_us - HISTORY_US, &err) != 0 ||
+            store_texts_count(store, &err) != 0)
             log_error("%s", err.message);
         expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
     }

@@ -65,7 +65,8 @@ def engine(request):
 
 def test_capabilities_are_known_words(engine):
     assert engine.capabilities <= {"memory", "cpu", "pids", "storage", "isolated", "idmap", "stop",
-                                   "freeze", "snapshot", "stats"}
+                                   "freeze", "snapshot", "stats", "disk", "container",
+                                   "private_ids"}
 
 
 def test_create_and_execute(engine):

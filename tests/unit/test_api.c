@@ -43,6 +43,9 @@ static int rig_open(void **state)
                                             .queue_wait_ms = 30000,
                                             .timeout_ms = 30000,
                                             .timeout_max_ms = 60000,
+                                            .reserve_min_bytes = 16U << 20,
+                                            .memory_overcommit_millis = 16000,
+                                            .disk_overcommit_millis = 4000,
                                             .memory_bytes = 512U << 20,
                                             .storage_bytes = 256U << 20,
                                             .cpu_millis = 1000,
@@ -135,7 +138,7 @@ static void test_what_is_there(void **state)
     get(rig, "/", 200, "\"status\":\"ok\"");
     get(rig, "/health", 200, "\"engines\":[{");
     get(rig, "/languages", 200, "\"python\"");
-    get(rig, "/api/v1/info", 200, "\"limits\":{");
+    get(rig, "/api/v1/info", 200, "\"images\":[\"host\",\"debian\"]");
     get(rig, "/executions", 200, "\"executions\":[");
     get(rig, "/metrics", 200, "berth_http_answers_total{class=\"2xx\"} 5\n");
 }
@@ -243,7 +246,8 @@ static void test_execute(void **state)
     struct rig *rig = *state;
     post(rig, json_headers, "{\"code\":\"out hello\\nexit 3\"}", 200, "\"exit_code\":3");
     post(rig, json_headers, "{\"code\":1}", 400, "code: expected a string");
-    post(rig, json_headers, "{\"code\":\"out x\",\"profile\":\"root\"}", 400, "not offered");
+    post(rig, json_headers, "{\"code\":\"out x\",\"profile\":\"root\"}", 400, "profile: expected");
+    post(rig, json_headers, "{\"code\":\"out x\",\"network\":\"full\"}", 400, "not offered");
 }
 
 /* The object of the last execution: looked up, listed, cancelled after its end. */

@@ -31,6 +31,9 @@ static struct core_config default_config(void)
                                 .queue_wait_ms = 60000,
                                 .timeout_ms = 30000,
                                 .timeout_max_ms = 60000,
+                                .reserve_min_bytes = 16 << 20,
+                                .memory_overcommit_millis = 16000,
+                                .disk_overcommit_millis = 4000,
                                 .memory_bytes = 512 << 20,
                                 .storage_bytes = 256 << 20,
                                 .cpu_millis = 1000,
@@ -160,7 +163,7 @@ static void more_than_the_host_is_refused_in_words(void **state)
     bases[0].memory_bytes = UINT64_C(1) << 50;
     bases[1].memory_bytes = 1 << 20;
     bases[2].storage_bytes = UINT64_C(1) << 50;
-    bases[3].storage_bytes = 400 << 20;
+    bases[3].storage_bytes = UINT64_C(65) << 30;
     bases[4].cpu_millis = 64000;
     bases[5].timeout_ms = 99999999;
     for (size_t i = 0; i < 6; i++) {
@@ -169,6 +172,117 @@ static void more_than_the_host_is_refused_in_words(void **state)
         assert_int_equal(err.kind, ERR_BAD_INPUT);
         assert_non_null(strstr(err.public_message, words[i]));
     }
+    core_free(rig.core);
+}
+
+/* Nothing is reserved once the last sandbox has gone: each part came back once. */
+static void expect_all_given_back(const struct rig *rig)
+{
+    struct admission_stats stats;
+    for (;;) {
+        admission_stats(rig->core->admission, &stats);
+        if (stats.living == 0)
+            break;
+        (void)poll(NULL, 0, 2);
+    }
+    assert_int_equal(stats.creating, 0);
+    assert_int_equal(stats.reserved.memory_bytes, 0);
+    assert_int_equal(stats.reserved.disk_bytes, 0);
+}
+
+/* Runs request, which has to fail with this kind and this word in the client's message. */
+static void expect_refused(const struct rig *rig, const struct execution_request *request,
+                           enum err_kind kind, const char *word)
+{
+    struct err err = ERR_INIT;
+    assert_null(run(rig->core, request, &err));
+    if (err.kind != kind || !strstr(err.public_message, word))
+        fail_msg("%s: %s; wanted %s", err_kind_name(err.kind), err.public_message, word);
+}
+
+static void profiles_and_images(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct err err = ERR_INIT;
+    struct execution_request request = request_of("out x\n");
+    request.profile = "container";
+    request.image = "debian";
+    request.storage_bytes = UINT64_C(4) << 30; /* on disk */
+    char *text = run(rig.core, &request, &err);
+    assert_non_null(text);
+    free(text);
+    struct engine_create made;
+    engine_fake_last_create(rig.engine, &made);
+    assert_true(made.disk && !made.keep_files);
+    assert_string_equal(made.image, "debian");
+    assert_string_equal(made.profile, "container");
+    assert_true(made.storage_bytes == UINT64_C(4) << 30);
+    request = request_of("out x\n");
+    text = run(rig.core, &request, &err);
+    assert_non_null(text);
+    free(text);
+    engine_fake_last_create(rig.engine, &made);
+    assert_false(made.disk);
+    assert_string_equal(made.image, "host");
+    assert_string_equal(made.profile, "strict");
+    request = request_of("out x\n");
+    request.profile = "root";
+    expect_refused(&rig, &request, ERR_BAD_INPUT, "profile: expected");
+    request = request_of("out x\n");
+    request.image = "debia";
+    expect_refused(&rig, &request, ERR_BAD_INPUT, "there is: host debian");
+    request.image = "host debian";
+    expect_refused(&rig, &request, ERR_BAD_INPUT, "image: ");
+    request.image = "";
+    expect_refused(&rig, &request, ERR_BAD_INPUT, "image: ");
+    struct engine_info info;
+    assert_int_equal(engine_probe(rig.engine, INT64_MAX, &info, NULL), 0);
+    info.capabilities = ENGINE_CAP_MEMORY;
+    (void)snprintf(info.missing, sizeof(info.missing), "no luck");
+    (void)snprintf(info.images, sizeof(info.images), "host later");
+    engine_fake_set_info(rig.engine, &info);
+    core_set_info(rig.core, &info);
+    request = request_of("out x\n");
+    request.profile = "container";
+    expect_refused(&rig, &request, ERR_UNSUPPORTED, "no luck");
+    request = request_of("out x\n");
+    request.cpu_millis = 100;
+    expect_refused(&rig, &request, ERR_UNSUPPORTED, "resources.cpu: this host can't enforce it");
+    /* An image that came after the engine was asked is found by asking once more. */
+    info.images[4] = '\0';
+    core_set_info(rig.core, &info);
+    rig.core->info_ns -= 2 * CLOCK_NS_PER_S;
+    request = request_of("out x\n");
+    request.image = "later";
+    text = run(rig.core, &request, &err);
+    assert_non_null(text);
+    free(text);
+    expect_all_given_back(&rig);
+    core_free(rig.core);
+}
+
+/* What the engine says of a request reaches the client; a failure of its own does not. */
+static void the_engines_words_reach_the_client(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    const struct execution_request request = request_of("out x\n");
+    struct err err = ERR_INIT;
+    engine_fake_inject(rig.engine, FAKE_FAULT_UNPACKING, 1);
+    assert_null(run(rig.core, &request, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    assert_string_equal(err.public_message, "the image is being unpacked; try again");
+    assert_int_equal(err.retry_after_s, 7);
+    engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_REFUSED, 1);
+    expect_refused(&rig, &request, ERR_BAD_INPUT, "resources.pids: injected");
+    engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_FAILS, 1);
+    expect_refused(&rig, &request, ERR_UNAVAILABLE, "the engine could not make a sandbox");
+    expect_all_given_back(&rig);
     core_free(rig.core);
 }
 
@@ -216,6 +330,45 @@ static void two_hundred_at_once(void **state)
     assert_int_equal(core_metrics(rig.core, &metrics, NULL), 0);
     assert_non_null(strstr(buf_cstr(&metrics), "berth_executions_total{status=\"success\"} 200\n"));
     buf_done(&metrics);
+    core_free(rig.core);
+}
+
+/* What does not fit now waits, first come, first served; what never fits is refused at once. */
+static void reservations_wait_their_turn(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    config.memory_budget_bytes = 64 << 20;
+    config.memory_overcommit_millis = 8000; /* a default of 512 MiB reserves all of it */
+    struct rig rig;
+    rig_open(&rig, &config);
+    enum { COUNT = 12 };
+    struct job jobs[COUNT];
+    pthread_t threads[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        jobs[i] = (struct job){.core = rig.core, .request = request_of("sleep 5\nout x\n")};
+        jobs[i].request.memory_bytes = i % 3 == 0 ? 0 : 128 << 20;
+        assert_int_equal(pthread_create(&threads[i], NULL, job_main, &jobs[i]), 0);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        (void)pthread_join(threads[i], NULL);
+        assert_non_null(jobs[i].text);
+        free(jobs[i].text);
+    }
+    struct execution_request request = request_of("out x\n");
+    request.memory_bytes = UINT64_C(1) << 30;
+    expect_refused(&rig, &request, ERR_BAD_INPUT, "reserve 134217728");
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_int_equal(core_capacity_json(rig.core, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"memory\":{\"budget_bytes\":67108864,"));
+    assert_non_null(strstr(buf_cstr(&out), "\"overcommit\":8.000"));
+    out.size = 0;
+    expect_all_given_back(&rig);
+    assert_int_equal(core_metrics(rig.core, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "berth_memory_budget_bytes 67108864\n"));
+    assert_non_null(strstr(buf_cstr(&out), "berth_memory_reserved_bytes 0\n"));
+    buf_done(&out);
     core_free(rig.core);
 }
 
@@ -336,6 +489,16 @@ static void a_key_runs_once(void **state)
     assert_non_null(text);
     assert_string_equal(text, jobs[0].text);
     free(text);
+    /* The outcome is there without an engine. */
+    struct core *alone = NULL;
+    core_free(rig.core);
+    assert_int_equal(core_new(&config, &alone, &err), 0);
+    text = run(alone, &jobs[0].request, &err);
+    assert_non_null(text);
+    assert_string_equal(text, jobs[0].text);
+    free(text);
+    core_free(alone);
+    rig_open(&rig, &config);
     /* One that ran nothing gives the key back. */
     struct execution_request request = request_of("out second\n");
     request.idempotency_key = "key-2";
@@ -382,11 +545,7 @@ static void faults_leave_the_next_one_alone(void **state)
     EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
     while (engine_fake_living(rig.engine) > 0) /* all go in the end */
         (void)poll(NULL, 0, 2);
-    struct admission_stats stats;
-    do {
-        admission_stats(rig.core->admission, &stats);
-    } while (stats.living > 0);
-    assert_int_equal(stats.creating, 0);
+    expect_all_given_back(&rig);
     core_free(rig.core);
 }
 
@@ -418,6 +577,43 @@ static void a_restart_ends_what_ran(void **state)
     core_free(rig.core);
 }
 
+/* Past the bound the oldest text goes, its outcome stays and says so. */
+static void kept_text_has_a_bound(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    config.keep_bytes = 1 << 20;
+    struct rig rig;
+    rig_open(&rig, &config);
+    struct err err = ERR_INIT;
+    const struct execution_request request = request_of("flood 400000\n");
+    char ids[4][40];
+    struct buf out;
+    buf_init(&out, 64 << 20);
+    for (size_t i = 0; i < 4; i++) {
+        char *text = run(rig.core, &request, &err);
+        assert_non_null(text);
+        (void)snprintf(ids[i], sizeof(ids[i]), "%.36s", text + strlen("{\"execution_id\":\""));
+        free(text);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        for (;;) { /* it goes behind the answer */
+            out.size = 0;
+            assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, ids[i], &out, &err), 0);
+            if (i >= 2 || out.size < 400000)
+                break;
+            (void)poll(NULL, 0, 2);
+        }
+        assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
+        assert_non_null(strstr(buf_cstr(&out), "\"stdout_bytes\":400000"));
+        bool noted = strstr(buf_cstr(&out), "\"note\":\"stdout, stderr and output were dropped");
+        assert_true(noted == (i < 2));
+        assert_true((out.size > 800000) == (i >= 2)); /* stdout and output */
+    }
+    buf_done(&out);
+    core_free(rig.core);
+}
+
 static void orphans_are_destroyed(void **state)
 {
     (void)state;
@@ -429,14 +625,23 @@ static void orphans_are_destroyed(void **state)
     core_engine_events(core, &events);
     assert_int_equal(engine_fake_new(&events, &engine, NULL), 0);
     const struct engine_create spec = {.id = "orphan"};
-    int fd = -1;
+    const struct engine_create kept = {.id = "stopped", .disk = true, .keep_files = true};
+    int fds[2] = {-1, -1};
     uint8_t nonce[SANDBOX_NONCE_SIZE];
-    assert_int_equal(engine_create(engine, &spec, INT64_MAX, &fd, nonce, NULL), 0);
+    assert_int_equal(engine_create(engine, &spec, INT64_MAX, &fds[0], nonce, NULL), 0);
+    assert_int_equal(engine_create(engine, &kept, INT64_MAX, &fds[1], nonce, NULL), 0);
+    assert_int_equal(engine_stop(engine, "stopped", INT64_MAX, NULL), 0);
     assert_int_equal(engine_fake_living(engine), 1);
     core_set_engine(core, engine);
-    while (engine_fake_living(engine) > 0)
+    size_t count = 1;
+    while (count > 0) { /* the one that is stopped is nobody's as well */
+        char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
         (void)poll(NULL, 0, 2);
-    (void)close(fd);
+        assert_int_equal(engine_list(engine, INT64_MAX, &ids, &count, NULL), 0);
+        free(ids);
+    }
+    (void)close(fds[0]);
+    (void)close(fds[1]);
     core_free(core);
 }
 
@@ -511,12 +716,16 @@ int main(void)
         cmocka_unit_test(outcomes),
         cmocka_unit_test(requests_reach_the_code),
         cmocka_unit_test(more_than_the_host_is_refused_in_words),
+        cmocka_unit_test(profiles_and_images),
+        cmocka_unit_test(the_engines_words_reach_the_client),
         cmocka_unit_test(two_hundred_at_once),
+        cmocka_unit_test(reservations_wait_their_turn),
         cmocka_unit_test(a_full_queue_answers_at_once),
         cmocka_unit_test(the_queue_has_a_longest_wait_and_a_way_out),
         cmocka_unit_test(a_key_runs_once),
         cmocka_unit_test(faults_leave_the_next_one_alone),
         cmocka_unit_test(a_restart_ends_what_ran),
+        cmocka_unit_test(kept_text_has_a_bound),
         cmocka_unit_test(orphans_are_destroyed),
         cmocka_unit_test(streams),
     };

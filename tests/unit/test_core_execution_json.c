@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "core/execution_json.h"
+#include "core/execution_text.h"
+#include "wire/frame.h"
 
 static const char *const contract_keys[] = {"execution_id",
                                             "status",
@@ -164,12 +166,101 @@ static void test_no_room(void **state)
     }
 }
 
+static void add(struct execution_text *text, int stream, const char *words)
+{
+    assert_int_equal(execution_text_add(text, stream, words, strlen(words), NULL), 0);
+}
+
+/* What is stored gives both streams and their order back, each byte stored once. */
+static void test_kept_text(void **state)
+{
+    (void)state;
+    struct execution_text text;
+    struct buf stored, out, err_out, both;
+    struct err err = ERR_INIT;
+    execution_text_init(&text, 100);
+    buf_init(&stored, 1000);
+    buf_init(&out, 100);
+    buf_init(&err_out, 100);
+    buf_init(&both, 100);
+    assert_ok(execution_text_encode(&text, &stored, &err), err);
+    assert_int_equal(stored.size, 0);
+    assert_ok(execution_text_decode(&stored, &out, &err_out, &both, &err), err);
+    assert_int_equal(both.size, 0);
+    add(&text, STREAM_STDOUT, "one ");
+    add(&text, STREAM_STDOUT, "two ");
+    add(&text, STREAM_STDERR, "bad ");
+    add(&text, STREAM_STDERR, "");
+    add(&text, STREAM_STDOUT, "three");
+    assert_int_equal(text.runs.size, 3 * 4); /* neighbours of one stream are one run */
+    char more[101] = "";
+    memset(more, 'x', 100);
+    assert_int_equal(execution_text_add(&text, STREAM_STDERR, more, 100, NULL), -ERR_TOO_LARGE);
+    assert_ok(execution_text_encode(&text, &stored, &err), err);
+    assert_int_equal(stored.size, 4 + 3 * 4 + 17);
+    assert_ok(execution_text_decode(&stored, &out, &err_out, &both, &err), err);
+    assert_string_equal(buf_cstr(&out), "one two three");
+    assert_string_equal(buf_cstr(&err_out), "bad ");
+    assert_string_equal(buf_cstr(&both), "one two bad three");
+    for (size_t cut = 1; cut < stored.size; cut++) { /* a broken one is told, never read past */
+        struct buf part;
+        buf_init(&part, 1000);
+        assert_int_equal(buf_append(&part, stored.data, cut, NULL), 0);
+        out.size = err_out.size = both.size = 0;
+        assert_fails(execution_text_decode(&part, &out, &err_out, &both, &err), ERR_INTERNAL, err);
+        buf_done(&part);
+    }
+    execution_text_done(&text);
+    struct buf *all[] = {&stored, &out, &err_out, &both};
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        buf_done(all[i]);
+}
+
+/* An object with its text put back is the object with text, byte for byte. */
+static void test_text_is_put_back(void **state)
+{
+    (void)state;
+    struct execution_outcome outcome = some_outcome();
+    struct buf out, err_out, plain, wanted, whole;
+    struct err err = ERR_INIT;
+    struct buf *all[] = {&out, &err_out, &plain, &wanted, &whole};
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        buf_init(all[i], 1U << 16);
+    assert_ok(buf_append_str(&out, "\"exit_code\":\"stdout\":\n\xff", &err), err);
+    assert_ok(buf_append_str(&err_out, "oh", &err), err);
+    outcome.labels = "{\"exit_code\":\"stdout\"}";
+    outcome.out = &out;
+    outcome.err_out = &err_out;
+    outcome.both = &out;
+    assert_ok(execution_json_outcome(&outcome, false, &plain, &err), err);
+    assert_ok(execution_json_outcome(&outcome, true, &wanted, &err), err);
+    assert_ok(execution_json_whole(&plain, &outcome, &whole, &err), err);
+    assert_string_equal(buf_cstr(&whole), buf_cstr(&wanted));
+    whole.size = 0; /* an earlier version stored it whole */
+    assert_ok(execution_json_whole(&wanted, NULL, &whole, &err), err);
+    assert_string_equal(buf_cstr(&whole), buf_cstr(&wanted));
+    whole.size = 0;
+    assert_ok(execution_json_whole(&plain, NULL, &whole, &err), err);
+    json_error_t error;
+    json_t *json = json_loads(buf_cstr(&whole), JSON_REJECT_DUPLICATES, &error);
+    assert_non_null(json);
+    assert_string_equal(text(json, "stdout"), "");
+    assert_string_equal(text(json, "output"), "");
+    assert_non_null(strstr(text(json, "note"), "dropped"));
+    for (size_t i = 0; i < ARRAY_SIZE(contract_keys); i++)
+        assert_non_null(json_object_get(json, contract_keys[i]));
+    json_decref(json);
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        buf_done(all[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_keys),        cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_output_is_bytes), cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_all_keys),         cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_output_is_bytes),  cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_no_room),          cmocka_unit_test(test_kept_text),
+        cmocka_unit_test(test_text_is_put_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

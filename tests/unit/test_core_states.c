@@ -38,11 +38,31 @@ static void sandboxes_end_once(void **state)
     assert_true(sandbox_state_move(&at, SANDBOX_GONE));
 }
 
+static void a_stopped_sandbox_starts_or_goes(void **state)
+{
+    (void)state;
+    const enum sandbox_state from[] = {SANDBOX_READY, SANDBOX_BUSY};
+    for (size_t i = 0; i < 2; i++) {
+        enum sandbox_state at = from[i];
+        assert_true(sandbox_state_move(&at, SANDBOX_STOPPED));
+        assert_false(sandbox_state_move(&at, SANDBOX_BUSY));
+        assert_false(sandbox_state_move(&at, SANDBOX_STOPPED));
+        assert_false(sandbox_state_move(&at, SANDBOX_GONE));
+        assert_true(sandbox_state_move(&at, SANDBOX_READY));
+        assert_true(sandbox_state_move(&at, SANDBOX_STOPPED));
+        assert_true(sandbox_state_move(&at, SANDBOX_DESTROYING));
+        assert_false(sandbox_state_move(&at, SANDBOX_STOPPED));
+    }
+    enum sandbox_state at = SANDBOX_CREATING;
+    assert_false(sandbox_state_move(&at, SANDBOX_STOPPED));
+}
+
 static void names_are_the_contracts(void **state)
 {
     (void)state;
     assert_string_equal(execution_state_name(EXECUTION_TIMEOUT), "timeout");
     assert_string_equal(sandbox_state_name(SANDBOX_CREATING), "creating");
+    assert_string_equal(sandbox_state_name(SANDBOX_STOPPED), "stopped");
 }
 
 int main(void)
@@ -50,6 +70,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(executions_move_forward_only),
         cmocka_unit_test(sandboxes_end_once),
+        cmocka_unit_test(a_stopped_sandbox_starts_or_goes),
         cmocka_unit_test(names_are_the_contracts),
     };
     return cmocka_run_group_tests_name("core_states", tests, NULL, NULL);

@@ -119,6 +119,29 @@ static void test_join_and_kill_until_empty(void **state)
     assert_true(group_is_empty(&rig->config));
 }
 
+/* A child that works on a file for init: not the code, although it is in its group. */
+static void test_who_is_spared(void **state)
+{
+    struct rig *rig = *state;
+    skip_unless_open(rig);
+    pid_t file = start(&rig->config, sleep_on);
+    group_spare(file);
+    assert_true(group_is_empty(&rig->config));
+    pid_t code = start(&rig->config, sleep_on);
+    assert_false(group_is_empty(&rig->config));
+    group_kill(&rig->config);
+    int status = wait_for(code);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_true(group_is_empty(&rig->config));
+    assert_int_equal(waitpid(file, &status, WNOHANG), 0); /* it lives */
+    group_unspare(file);
+    assert_false(group_is_empty(&rig->config));
+    group_kill(&rig->config);
+    (void)wait_for(file);
+    assert_true(group_is_empty(&rig->config));
+    group_reopen(&rig->config);
+}
+
 static void fork_without_end(void)
 {
     for (;;)
@@ -276,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_rig(test_join_and_kill_until_empty),
+        on_rig(test_who_is_spared),
         on_rig(test_a_fork_bomb_ends),
         on_rig(test_refused_forks_are_counted),
         on_rig(test_usage_is_told),

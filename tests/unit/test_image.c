@@ -141,20 +141,19 @@ static void clones_are_of_their_own(void *context)
     struct image image;
     struct err err = ERR_INIT;
     struct stat info;
-    int clones[IMAGE_TREE_MAX];
     pid_t pid = 0;
     (void)context;
     open_image(&image);
     FD_AUTO int userns_fd = child_open_userns(200000, &pid);
-    require_ok(image_clone(&image, userns_fd, clones, &err), err);
     for (size_t i = 0; i < image.tree_count; i++) {
-        require((fcntl(clones[i], F_GETFD) & FD_CLOEXEC) != 0);
-        require(fstatat(clones[i], ".", &info, 0) == 0);
+        FD_AUTO int clone_fd = -1;
+        require_ok(image_clone(&image.trees[i], true, userns_fd, &clone_fd, &err), err);
+        require((fcntl(clone_fd, F_GETFD) & FD_CLOEXEC) != 0);
+        require(fstatat(clone_fd, ".", &info, 0) == 0);
         /* id-mapped or not, nothing belongs to an id of the host that is not the namespace's */
         require(info.st_uid == (image.trees[i].idmap ? 200000 : 0));
-        int fd = openat(clones[i], "berth-test", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        int fd = openat(clone_fd, "berth-test", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
         require(fd < 0 && (errno == EROFS || errno == EOVERFLOW));
-        (void)close(clones[i]);
     }
     require(image_keeps_owners(&image) == image.trees[0].idmap);
     (void)kill(pid, SIGKILL);

@@ -40,7 +40,7 @@ static int mount_tmpfs(void)
 {
     struct err err = ERR_INIT;
     int fd = -1;
-    require_ok(mountfd_tmpfs("1048576", "16", &fd, &err), err);
+    require_ok(mountfd_tmpfs(1048576, 16, MOUNT_ATTR_NOSUID, &fd, &err), err);
     require((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
     require_ok(mountfd_attach(fd, AT_FDCWD, folder, &err), err);
     return fd;
@@ -82,7 +82,8 @@ static void wrong_options(void *context)
     struct err err = ERR_INIT;
     int fd = -1;
     (void)context;
-    require(mountfd_tmpfs("not a size", "16", &fd, &err) == -ERR_INTERNAL);
+    const char *const wrong[] = {"size", "not a size", NULL};
+    require(mountfd_make("tmpfs", wrong, 0, &fd, &err) == -ERR_INTERNAL);
     require(fd == -1);
     require(mountfd_clone(AT_FDCWD, "/nonexistent/berth", false, &fd, &err) == -ERR_INTERNAL);
     require(mountfd_restrict(-1, MOUNT_ATTR_RDONLY, &err) == -ERR_INTERNAL);
@@ -122,7 +123,7 @@ static void recursion(void *context)
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         require(mkdirat(dir_fd, names[i], 0755) == 0);
     FD_AUTO int inner_fd = -1;
-    require_ok(mountfd_tmpfs("65536", "8", &inner_fd, &err), err);
+    require_ok(mountfd_tmpfs(65536, 8, 0, &inner_fd, &err), err);
     require_ok(mountfd_attach(inner_fd, dir_fd, "source/inner", &err), err);
     require(put(dir_fd, "source/inner/file", 0644) == 0);
     FD_AUTO int with_fd = -1;

@@ -39,7 +39,9 @@ static const struct engine_create good = {
 static void empty_host(struct sandbox_host *host)
 {
     memset(host, 0, sizeof(*host));
-    host->run_fd = host->ids_fd = host->init_fd = -1;
+    host->run_fd = host->ids_fd = host->init_fd = host->stage_fd = host->epoll_fd = -1;
+    host->disks.dir_fd = -1;
+    sysview_init(&host->sysview, -1, &host->cgroups);
 }
 
 static void assert_refused(const struct engine_create *spec, enum err_kind kind, const char *word)
@@ -48,7 +50,7 @@ static void assert_refused(const struct engine_create *spec, enum err_kind kind,
     struct sandbox *sandbox = NULL;
     struct err err = ERR_INIT;
     empty_host(&host);
-    assert_fails(sandbox_begin(&host, spec, &sandbox, &err), kind, err);
+    assert_fails(sandbox_begin(&host, ENGINE_OP_CREATE, spec, &sandbox, &err), kind, err);
     assert_null(sandbox);
     if (!strstr(err.message, word))
         fail_msg("no \"%s\" in: %s", word, err.message);
@@ -90,10 +92,14 @@ static void test_numbers(void **state)
 static void test_names(void **state)
 {
     (void)state;
-    REFUSE(ERR_UNSUPPORTED, "image", (void)snprintf(spec.image, sizeof(spec.image), "/etc"));
-    REFUSE(ERR_UNSUPPORTED, "image", spec.image[0] = '\0');
-    REFUSE(ERR_UNSUPPORTED, "profile",
+    REFUSE(ERR_BAD_INPUT, "image", (void)snprintf(spec.image, sizeof(spec.image), "/etc"));
+    REFUSE(ERR_BAD_INPUT, "image", spec.image[0] = '\0');
+    REFUSE(ERR_UNSUPPORTED, "profile", (void)snprintf(spec.profile, sizeof(spec.profile), "root"));
+    /* what a host without id-mapped mounts, and without disks, has not */
+    REFUSE(ERR_UNSUPPORTED, "id-mapped",
            (void)snprintf(spec.profile, sizeof(spec.profile), "container"));
+    REFUSE(ERR_UNSUPPORTED, "disks", spec.disk = true);
+    REFUSE(ERR_UNSUPPORTED, "disks", spec.keep_files = true);
 }
 
 /* A right spec on a host where nothing was prepared: the next step fails, and nothing is left. */
@@ -151,6 +157,11 @@ static void open_host(void)
     require_ok(result, err);
     require_ok(idrange_open(&host.ids_fd, &err), err);
     require_ok(image_open_host(&host.image, stage, &err), err);
+    (void)snprintf(stage, sizeof(stage), "%s/stage/layers", folder);
+    require(mkdir(stage, 0700) == 0);
+    host.stage_fd = open(stage, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    require(host.stage_fd >= 0);
+    sysview_init(&host.sysview, host.stage_fd, &host.cgroups);
 }
 
 static void count(void *context, const char *id)
@@ -174,7 +185,7 @@ static struct sandbox *begin(const struct engine_create *spec)
 {
     struct sandbox *sandbox = NULL;
     struct err err = ERR_INIT;
-    require_ok(sandbox_begin(&host, spec, &sandbox, &err), err);
+    require_ok(sandbox_begin(&host, ENGINE_OP_CREATE, spec, &sandbox, &err), err);
     require(sandbox->state == ENGINE_STATE_CREATING);
     require(sandbox->pid > 0 && sandbox->pidfd >= 0 && sandbox->setup_fd >= 0);
     require(sandbox->ids.base >= IDRANGE_FIRST);

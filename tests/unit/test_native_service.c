@@ -237,7 +237,7 @@ static void test_bad_specs(void **state)
     skip_unless_able(rig);
     struct engine_create spec = spec_of("one");
     (void)snprintf(spec.image, sizeof(spec.image), "/etc");
-    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_UNSUPPORTED, err);
+    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_BAD_INPUT, err);
     spec = spec_of("one");
     spec.memory_bytes = 1;
     assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_BAD_INPUT, err);

@@ -65,6 +65,8 @@ static void test_the_least(void **state)
     assert_int_equal(execution->file_count, 0);
     assert_null(execution->stdin_data);
     assert_null(execution->labels);
+    assert_null(execution->image); /* core has the defaults */
+    assert_null(execution->profile);
     assert_null(execution->idempotency_key);
     assert_int_equal(execution->gone_fd, -1);
     api_request_free(request);
@@ -78,7 +80,7 @@ static void test_everything(void **state)
         "{\"code\":\"\",\"lang\":\"python\",\"task_type\":\"execute_python\",\"stdin\":\"in\","
         "\"timeout\":1.5,\"libraries\":[],\"keep_template\":true,"
         "\"resources\":{\"cpu\":\"0.5\",\"ram\":\"64MiB\",\"storage\":1048576,\"gpu\":0},"
-        "\"network\":\"none\",\"image\":\"host\",\"profile\":\"strict\",\"engine\":\"native\","
+        "\"network\":\"none\",\"image\":\"debian\",\"profile\":\"container\",\"engine\":\"native\","
         "\"runtime\":null,\"env\":{\"A\":\"1\",\"_b2\":\"\"},"
         "\"files\":[{\"path\":\"data/a.txt\",\"content\":\"aGk=\"},"
         "{\"path\":\"/tmp/x\",\"content\":\"\"}],"
@@ -91,6 +93,8 @@ static void test_everything(void **state)
     assert_int_equal(execution->cpu_millis, 500);
     assert_int_equal(execution->memory_bytes, 64 << 20);
     assert_int_equal(execution->storage_bytes, 1 << 20);
+    assert_string_equal(execution->image, "debian");
+    assert_string_equal(execution->profile, "container");
     assert_int_equal(execution->env_count, 2);
     assert_string_equal(execution->env[0], "A=1");
     assert_string_equal(execution->env[1], "_b2=");
@@ -197,8 +201,8 @@ static void test_choices(void **state)
     refused("{\"code\":\"x\",\"keep_template\":1}", ERR_BAD_INPUT, "keep_template");
     refused("{\"code\":\"x\",\"network\":\"full\"}", ERR_UNSUPPORTED, "network");
     refused("{\"code\":\"x\",\"network\":true}", ERR_BAD_INPUT, "network");
-    refused("{\"code\":\"x\",\"image\":\"ubuntu:22.04\"}", ERR_UNSUPPORTED, "image");
-    refused("{\"code\":\"x\",\"profile\":\"container\"}", ERR_UNSUPPORTED, "profile");
+    refused("{\"code\":\"x\",\"image\":5}", ERR_BAD_INPUT, "image");
+    refused("{\"code\":\"x\",\"profile\":[]}", ERR_BAD_INPUT, "profile");
     refused("{\"code\":\"x\",\"engine\":\"docker\"}", ERR_UNSUPPORTED, "engine");
     refused("{\"code\":\"x\",\"runtime\":\"runsc\"}", ERR_UNSUPPORTED, "runtime");
 }

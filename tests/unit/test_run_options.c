@@ -98,6 +98,9 @@ static void test_where_the_code_is(void **state)
     expect(WORDS("-c", "x = 1"), "{\"code\":\"x = 1\"}");
     expect(WORDS("--code=x"), "{\"code\":\"x\"}");
     expect(WORDS("-c", ""), "{\"code\":\"\"}");
+    expect(WORDS("-c", "x", "--image", "debian", "--profile=container", "--storage", "4GiB"),
+           "{\"code\":\"x\",\"image\":\"debian\",\"profile\":\"container\","
+           "\"resources\":{\"storage\":\"4GiB\"}}");
     expect(WORDS("prog.py"), "{\"code\":\"print(1)\\n\"}");
     set_stdin("from stdin");
     expect(WORDS("-"), "{\"code\":\"from stdin\"}");

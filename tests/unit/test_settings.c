@@ -15,7 +15,9 @@ static const char *const names[] = {
     "BERTH_OUTPUT_MAX",    "BERTH_KEEP_OUTCOME", "BERTH_MAX_CONNECTIONS",
     "BERTH_BODY_MAX",      "BERTH_BODIES_MAX",   "BERTH_PUBLIC_HOST",
     "BERTH_AUTH",          "BERTH_REGISTER",     "BERTH_ENGINE",
-    "BERTH_TESTING"};
+    "BERTH_TESTING",       "BERTH_MEMORY",       "BERTH_MEMORY_OVERCOMMIT",
+    "BERTH_RESERVE_MIN",   "BERTH_DISK",         "BERTH_DISK_OVERCOMMIT",
+    "BERTH_KEEP_BYTES"};
 
 static int clear(void **state)
 {
@@ -37,7 +39,12 @@ static void test_defaults(void **state)
 {
     (void)state;
     struct settings settings = loaded();
-    assert_int_equal(settings.sandboxes_max, 256);
+    assert_int_equal(settings.sandboxes_max, 512);
+    assert_int_equal(settings.memory_budget_bytes, 0); /* by what the host has */
+    assert_int_equal(settings.disk_budget_bytes, 0);
+    assert_int_equal(settings.reserve_min_bytes, 16U << 20);
+    assert_int_equal(settings.memory_overcommit_millis, 16000);
+    assert_int_equal(settings.disk_overcommit_millis, 4000);
     assert_in_range(settings.creates_max, 1, 1024);
     assert_int_equal(settings.queue_max, 1024);
     assert_int_equal(settings.queue_wait_ms, 30000);
@@ -51,6 +58,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings.output_keep_bytes, 1U << 20);
     assert_int_equal(settings.output_max_bytes, 64U << 20);
     assert_int_equal(settings.keep_outcome_ms, 3600000);
+    assert_int_equal(settings.keep_bytes, 1U << 30);
     assert_int_equal(settings.connection_max, 1024);
     assert_int_equal(settings.body_max_bytes, 4U << 20);
     assert_int_equal(settings.bodies_max_bytes, 256U << 20);
@@ -71,6 +79,11 @@ static void test_values(void **state)
     (void)setenv("BERTH_STORAGE", "1.5GB", 1);
     (void)setenv("BERTH_CPU", "0.5", 1);
     (void)setenv("BERTH_QUEUE", "0", 1);
+    (void)setenv("BERTH_MEMORY", "2GiB", 1);
+    (void)setenv("BERTH_MEMORY_OVERCOMMIT", "1.25", 1);
+    (void)setenv("BERTH_RESERVE_MIN", "64MiB", 1);
+    (void)setenv("BERTH_DISK", "100GB", 1);
+    (void)setenv("BERTH_DISK_OVERCOMMIT", "1", 1);
     (void)setenv("BERTH_PIDS", "", 1); /* empty is unset */
     (void)setenv("BERTH_PUBLIC_HOST", "berth.example", 1);
     (void)setenv("BERTH_AUTH", "off", 1);
@@ -83,6 +96,11 @@ static void test_values(void **state)
     assert_int_equal(settings.storage_bytes, 1500000000);
     assert_int_equal(settings.cpu_millis, 500);
     assert_int_equal(settings.queue_max, 0);
+    assert_int_equal(settings.memory_budget_bytes, UINT64_C(2) << 30);
+    assert_int_equal(settings.memory_overcommit_millis, 1250);
+    assert_int_equal(settings.reserve_min_bytes, 64U << 20);
+    assert_int_equal(settings.disk_budget_bytes, UINT64_C(100000000000));
+    assert_int_equal(settings.disk_overcommit_millis, 1000);
     assert_int_equal(settings.pids_max, 128);
     assert_string_equal(settings.public_host, "berth.example");
     assert_true(settings.auth_off);
@@ -129,6 +147,18 @@ static void test_refusals(void **state)
         {"BERTH_TIMEOUT", "1e3"},
         {"BERTH_TIMEOUT", "-3"},
         {"BERTH_TIMEOUT_MAX", "99999999999999999999"},
+        {"BERTH_MEMORY", "1MiB"},
+        {"BERTH_MEMORY", "0"},
+        {"BERTH_MEMORY", "80%"},
+        {"BERTH_MEMORY_OVERCOMMIT", "0.99"},
+        {"BERTH_MEMORY_OVERCOMMIT", "0"},
+        {"BERTH_MEMORY_OVERCOMMIT", "1001"},
+        {"BERTH_MEMORY_OVERCOMMIT", "much"},
+        {"BERTH_MEMORY_OVERCOMMIT", "-2"},
+        {"BERTH_RESERVE_MIN", "1KiB"},
+        {"BERTH_KEEP_BYTES", "1000"},
+        {"BERTH_DISK", "1MiB"},
+        {"BERTH_DISK_OVERCOMMIT", "0.5"},
         {"BERTH_RAM", "1MiB"},
         {"BERTH_RAM", "2TiB"},
         {"BERTH_RAM", "lots"},
@@ -157,6 +187,9 @@ static void test_refusals(void **state)
         refused(table[i].name, table[i].value);
     (void)setenv("BERTH_BODIES_MAX", "1MiB", 1);
     refused("BERTH_BODY_MAX", "2MiB");
+    (void)unsetenv("BERTH_BODIES_MAX");
+    (void)setenv("BERTH_MEMORY", "128MiB", 1);
+    refused("BERTH_RESERVE_MIN", "129MiB");
 }
 
 static void test_the_fake_engine_is_for_tests(void **state)

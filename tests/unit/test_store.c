@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,19 @@ static int insert(struct store *store, const char *id, const char *key, int64_t 
     return store_job_wait(store, &job, NULL);
 }
 
+static int finish(struct store *store, const char *id, const char *status, int64_t finished_us,
+                  int64_t expires_us, const char *text)
+{
+    const struct store_outcome outcome = {.status = status,
+                                          .finished_us = finished_us,
+                                          .expires_us = expires_us,
+                                          .object = "{}",
+                                          .object_size = 2,
+                                          .text = text,
+                                          .text_size = strlen(text)};
+    return store_execution_finish(store, id, &outcome, NULL);
+}
+
 static void a_row_lives_through_its_states(void **state)
 {
     (void)state;
@@ -44,23 +58,28 @@ static void a_row_lives_through_its_states(void **state)
     assert_int_equal(insert(store, "a1", NULL, 10), 0);
     assert_int_equal(insert(store, "a1", NULL, 10), -ERR_CONFLICT);
     store_execution_started(store, "a1", "box", 20, false);
-    assert_int_equal(store_execution_finish(store, "a1", "success", 30, 1000, "{}", 2, NULL), 0);
-    assert_int_equal(store_execution_finish(store, "zz", "success", 30, 1000, "{}", 2, NULL),
-                     -ERR_NOT_FOUND);
+    assert_int_equal(finish(store, "a1", "success", 30, 1000, "text"), 0);
+    assert_int_equal(finish(store, "zz", "success", 30, 1000, "text"), -ERR_NOT_FOUND);
     store_close(store);
     store = open_store();
     struct store_execution row;
-    struct buf outcome;
+    struct buf outcome, text;
     buf_init(&outcome, 100);
-    assert_int_equal(store_execution_get(store, "o", "a1", &row, &outcome, NULL), 0);
+    buf_init(&text, 100);
+    assert_int_equal(store_execution_get(store, "o", "a1", &row, &outcome, &text, NULL), 0);
     assert_string_equal(row.status, "success");
     assert_int_equal(row.started_us, 20);
     assert_true(row.has_outcome);
+    assert_true(row.has_text);
     assert_string_equal(buf_cstr(&outcome), "{}");
-    assert_int_equal(store_execution_get(store, "other", "a1", &row, NULL, NULL), -ERR_NOT_FOUND);
+    assert_string_equal(buf_cstr(&text), "text");
+    buf_done(&text);
+    assert_int_equal(store_execution_get(store, "other", "a1", &row, NULL, NULL, NULL),
+                     -ERR_NOT_FOUND);
     buf_done(&outcome);
     assert_int_equal(store_execution_remove(store, "a1", NULL), 0);
-    assert_int_equal(store_execution_get(store, NULL, "a1", &row, NULL, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(store_execution_get(store, NULL, "a1", &row, NULL, NULL, NULL),
+                     -ERR_NOT_FOUND);
     store_close(store);
 }
 
@@ -74,18 +93,76 @@ static void keys_are_unique_until_they_expire(void **state)
     assert_int_equal(store_execution_by_key(store, "o", "key", id, NULL), 0);
     assert_string_equal(id, "k1");
     assert_int_equal(store_execution_by_key(store, "p", "key", id, NULL), -ERR_NOT_FOUND);
-    assert_int_equal(store_execution_finish(store, "k1", "error", 5, 100, "{}", 2, NULL), 0);
+    assert_int_equal(finish(store, "k1", "error", 5, 100, "text"), 0);
     assert_int_equal(store_expire(store, 99, 0, NULL), 0);
     assert_int_equal(insert(store, "k2", "key", 2), -ERR_CONFLICT);
     assert_int_equal(store_expire(store, 100, 0, NULL), 0);
     struct store_execution row;
-    assert_int_equal(store_execution_get(store, "o", "k1", &row, NULL, NULL), 0);
+    assert_int_equal(store_execution_get(store, "o", "k1", &row, NULL, NULL, NULL), 0);
     assert_false(row.has_outcome);
     assert_int_equal(insert(store, "k2", "key", 2), 0);
     assert_int_equal(store_expire(store, 100, 50, NULL), 0); /* history: the row goes too */
-    assert_int_equal(store_execution_get(store, "o", "k1", &row, NULL, NULL), -ERR_NOT_FOUND);
-    assert_int_equal(store_execution_get(store, "o", "k2", &row, NULL, NULL), 0);
+    assert_int_equal(store_execution_get(store, "o", "k1", &row, NULL, NULL, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(store_execution_get(store, "o", "k2", &row, NULL, NULL, NULL), 0);
     assert_int_equal(store_execution_remove(store, "k2", NULL), 0);
+    store_close(store);
+}
+
+/* Whether the text of row number i is there; its outcome always is. */
+static bool has_text(struct store *store, int i)
+{
+    char id[16];
+    struct store_execution row;
+    (void)snprintf(id, sizeof(id), "x%d", i);
+    assert_int_equal(store_execution_get(store, "o", id, &row, NULL, NULL, NULL), 0);
+    assert_true(row.has_outcome);
+    return row.has_text;
+}
+
+/* Trimming comes after the write that made it necessary; another write waits for it. */
+static void settle(struct store *store)
+{
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(store_execution_remove(store, "none", NULL), 0);
+}
+
+static void the_oldest_texts_go_first(void **state)
+{
+    (void)state;
+    enum { COUNT = 40 };
+    struct store *store = open_store();
+    char text[101];
+    char id[16];
+    memset(text, 'x', 100);
+    text[100] = '\0';
+    store_set_text_max(store, 1000);
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(id, sizeof(id), "x%d", i);
+        assert_int_equal(insert(store, id, NULL, i), 0);
+        assert_int_equal(finish(store, id, "success", 1000 + i, INT64_MAX, i % 10 ? text : ""), 0);
+        settle(store);
+    }
+    int kept = 0;
+    for (int i = 0; i < COUNT; i++) {
+        bool empty = i % 10 == 0;
+        kept += has_text(store, i) && !empty ? 1 : 0;
+        if (empty) /* nothing to drop */
+            assert_true(has_text(store, i));
+        else if (i > 10 && has_text(store, i - 1) && (i - 1) % 10)
+            assert_true(has_text(store, i)); /* who is newer than one that is kept is kept */
+    }
+    assert_in_range(kept, 8, 10);
+    assert_true(has_text(store, COUNT - 1));
+    /* The bound holds for what an earlier server kept as well. */
+    store_close(store);
+    store = open_store();
+    store_set_text_max(store, 250);
+    settle(store);
+    kept = 0;
+    for (int i = 0; i < COUNT; i++)
+        kept += has_text(store, i) && i % 10 ? 1 : 0;
+    assert_int_equal(kept, 2);
+    assert_int_equal(store_expire(store, INT64_MAX, INT64_MAX, NULL), 0);
     store_close(store);
 }
 
@@ -127,10 +204,10 @@ static void *write_many(void *context)
             abort();
         store_sandbox_put(store, id, "o", "fake", "creating", 1);
         store_sandbox_remove(store, id);
-        if (store_execution_finish(store, id, "success", 1, 2, "{}", 2, NULL) != 0)
+        if (finish(store, id, "success", 1, 2, "text") != 0)
             abort();
         struct store_execution row;
-        if (store_execution_get(store, "o", id, &row, NULL, NULL) != 0 || !row.has_outcome)
+        if (store_execution_get(store, "o", id, &row, NULL, NULL, NULL) != 0 || !row.has_outcome)
             abort();
     }
     return NULL;
@@ -198,6 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_lives_through_its_states),
         cmocka_unit_test(keys_are_unique_until_they_expire),
+        cmocka_unit_test(the_oldest_texts_go_first),
         cmocka_unit_test(lists_newest_first_in_pages),
         cmocka_unit_test(many_writers),
         cmocka_unit_test(refuses_a_newer_schema),

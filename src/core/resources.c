@@ -1,0 +1,208 @@
+/* Owns the choice between a root in memory and one on disk, the factors between limits and
+ * reservations, and the words in which a figure is refused. Refuses a named limit that this host
+ * would not enforce: nothing that was asked for is ignored in silence. */
+#include "core/resources.h"
+
+#include <inttypes.h>
+
+#include "base/mem.h"
+#include "core/core.h"
+#include "engine/engine.h"
+
+#define MEMORY_MIN (UINT64_C(16) << 20)
+#define STORAGE_MIN (UINT64_C(64) << 10)
+#define CPU_MILLIS_MIN 10
+#define FACTOR_ONE 1000 /* factors are in thousandths */
+
+static const struct {
+    const char *name;
+    uint64_t capability;
+} resource_names[] = {
+    {"ram", ENGINE_CAP_MEMORY},
+    {"cpu", ENGINE_CAP_CPU},
+    {"pids", ENGINE_CAP_PIDS},
+    {"storage", ENGINE_CAP_STORAGE},
+};
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+const char *resources_name(unsigned index, uint64_t *out_capability)
+{
+    if (index >= ARRAY_SIZE(resource_names))
+        return NULL;
+    *out_capability = resource_names[index].capability;
+    return resource_names[index].name;
+}
+
+const char *resources_missing(const struct engine_info *info)
+{
+    return info->missing[0] != '\0' ? info->missing : "its engine does not say why";
+}
+
+/* The part of size that a factor in thousandths leaves to be reserved, rounded up. */
+static uint64_t reserved_part(uint64_t size_bytes, uint32_t factor_millis)
+{
+    uint64_t factor = max_u64(factor_millis, FACTOR_ONE);
+    uint64_t whole = size_bytes / factor * FACTOR_ONE;
+    return whole + (size_bytes % factor * FACTOR_ONE + factor - 1) / factor;
+}
+
+struct reservation resources_budget(const struct core_config *config,
+                                    const struct engine_info *info)
+{
+    return (struct reservation){
+        .memory_bytes = config->memory_budget_bytes != 0 ? config->memory_budget_bytes
+                                                         : info->memory_bytes / 5 * 4,
+        .disk_bytes =
+            config->disk_budget_bytes != 0 ? config->disk_budget_bytes : info->disk_bytes / 5 * 4};
+}
+
+static int check_enforced(const struct engine_info *info, const char *field, uint64_t asked,
+                          uint64_t capability, struct err *err)
+{
+    if (asked == 0 || (info->capabilities & capability) != 0)
+        return 0;
+    return err_public(err, ERR_UNSUPPORTED, "resources.%s: this host can't enforce it: %.200s",
+                      field, resources_missing(info));
+}
+
+static int check_host(const char *field, uint64_t asked, uint64_t host, const char *unit,
+                      struct err *err)
+{
+    if (asked <= host)
+        return 0;
+    return err_public(err, ERR_BAD_INPUT,
+                      "resources.%s: %" PRIu64 " %s were asked for, this host has %" PRIu64, field,
+                      asked, unit, host);
+}
+
+static int check_least(const char *field, uint64_t asked, uint64_t least, const char *unit,
+                       struct err *err)
+{
+    if (asked == 0 || asked >= least)
+        return 0;
+    return err_public(err, ERR_BAD_INPUT,
+                      "resources.%s: %" PRIu64 " %s are too few, the least is %" PRIu64, field,
+                      asked, unit, least);
+}
+
+static int plan_memory(const struct core_config *config, const struct engine_info *info,
+                       const struct resources_ask *ask, struct resources *out, struct err *err)
+{
+    int result = check_enforced(info, "ram", ask->memory_bytes, ENGINE_CAP_MEMORY, err);
+    if (result == 0)
+        result = check_least("ram", ask->memory_bytes, MEMORY_MIN, "bytes", err);
+    if (result == 0)
+        result = check_host("ram", ask->memory_bytes, info->memory_bytes, "bytes", err);
+    out->memory_bytes = ask->memory_bytes != 0 ? ask->memory_bytes
+                                               : min_u64(config->memory_bytes, info->memory_bytes);
+    return result;
+}
+
+static int plan_cpu(const struct core_config *config, const struct engine_info *info,
+                    const struct resources_ask *ask, struct resources *out, struct err *err)
+{
+    int result = check_enforced(info, "cpu", ask->cpu_millis, ENGINE_CAP_CPU, err);
+    if (result == 0)
+        result = check_least("cpu", ask->cpu_millis, CPU_MILLIS_MIN, "thousandths of a core", err);
+    if (result == 0)
+        result = check_host("cpu", ask->cpu_millis, info->cpu_millis, "thousandths of a core", err);
+    out->cpu_millis = ask->cpu_millis != 0
+                          ? ask->cpu_millis
+                          : (uint32_t)min_u64(config->cpu_millis, info->cpu_millis);
+    return result;
+}
+
+/* Neither memory nor disk can hold the root. in_memory: the largest that fits there. */
+static int refuse_storage(const struct engine_info *info, const struct resources *plan,
+                          uint64_t asked, uint64_t in_memory, struct err *err)
+{
+    if ((info->capabilities & ENGINE_CAP_DISK) != 0)
+        return err_public(err, ERR_BAD_INPUT,
+                          "resources.storage: %" PRIu64 " bytes were asked for, this host has"
+                          " %" PRIu64 " on disk and, with resources.ram of %" PRIu64 ", %" PRIu64
+                          " in memory",
+                          asked, info->disk_bytes, plan->memory_bytes, in_memory);
+    if (asked > info->storage_bytes || asked > info->memory_bytes / 2)
+        return err_public(err, ERR_BAD_INPUT,
+                          "resources.storage: %" PRIu64 " bytes were asked for, this host has"
+                          " %" PRIu64 " in memory and none on disk: %.120s",
+                          asked, min_u64(info->storage_bytes, info->memory_bytes / 2),
+                          resources_missing(info));
+    return err_public(err, ERR_BAD_INPUT,
+                      "resources.storage: %" PRIu64 " bytes are more than half of resources.ram"
+                      " (%" PRIu64 "); files are held in memory here and count as such. Ask for"
+                      " %" PRIu64 " at most, or for resources.ram of %" PRIu64,
+                      asked, plan->memory_bytes, in_memory, 2 * asked);
+}
+
+static int plan_storage(const struct core_config *config, const struct engine_info *info,
+                        const struct resources_ask *ask, struct resources *out, struct err *err)
+{
+    bool has_disk = (info->capabilities & ENGINE_CAP_DISK) != 0;
+    uint64_t asked = ask->storage_bytes;
+    uint64_t in_memory = min_u64(out->memory_bytes / 2, info->storage_bytes);
+    int result = check_enforced(info, "storage", asked, ENGINE_CAP_STORAGE, err);
+    if (result == 0)
+        result = check_least("storage", asked, STORAGE_MIN, "bytes", err);
+    if (result != 0)
+        return result;
+    if (ask->needs_disk && !has_disk)
+        return err_public(err, ERR_UNSUPPORTED,
+                          "files can't be kept: this host has no writable roots on disk: %.200s",
+                          resources_missing(info));
+    out->disk = ask->needs_disk || asked > in_memory;
+    if (out->disk && (!has_disk || asked > info->disk_bytes))
+        return refuse_storage(info, out, asked, in_memory, err);
+    /* A default takes what there is: it never moves a small sandbox to the disk. */
+    out->storage_bytes =
+        asked != 0 ? asked
+                   : min_u64(config->storage_bytes, out->disk ? info->disk_bytes : in_memory);
+    return 0;
+}
+
+static int check_budget(const char *field, uint64_t asked, uint64_t reserve, uint64_t budget,
+                        struct err *err)
+{
+    if (reserve <= budget)
+        return 0;
+    return err_public(err, ERR_BAD_INPUT,
+                      "resources.%s: %" PRIu64 " bytes reserve %" PRIu64 ", which is more than the"
+                      " %" PRIu64 " that this server gives to all sandboxes together",
+                      field, asked, reserve, budget);
+}
+
+int resources_plan(const struct core_config *config, const struct engine_info *info,
+                   const struct resources_ask *ask, struct resources *out, struct err *err)
+{
+    struct resources plan = {0};
+    int result = plan_memory(config, info, ask, &plan, err);
+    if (result == 0)
+        result = plan_storage(config, info, ask, &plan, err);
+    if (result == 0)
+        result = plan_cpu(config, info, ask, &plan, err);
+    if (result != 0)
+        return result;
+    plan.reserve.memory_bytes =
+        max_u64(config->reserve_min_bytes,
+                reserved_part(plan.memory_bytes, config->memory_overcommit_millis));
+    if (plan.disk)
+        plan.reserve.disk_bytes = reserved_part(plan.storage_bytes, config->disk_overcommit_millis);
+    const struct reservation budget = resources_budget(config, info);
+    result =
+        check_budget("ram", plan.memory_bytes, plan.reserve.memory_bytes, budget.memory_bytes, err);
+    if (result == 0)
+        result = check_budget("storage", plan.storage_bytes, plan.reserve.disk_bytes,
+                              budget.disk_bytes, err);
+    if (result == 0)
+        *out = plan;
+    return result;
+}

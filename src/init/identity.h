@@ -1,0 +1,24 @@
+/* Who init is, and who the code is: user namespaces, ids, capabilities, no_new_privs, filters.
+ *
+ * Sources: user_namespaces(7), capabilities(7), seccomp(2). */
+#ifndef BERTH_INIT_IDENTITY_H
+#define BERTH_INIT_IDENTITY_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "wire/init_config.h"
+
+/* Gives up what init does not need to serve: every capability, and the calls that neither it nor
+ * the code makes. The profile container must be without no_new_privs, which children inherit. What
+ * stays is the ownership of the inner user namespace, which alone lets init enter it, and signal
+ * the code. Call once, with CAP_SYS_ADMIN in init's own namespace, before a byte of a peer is read.
+ */
+int identity_shed(enum init_profile profile, struct err *err);
+
+/* In a fresh child: becomes the code. Enters the inner user namespace, where there is one, takes
+ * config->uid and config->gid and what the profile leaves of capabilities; there is no way back.
+ * with_filter adds the profile's seccomp filter. Returns NULL, or what failed, with errno. */
+const char *identity_become_code(const struct init_config *config, bool with_filter);
+
+#endif

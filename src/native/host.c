@@ -1,0 +1,332 @@
+/* Owns the engine's folders below priv/ and its own mount namespace. What a host lacks is found
+ * out once, at the start, by trying it. */
+#include "native/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "native/idrange.h"
+
+#define UNPACKED_MAX (UINT64_C(32) << 30)
+#define ENTRIES_MAX 2000000
+#define UNPACK_TIMEOUT_S 900
+
+/* Opens a folder below priv/, made when it is missing. */
+static int open_folder(int priv_fd, const char *name, int *out_fd, struct err *err)
+{
+    if (mkdirat(priv_fd, name, 0700) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make priv/%s", name);
+    *out_fd = openat(priv_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return *out_fd < 0 ? err_sys(err, errno, "open priv/%s", name) : 0;
+}
+
+static int open_priv(const char *state_path, int *out_fd, struct err *err)
+{
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof(path), "%s/priv", state_path);
+    *out_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return *out_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
+}
+
+static int read_instance(struct sandbox_host *host, int priv_fd, struct err *err)
+{
+    ssize_t size =
+        fd_read_file_at(priv_fd, "instance", host->instance, sizeof(host->instance), err);
+    if (size < 0)
+        return (int)size;
+    host->instance[strcspn(host->instance, "\n")] = '\0';
+    if (!id_is_name(host->instance, HOST_INSTANCE_SIZE - 1))
+        return err_set(err, ERR_INTERNAL, "priv/instance does not hold a name");
+    return 0;
+}
+
+/* A program beside this one. */
+static int open_program(const char *name, int *out_fd, struct err *err)
+{
+    char path[PATH_MAX];
+    ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - 16);
+    if (size < 0)
+        return err_sys(err, errno, "find this program");
+    path[size] = '\0';
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return err_set(err, ERR_INTERNAL, "this program has no folder");
+    (void)snprintf(slash + 1, sizeof(path) - (size_t)(slash + 1 - path), "%s", name);
+    *out_fd = open(path, O_PATH | O_CLOEXEC);
+    return *out_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
+}
+
+/* A mount namespace of our own: what is staged here is seen by nobody else, and goes with us. What
+ * the host mounts or unmounts later still comes in. */
+static int leave_mounts(int priv_fd, const char *state_path, struct err *err)
+{
+    char path[PATH_MAX];
+    FD_AUTO int folder_fd = -1;
+    int result = open_folder(priv_fd, "mnt", &folder_fd, err);
+    if (result != 0)
+        return result;
+    if (unshare(CLONE_NEWNS) != 0)
+        return err_sys(err, errno, "own mount namespace");
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0)
+        return err_sys(err, errno, "mount propagation");
+    (void)snprintf(path, sizeof(path), "%s/priv/mnt", state_path);
+    if (chdir(path) != 0)
+        return err_sys(err, errno, "enter %s", path);
+    return 0;
+}
+
+/* Below the image's stage, so in a mount of our own. */
+static int open_stage(struct sandbox_host *host, const char *image_stage, struct err *err)
+{
+    static const char *const places[] = {"upper", "lower-0", "lower-1"};
+    char path[PATH_MAX + 16];
+    (void)snprintf(path, sizeof(path), "%s/layers", image_stage);
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make %s", path);
+    host->stage_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (host->stage_fd < 0)
+        return err_sys(err, errno, "open %s", path);
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        if (mkdirat(host->stage_fd, places[i], 0700) != 0 && errno != EEXIST)
+            return err_sys(err, errno, "make %s/%s", path, places[i]);
+    }
+    sysview_init(&host->sysview, host->stage_fd, &host->cgroups);
+    return 0;
+}
+
+/* ---- what this host lacks ---- */
+
+static void note_missing(struct sandbox_host *host, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void note_missing(struct sandbox_host *host, const char *format, ...)
+{
+    size_t used = strlen(host->missing);
+    va_list arguments;
+    va_start(arguments, format);
+    if (used > 0)
+        used += (size_t)snprintf(host->missing + used, sizeof(host->missing) - used, "; ");
+    if (used < sizeof(host->missing))
+        (void)vsnprintf(host->missing + used, sizeof(host->missing) - used, format, arguments);
+    va_end(arguments);
+}
+
+static _Noreturn int wait_for_end(void *unused)
+{
+    (void)unused;
+    for (;;)
+        (void)pause();
+}
+
+/* A user namespace to try id-mapping with; its process ends before this returns. */
+static int open_userns(int *out_fd, struct err *err)
+{
+    static char stack[16384] __attribute__((aligned(16)));
+    static const char *const files[] = {"uid_map", "gid_map"};
+    char path[64];
+    pid_t pid = clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, NULL);
+    if (pid < 0)
+        return err_sys(err, errno, "make a user namespace");
+    char map[64];
+    (void)snprintf(map, sizeof(map), "0 %u %u\n", IDRANGE_FIRST, IDRANGE_SIZE);
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(files); i++) {
+        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
+        result = fd_write_file_at(AT_FDCWD, path, map, err);
+    }
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+    *out_fd = result == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (result == 0 && *out_fd < 0)
+        result = err_sys(err, errno, "open %s", path);
+    (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+    return result;
+}
+
+/* Clones every tree once, which finds out what can't be id-mapped. */
+static int try_idmap(struct sandbox_host *host, struct err *err)
+{
+    FD_AUTO int userns_fd = -1;
+    int result = open_userns(&userns_fd, err);
+    for (size_t i = 0; result == 0 && i < host->image.tree_count; i++) {
+        FD_AUTO int fd = -1;
+        result = image_clone(&host->image.trees[i], true, userns_fd, &fd, err);
+    }
+    if (result != 0 || image_keeps_owners(&host->image))
+        return result;
+    struct statfs info;
+    bool overlay =
+        statfs("/usr", &info) == 0 && (unsigned long)info.f_type == OVERLAYFS_SUPER_MAGIC;
+    note_missing(host,
+                 "container: /usr can't be id-mapped%s, so its files show no owners and the profile"
+                 " \"container\" can't be had",
+                 overlay ? " (it is an overlay: berth runs inside a container)" : "");
+    return 0;
+}
+
+static void open_disks(struct sandbox_host *host, int priv_fd)
+{
+    struct err err = ERR_INIT;
+    struct disk_space space = {0};
+    if (disk_check(&err) == 0 && disk_open(priv_fd, &host->disks, &err) == 0 &&
+        disk_measure(&host->disks, &space, &err) == 0) {
+        host->disk_bytes = space.free_bytes < DISK_SIZE_MAX ? space.free_bytes : DISK_SIZE_MAX;
+        return;
+    }
+    disk_close(&host->disks);
+    log_warn("no disks for sandboxes: %s", err.message);
+    note_missing(host, "disk: %.160s", err.public_message[0] ? err.public_message : err.message);
+}
+
+/* The operator's images; without the folder there is only `host`. */
+static int open_images(struct sandbox_host *host, const struct host_config *config, int priv_fd,
+                       struct err *err)
+{
+    char path[PATH_MAX];
+    if (config->images_path)
+        (void)snprintf(path, sizeof(path), "%s", config->images_path);
+    else
+        (void)snprintf(path, sizeof(path), "%s/images", config->state_path);
+    host->images_folder_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (host->images_folder_fd < 0 && (config->images_path || errno != ENOENT))
+        return err_sys(err, errno, "folder of images %s", path);
+    int result = open_folder(priv_fd, "images/store", &host->images_store_fd, err);
+    if (result == 0)
+        result = open_program("berth-init", &host->unpack_fd, err);
+    const struct images_config images = {.folder_fd = host->images_folder_fd,
+                                         .store_fd = host->images_store_fd,
+                                         .unpack_fd = host->unpack_fd,
+                                         .size_max_bytes = UNPACKED_MAX,
+                                         .entries_max = ENTRIES_MAX,
+                                         .timeout_s = UNPACK_TIMEOUT_S};
+    return result != 0 ? result : images_open(&images, &host->images, err);
+}
+
+/* What sandboxes need and not every host has. */
+static int open_sandboxing(struct sandbox_host *host, const struct host_config *config, int priv_fd,
+                           struct err *err)
+{
+    char stage[PATH_MAX];
+    FD_AUTO int scratch_fd = -1;
+    FD_AUTO int stage_folder_fd = -1;
+    (void)snprintf(stage, sizeof(stage), "%s/priv/images/host", config->state_path);
+    /* First the mount namespace: only what was opened in it can be cloned. */
+    int result = leave_mounts(priv_fd, config->state_path, err);
+    if (result == 0)
+        result = cgroup_open_below(&host->cgroups, config->cgroup, host->instance, err);
+    if (result == 0)
+        result = idrange_open(&host->ids_fd, err);
+    if (result == 0)
+        result = open_folder(priv_fd, "images", &scratch_fd, err);
+    if (result == 0)
+        result = open_folder(priv_fd, "images/host", &stage_folder_fd, err);
+    if (result == 0)
+        result = image_open_host(&host->image, stage, err);
+    if (result == 0)
+        result = open_stage(host, stage, err);
+    if (result == 0)
+        result = try_idmap(host, err);
+    if (result == 0)
+        result = open_images(host, config, priv_fd, err);
+    if (result == 0)
+        open_disks(host, priv_fd);
+    return result;
+}
+
+static void host_clear(struct sandbox_host *host)
+{
+    memset(host, 0, sizeof(*host));
+    host->run_fd = host->ids_fd = host->init_fd = host->stage_fd = host->epoll_fd = -1;
+    host->images_folder_fd = host->images_store_fd = host->unpack_fd = host->disks.dir_fd = -1;
+    sysview_init(&host->sysview, -1, &host->cgroups);
+}
+
+int host_open(const struct host_config *config, struct sandbox_host *host, struct err *err)
+{
+    FD_AUTO int priv_fd = -1;
+    host_clear(host);
+    int result = open_priv(config->state_path, &priv_fd, err);
+    if (result == 0)
+        result = open_program("berth-init", &host->init_fd, err);
+    if (result == 0)
+        result = open_folder(priv_fd, "run", &host->run_fd, err);
+    if (result == 0)
+        result = read_instance(host, priv_fd, err);
+    if (result != 0) {
+        host_close(host);
+        return result;
+    }
+    host->usable = open_sandboxing(host, config, priv_fd, &host->unavailable) == 0;
+    if (!host->usable)
+        log_error("no sandbox can be made: %s", host->unavailable.message);
+    return 0;
+}
+
+void host_close(struct sandbox_host *host)
+{
+    images_free(host->images);
+    sysview_done(&host->sysview);
+    image_close(&host->image);
+    if (host->cgroups.count > 0)
+        cgroup_retire(&host->cgroups);
+    cgroup_close(&host->cgroups);
+    disk_close(&host->disks);
+    fd_close(&host->images_folder_fd);
+    fd_close(&host->images_store_fd);
+    fd_close(&host->unpack_fd);
+    fd_close(&host->stage_fd);
+    fd_close(&host->run_fd);
+    fd_close(&host->ids_fd);
+    fd_close(&host->init_fd);
+}
+
+void host_info(const struct sandbox_host *host, struct engine_info *out)
+{
+    struct sysinfo system;
+    memset(out, 0, sizeof(*out));
+    (void)snprintf(out->name, sizeof(out->name), "native");
+    (void)snprintf(out->version, sizeof(out->version), "%s", BERTH_VERSION);
+    (void)snprintf(out->cgroup_mode, sizeof(out->cgroup_mode), "%s",
+                   cgroup_mode_name(&host->cgroups));
+    (void)snprintf(out->missing, sizeof(out->missing), "%s", host->missing);
+    if (!host->usable)
+        (void)snprintf(out->unavailable, sizeof(out->unavailable), "%s", host->unavailable.message);
+    if (sysinfo(&system) == 0)
+        out->memory_bytes = (uint64_t)system.totalram * system.mem_unit;
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+        out->cpu_millis = (uint32_t)CPU_COUNT(&cpus) * 1000;
+    out->storage_bytes = out->memory_bytes / 2; /* a tmpfs is memory */
+    out->disk_bytes = host->disk_bytes;
+    (void)snprintf(out->images, sizeof(out->images), "host ");
+    if (host->images)
+        images_names(host->images, out->images + 5, sizeof(out->images) - 5);
+    if (out->images[5] == '\0')
+        out->images[4] = '\0';
+    out->capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
+                        ENGINE_CAP_ISOLATED | ENGINE_CAP_PRIVATE_IDS;
+    if (host->usable && image_keeps_owners(&host->image))
+        out->capabilities |= ENGINE_CAP_IDMAP | ENGINE_CAP_CONTAINER;
+    if (host->disks.dir_fd >= 0)
+        out->capabilities |= ENGINE_CAP_DISK | ENGINE_CAP_STOP;
+}

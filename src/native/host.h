@@ -1,0 +1,53 @@
+/* What all sandboxes of this engine share, and what this host can do for them. */
+#ifndef BERTH_NATIVE_HOST_H
+#define BERTH_NATIVE_HOST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "native/cgroup.h"
+#include "native/disk.h"
+#include "native/image.h"
+#include "native/images.h"
+#include "native/sysview.h"
+#include "wire/engine_msg.h"
+
+enum { HOST_INSTANCE_SIZE = 33 };
+
+struct host_config {
+    const char *state_path;  /* the state folder; priv/ below it is ours */
+    const char *images_path; /* the operator's images; NULL: images/ of the state folder */
+    const char *cgroup;      /* v2 group that ours goes below, "" or NULL for the root */
+};
+
+struct sandbox_host {
+    char instance[HOST_INSTANCE_SIZE];
+    bool usable;                   /* sandboxes can be made */
+    struct err unavailable;        /* else: why not */
+    char missing[ENGINE_TEXT_MAX]; /* what can't be had here, and why; "" nothing */
+
+    struct cgroup_root cgroups;
+    struct image image;
+    struct images *images;   /* NULL: only `host` */
+    struct disk_store disks; /* dir_fd -1: this host has none */
+    struct sysview sysview;
+    uint64_t disk_bytes; /* free where the disks are, when the engine started */
+    int stage_fd;        /* where layers are attached for a moment, in our own mount namespace */
+    int run_fd;          /* priv/run: the sockets of the inits */
+    int ids_fd;          /* folder of id ranges */
+    int init_fd;         /* the berth-init program */
+    int images_folder_fd, images_store_fd, unpack_fd;
+    int epoll_fd; /* of the service: where the descriptors of sandboxes are watched */
+};
+
+/* Prepares everything in a mount namespace of this process's own, and makes priv/mnt the working
+ * directory, which is where a sandbox puts its root together. Fails for what every host has; what
+ * this one lacks is told by host_info(). epoll_fd is the caller's to set. */
+int host_open(const struct host_config *config, struct sandbox_host *host, struct err *err);
+void host_close(struct sandbox_host *host);
+
+/* The answer to a probe. */
+void host_info(const struct sandbox_host *host, struct engine_info *out);
+
+#endif

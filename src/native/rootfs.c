@@ -1,0 +1,484 @@
+/* Owns the shape of a sandbox's root. Refuses to follow anything that an image or the code left: a
+ * path is walked one name at a time, by descriptors. */
+#include "native/rootfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/mount.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "native/mountfd.h"
+
+#define INODE_BYTES 4096 /* of storage for each inode of a tmpfs */
+#define INODES_MIN 1024
+
+enum { CODE_ID = 1000 };
+
+static const struct {
+    const char *path;
+    mode_t mode;
+    uid_t id; /* in the inner namespace */
+} folders[] = {
+    {"proc", 0755, 0},
+    {"sys", 0755, 0},
+    {"dev", 0755, 0},
+    {"run", 0755, 0},
+    {"tmp", 01777, 0},
+    {"home", 0755, 0},
+    {"root", 0755, 0},
+    {"mnt", 0755, 0},
+    {"opt", 0755, 0},
+    {"srv", 0755, 0},
+    {"var", 0755, 0},
+    {"var/tmp", 01777, 0},
+    {"var/lib", 0755, 0},
+    {"var/log", 0755, 0},
+    {"var/cache", 0755, 0},
+    {".shm", 01777, 0},
+    {"home/sandbox", 0755, CODE_ID},
+    {"workspace", 0755, CODE_ID},
+};
+
+static const char *const package_folders[] = {
+    "var/lib/apt",
+    "var/lib/apt/lists",
+    "var/lib/apt/lists/partial",
+    "var/cache/apt",
+    "var/cache/apt/archives",
+    "var/cache/apt/archives/partial",
+    "var/log/apt",
+    "run/lock",
+    "run/sudo",
+};
+
+/* Where the writable part is, and who owns what is made there. */
+struct writable {
+    int mount_fd; /* attached while layers are put together */
+    uid_t owner;  /* id 0 of the sandbox, as stored */
+};
+
+bool rootfs_is_plain(const struct rootfs_spec *spec)
+{
+    return spec->folder_fd < 0 && !spec->on_disk && !spec->container;
+}
+
+/* ---- folders ---- */
+
+/* Makes one name a folder below dir_fd and opens it. */
+static int make_folder(int dir_fd, const char *name, mode_t mode, uid_t owner, int *out_fd,
+                       struct err *err)
+{
+    bool made = mkdirat(dir_fd, name, 0755) == 0;
+    if (!made && errno != EEXIST)
+        return err_sys(err, errno, "make folder %s", name);
+    FD_AUTO int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && !made && (errno == ENOTDIR || errno == ELOOP)) {
+        made = unlinkat(dir_fd, name, 0) == 0 && mkdirat(dir_fd, name, 0755) == 0;
+        fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    }
+    if (fd < 0)
+        return err_sys(err, errno, "open folder %s", name);
+    if (made && (fchown(fd, owner, owner) != 0 || fchmod(fd, mode) != 0))
+        return err_sys(err, errno, "owner of folder %s", name);
+    *out_fd = fd_take(&fd);
+    return 0;
+}
+
+/* The same for a path; folders on the way have mode 0755. */
+static int make_path(int root_fd, const char *path, mode_t mode, uid_t root_owner, uid_t owner,
+                     struct err *err)
+{
+    FD_AUTO int dir_fd = -1;
+    for (const char *start = path; start;) {
+        const char *slash = strchr(start, '/');
+        char name[64];
+        int next_fd = -1;
+        (void)snprintf(name, sizeof(name), "%.*s",
+                       slash ? (int)(slash - start) : (int)strlen(start), start);
+        int result = make_folder(dir_fd < 0 ? root_fd : dir_fd, name, slash ? 0755 : mode,
+                                 slash ? root_owner : owner, &next_fd, err);
+        if (result != 0)
+            return result;
+        fd_close(&dir_fd);
+        dir_fd = next_fd;
+        start = slash ? slash + 1 : NULL;
+    }
+    return 0;
+}
+
+static int make_common(int root_fd, uid_t owner, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+        int result =
+            make_path(root_fd, folders[i].path, folders[i].mode, owner, owner + folders[i].id, err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+int rootfs_make_folders(int root_fd, const struct image *host, uid_t owner, struct err *err)
+{
+    int result = make_common(root_fd, owner, err);
+    for (size_t i = 0; result == 0 && i < host->tree_count; i++) {
+        /* usr/local lies inside another tree. */
+        if (host->trees[i].use == IMAGE_LAYER)
+            result = make_path(root_fd, host->trees[i].target, 0755, owner, owner, err);
+    }
+    for (size_t i = 0; result == 0 && i < host->link_count; i++) {
+        const struct image_link *link = &host->links[i];
+        bool made = symlinkat(link->to, root_fd, link->target) == 0;
+        if (!made && errno != EEXIST)
+            return err_sys(err, errno, "make link %s", link->target);
+        if (made && fchownat(root_fd, link->target, owner, owner, AT_SYMLINK_NOFOLLOW) != 0)
+            return err_sys(err, errno, "owner of link %s", link->target);
+    }
+    return result;
+}
+
+static int make_package_folders(int root_fd, const struct image *host, uid_t owner, struct err *err)
+{
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(package_folders); i++)
+        result = make_path(root_fd, package_folders[i], 0755, owner, owner, err);
+    for (size_t i = 0; result == 0 && i < host->tree_count; i++) {
+        if (host->trees[i].use == IMAGE_CONTAINER)
+            result = make_path(root_fd, host->trees[i].target, 0755, owner, owner, err);
+    }
+    return result;
+}
+
+/* ---- mounts ---- */
+
+static int add(struct rootfs *rootfs, const char *target, int *mount_fd, struct err *err)
+{
+    if (rootfs->count >= ROOTFS_MOUNT_MAX)
+        return err_set(err, ERR_INTERNAL, "more than %d mounts", ROOTFS_MOUNT_MAX);
+    struct rootfs_mount *mount = &rootfs->mounts[rootfs->count++];
+    (void)snprintf(mount->target, sizeof(mount->target), "%s", target);
+    mount->fd = fd_take(mount_fd);
+    return 0;
+}
+
+static int add_bound(const struct rootfs_spec *spec, struct image_tree *tree, struct rootfs *rootfs,
+                     struct err *err)
+{
+    FD_AUTO int fd = -1;
+    int result = image_clone(tree, true, spec->userns_fd, &fd, err);
+    return result != 0 ? result : add(rootfs, tree->target, &fd, err);
+}
+
+/* The cgroups of the code, read-only, as the code's own cgroup namespace shows them. */
+static int add_cgroups(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
+{
+    char source[SANDBOX_ID_MAX + 8];
+    (void)snprintf(source, sizeof(source), "%s/code", spec->id);
+    for (size_t i = 0; i < spec->cgroups->count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &spec->cgroups->hierarchies[i];
+        FD_AUTO int fd = -1;
+        char target[48];
+        (void)snprintf(target, sizeof(target), "sys/fs/cgroup%s%s", hierarchy->name[0] ? "/" : "",
+                       hierarchy->name);
+        int result = mountfd_clone(hierarchy->base_fd, source, false, &fd, err);
+        if (result == 0)
+            result = mountfd_restrict(
+                fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+                err);
+        if (result == 0)
+            result = add(rootfs, target, &fd, err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+static int add_views(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
+{
+    FD_AUTO int sys_fd = -1;
+    int result = sysview_clone(spec->sysview, spec->cpu_millis, &sys_fd, err);
+    if (result == 0)
+        result = add(rootfs, "sys", &sys_fd, err);
+    return result != 0 ? result : add_cgroups(spec, rootfs, err);
+}
+
+/* ---- the writable part ---- */
+
+/* Prepares a folder of the writable part; on a filesystem in memory it is stored with the host's
+ * ids, on a disk with those of the sandbox, which the mount maps. */
+static int make_writable(const struct rootfs_spec *spec, struct writable *out, struct err *err)
+{
+    FD_AUTO int fd = -1;
+    int result = 0;
+    if (spec->on_disk) {
+        fd = fcntl(spec->disk_fd, F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+            return err_sys(err, errno, "descriptor of the disk");
+    } else {
+        uint64_t inodes = spec->storage_bytes / INODE_BYTES;
+        result = mountfd_tmpfs(spec->storage_bytes, inodes < INODES_MIN ? INODES_MIN : inodes, 0,
+                               &fd, err);
+    }
+    if (result == 0)
+        result =
+            mountfd_restrict(fd, MOUNT_ATTR_NODEV | (spec->container ? 0 : MOUNT_ATTR_NOSUID), err);
+    out->owner = spec->on_disk ? 0 : spec->first_id;
+    out->mount_fd = result == 0 ? fd_take(&fd) : -1;
+    return result;
+}
+
+/* From here what is made on it would be made by an id that it does not know. */
+static int attach_writable(const struct rootfs_spec *spec, const struct writable *writable,
+                           struct err *err)
+{
+    int result = 0;
+    if (spec->on_disk)
+        result = mountfd_idmap(writable->mount_fd, spec->userns_fd, err);
+    return result != 0 ? err_wrap(err, "disk")
+                       : mountfd_attach(writable->mount_fd, spec->stage_fd, "upper", err);
+}
+
+static void name_pair(const char *target, char upper[static 32], char work[static 32])
+{
+    char name[24];
+    (void)snprintf(name, sizeof(name), "%s", target[0] ? target : "all");
+    for (char *at = name; *at; at++)
+        *at = *at == '/' ? '-' : *at;
+    (void)snprintf(upper, 32, "%s.upper", name);
+    (void)snprintf(work, 32, "%s.work", name);
+}
+
+/* The folders of one overlay; hidden: a folder of the lower layers that starts empty. */
+static int make_pair(const struct writable *writable, const char *target, const char *hidden,
+                     int *out_upper_fd, struct err *err)
+{
+    char upper[32];
+    char work[32];
+    FD_AUTO int upper_fd = -1;
+    FD_AUTO int work_fd = -1;
+    name_pair(target, upper, work);
+    int result = make_folder(writable->mount_fd, upper, 0755, writable->owner, &upper_fd, err);
+    if (result == 0)
+        result = make_folder(writable->mount_fd, work, 0700, writable->owner, &work_fd, err);
+    if (result == 0 && hidden[0] != '\0') {
+        FD_AUTO int hidden_fd = -1;
+        result = make_folder(upper_fd, hidden, 0755, writable->owner, &hidden_fd, err);
+        if (result == 0 && fsetxattr(hidden_fd, "trusted.overlay.opaque", "y", 1, 0) != 0)
+            result = err_sys(err, errno, "hide %s/%s", target, hidden);
+    }
+    if (result == 0 && out_upper_fd)
+        *out_upper_fd = fd_take(&upper_fd);
+    return result;
+}
+
+static int open_below(int dir_fd, const char *name, int *out_fd, struct err *err)
+{
+    *out_fd = openat(dir_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return *out_fd < 0 ? err_sys(err, errno, "open %s", name) : 0;
+}
+
+/* The overlay works on its layers as whoever mounts it: that has to be an id which the disk's map
+ * knows, with all of root's rights. Changing it drops some of them until it is changed back
+ * (capabilities(7), "Effect of user ID changes on capabilities"). */
+static int make_overlay(const struct rootfs_spec *spec, const int *layers, size_t layer_count,
+                        int upper_fd, int work_fd, int *out_fd, struct err *err)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[2];
+    memset(sets, 0, sizeof(sets));
+    (void)setfsgid(spec->first_id);
+    (void)setfsuid(spec->first_id);
+    int result = 0;
+    if (syscall(SYS_capget, &header, sets) != 0)
+        result = err_sys(err, errno, "read capabilities");
+    for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
+        sets[i].effective = sets[i].permitted;
+    if (result == 0 && syscall(SYS_capset, &header, sets) != 0)
+        result = err_sys(err, errno, "keep capabilities");
+    if (result == 0)
+        result = mountfd_overlay(layers, layer_count, upper_fd, work_fd,
+                                 MOUNT_ATTR_NODEV | (spec->container ? 0 : MOUNT_ATTR_NOSUID),
+                                 out_fd, err);
+    (void)setfsuid(0);
+    (void)setfsgid(0);
+    return result;
+}
+
+/* An overlay over detached layers, topmost first. They are attached for the moment that the kernel
+ * looks at them. */
+static int add_overlay(const struct rootfs_spec *spec, const struct writable *writable,
+                       const char *target, const int *layers, size_t layer_count,
+                       struct rootfs *rootfs, struct err *err)
+{
+    static const char *const places[] = {"lower-0", "lower-1"};
+    char upper[32];
+    char work[32];
+    FD_AUTO int upper_fd = -1;
+    FD_AUTO int work_fd = -1;
+    FD_AUTO int fd = -1;
+    size_t attached = 0;
+    name_pair(target, upper, work);
+    int result = open_below(writable->mount_fd, upper, &upper_fd, err);
+    if (result == 0)
+        result = open_below(writable->mount_fd, work, &work_fd, err);
+    while (result == 0 && attached < layer_count) {
+        result = mountfd_attach(layers[attached], spec->stage_fd, places[attached], err);
+        attached += result == 0 ? 1 : 0;
+    }
+    if (result == 0)
+        result = make_overlay(spec, layers, layer_count, upper_fd, work_fd, &fd, err);
+    while (attached > 0)
+        mountfd_detach(layers[--attached]);
+    return result != 0 ? result : add(rootfs, target, &fd, err);
+}
+
+/* ---- image host with a writable part of its own ---- */
+
+static int prepare_host(const struct rootfs_spec *spec, const struct writable *writable,
+                        struct err *err)
+{
+    FD_AUTO int root_fd = -1;
+    int result = make_folder(writable->mount_fd, "root", 0755, writable->owner, &root_fd, err);
+    if (result == 0)
+        result = rootfs_make_folders(root_fd, spec->host, writable->owner, err);
+    if (result != 0 || !spec->container)
+        return result;
+    result = make_package_folders(root_fd, spec->host, writable->owner, err);
+    for (size_t i = 0; result == 0 && i < spec->host->tree_count; i++) {
+        const struct image_tree *tree = &spec->host->trees[i];
+        if (tree->use == IMAGE_LAYER || tree->use == IMAGE_CONTAINER)
+            result = make_pair(writable, tree->target, tree->hidden, NULL, err);
+    }
+    return result;
+}
+
+static bool is_layer(const struct image_tree *tree)
+{
+    return tree->use == IMAGE_LAYER || tree->use == IMAGE_CONTAINER;
+}
+
+/* The tree number index as an overlay, with the one that lies over it. */
+static int add_layered(const struct rootfs_spec *spec, const struct writable *writable,
+                       size_t index, struct rootfs *rootfs, struct err *err)
+{
+    struct image_tree *tree = &spec->host->trees[index];
+    int layers[2] = {-1, -1};
+    size_t count = 0;
+    int result = 0;
+    if (index + 1 < spec->host->tree_count && tree[1].over_previous)
+        result = image_clone(&tree[1], false, spec->userns_fd, &layers[count++], err);
+    if (result == 0)
+        result = image_clone(tree, false, spec->userns_fd, &layers[count++], err);
+    if (result == 0)
+        result = add_overlay(spec, writable, tree->target, layers, count, rootfs, err);
+    fd_close(&layers[0]);
+    fd_close(&layers[1]);
+    return result;
+}
+
+static int add_host(const struct rootfs_spec *spec, const struct writable *writable,
+                    struct rootfs *rootfs, struct err *err)
+{
+    FD_AUTO int root_fd = -1;
+    int result = mountfd_clone(writable->mount_fd, "root", false, &root_fd, err);
+    if (result == 0)
+        result = add(rootfs, "", &root_fd, err);
+    for (size_t i = 0; result == 0 && i < spec->host->tree_count; i++) {
+        struct image_tree *tree = &spec->host->trees[i];
+        if (tree->use == IMAGE_BOUND || (!spec->container && tree->use != IMAGE_CONTAINER))
+            result = add_bound(spec, tree, rootfs, err);
+        else if (spec->container && is_layer(tree) && !tree->over_previous)
+            result = add_layered(spec, writable, i, rootfs, err);
+    }
+    return result;
+}
+
+/* ---- a rootfs folder ---- */
+
+static int prepare_folder(const struct writable *writable, struct err *err)
+{
+    FD_AUTO int upper_fd = -1;
+    int result = make_pair(writable, "", "", &upper_fd, err);
+    return result != 0 ? result : make_common(upper_fd, writable->owner, err);
+}
+
+static int add_folder(const struct rootfs_spec *spec, const struct writable *writable,
+                      struct rootfs *rootfs, struct err *err)
+{
+    FD_AUTO int lower_fd = -1;
+    int result = mountfd_clone(spec->folder_fd, "", false, &lower_fd, err);
+    if (result == 0)
+        result = mountfd_idmap(lower_fd, spec->userns_fd, err);
+    if (result == -ERR_UNSUPPORTED)
+        return err_public(err, ERR_UNSUPPORTED,
+                          "images need id-mapped mounts, and the filesystem that holds this one"
+                          " has none");
+    if (result == 0)
+        result = add_overlay(spec, writable, "", &lower_fd, 1, rootfs, err);
+    for (size_t i = 0; result == 0 && i < spec->host->tree_count; i++) {
+        if (spec->host->trees[i].use == IMAGE_BOUND)
+            result = add_bound(spec, &spec->host->trees[i], rootfs, err);
+    }
+    return result;
+}
+
+/* ---- all of it ---- */
+
+static int build_plain(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
+{
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < spec->host->tree_count; i++) {
+        if (spec->host->trees[i].use != IMAGE_CONTAINER)
+            result = add_bound(spec, &spec->host->trees[i], rootfs, err);
+    }
+    return result;
+}
+
+static int build_writable(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
+{
+    struct writable writable = {.mount_fd = -1};
+    bool folder = spec->folder_fd >= 0;
+    int result = make_writable(spec, &writable, err);
+    if (result == 0)
+        result = folder ? prepare_folder(&writable, err) : prepare_host(spec, &writable, err);
+    if (result == 0)
+        result = attach_writable(spec, &writable, err);
+    if (result == 0) {
+        result = folder ? add_folder(spec, &writable, rootfs, err)
+                        : add_host(spec, &writable, rootfs, err);
+        mountfd_detach(writable.mount_fd);
+    }
+    fd_close(&writable.mount_fd);
+    return result;
+}
+
+int rootfs_build(const struct rootfs_spec *spec, struct rootfs *out, struct err *err)
+{
+    struct rootfs rootfs = {.count = 0};
+    int result = rootfs_is_plain(spec) ? build_plain(spec, &rootfs, err)
+                                       : build_writable(spec, &rootfs, err);
+    if (result == 0)
+        result = add_views(spec, &rootfs, err);
+    if (result != 0) {
+        rootfs_close(&rootfs);
+        return err_wrap(err, "root of the sandbox");
+    }
+    *out = rootfs;
+    return 0;
+}
+
+void rootfs_close(struct rootfs *rootfs)
+{
+    for (size_t i = 0; i < rootfs->count; i++)
+        fd_close(&rootfs->mounts[i].fd);
+    rootfs->count = 0;
+}

@@ -1,0 +1,330 @@
+"""A berth-native process without server or monitor, and both protocols as a client speaks them:
+src/wire/engine_msg.h over a SEQPACKET socket, src/wire/sandbox.h in frames over a stream. What the
+HTTP interface does not offer (yet), and what a server that was taken over could send."""
+import fcntl
+import os
+import pathlib
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+import uuid
+
+import harness
+
+OPS = {name: number for number, name in enumerate(
+    ("probe", "create", "start", "stop", "freeze", "snapshot", "destroy", "inspect", "list",
+     "open_channel", "stats", "gone"), 1)}
+STATES = {1: "creating", 2: "running", 3: "destroying", 4: "stopped"}
+ERRORS = ("none bad_input unauthorized forbidden not_found method conflict too_large media_type "
+          "quota headers unavailable unsupported timeout closed protocol internal").split()
+REPLY = 0x8000
+(ERROR_KIND, ERROR_ERRNO, ERROR_MESSAGE, ERROR_PUBLIC, ERROR_RETRY, ID, IMAGE, PROFILE, MEMORY,
+ STORAGE, CPU, PIDS, FILES, LIFETIME, ORPHAN, NAME, VERSION, CAPABILITIES, CGROUP_MODE, UNAVAILABLE,
+ STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING) = range(1, 28)
+FRAMES = {name: number for number, name in enumerate(
+    ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
+     "ping", "pong", "get_file"), 1)}
+FRAME_NAMES = {number: name for name, number in FRAMES.items()}
+CAUSES = ("none", "timeout", "oom", "output", "signal", "user", "server")
+MIB = 1 << 20
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def tlv(tag, value):
+    if isinstance(value, int):
+        data = struct.pack("<Q", value)
+    else:
+        data = value if isinstance(value, bytes) else value.encode() + b"\0"
+    return struct.pack("<HHI", tag, 0, len(data)) + data
+
+
+def fields(data):
+    at = 0
+    while at < len(data):
+        tag, _, size = struct.unpack_from("<HHI", data, at)
+        yield tag, data[at + 8:at + 8 + size]
+        at += 8 + size
+
+
+def number(data):
+    return struct.unpack("<Q", data)[0]
+
+
+def text(data):
+    return data[:-1].decode("utf-8", "replace")
+
+
+class EngineError(Exception):
+    def __init__(self, kind, message, public):
+        super().__init__(f"{kind}: {message}")
+        self.kind, self.message, self.public = kind, message, public
+
+
+class Engine:
+    """berth-native on a state folder of its own, by process id."""
+
+    def __init__(self, env=None, state=None, options=()):
+        self.env = env or {}
+        self.options = list(options)
+        self.owns_state = state is None
+        self.state = pathlib.Path(state or tempfile.mkdtemp(prefix="berth-engine-"))
+        (self.state / "priv").mkdir(mode=0o700, exist_ok=True)
+        self.instance_file = self.state / "priv" / "instance"
+        if not self.instance_file.exists():
+            self.instance_file.write_text(uuid.uuid4().hex[:8] + "\n")
+        self.instance = self.instance_file.read_text().strip()
+        self.log_path = pathlib.Path(f"{self.state}.log")
+        self.process = None
+        self.client = None
+        self.request_id = 0
+
+    def start(self):
+        path = str(self.state / "engine.sock")
+        pathlib.Path(path).unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, \
+                open(self.log_path, "ab") as log:
+            listener.bind(path)
+            listener.listen(8)
+            passed = fcntl.fcntl(listener, fcntl.F_DUPFD, 10)  # 3 is taken, see INIT_FD_CONFIG
+            self.process = subprocess.Popen(
+                ["/bin/sh", "-c", 'exec 3</dev/null; exec "$@"', "sh",
+                 str(harness.BUILD / "berth-native"), "--state", str(self.state), "--listen-fd",
+                 str(passed), "--client-uid", "0", *self.options],
+                pass_fds=[passed], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=harness.clean_environment(self.env))
+            os.close(passed)
+        self.connect()
+        return self
+
+    def connect(self):
+        self.close_client()
+        self.client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.client.settimeout(harness.HANG_SECS)
+        self.client.connect(str(self.state / "engine.sock"))
+
+    def close_client(self):
+        if self.client:
+            self.client.close()
+            self.client = None
+
+    def kill(self, signal_number=signal.SIGKILL):
+        self.close_client()
+        if self.process:
+            self.process.send_signal(signal_number)
+            self.process.wait(harness.HANG_SECS)
+            self.process = None
+
+    def stop(self):
+        """Destroys everything, then ends the engine."""
+        for sandbox_id in self.list():
+            self.destroy(sandbox_id)
+        self.kill(signal.SIGTERM)
+
+    def remove(self):
+        if self.process:
+            self.stop()
+        if self.owns_state:
+            shutil.rmtree(self.state, ignore_errors=True)
+            self.log_path.unlink(missing_ok=True)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.remove()
+
+    def log(self):
+        return harness.read(self.log_path)
+
+    # ---- requests ----
+
+    def send(self, op, payload=b""):
+        self.request_id += 1
+        self.client.send(struct.pack("<IIQ", 1, OPS[op], self.request_id) + payload)
+        return self.request_id
+
+    def receive(self, request_id, op):
+        """The reply to a request; events in between are dropped. Returns (fields, fds)."""
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.client, 1 << 16, 4)
+            if not data:
+                raise ConnectionError("the engine closed the connection")
+            _, got_op, got_id = struct.unpack_from("<IIQ", data)
+            if got_id == request_id and got_op == OPS[op] | REPLY:
+                break
+            for fd in fds:
+                os.close(fd)
+        reply = list(fields(data[16:]))
+        found = dict(reply)
+        if ERROR_KIND in found:
+            raise EngineError(ERRORS[number(found[ERROR_KIND])],
+                              text(found.get(ERROR_MESSAGE, b"\0")),
+                              text(found.get(ERROR_PUBLIC, b"\0")))
+        return reply, fds
+
+    def call(self, op, payload=b""):
+        return self.receive(self.send(op, payload), op)
+
+    def probe(self):
+        found = dict(self.call("probe")[0])
+        return {"capabilities": number(found[CAPABILITIES]), "cgroup_mode": text(found[CGROUP_MODE]),
+                "memory": number(found[MEMORY]), "storage": number(found[STORAGE]),
+                "disk": number(found[DISK]), "images": text(found[IMAGES]).split(),
+                "missing": text(found[MISSING]), "unavailable": text(found[UNAVAILABLE])}
+
+    @staticmethod
+    def spec(sandbox_id, image="host", profile="strict", memory=256 * MIB, storage=64 * MIB,
+             cpu=1000, pids=128, open_files=1024, lifetime_ms=0, orphan_ms=600000, disk=False,
+             keep_files=False):
+        return b"".join(tlv(tag, value) for tag, value in (
+            (ID, sandbox_id), (IMAGE, image), (PROFILE, profile), (MEMORY, memory),
+            (STORAGE, storage), (CPU, cpu), (PIDS, pids), (FILES, open_files),
+            (LIFETIME, lifetime_ms), (ORPHAN, orphan_ms), (DISK, int(disk)),
+            (KEEP_FILES, int(keep_files))))
+
+    def create(self, sandbox_id=None, op="create", **options):
+        sandbox_id = sandbox_id or "t" + uuid.uuid4().hex[:12]
+        reply, fds = self.call(op, self.spec(sandbox_id, **options))
+        return Sandbox(self, sandbox_id, socket.socket(fileno=fds[0]), dict(reply)[NONCE])
+
+    def restart_sandbox(self, sandbox_id, **options):
+        return self.create(sandbox_id, op="start", **options)
+
+    def destroy(self, sandbox_id):
+        self.call("destroy", tlv(ID, sandbox_id))
+
+    def stop_sandbox(self, sandbox_id):
+        self.call("stop", tlv(ID, sandbox_id))
+
+    def inspect(self, sandbox_id):
+        return STATES[number(dict(self.call("inspect", tlv(ID, sandbox_id))[0])[STATE])]
+
+    def list(self):
+        return [text(data) for tag, data in self.call("list")[0] if tag == LISTED]
+
+    def open_channel(self, sandbox_id):
+        _, fds = self.call("open_channel", tlv(ID, sandbox_id))
+        return Sandbox(self, sandbox_id, socket.socket(fileno=fds[0]), None)
+
+
+class Result:
+    def __init__(self):
+        self.stdout = self.stderr = b""
+        self.exit_code = self.cause = self.errno = self.size = None
+        self.start_error = ""
+
+    def __repr__(self):
+        return (f"Result(exit={self.exit_code}, cause={self.cause}, errno={self.errno}, "
+                f"start_error={self.start_error!r}, stdout={self.stdout[-2000:]!r}, "
+                f"stderr={self.stderr[-2000:]!r})")
+
+
+class Sandbox:
+    """A channel to the init of a sandbox."""
+
+    def __init__(self, engine, sandbox_id, channel, nonce):
+        self.engine, self.id, self.channel = engine, sandbox_id, channel
+        self.channel.setblocking(True)
+        self.channel.settimeout(harness.HANG_SECS)
+        self.buffer = b""
+        self.stream = 0
+        hello = tlv(1, 1) + tlv(2, 1) + tlv(3, 0) + tlv(4, bytes(16))
+        self.send("hello", 0, hello)
+        kind, _, payload = self.frame()
+        assert kind == "hello", kind
+        assert nonce is None or dict(fields(payload))[4] == nonce
+
+    def send(self, kind, stream, payload=b""):
+        number_of_kind = FRAMES[kind] if isinstance(kind, str) else kind
+        self.channel.sendall(struct.pack("<IBBHI", len(payload), number_of_kind, 0, 0, stream)
+                             + payload)
+
+    def frame(self):
+        while True:
+            if len(self.buffer) >= 12:
+                size, kind, _, _, stream = struct.unpack_from("<IBBHI", self.buffer)
+                if len(self.buffer) >= 12 + size:
+                    payload, self.buffer = self.buffer[12:12 + size], self.buffer[12 + size:]
+                    return FRAME_NAMES[kind], stream, payload
+            piece = self.channel.recv(1 << 16)
+            if not piece:
+                raise ConnectionError("init closed the channel")
+            self.buffer += piece
+
+    def begin(self, argv, env=(), cwd="/", timeout_ms=60000, keep=MIB, output_max=64 * MIB):
+        self.stream += 4
+        payload = b"".join((tlv(1, f"e{self.stream}"), tlv(2, cwd),
+                            *(tlv(3, arg) for arg in argv), *(tlv(4, entry) for entry in env),
+                            tlv(5, timeout_ms), tlv(6, keep), tlv(7, output_max)))
+        self.send("exec", self.stream, payload)
+        return self.stream
+
+    def finish(self, stream):
+        """Takes frames until the last one of the stream."""
+        result = Result()
+        while True:
+            kind, at, payload = self.frame()
+            if kind == "data" and at & ~3 == stream:
+                if at == stream + 3:
+                    result.stderr += payload
+                else:
+                    result.stdout += payload
+                self.send("credit", at, struct.pack("<I", len(payload)))
+            elif kind == "exit" and at == stream:
+                found = dict(fields(payload))
+                result.exit_code = number(found[1])
+                result.cause = CAUSES[number(found[2])]
+                result.start_error = text(found.get(11, b"\0"))
+                return result
+            elif kind == "done" and at == stream:
+                found = dict(fields(payload))
+                result.errno, result.size = number(found[1]), number(found[2])
+                return result
+
+    def run(self, *argv, stdin=b"", env=(PATH,), **options):
+        stream = self.begin(argv, env, **options)
+        if stdin:
+            self.send("data", stream + 1, stdin)
+        self.send("close", stream + 1)
+        return self.finish(stream)
+
+    def sh(self, script, **options):
+        return self.run("/bin/sh", "-c", script, **options)
+
+    def put_file(self, path, content, mode=0o644):
+        self.stream += 4
+        stream = self.stream
+        self.send("put_file", stream, tlv(1, path) + tlv(2, mode))
+        for at in range(0, len(content), 32768):
+            self.send("data", stream + 1, content[at:at + 32768])
+        self.send("close", stream + 1)
+        return self.finish(stream)
+
+    def get_file(self, path, offset=0, size=0):
+        self.stream += 4
+        self.send("get_file", self.stream, tlv(1, path) + tlv(2, offset) + tlv(3, size))
+        return self.finish(self.stream)
+
+    def closed(self, secs=harness.HANG_SECS):
+        """Whether init goes within secs."""
+        end = time.monotonic() + secs
+        while time.monotonic() < end:
+            ready, _, _ = select.select([self.channel], [], [], max(0, end - time.monotonic()))
+            if ready and not self.channel.recv(1 << 16):
+                return True
+        return False
+
+    def destroy(self):
+        self.channel.close()
+        self.engine.destroy(self.id)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.destroy()
