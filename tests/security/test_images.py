@@ -176,6 +176,14 @@ def test_known_archive_is_not_unpacked_again(box):
     assert "unpacked already" in box.log()
 
 
+def test_unpacked_folder_that_somebody_removed(box):
+    box.put("one.tar", tars.good())
+    assert box.start().take("one") == "ok"
+    shutil.rmtree(box.rootfs("one").parent)
+    assert "is being unpacked" in box.ask("take one")
+    assert box.take("one") == "ok"
+
+
 def test_archive_that_changes_while_it_is_unpacked(box):
     box.put("one.tar.bz2", tars.slow())
     box.start(entries=1 << 40)
