@@ -173,6 +173,11 @@ static void begin_entry(struct images *images, struct image_entry *entry)
     if (entry->file.folder) {
         entry->state = IMAGE_FOLDER;
         log_info("image %s: a folder", entry->file.name);
+        if (entry->file.exposed)
+            log_warn(
+                "image %s: other users of this host can reach its set-user-ID files, if it has "
+                "any: the folder of images should have mode 0700",
+                entry->file.name);
         return;
     }
     imagestore_name(&entry->file, entry->whole);

@@ -34,6 +34,14 @@ def test_folder_is_used_as_it_is(box):
     assert os.listdir(box.store) == []
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_folder_that_other_users_can_reach(box, mode):
+    folder(box, "one")
+    os.chmod(box.images, mode)
+    assert box.start().ask("take one") == "ok"
+    assert ("set-user-ID" in box.log()) == (mode == 0o755)
+
+
 def test_unknown_names(box):
     folder(box, "one")
     box.put("two.tar", tars.good())
