@@ -35,6 +35,9 @@ if grep -rnE "$banned" src tests --include='*.[ch]' | grep -vE ':[0-9]+:[[:space
     fail "a banned call"
 fi
 
+echo "check: the table of attacks"
+/usr/bin/python3 -B scripts/attack_table.py --check || fail "run the security suite, then scripts/attack_table.py"
+
 echo "check: clang-tidy"
 files=$(/usr/bin/python3 -B scripts/tidy_files.py "$build/compile_commands.json")
 # The compile commands are gcc's; clang 14 wants to be asked twice for one of their options.

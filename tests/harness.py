@@ -19,7 +19,7 @@ import time
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("BERTH_BUILD") or REPO / "build")
-PROGRAMS = ("berth", "berth-monitor", "berth-server", "berth-native", "berth-init")
+PROGRAMS = ("berth", "berth-monitor", "berth-server", "berth-native", "berth-init", "berth-unpack")
 LOOPBACK = "127.0.0.1"
 HANG_SECS = 60  # past it a wait is a hang; never a measure of speed
 JSON_TYPE = {"Content-Type": "application/json"}

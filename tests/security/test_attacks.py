@@ -1,0 +1,103 @@
+"""The attacks of attacks.def, each from Python and from C, in each profile. An attack is stopped when
+it says so with a reason and nothing of the host or of a neighbour shows otherwise (host.py)."""
+import os
+import re
+import subprocess
+
+import pytest
+
+import verdicts
+from harness import BUILD, REPO
+from host import findings, uploads
+
+pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64",
+                                reason="the numbers of attacks.def are those of x86-64")
+PROGRAM = BUILD / "tests" / "security" / "attack"
+TOGETHER = verdicts.names("CALL", "READ", "WRITE", "CODE")
+APART = verdicts.names("ALONE")
+START = {
+    "python": "import sys\nsys.argv = ['attack', *{names!r}]\nimport attack_main\nattack_main.main()\n",
+    "c": "import os\nos.chmod('attack', 0o755)\nos.execv('attack', ['attack', *{names!r}])\n",
+}
+# What ends its own program by the attack itself: who lives on is seen from outside.
+KILLS_ITSELF = {"kill_all", "stop_all"}
+
+
+def attack(server, host, profile, language, names, timeout=120):
+    """Runs attacks in one sandbox; the execution and what the host's side found."""
+    done = server.execute(START[language].format(names=names), files=uploads(language == "c"),
+                          env=host.parameters(), profile=profile, timeout=timeout)
+    return done, host.check(done["stdout"] + done["stderr"])
+
+
+@pytest.fixture(scope="session", params=verdicts.LANGUAGES)
+def language(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def together(server, host, profile, language):
+    done, faults = attack(server, host, profile, language, ["all"])
+    assert done["exit_code"] == 0, done
+    return findings(done["stdout"]), faults
+
+
+def settle(name, profile, language, finding, faults=None):
+    """Records the verdict and fails on one that is not fine."""
+    verdict = finding["verdict"]
+    if faults:
+        verdict = "ESCAPED"
+    fine = {"stopped", "absent"} | ({"harmless"} if name in verdicts.HARMLESS[profile] else set())
+    detail = verdicts.detail_of(finding)
+    verdicts.record("verdicts", name=name, engine="native", profile=profile, language=language,
+                    verdict=verdict, detail=detail)
+    assert not faults, faults
+    if name in verdicts.KNOWN:
+        assert verdict == "ESCAPED", f"{verdict}: take it off the list of what is known"
+        return
+    assert verdict in fine, f"{verdict}: {detail}"
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_attack(together, profile, language, name):
+    found, _ = together
+    assert name in found, "it did not run"
+    settle(name, profile, language, found[name])
+
+
+def test_nothing_was_reached_together(together):
+    """The effects of all of them, as the host and the neighbour see them."""
+    assert not together[1], together[1]
+
+
+@pytest.mark.parametrize("name", APART)
+def test_attack_in_a_sandbox_of_its_own(server, host, profile, language, name):
+    done, faults = attack(server, host, profile, language, [name], timeout=5)
+    found = findings(done["stdout"]).get(name, {"verdict": "undecided", "detail": str(done)})
+    if name in KILLS_ITSELF:
+        ended = {"kill_all": ("signal",), "stop_all": ("timeout",)}[name]
+        if done["killed_by"] in ended:
+            found = {"verdict": "stopped", "detail": f"it ended itself ({done['killed_by']})"}
+    elif (done["exit_code"], done["killed_by"]) != (0, None):
+        found = {"verdict": "ESCAPED", "detail": f"it ended as {done['status']}, exit code"
+                 f" {done['exit_code']}, by {done['killed_by']}"}
+    server.hello()
+    settle(name, profile, language, found, faults)
+
+
+def test_both_languages_have_all_attacks(server):
+    wanted = verdicts.names("CALL", "READ", "WRITE", "CODE", "ALONE")
+    assert len(set(wanted)) == len(wanted)
+    listed = subprocess.run([PROGRAM, "list"], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == wanted
+    done = server.execute(START["python"].format(names=["list"]), files=uploads(False))
+    assert done["stdout"].split() == wanted, done["stderr"]
+
+
+def test_the_table_names_all_attacks():
+    """SECURITY.md tells of every attack that there is, and of no other."""
+    page = (REPO / "SECURITY.md").read_text().split("<!-- attacks")
+    assert len(page) == 3, "the table has lost its marks"
+    listed = re.findall(r"^\| (\w+) \| ", page[1], re.M)
+    assert [name for name in listed if name != "attack"] == [
+        row[1] for row in verdicts.rows() if row[0] != "SECTION"]

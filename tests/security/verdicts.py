@@ -1,0 +1,70 @@
+"""The list of attacks (attacks.def), and the file of verdicts that the table of SECURITY.md is made
+of. The suite adds to the file; where it is: BERTH_VERDICTS, else attack-verdicts.json in the build."""
+import ast
+import errno
+import json
+import os
+import pathlib
+import re
+
+from harness import BUILD
+
+HERE = pathlib.Path(__file__).parent
+FILE = pathlib.Path(os.environ.get("BERTH_VERDICTS") or BUILD / "attack-verdicts.json")
+PROFILES = ("strict", "container")
+LANGUAGES = ("python", "c")
+
+# What is allowed on purpose and shown to reach nothing but the sandbox itself, by profile. Where the
+# profile `container` gives a right of its own, the attack has to show that it ends in the sandbox.
+HARMLESS = {
+    "strict": {"personality_randomize", "socket_filter", "host_shadow"},
+    "container": {
+        "personality_randomize", "socket_filter", "host_shadow", "chroot", "chroot_escape",
+        "become_root", "setuid_planted", "setuid_image", "file_capabilities", "chown_root",
+        "ld_preload", "socket_raw", "socket_raw6", "socket_packet", "scm_credentials",
+        "host_devices", "capset_all", "init_schedule", "own_filter"},
+}
+
+
+# What is reached and can't be helped yet, said in SECURITY.md. Stopped, it has to leave this list.
+KNOWN = {
+    "host_locks": "files of the image are the host's own inodes: locks on them are shared",
+    "host_watches": "files of the image are the host's own inodes: watches see all who use them",
+}
+
+
+def rows():
+    """[(kind, name, how, arguments)] of attacks.def, and the sections as ("SECTION", title)."""
+    found = []
+    for line in (HERE / "attacks.def").read_text().splitlines():
+        match = re.fullmatch(r"(SECTION|CALL|READ|WRITE|CODE|ALONE|HOST)\((.*)\)", line)
+        if match and match[1] == "SECTION":
+            found.append(("SECTION", ast.literal_eval(match[2])))
+        elif match:
+            name, rest = match[2].split(", ", 1)
+            how, *arguments = ast.literal_eval(f"({rest},)")
+            found.append((match[1], name, how, arguments))
+    return found
+
+
+def names(*kinds):
+    return [row[1] for row in rows() if row[0] in kinds]
+
+
+def detail_of(finding):
+    number = finding.get("errno", 0)
+    word = errno.errorcode.get(number, str(number)) if number else ""
+    return ": ".join(part for part in (finding.get("detail", ""), word) if part)
+
+
+def record(kind, **fields):
+    """Adds one entry to the file: a verdict or figures. The last one of the same key stays."""
+    key = "/".join(str(fields[name]) for name in ("name", "engine", "profile", "language"))
+    try:
+        held = json.loads(FILE.read_text())
+    except (OSError, ValueError):
+        held = {}
+    held.setdefault(kind, {})[key] = fields
+    fresh = FILE.with_suffix(".new")
+    fresh.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
+    fresh.rename(FILE)
