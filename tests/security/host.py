@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 
-from harness import BUILD, LOOPBACK, clean_environment, read, wait_until
+from harness import BUILD, clean_environment, read, wait_until
 
 HERE = pathlib.Path(__file__).parent
 MARK = "berth-canary-"

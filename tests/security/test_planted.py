@@ -13,6 +13,7 @@ import time
 import pytest
 
 import verdicts
+from engine import Engine
 from harness import assert_error, read, wait_until
 from host import uploads
 from running import Running, open_files
@@ -351,6 +352,41 @@ def test_init_exe_entered(server, host, profile):
     opened = [line for line in output.splitlines() if line.startswith("entered")]
     conclude(host, "init_exe_entered", profile, "60 entries, none could be opened",
              reached="; ".join(opened)[:200], output=output)
+
+
+def test_cwd_by_link(host, profile):
+    """A working directory is the caller's choice, and what is there the code's."""
+    look = "pwd; pwd -P; ls -a . ../../../../..; cat ../../../../../.." + str(host.file)
+    places = [f"/proc/self/fd/{number}" for number in range(48)] + [
+        "/proc/1/cwd", "/proc/1/root", "/proc/self/cwd", "/proc/thread-self/root", "/workspace/link",
+        "/workspace/root", "/proc/self/fd", str(host.folder)]
+    with Engine() as engine, engine.create(profile=profile) as sandbox:
+        sandbox.sh(f"ln -s {host.folder} /workspace/link; ln -s /proc/1/root /workspace/root")
+        got = {place: sandbox.sh(look, cwd=place) for place in places}
+        inside = set(sandbox.run("/bin/ls", "-a", "/").stdout.split())
+    reached = []
+    for place, done in got.items():
+        names = set(done.stdout.split()) - inside
+        if host.name in str(done) or host.secret in str(done) or {b"priv", b"berth-init"} & names:
+            reached.append(f"{place}: {done.stdout[:80]!r}")
+    started = [place for place, done in got.items() if not done.start_error]
+    conclude(host, "cwd_by_link", profile, f"{len(started)} of {len(places)} are folders, all inside",
+             reached="; ".join(reached), output=str(got))
+
+
+def test_init_exe_program(host, profile):
+    """Until it executes, the child is init's own program: it must not be had by a link to itself."""
+    script = b"#!/proc/self/exe --version\n"
+    with Engine() as engine, engine.create(profile=profile) as sandbox:
+        assert sandbox.put_file("/workspace/script", script, mode=0o755).errno == 0
+        got = [sandbox.run(program, "--version") for program in (
+            "/proc/self/exe", "/proc/1/exe", "/workspace/script", "/proc/thread-self/exe")]
+        got += [sandbox.sh(command) for command in (
+            "cat /proc/1/exe | head -c 4", "/workspace/script", "exec 9<>/proc/self/exe",
+            "for p in /proc/[0-9]*; do echo x > $p/exe; done")]
+    ran = sum(b"berth-init" in done.stdout for done in got)
+    conclude(host, "init_exe_program", profile, f"init's program is as it was ({ran} ran it)",
+             output=str(got))
 
 
 NEXT = """
