@@ -18,6 +18,7 @@ LAYERS = {
     # Programs with privilege, or inside a sandbox: the bottom two layers and their own folder.
     "native": ("base", "wire"),
     "init": ("base", "wire"),
+    "unpack": ("base", "wire"),
     "monitor": ("base",),
     "docker": ("base", "wire"),
     "egress": ("base", "wire"),

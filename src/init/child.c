@@ -16,7 +16,12 @@
 #include "init/group.h"
 #include "init/identity.h"
 
-enum { EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, STATUS_FD = 3 };
+enum {
+    EXIT_NOT_RUNNABLE = 126,
+    EXIT_NOT_FOUND = 127,
+    STATUS_FD = 3,
+    OWN_FILES_MIN = 256 /* init: a pipe a job, and more for the execution */
+};
 #define OOM_SCORE_ADJ "500" /* as if it had half of the memory more */
 
 /* Reports why nothing was started, and ends the child. */
@@ -41,9 +46,8 @@ static void limit(int resource, rlim_t value)
     (void)setrlimit(resource, &wanted);
 }
 
-void child_set_limits(const struct init_config *config)
+static void set_common_limits(const struct init_config *config)
 {
-    limit(RLIMIT_NOFILE, config->open_files_max);
     limit(RLIMIT_FSIZE, config->file_size_max);
     /* 1, not 0: a core pattern that is a pipe ignores 0 and is skipped for 1 (core(5)). */
     limit(RLIMIT_CORE, 1);
@@ -56,9 +60,22 @@ void child_set_limits(const struct init_config *config)
     limit(RLIMIT_SIGPENDING, 1024);
     limit(RLIMIT_MEMLOCK, 64 * 1024);
     limit(RLIMIT_MSGQUEUE, 0);
+}
+
+void child_set_limits(const struct init_config *config)
+{
+    set_common_limits(config);
+    limit(RLIMIT_NOFILE, config->open_files_max);
     /* The cgroup's pids.max counts better: all users together. */
     if (config->cgroup_mode == INIT_CGROUP_NONE && config->pids_max > 0)
         limit(RLIMIT_NPROC, config->pids_max);
+}
+
+void child_set_own_limits(const struct init_config *config)
+{
+    set_common_limits(config);
+    limit(RLIMIT_NOFILE,
+          config->open_files_max < OWN_FILES_MIN ? OWN_FILES_MIN : config->open_files_max);
 }
 
 /* When the host runs out of memory, the code goes before init and before the host's services. A

@@ -24,6 +24,9 @@ _Noreturn void child_exec(const struct init_config *config, const struct sandbox
 int child_set_streams(const struct child_pipes *pipes);
 /* The rlimits of the code; none is ever raised. */
 void child_set_limits(const struct init_config *config);
+/* The same for init itself: Debian's PAM wants to give whoever su or sudo makes the limits of PID
+ * 1, and those above the code's own would be refused and complained of. */
+void child_set_own_limits(const struct init_config *config);
 /* Every signal by default, none blocked. */
 void child_reset_signals(void);
 

@@ -163,7 +163,7 @@ static int check_readable(int fd, struct stat *info)
  * other, and what it leads to must be the same file still. */
 static int open_readable(const char *path, int *out_fd, struct stat *info)
 {
-    struct stat seen;
+    struct stat seen = {0};
     FD_AUTO int root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
         return errno;
@@ -186,7 +186,7 @@ static int read_file(const struct sandbox_get_file *get)
     static char chunk[CHUNK];
     char path[2 * SANDBOX_PATH_MAX];
     FD_AUTO int fd = -1;
-    struct stat info;
+    struct stat info = {0};
     full_path(get->path, path, sizeof(path));
     int result = open_readable(path, &fd, &info);
     if (result != 0)

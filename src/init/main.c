@@ -13,6 +13,7 @@
 
 #include "base/fault.h"
 #include "base/fd.h"
+#include "init/child.h"
 #include "init/identity.h"
 #include "init/loop.h"
 #include "wire/init_config.h"
@@ -62,8 +63,10 @@ int main(int argc, char **argv)
         fault_point("init.start");
         result = identity_shed(config.profile, &err);
     }
-    if (result == 0)
+    if (result == 0) {
+        child_set_own_limits(&config);
         result = loop_run(&config, &err);
+    }
     if (result != 0 && config.setup_fd >= 0)
         (void)fd_send(config.setup_fd, err.message, strlen(err.message), NULL, 0, 0, NULL);
     return result == 0 ? 0 : 1;

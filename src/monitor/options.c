@@ -24,7 +24,8 @@ const char *monitor_options_help(void)
            "  --help        this text\n"
            "\n"
            "BERTH_USER names the system user of the server (default berth), BERTH_CGROUP the\n"
-           "cgroup v2 group for sandboxes (default: what systemd delegated, else the root).\n";
+           "cgroup v2 group for sandboxes (default: what systemd delegated, else the root),\n"
+           "BERTH_IMAGES the folder of images (default: images/ of the state folder).\n";
 }
 
 /* The first of two variables that is set and not empty, else a default. */
@@ -113,6 +114,7 @@ int monitor_options_parse(int argc, char **argv, struct monitor_options *out, st
         .state_path = setting("BERTH_STATE", NULL, default_state(state)),
         .user = setting("BERTH_USER", NULL, "berth"),
         .cgroup = setting("BERTH_CGROUP", NULL, NULL),
+        .images_path = setting("BERTH_IMAGES", NULL, NULL),
         .fake_engine = is_set_to("BERTH_ENGINE", "fake") && is_set_to("BERTH_TESTING", "1"),
     };
     const char *port = setting("PORT", "API_PORT", "8000");

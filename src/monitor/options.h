@@ -14,6 +14,7 @@ struct monitor_options {
     const char *state_path;       /* the state folder; made when missing, with what is above it */
     char state_default[PATH_MAX]; /* what state_path may point to */
     const char *user;             /* system user that the server runs as */
+    const char *images_path;      /* the operator's folder of images; NULL: images/ of the state */
     const char *cgroup;           /* group for the sandboxes' groups; NULL: found (place.h) */
     bool fake_engine;             /* BERTH_ENGINE=fake with BERTH_TESTING=1: no native engine */
     bool hold;                    /* only keep a control group (hold.h) */

@@ -106,9 +106,19 @@ static int start_native(struct supervisor *supervisor, struct err *err)
 {
     const struct supervise_config *config = supervisor->config;
     struct program *program = &supervisor->programs[ROLE_NATIVE];
-    const char *const argv[] = {
-        "berth-native", "--state",       config->state->path, "--listen-fd", "3",
-        "--client-uid", supervisor->uid, "--cgroup",          config->place, NULL};
+    const char *images = config->options->images_path;
+    const char *const argv[] = {"berth-native",
+                                "--state",
+                                config->state->path,
+                                "--listen-fd",
+                                "3",
+                                "--client-uid",
+                                supervisor->uid,
+                                "--cgroup",
+                                config->place,
+                                images ? "--images" : NULL,
+                                images,
+                                NULL};
     struct child_spec spec = {
         .name = program->name,
         .program_fd = program->fd,

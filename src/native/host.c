@@ -211,7 +211,7 @@ static int open_images(struct sandbox_host *host, const struct host_config *conf
         return err_sys(err, errno, "folder of images %s", path);
     int result = open_folder(priv_fd, "images/store", &host->images_store_fd, err);
     if (result == 0)
-        result = open_program("berth-init", &host->unpack_fd, err);
+        result = open_program("berth-unpack", &host->unpack_fd, err);
     const struct images_config images = {.folder_fd = host->images_folder_fd,
                                          .store_fd = host->images_store_fd,
                                          .unpack_fd = host->unpack_fd,
@@ -222,15 +222,18 @@ static int open_images(struct sandbox_host *host, const struct host_config *conf
 }
 
 /* What sandboxes need and not every host has. */
-static int open_sandboxing(struct sandbox_host *host, const struct host_config *config, int priv_fd,
-                           struct err *err)
+static int open_sandboxing(struct sandbox_host *host, const struct host_config *config,
+                           int outer_priv_fd, struct err *err)
 {
     char stage[PATH_MAX];
+    FD_AUTO int priv_fd = -1;
     FD_AUTO int scratch_fd = -1;
     FD_AUTO int stage_folder_fd = -1;
     (void)snprintf(stage, sizeof(stage), "%s/priv/images/host", config->state_path);
-    /* First the mount namespace: only what was opened in it can be cloned. */
-    int result = leave_mounts(priv_fd, config->state_path, err);
+    /* First the mount namespace: only what is opened in it can be cloned (open_tree(2)). */
+    int result = leave_mounts(outer_priv_fd, config->state_path, err);
+    if (result == 0)
+        result = open_priv(config->state_path, &priv_fd, err);
     if (result == 0)
         result = cgroup_open_below(&host->cgroups, config->cgroup, host->instance, err);
     if (result == 0)

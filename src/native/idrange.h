@@ -14,6 +14,8 @@
 /* Ids that no distribution hands out (systemd, docs/UIDS-GIDS.md: unused up to 0x7fffffff). */
 #define IDRANGE_FIRST 0x70000000U
 #define IDRANGE_COUNT 4096U
+/* The range below is no sandbox's: berth-unpack runs in it, one process at a time. */
+#define IDRANGE_UNPACK (IDRANGE_FIRST - IDRANGE_SIZE)
 
 struct idrange {
     uint32_t base; /* first host id */

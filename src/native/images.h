@@ -23,7 +23,8 @@ struct images_config {
 
 struct images;
 
-/* The descriptors of config stay the caller's and have to outlive the catalogue. */
+/* The descriptors of config stay the caller's and have to outlive the catalogue; store_fd was
+ * opened in the mount namespace that this process is in now, or its mount can't be cloned. */
 int images_open(const struct images_config *config, struct images **out, struct err *err);
 
 /* Kills children that still run; what they leave is swept by the next images_open(). NULL is

@@ -79,17 +79,24 @@ static void require_ids(uint32_t id)
     require(getgroups(0, NULL) == 0);
 }
 
-static void become(struct init_config *config)
+/* Its holder ends at once: the descriptor keeps the namespace, and who has become the code may not
+ * signal it any more, not even by dying. */
+static int open_userns(void)
 {
     pid_t holder = 0;
+    int fd = child_open_userns(FIRST_ID, &holder);
+    require(kill(holder, SIGKILL) == 0 && waitpid(holder, NULL, 0) == holder);
+    return fd;
+}
+
+static void become(struct init_config *config)
+{
     if (config->userns_fd < 0)
-        config->userns_fd = child_open_userns(FIRST_ID, &holder);
+        config->userns_fd = open_userns();
     const char *failed = identity_become_code(config, true);
     if (failed)
         (void)fprintf(stderr, "# %s: %s\n", failed, strerror(errno));
     require(!failed);
-    if (holder > 0) /* it dies with us in any case */
-        (void)kill(holder, SIGKILL);
 }
 
 static void strict(void *context)
@@ -151,9 +158,8 @@ static void container_user(void *context)
 static void set_user_id(void *context)
 {
     struct init_config config = make_config(*(enum init_profile *)context, 1000);
-    pid_t holder = 0;
     struct err err = ERR_INIT;
-    config.userns_fd = child_open_userns(FIRST_ID, &holder);
+    config.userns_fd = open_userns();
     child_leave_mounts();
     require(mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755") == 0);
     FD_AUTO int from = open("/usr/bin/id", O_RDONLY | O_CLOEXEC);
@@ -215,6 +221,7 @@ static int open_denied(unsigned first, unsigned count)
     (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     require(fd >= 0);
+    require(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
     return fd;
 }
 
@@ -249,17 +256,18 @@ static void processes_without_cgroups(void *context)
     struct init_config config = make_config(profile, profile == INIT_PROFILE_STRICT ? 1000 : 0);
     become(&config);
     child_set_limits(&config);
+    pid_t pids[2 * PIDS_MAX];
     int made = 0;
-    pid_t pid = 0;
-    while (made < 2 * PIDS_MAX && (pid = fork()) > 0)
+    while (made < 2 * PIDS_MAX && (pids[made] = fork()) > 0)
         made++;
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-        for (;;)
-            (void)pause();
+    for (; made < 2 * PIDS_MAX && pids[made] == 0;)
+        (void)pause();
+    int refused = errno;
+    for (int i = 0; i < made; i++) {
+        (void)kill(pids[i], SIGKILL);
+        (void)waitpid(pids[i], NULL, 0);
     }
-    require(pid < 0 && errno == EAGAIN);
-    require(made == PIDS_MAX - 1); /* and this process */
+    require(made == PIDS_MAX - 1 && refused == EAGAIN); /* and this process */
 }
 
 /* What init is after it has shed: nothing, but for the way into the namespace that it owns. */
@@ -268,8 +276,7 @@ static void shed(void *context)
     enum init_profile profile = *(enum init_profile *)context;
     struct init_config config = make_config(profile, profile == INIT_PROFILE_STRICT ? 1000 : 0);
     struct err err = ERR_INIT;
-    pid_t holder = 0;
-    config.userns_fd = child_open_userns(FIRST_ID, &holder);
+    config.userns_fd = open_userns();
     FD_AUTO int net_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     require_ok(identity_shed(profile, &err), err);
     require_caps(0, 0);

@@ -1,0 +1,99 @@
+/* berth-unpack: unpacks the tar of an image into a folder, in a cage. Started by berth-native in
+ * namespaces of its own, with the descriptors of wire/unpack_status.h; the only program that links
+ * libarchive. Executes nothing and looks up no name of a user. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/parse.h"
+#include "unpack/cage.h"
+#include "unpack/tree.h"
+#include "wire/unpack_status.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, NICE = 10 };
+
+static void say(enum unpack_status kind, const char *text)
+{
+    char message[UNPACK_STATUS_MAX + 1]; /* the NUL stays here */
+    int size = snprintf(message, sizeof(message), "%c%s", (char)kind, text);
+    if (size > UNPACK_STATUS_MAX)
+        size = UNPACK_STATUS_MAX;
+    if (size > 0 && write(UNPACK_FD_STATUS, message, (size_t)size) != size)
+        _exit(EXIT_FAILED);
+}
+
+/* The engine may have died before the death signal was set; its end of the pipe is gone then. */
+static int engine_lives(void)
+{
+    struct pollfd poller = {.fd = UNPACK_FD_STATUS, .events = 0};
+    return poll(&poller, 1, 0) == 0;
+}
+
+/* On the disk before it counts as whole: a machine that loses power must not find an image of empty
+ * files. */
+static int write_out(struct err *err)
+{
+    FD_AUTO int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || syncfs(fd) != 0)
+        return err_sys(err, errno, "write to the disk");
+    return 0;
+}
+
+static int unpack(uint64_t size_max_bytes, uint64_t entries_max, struct tree **tree,
+                  struct err *err)
+{
+    int result = tree_open(size_max_bytes, entries_max, tree, err);
+    if (result == 0)
+        result = cage_enter_root(UNPACK_FD_TARGET, err);
+    if (result == 0)
+        result = cage_lock(size_max_bytes, err);
+    if (result == 0)
+        result = tree_unpack(*tree, UNPACK_FD_TAR, err);
+    return result != 0 ? result : write_out(err);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t size_max_bytes = 0;
+    uint64_t entries_max = 0;
+    struct tree *tree = NULL;
+    struct err err = ERR_INIT;
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        (void)printf("berth-unpack %s\n", BERTH_VERSION);
+        return 0;
+    }
+    if (argc != 3 || parse_u64(argv[1], 1, INT64_MAX, &size_max_bytes, &err) != 0 ||
+        parse_u64(argv[2], 1, INT64_MAX, &entries_max, &err) != 0 ||
+        fcntl(UNPACK_FD_TARGET, F_GETFD) < 0) {
+        (void)fputs("berth-unpack is started by berth-native\n", stderr);
+        return EXIT_USAGE;
+    }
+    fault_init();
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (!engine_lives())
+        return EXIT_FAILED;
+    (void)setpriority(PRIO_PROCESS, 0, NICE); /* sandboxes come first */
+    if (unpack(size_max_bytes, entries_max, &tree, &err) != 0) {
+        say(err.kind == ERR_BAD_INPUT || err.kind == ERR_TOO_LARGE ? UNPACK_STATUS_BAD
+                                                                   : UNPACK_STATUS_HOST,
+            err.message);
+        _exit(EXIT_FAILED);
+    }
+    fault_point("unpack.done");
+    char text[96];
+    const struct tree_counts counts = tree_counts(tree);
+    (void)snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 " %" PRIu64, counts.entries,
+                   counts.bytes, counts.skipped);
+    say(UNPACK_STATUS_DONE, text);
+    _exit(0); /* the kernel frees faster, and nothing of libarchive runs again */
+}

@@ -1,0 +1,33 @@
+/* From the bytes of an archive to files below the root of this process.
+ *
+ * Reads tar in its forms (v7, ustar, GNU, pax), plain or compressed once by gzip, bzip2, xz or
+ * zstd. A leading "/" of a name is dropped, since the root is the target; ".." in a name is
+ * refused. Owners, modes with set-user-ID, times, hard and symbolic links, holes and file
+ * capabilities are kept; other extended attributes and ACLs are not. Devices, FIFOs and sockets are
+ * left out and counted. The first fault ends it: half an image is none. */
+#ifndef BERTH_UNPACK_TREE_H
+#define BERTH_UNPACK_TREE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct tree;
+
+struct tree_counts {
+    uint64_t entries; /* files and folders that were made, replaced ones too */
+    uint64_t bytes;   /* of data and links, in whole blocks; holes are none */
+    uint64_t skipped; /* devices, FIFOs, sockets, capabilities that say nothing */
+};
+
+/* Prepares reading and writing, and reads nothing of an archive yet. */
+int tree_open(uint64_t size_max_bytes, uint64_t entries_max, struct tree **out, struct err *err);
+void tree_free(struct tree *tree);
+
+/* Unpacks the archive behind tar_fd. ERR_BAD_INPUT and ERR_TOO_LARGE: the archive is at fault;
+ * other kinds: this host. The messages hold bytes of the archive. */
+int tree_unpack(struct tree *tree, int tar_fd, struct err *err);
+
+struct tree_counts tree_counts(const struct tree *tree);
+
+#endif

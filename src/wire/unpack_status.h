@@ -1,0 +1,23 @@
+/* What the engine and berth-unpack agree on: places of descriptors, arguments, one message.
+ *
+ * Arguments: the largest number of bytes, the largest number of entries, both decimal. The program
+ * answers with one message of at most UNPACK_STATUS_MAX bytes: a kind and a text. The text comes
+ * from a process that has read a hostile archive: whoever reads it takes it as bytes. */
+#ifndef BERTH_WIRE_UNPACK_STATUS_H
+#define BERTH_WIRE_UNPACK_STATUS_H
+
+enum {
+    UNPACK_FD_TAR = 0,    /* the archive, read-only, at its start */
+    UNPACK_FD_STATUS = 1, /* write end of a pipe */
+    UNPACK_FD_TARGET = 3, /* a detached id-mapped mount: the folder to unpack into */
+};
+
+enum { UNPACK_STATUS_MAX = 400 }; /* below PIPE_BUF: written in one piece */
+
+enum unpack_status {
+    UNPACK_STATUS_DONE = 'D', /* "ENTRIES BYTES SKIPPED", decimal */
+    UNPACK_STATUS_BAD = 'B',  /* the archive is at fault: what is wrong with it */
+    UNPACK_STATUS_HOST = 'H', /* this host is at fault: worth trying again */
+};
+
+#endif
