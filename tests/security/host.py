@@ -101,9 +101,10 @@ def file_state(path):
 
 def other_addresses():
     """Addresses of this host that are not loopback."""
-    text = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True, check=False).stdout
-    found = re.findall(r"inet6? ([0-9a-f.:]+)/", text)
-    return [one for one in found if not one.startswith("127.") and one != "::1"]
+    found = re.findall(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL", read("/proc/net/fib_trie"))
+    found += [":".join(re.findall("....", line.split()[0]))
+              for line in read("/proc/net/if_inet6").splitlines()]
+    return sorted({one for one in found if not one.startswith(("127.", "0000:0000"))})
 
 
 class Host:
