@@ -21,7 +21,9 @@ REPO = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("BERTH_BUILD") or REPO / "build")
 PROGRAMS = ("berth", "berth-monitor", "berth-server", "berth-native", "berth-init", "berth-unpack")
 LOOPBACK = "127.0.0.1"
-HANG_SECS = 60  # past it a wait is a hang; never a measure of speed
+# Bounds against hangs are this many times as long on a slow machine (make test-vm: an emulated one).
+SLOW = int(os.environ.get("BERTH_TEST_SLOW") or 1)
+HANG_SECS = 60 * SLOW  # past it a wait is a hang; never a measure of speed
 JSON_TYPE = {"Content-Type": "application/json"}
 
 _spec = importlib.util.spec_from_file_location("snapshot", REPO / "scripts" / "snapshot.py")

@@ -359,6 +359,8 @@ static int on_done(struct run *run, const struct frame *frame, struct err *err)
         return result;
     put->done = true;
     run->channel->puts_done++;
+    if (run->killed && done.sys_errno == ECANCELED)
+        return 0; /* our kill overtook the file; the exit follows */
     if (done.sys_errno != 0 && !is_callers_fault(done.sys_errno))
         return err_set(err, ERR_UNAVAILABLE, "init can't write \"%.120s\": errno %d", put->path,
                        done.sys_errno);

@@ -46,6 +46,13 @@ def test_timeout_of_code_that_ignores_signals(clean_server):
     ended_by(clean_server.execute(code, timeout=0.5), "timeout", "timeout")
 
 
+def test_timeout_right_at_the_start(clean_server):
+    """A kill also reaches a child that was forked and is not in its control group yet."""
+    for i in range(100):
+        done = clean_server.execute(STAY, timeout=0.0005 * (1 + i % 8))
+        assert (done["killed_by"], done["exit_code"]) == ("timeout", 137), (i, done)
+
+
 def test_timeout_of_daemons_with_closed_streams(clean_server):
     ended_by(clean_server.execute(DAEMON + "for _ in range(5): daemon()\n" + STAY, timeout=1),
              "timeout", "timeout")

@@ -64,8 +64,8 @@ static uint32_t evaluate(const struct sock_filter *code, size_t count,
         case BPF_JMP | BPF_JEQ | BPF_K:
             jump = accumulator == step->k ? step->jt : step->jf;
             break;
-        case BPF_JMP | BPF_JGT | BPF_K:
-            jump = accumulator > step->k ? step->jt : step->jf;
+        case BPF_JMP | BPF_JSET | BPF_K:
+            jump = (accumulator & step->k) != 0 ? step->jt : step->jf;
             break;
         case BPF_JMP | BPF_JGE | BPF_K:
             jump = accumulator >= step->k ? step->jt : step->jf;
