@@ -22,6 +22,8 @@ def in_children(take, count=20):
 # name: (code, how it may end, limits that it has to hit, resources or None)
 SMALL = {"ram": "64MiB", "storage": "16MiB"}
 BOMBS = {
+    # no bomb: what the neighbour's figures are measured against on a busy machine
+    "nothing": ("time.sleep(1000)\n", {"timeout"}, set(), None),
     "forks": ("while True:\n    try: os.fork()\n    except OSError: pass\n",
               {"timeout"}, {"pids"}, None),
     "threads": ("def stay(): time.sleep(1000)\n"

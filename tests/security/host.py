@@ -1,6 +1,7 @@
 """What the attacks aim at: secrets and living things of the host, a neighbour sandbox, and the look
 at all of them afterwards. Nothing here is of use to the host itself; all of it is removed again."""
 import base64
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -9,6 +10,7 @@ import pathlib
 import re
 import secrets
 import select
+import shutil
 import socket
 import stat
 import subprocess
@@ -101,9 +103,10 @@ def file_state(path):
 
 def other_addresses():
     """Addresses of this host that are not loopback."""
-    text = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True, check=False).stdout
-    found = re.findall(r"inet6? ([0-9a-f.:]+)/", text)
-    return [one for one in found if not one.startswith("127.") and one != "::1"]
+    found = re.findall(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL", read("/proc/net/fib_trie"))
+    found += [":".join(re.findall("....", line.split()[0]))
+              for line in read("/proc/net/if_inet6").splitlines()]
+    return sorted({one for one in found if not one.startswith(("127.", "0000:0000"))})
 
 
 class Host:
@@ -114,34 +117,38 @@ class Host:
         self.secret = MARK + secrets.token_hex(12)  # content; names are told to the attacks
         self.name = MARK + "name-" + secrets.token_hex(8)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="berth-canary-", dir="/root"))
-        self.closers = []
         self.touched = []
-        self._make_files()
-        self._make_sockets()
-        self._make_memory()
-        self._start_keeper()
-        self._start_neighbour()
-        self.before = self._state()
+        with contextlib.ExitStack() as made:  # what was made goes when the rest can't be
+            made.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            self._make_files(made)
+            self._make_sockets(made)
+            self._make_memory(made)
+            self._start_keeper(made)
+            self._start_neighbour(made)
+            self.before = self._state()
+            self.made = made.pop_all()
 
     # ---- what is made ----
 
-    def _make_files(self):
+    def _make_files(self, made):
         self.file = self.folder / "secret"
         self.file.write_text(self.secret)
         self.fifo = self.folder / "fifo"
         os.mkfifo(self.fifo)
         self.fifo_fd = os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK)
+        made.callback(os.close, self.fifo_fd)
         os.write(self.fifo_fd, self.secret.encode())
         self.state_files = [pathlib.Path(self.server.state) / name
                             for name in ("secret", "priv/secret", "db/secret")]
         for path in self.state_files:
+            made.callback(path.unlink, missing_ok=True)
             path.write_text(self.secret)
 
-    def _listen(self, name, family, address):
+    def _listen(self, made, name, family, address):
         listener = socket.socket(family)
         listener.bind(address)
         listener.listen()
-        self.closers.append(listener.close)
+        made.callback(listener.close)
 
         def accept():
             while True:
@@ -154,35 +161,39 @@ class Host:
         threading.Thread(target=accept, daemon=True).start()
         return listener
 
-    def _make_sockets(self):
+    def _make_sockets(self, made):
         self.abstract = self.name
         self.path = str(self.folder / "socket")
-        self._listen("abstract socket", socket.AF_UNIX, "\0" + self.abstract)
-        self._listen("socket with a path", socket.AF_UNIX, self.path)
-        listener = self._listen("port", socket.AF_INET, ("0.0.0.0", 0))  # noqa: S104: a target
+        self._listen(made, "abstract socket", socket.AF_UNIX, "\0" + self.abstract)
+        self._listen(made, "socket with a path", socket.AF_UNIX, self.path)
+        listener = self._listen(made, "port", socket.AF_INET, ("0.0.0.0", 0))  # noqa: S104: a target
         self.port = listener.getsockname()[1]
 
-    def _make_memory(self):
+    def _make_memory(self, made):
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.libc.shmat.restype = ctypes.c_void_p
         self.shm_key = secrets.randbelow(1 << 30) + 1
         self.shm_id = self.libc.shmget(self.shm_key, 4096, 0o1666)
         assert self.shm_id >= 0, "no System V memory on this host"
+        made.callback(self.libc.shmctl, self.shm_id, 0, None)
         self.shm = self.libc.shmat(self.shm_id, None, 0)
+        made.callback(self.libc.shmdt, ctypes.c_void_p(self.shm))
         ctypes.memmove(self.shm, self.secret.encode(), len(self.secret))
         self.posix_shm = pathlib.Path("/dev/shm") / self.name
+        made.callback(self.posix_shm.unlink, missing_ok=True)
         self.posix_shm.write_text(self.secret)
         self.posix_shm.chmod(0o666)
 
-    def _start_keeper(self):
+    def _start_keeper(self, made):
         self.keeper = subprocess.Popen([sys.executable, "-I", "-c", KEEPER], text=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                        env=clean_environment())
+        made.callback(self._end_keeper)
         self.keeper.stdin.write(self.secret + "\n")
         self.keeper.stdin.flush()
         self.keeper_address = int(self.keeper.stdout.readline())
 
-    def _start_neighbour(self):
+    def _start_neighbour(self, made):
         before = set(self.server.inits())
         self.neighbour_secret = MARK + "neighbour-" + secrets.token_hex(12)
         self.neighbour_name = MARK + "name-" + secrets.token_hex(8)
@@ -202,6 +213,7 @@ class Host:
 
         self.follower = threading.Thread(target=follow, daemon=True)
         self.follower.start()
+        made.callback(self._end_neighbour)
         wait_until(lambda: "ready" in str(self.neighbour_output), lambda: self.neighbour_output)
         found = {name: pid for name, pid in self.server.inits().items() if name not in before}
         assert len(found) == 1, found
@@ -297,23 +309,24 @@ class Host:
             found["traces"] = ", ".join(marks)
         return found
 
-    def close(self):
+    # ---- the end ----
+
+    def _end_keeper(self):
+        self.keeper.kill()
+        self.keeper.wait()
+        self.keeper.stdout.close()
+        with contextlib.suppress(OSError):
+            self.keeper.stdin.close()
+
+    def _end_neighbour(self):
         for event in self.neighbour_output[:1]:
             self.server.request("DELETE", f"/executions/{event[1]['execution_id']}")
         self.follower.join(60)
         self.neighbour.close()
-        self.keeper.stdin.close()
-        self.keeper.stdout.close()
-        self.keeper.kill()
-        self.keeper.wait()
-        for closer in self.closers:
-            closer()
-        os.close(self.fifo_fd)
-        self.libc.shmdt(ctypes.c_void_p(self.shm))
-        self.libc.shmctl(self.shm_id, 0, None)
-        for path in (self.posix_shm, *self.state_files, self.file, self.fifo, self.path):
-            pathlib.Path(path).unlink(missing_ok=True)
-        self.folder.rmdir()
+
+    def close(self):
+        """Ends and removes all of it, the last that was made first."""
+        self.made.close()
 
 
 def uploads(with_program):

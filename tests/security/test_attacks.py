@@ -1,14 +1,17 @@
 """The attacks of attacks.def, each from Python and from C, in each profile. An attack is stopped when
 it says so with a reason and nothing of the host or of a neighbour shows otherwise (host.py)."""
+import ctypes
 import os
+import pathlib
 import re
+import socket
 import subprocess
 
 import pytest
 
 import verdicts
-from harness import BUILD, REPO
-from host import findings, uploads
+from harness import BUILD, REPO, wait_until
+from host import Host, findings, uploads
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64",
                                 reason="the numbers of attacks.def are those of x86-64")
@@ -105,3 +108,34 @@ def test_the_table_names_all_attacks():
     listed = re.findall(r"^\| (\w+) \| ", page[1], re.M)
     assert [name for name in listed if name != "attack"] == [
         row[1] for row in verdicts.rows() if row[0] != "SECTION"]
+
+
+def test_the_host_notices(server):
+    """Each kind of harm, done from the host itself, is seen by the look that judges the attacks."""
+    target = Host(server)
+    try:
+        assert not target.check()
+        inside = f"/proc/{target.neighbour_init}/root/tmp/{target.neighbour_name}"
+        harms = {
+            "files": lambda: target.file.write_text("other"),
+            "listeners": lambda: socket.create_connection(("127.0.0.1", target.port)).close(),
+            "System V memory": lambda: ctypes.memset(target.shm, 0, 8),
+            "neighbour": lambda: pathlib.Path(inside).write_text("other"),
+            "neighbour's limits": lambda: lower_limits(target),
+            "process": lambda: os.setpriority(os.PRIO_PROCESS, target.keeper.pid, 5),
+            "named pipe": lambda: os.read(target.fifo_fd, 8),
+            "host process": target.keeper.kill,
+        }
+        for what, harm in harms.items():
+            harm()
+            wait_until(lambda: what in target.check(), f"{what} is noticed")  # noqa: B023
+        assert "secrets" in target.check("before " + target.neighbour_secret)
+    finally:
+        target.close()
+
+
+def lower_limits(target):
+    """Takes some of the neighbour's limits away, where its groups have the file."""
+    for path in target._limits_of_neighbour():  # noqa: SLF001: the suite's own
+        if path.endswith("pids.max") and os.path.exists(path):
+            pathlib.Path(path).write_text("77")
