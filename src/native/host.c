@@ -97,7 +97,7 @@ static int leave_mounts(int priv_fd, const char *state_path, struct err *err)
 /* Below the image's stage, so in a mount of our own. */
 static int open_stage(struct sandbox_host *host, const char *image_stage, struct err *err)
 {
-    static const char *const places[] = {"upper", "lower-0", "lower-1"};
+    static const char *const places[] = {"upper", "lower-0", "lower-1", "empty"};
     char path[PATH_MAX + 16];
     (void)snprintf(path, sizeof(path), "%s/layers", image_stage);
     if (mkdir(path, 0700) != 0 && errno != EEXIST)

@@ -91,8 +91,9 @@ int mountfd_overlay(const int *lower_fds, size_t lower_count, int upper_fd, int 
                                  i > 0 ? ":" : "", lower_fds[i]);
     name_fd(upper, sizeof(upper), upper_fd);
     name_fd(work, sizeof(work), work_fd);
-    const char *const options[] = {"lowerdir", lower, "upperdir", upper, "workdir", work,
-                                   "index",    "off", "metacopy", "off", NULL};
+    const char *const options[] = {
+        "index", "off",     "metacopy", "off", "lowerdir", lower, upper_fd >= 0 ? "upperdir" : NULL,
+        upper,   "workdir", work,       NULL};
     return mountfd_make("overlay", options, attributes, out_fd, err);
 }
 

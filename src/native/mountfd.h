@@ -27,8 +27,9 @@ int mountfd_attach(int mount_fd, int dir_fd, const char *path, struct err *err);
 int mountfd_make(const char *type, const char *const options[], uint64_t attributes, int *out_fd,
                  struct err *err);
 
-/* A detached overlay of lower_fds, the topmost first, with the folders upper_fd and work_fd, which
- * have to be on one attached mount; so have the lower ones (Linux before 6.15 wants that). What
+/* A detached overlay of lower_fds, the topmost first, with the folders upper_fd and work_fd on one
+ * mount; -1 and -1: read-only, of at least two lower ones. All have to be on attached mounts (Linux
+ * before 6.15 wants that). What
  * mountinfo then says of the layers are numbers of descriptors. Ids come from the layers' mounts.
  * Documentation/filesystems/overlayfs.rst. */
 int mountfd_overlay(const int *lower_fds, size_t lower_count, int upper_fd, int work_fd,

@@ -341,6 +341,43 @@ static int add_overlay(const struct rootfs_spec *spec, const struct writable *wr
     return result != 0 ? result : add(rootfs, target, &fd, err);
 }
 
+/* A tree of the image, read-only. Bound, its files would be the host's own: a lock that the code
+ * takes would hold up the host, and a watch would tell what others run. An overlay has files of its
+ * own; it wants a second layer, which is empty. */
+static int add_read_only(const struct rootfs_spec *spec, struct image_tree *tree,
+                         struct rootfs *rootfs, struct err *err)
+{
+    FD_AUTO int tree_fd = -1;
+    FD_AUTO int empty_fd = -1;
+    FD_AUTO int fd = -1;
+    int result = image_clone(tree, false, spec->userns_fd, &tree_fd, err);
+    if (result == 0)
+        result = open_below(spec->stage_fd, "empty", &empty_fd, err);
+    if (result == 0)
+        result = mountfd_attach(tree_fd, spec->stage_fd, "lower-0", err);
+    if (result != 0)
+        return result;
+    const int layers[] = {tree_fd, empty_fd};
+    result = mountfd_overlay(layers, ARRAY_SIZE(layers), -1, -1,
+                             MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, err);
+    mountfd_detach(tree_fd);
+    return result != 0 ? result : add(rootfs, tree->target, &fd, err);
+}
+
+/* What is below the root in profile strict, where the image is not written to. */
+static int add_strict(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
+{
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < spec->host->tree_count; i++) {
+        struct image_tree *tree = &spec->host->trees[i];
+        if (tree->use == IMAGE_LAYER)
+            result = add_read_only(spec, tree, rootfs, err);
+        else if (tree->use != IMAGE_CONTAINER)
+            result = add_bound(spec, tree, rootfs, err);
+    }
+    return result;
+}
+
 /* ---- image host with a writable part of its own ---- */
 
 static int prepare_host(const struct rootfs_spec *spec, const struct writable *writable,
@@ -392,11 +429,13 @@ static int add_host(const struct rootfs_spec *spec, const struct writable *writa
     int result = mountfd_clone(writable->mount_fd, "root", false, &root_fd, err);
     if (result == 0)
         result = add(rootfs, "", &root_fd, err);
+    if (result == 0 && !spec->container)
+        return add_strict(spec, rootfs, err);
     for (size_t i = 0; result == 0 && i < spec->host->tree_count; i++) {
         struct image_tree *tree = &spec->host->trees[i];
-        if (tree->use == IMAGE_BOUND || (!spec->container && tree->use != IMAGE_CONTAINER))
+        if (tree->use == IMAGE_BOUND)
             result = add_bound(spec, tree, rootfs, err);
-        else if (spec->container && is_layer(tree) && !tree->over_previous)
+        else if (is_layer(tree) && !tree->over_previous)
             result = add_layered(spec, writable, i, rootfs, err);
     }
     return result;
@@ -433,16 +472,6 @@ static int add_folder(const struct rootfs_spec *spec, const struct writable *wri
 
 /* ---- all of it ---- */
 
-static int build_plain(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
-{
-    int result = 0;
-    for (size_t i = 0; result == 0 && i < spec->host->tree_count; i++) {
-        if (spec->host->trees[i].use != IMAGE_CONTAINER)
-            result = add_bound(spec, &spec->host->trees[i], rootfs, err);
-    }
-    return result;
-}
-
 static int build_writable(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
 {
     struct writable writable = {.mount_fd = -1};
@@ -464,8 +493,8 @@ static int build_writable(const struct rootfs_spec *spec, struct rootfs *rootfs,
 int rootfs_build(const struct rootfs_spec *spec, struct rootfs *out, struct err *err)
 {
     struct rootfs rootfs = {.count = 0};
-    int result = rootfs_is_plain(spec) ? build_plain(spec, &rootfs, err)
-                                       : build_writable(spec, &rootfs, err);
+    int result =
+        rootfs_is_plain(spec) ? add_strict(spec, &rootfs, err) : build_writable(spec, &rootfs, err);
     if (result == 0)
         result = add_views(spec, &rootfs, err);
     if (result != 0) {

@@ -340,7 +340,7 @@ static void mount_devices(const struct setup *setup)
     struct err err = ERR_INIT;
     FD_AUTO int shm_fd = -1;
     if (mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
-              "newinstance,ptmxmode=0666,mode=0620,gid=6") != 0)
+              "newinstance,max=64,ptmxmode=0666,mode=0620,gid=6") != 0)
         fail(setup, "mount /dev/pts");
     /* /dev/shm is a folder of the root, so that `storage` covers it. */
     FD_AUTO int folder_fd = open_target(setup, ".shm");

@@ -161,6 +161,8 @@ static void open_host(void)
     require(mkdir(stage, 0700) == 0);
     host.stage_fd = open(stage, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     require(host.stage_fd >= 0);
+    require(mkdirat(host.stage_fd, "lower-0", 0700) == 0);
+    require(mkdirat(host.stage_fd, "empty", 0700) == 0);
     sysview_init(&host.sysview, host.stage_fd, &host.cgroups);
 }
 
