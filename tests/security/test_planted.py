@@ -209,7 +209,9 @@ def test_download_symlink(server, host, profile):
     with running(server, profile, links_to(targets)) as (_, sandbox):
         need_downloads(sandbox)
         got = {target: sandbox.get(f"/workspace/link{i}") for i, target in enumerate(targets)}
-    assert MARK not in str(got)
+    assert MARK not in str([data for _, data in got.values()])
+    if got["/etc/shadow"][1] != pathlib.Path("/etc/shadow").read_bytes():
+        del got["/etc/shadow"]  # profile container has one of its own
     refuse_all(host, "download_symlink", profile, got)
 
 
