@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test bench check asan tsan asan-suites tsan-suites fuzz install clean
+.PHONY: help deps build run test test-vm bench check asan tsan asan-suites tsan-suites fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -22,6 +22,9 @@ run: build ## start a server, run hello through it, serve until Ctrl-C
 
 test: build ## unit tests, then the suites against the real programs
 	@BUILD=$(BUILD) scripts/test.sh
+
+test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
+	@BUILD=$(BUILD) scripts/test_vm.sh
 
 bench: build ## latency and throughput, printed
 	@BUILD=$(BUILD) scripts/bench.sh
@@ -44,8 +47,9 @@ tsan-suites: build ## integration suites, server with ThreadSanitizer
 fuzz: deps ## run each fuzzer for SECONDS_EACH (30) seconds
 	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh
 
-install: build ## install into the prefix of the build folder
+install: build ## install into the prefix of the build folder, with the units of systemd
 	@meson install -C $(BUILD) --no-rebuild
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemd-sysusers && systemctl daemon-reload; fi
 
 clean: ## remove the build folders
 	rm -rf $(BUILD) build-asan build-tsan build-fuzz build-check

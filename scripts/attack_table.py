@@ -26,9 +26,9 @@ import verdicts  # noqa: E402: found by the path above
 LANGUAGES = {"python": "Python", "c": "C", "host": "host"}
 
 
-def cell(found, name):
+def cell(found, name, profile):
     """One verdict for all languages, or each language's own; found: {language: verdict}."""
-    words = {language: "reached, known" if verdict == "ESCAPED" and name in verdicts.KNOWN
+    words = {language: "reached, known" if verdict == "ESCAPED" and (name, profile) in verdicts.KNOWN
              else verdict for language, verdict in found.items()}
     if not words:
         return "not tried"
@@ -54,8 +54,11 @@ def table(held):
         kind, name, how, arguments = row
         if kind in ("READ", "WRITE"):
             how += f" `{arguments[0]}`"
+        languages = ("host",) if kind == "HOST" else verdicts.LANGUAGES
         cells = [cell({one["language"]: one["verdict"] for one in entries if one["name"] == name
-                       and (one["engine"], one["profile"]) == column}, name) for column in columns]
+                       and one["language"] in languages
+                       and (one["engine"], one["profile"]) == column}, name, column[1])
+                 for column in columns]
         lines.append(f"| {name} | {how} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", END])
 

@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 
-PROGRAMS = ("berth-monitor", "berth-native", "berth-server", "berth-init")
+PROGRAMS = ("berth-monitor", "berth-native", "berth-server", "berth-init", "berth-unpack")
 
 
 def read(path):

@@ -21,7 +21,9 @@ REPO = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("BERTH_BUILD") or REPO / "build")
 PROGRAMS = ("berth", "berth-monitor", "berth-server", "berth-native", "berth-init", "berth-unpack")
 LOOPBACK = "127.0.0.1"
-HANG_SECS = 60  # past it a wait is a hang; never a measure of speed
+# Bounds against hangs are this many times as long on a slow machine (make test-vm: an emulated one).
+SLOW = int(os.environ.get("BERTH_TEST_SLOW") or 1)
+HANG_SECS = 60 * SLOW  # past it a wait is a hang; never a measure of speed
 JSON_TYPE = {"Content-Type": "application/json"}
 
 _spec = importlib.util.spec_from_file_location("snapshot", REPO / "scripts" / "snapshot.py")
@@ -384,3 +386,15 @@ def assert_time(text):
     """ISO 8601, UTC."""
     assert isinstance(text, str) and text.endswith("Z"), text
     time.strptime(text.split(".")[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")
+
+
+def end(server):
+    """Stops a server and looks at what it left: nothing but its state folder."""
+    try:
+        if server.process:
+            assert server.stop() == 0, server.log()
+        server.wait_clean()
+        left = cgroup_bases(server.instance)
+        assert not left, f"left behind: {left}"
+    finally:
+        server.remove()

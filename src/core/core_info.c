@@ -189,14 +189,16 @@ int core_limits_json(struct core *core, struct buf *out, struct err *err)
         ",\"ram_bytes\":%" PRIu64 ",\"storage_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
         ",\"pids\":%" PRIu32 ",\"open_files\":%" PRIu32 ",\"output_keep_bytes\":%" PRIu64
         ",\"output_max_bytes\":%" PRIu64 ",\"outcome_keep_secs\":%" PRIu64
-        ",\"sandboxes_max\":%" PRIu32 ",\"creates_max\":%" PRIu32 ",\"queue_max\":%" PRIu32
-        ",\"queue_wait_secs\":%" PRIu64 ".%03" PRIu64 "}",
+        ",\"outcomes_keep_bytes\":%" PRIu64 ",\"sandboxes_max\":%" PRIu32
+        ",\"creates_max\":%" PRIu32 ",\"queue_max\":%" PRIu32 ",\"queue_wait_secs\":%" PRIu64
+        ".%03" PRIu64 "}",
         config->timeout_ms / 1000, config->timeout_ms % 1000, config->timeout_max_ms / 1000,
         config->timeout_max_ms % 1000, config->memory_bytes, config->storage_bytes,
         config->cpu_millis / 1000, config->cpu_millis % 1000, config->pids_max,
         config->open_files_max, config->keep_output_bytes, config->output_max_bytes,
-        config->keep_outcome_ms / 1000, config->sandboxes_max, config->creates_max,
-        config->queue_max, config->queue_wait_ms / 1000, config->queue_wait_ms % 1000);
+        config->keep_outcome_ms / 1000, config->keep_bytes, config->sandboxes_max,
+        config->creates_max, config->queue_max, config->queue_wait_ms / 1000,
+        config->queue_wait_ms % 1000);
 }
 
 int core_metrics(struct core *core, struct buf *out, struct err *err)

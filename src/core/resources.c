@@ -58,11 +58,15 @@ static uint64_t reserved_part(uint64_t size_bytes, uint32_t factor_millis)
 struct reservation resources_budget(const struct core_config *config,
                                     const struct engine_info *info)
 {
-    return (struct reservation){
-        .memory_bytes = config->memory_budget_bytes != 0 ? config->memory_budget_bytes
-                                                         : info->memory_bytes / 5 * 4,
-        .disk_bytes =
-            config->disk_budget_bytes != 0 ? config->disk_budget_bytes : info->disk_bytes / 5 * 4};
+    struct reservation budget = {.memory_bytes = config->memory_budget_bytes};
+    if (budget.memory_bytes == 0)
+        budget.memory_bytes = info->memory_bytes / 5 * 4;
+    if ((info->capabilities & ENGINE_CAP_DISK) != 0) {
+        budget.disk_bytes = config->disk_budget_bytes;
+        if (budget.disk_bytes == 0)
+            budget.disk_bytes = info->disk_bytes / 5 * 4;
+    }
+    return budget;
 }
 
 static int check_enforced(const struct engine_info *info, const char *field, uint64_t asked,

@@ -2,7 +2,6 @@
  * nobody owns. A place of admission, with what is reserved, belongs to a box until the engine says
  * that nothing is left; it is given back in one place, box_on_destroyed(), or by whoever ends a
  * creation that left no box. */
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,17 +75,9 @@ void box_destroy(struct core *core, const char *id)
         end_box(core, engine, id, false);
 }
 
-/* Waits a moment before another try. Returns false when the execution was cancelled. */
-static bool pause_before_retry(const struct live *live, int gone_fd)
-{
-    struct pollfd fds[2] = {{.fd = live->cancel_fd, .events = POLLIN},
-                            {.fd = gone_fd, .events = POLLIN | POLLRDHUP}};
-    return poll(fds, 2, RETRY_PAUSE_MS) == 0;
-}
-
 /* One try. *out_id is set also on failure, "" when there is nothing to destroy. */
 static int try_create(struct core *core, struct live *live, struct engine *engine,
-                      const struct plan *plan, int64_t deadline_ns,
+                      const struct plan *plan, const struct engine_wait *wait,
                       char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                       uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
@@ -109,7 +100,7 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
     store_sandbox_put(core->store, out_id, live->owner, engine->name,
                       sandbox_state_name(SANDBOX_CREATING), clock_wall_us());
     fault_point("server.create");
-    int result = engine_create(engine, &spec, deadline_ns, out_fd, out_nonce, err);
+    int result = engine_create_watched(engine, &spec, wait, out_fd, out_nonce, err);
     fault_point("server.created");
     if (result != 0) {
         atomic_fetch_add(&core->metrics.creates_failed, 1);
@@ -141,28 +132,23 @@ static void make_presentable(struct err *failure)
                    "the engine could not make a sandbox");
 }
 
-static bool is_cancelled(const struct live *live, int gone_fd)
-{
-    struct pollfd fds[2] = {{.fd = live->cancel_fd, .events = POLLIN},
-                            {.fd = gone_fd, .events = POLLIN | POLLRDHUP}};
-    return poll(fds, 2, 0) > 0;
-}
-
 /* Tries until there is a sandbox, a reason to stop trying, or the budget of time is used up. */
 static int create_in_tries(struct core *core, struct live *live, int gone_fd, struct engine *engine,
                            const struct plan *plan, char out_id[static SANDBOX_ID_MAX + 1],
                            int *out_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                            struct err *err)
 {
-    int64_t deadline_ns = clock_now_ns() + core->create_budget_ns;
+    const struct engine_wait wait = {.deadline_ns = clock_now_ns() + core->create_budget_ns,
+                                     .cancel_fd = live->cancel_fd,
+                                     .gone_fd = gone_fd};
     for (;;) {
         struct err failure = ERR_INIT;
         int result =
-            try_create(core, live, engine, plan, deadline_ns, out_id, out_fd, out_nonce, &failure);
-        bool cancelled = is_cancelled(live, gone_fd);
+            try_create(core, live, engine, plan, &wait, out_id, out_fd, out_nonce, &failure);
+        bool cancelled = engine_wait_is_over(&wait, 0);
         if (result == 0 && !cancelled)
             return 0;
-        bool again = !cancelled && is_worth_a_retry(&failure) && clock_now_ns() < deadline_ns;
+        bool again = !cancelled && is_worth_a_retry(&failure) && clock_now_ns() < wait.deadline_ns;
         fd_close(out_fd);
         if (out_id[0] != '\0')
             end_box(core, engine, out_id, again);
@@ -175,7 +161,7 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
             make_presentable(&failure);
             return err_copy(err, &failure);
         }
-        if (!pause_before_retry(live, gone_fd)) {
+        if (engine_wait_is_over(&wait, RETRY_PAUSE_MS)) {
             admission_release(core->admission, &plan->resources.reserve);
             return err_set(err, ERR_CLOSED, "cancelled while a sandbox was made");
         }

@@ -2,12 +2,21 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <poll.h>
 
 int engine_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
                   int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                   struct err *err)
 {
-    return engine->operations->create(engine, spec, deadline_ns, out_channel_fd, out_nonce, err);
+    const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
+    return engine->operations->create(engine, spec, &wait, out_channel_fd, out_nonce, err);
+}
+
+int engine_create_watched(struct engine *engine, const struct engine_create *spec,
+                          const struct engine_wait *wait, int *out_channel_fd,
+                          uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    return engine->operations->create(engine, spec, wait, out_channel_fd, out_nonce, err);
 }
 
 int engine_start(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
@@ -67,6 +76,13 @@ int engine_set_away(struct err *err, const char *why)
         err->retry_after_s = 1;
     }
     return result;
+}
+
+bool engine_wait_is_over(const struct engine_wait *wait, int timeout_ms)
+{
+    struct pollfd fds[2] = {{.fd = wait->cancel_fd, .events = POLLIN},
+                            {.fd = wait->gone_fd, .events = POLLIN | POLLRDHUP}};
+    return poll(fds, 2, timeout_ms) > 0;
 }
 
 bool engine_is_away(const struct err *err)

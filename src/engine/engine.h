@@ -26,12 +26,19 @@ struct engine_events {
     void (*connected)(void *context);                 /* the engine is (again) there: reconcile */
 };
 
+/* How long to wait for an engine, and what else ends the wait. */
+struct engine_wait {
+    int64_t deadline_ns;
+    int cancel_fd; /* readable: cancelled; -1: none */
+    int gone_fd;   /* readable or hung up: nobody wants the outcome any more; -1: none */
+};
+
 struct engine_operations {
     int (*probe)(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
                  struct err *err);
-    int (*create)(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
-                  int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
-                  struct err *err);
+    int (*create)(struct engine *engine, const struct engine_create *spec,
+                  const struct engine_wait *wait, int *out_channel_fd,
+                  uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
     int (*start)(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
                  int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                  struct err *err);
@@ -59,7 +66,13 @@ int engine_create(struct engine *engine, const struct engine_create *spec, int64
                   int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
                   struct err *err);
 
-/* The same for a stopped sandbox, on the files that it left. ERR_NOT_FOUND: it left none.
+/* The same; ERR_CLOSED soon after one of wait's descriptors became readable. What the engine makes
+ * after all is destroyed, as after a deadline that passed. */
+int engine_create_watched(struct engine *engine, const struct engine_create *spec,
+                          const struct engine_wait *wait, int *out_channel_fd,
+                          uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
+
+/* As engine_create() for a stopped sandbox, on the files that it left. ERR_NOT_FOUND: it left none.
  * ERR_CONFLICT: it lives. */
 int engine_start(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
                  int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
@@ -94,6 +107,8 @@ void engine_free(struct engine *engine);
 
 /* For providers: "the sandbox engine WHY; try again", with ERR_UNAVAILABLE and retry_after_s. */
 int engine_set_away(struct err *err, const char *why);
+/* For providers: whether a descriptor of wait is readable, or becomes so within timeout_ms. */
+bool engine_wait_is_over(const struct engine_wait *wait, int timeout_ms);
 /* Whether an error says that nobody answered: a repeated call may find the engine back. */
 bool engine_is_away(const struct err *err);
 

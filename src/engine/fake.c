@@ -178,12 +178,14 @@ static int make(struct fake *fake, const struct engine_create *spec, enum engine
     return 0;
 }
 
-/* Sleeps until deadline_ns, as an engine that hangs looks from here. */
-static void hang(int64_t deadline_ns)
+/* Sleeps as an engine that hangs looks from here. */
+static int hang(const struct engine_wait *wait, struct err *err)
 {
-    const struct timespec until = {.tv_sec = (time_t)(deadline_ns / CLOCK_NS_PER_S),
-                                   .tv_nsec = (long)(deadline_ns % CLOCK_NS_PER_S)};
-    (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+    while (clock_now_ns() < wait->deadline_ns) {
+        if (engine_wait_is_over(wait, clock_poll_timeout_ms(wait->deadline_ns)))
+            return err_set(err, ERR_CLOSED, "cancelled while the engine hung");
+    }
+    return engine_set_away(err, "did not answer in time");
 }
 
 static int strike(struct fake *fake, enum engine_fake_fault fault, struct err *err)
@@ -206,9 +208,9 @@ static int strike(struct fake *fake, enum engine_fake_fault fault, struct err *e
     }
 }
 
-static int fake_create(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
-                       int *out_channel_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
-                       struct err *err)
+static int fake_create(struct engine *engine, const struct engine_create *spec,
+                       const struct engine_wait *wait, int *out_channel_fd,
+                       uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     struct fake *fake = fake_of(engine);
     enum engine_fake_fault fault = take_fault(fake, FAKE_FAULT_CREATE_FAILS, FAKE_FAULT_RESTART);
@@ -219,9 +221,9 @@ static int fake_create(struct engine *engine, const struct engine_create *spec, 
         return result;
     if (fault == FAKE_FAULT_CREATE_HANGS) {
         FD_AUTO int late_fd = -1;
-        hang(deadline_ns);
+        result = hang(wait, err);
         (void)make(fake, spec, FAKE_FAULT_NONE, &late_fd, out_nonce, NULL);
-        return engine_set_away(err, "did not answer in time");
+        return result;
     }
     fault = take_fault(fake, FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_COUNT - 1);
     return make(fake, spec, fault, out_channel_fd, out_nonce, err);

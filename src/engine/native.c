@@ -22,6 +22,7 @@
 
 #define BACKOFF_MIN_NS (5 * CLOCK_NS_PER_MS)
 #define BACKOFF_MAX_NS (1000 * CLOCK_NS_PER_MS)
+#define WATCH_NS (50 * CLOCK_NS_PER_MS) /* how often a wait looks at what may end it */
 #define DESTROY_RETRY_NS (200 * CLOCK_NS_PER_MS)
 
 /* A caller that waits for its reply; on the caller's stack, linked while it waits. */
@@ -95,6 +96,27 @@ static bool cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t
     return pthread_cond_timedwait(cond, lock, &until) != ETIMEDOUT;
 }
 
+static bool is_watched(const struct engine_wait *wait)
+{
+    return wait->cancel_fd >= 0 || wait->gone_fd >= 0;
+}
+
+/* Waits on cond, for a moment at most when descriptors are watched. Returns false when the wait is
+ * over: by its deadline, or by a descriptor. Called with the lock held. */
+static bool wait_a_while(pthread_cond_t *cond, pthread_mutex_t *lock,
+                         const struct engine_wait *wait)
+{
+    if (!is_watched(wait))
+        return cond_wait_until(cond, lock, wait->deadline_ns);
+    int64_t now_ns = clock_now_ns();
+    if (now_ns >= wait->deadline_ns)
+        return false;
+    int64_t until_ns =
+        wait->deadline_ns - now_ns > WATCH_NS ? now_ns + WATCH_NS : wait->deadline_ns;
+    /* A poll(2) that does not wait is no I/O that a lock must not be held across. */
+    return cond_wait_until(cond, lock, until_ns) || !engine_wait_is_over(wait, 0);
+}
+
 static void wake(struct native *native)
 {
     uint64_t one = 1;
@@ -102,13 +124,13 @@ static void wake(struct native *native)
 }
 
 /* Waits for a connection and holds it; give it back with connection_release(). */
-static int connection_acquire(struct native *native, int64_t deadline_ns, int *out_fd,
+static int connection_acquire(struct native *native, const struct engine_wait *wait, int *out_fd,
                               struct err *err)
 {
     int fd = -1;
     (void)pthread_mutex_lock(&native->lock);
     while (native->fd < 0 && !native->stop) {
-        if (!cond_wait_until(&native->state_changed, &native->lock, deadline_ns))
+        if (!wait_a_while(&native->state_changed, &native->lock, wait))
             break;
     }
     if (native->fd >= 0 && !native->stop) {
@@ -174,12 +196,12 @@ static void abandon_locked(struct native *native, uint64_t request_id, const cha
 }
 
 /* Waits for the reply and unlinks the waiter; false when the deadline passed before. */
-static bool waiter_wait(struct native *native, struct waiter *waiter, int64_t deadline_ns,
-                        const char *create_id)
+static bool waiter_wait(struct native *native, struct waiter *waiter,
+                        const struct engine_wait *wait, const char *create_id)
 {
     (void)pthread_mutex_lock(&native->lock);
     while (!waiter->done) {
-        if (!cond_wait_until(&waiter->answered, &native->lock, deadline_ns))
+        if (!wait_a_while(&waiter->answered, &native->lock, wait))
             break;
     }
     for (struct waiter **at = &native->waiters; *at; at = &(*at)->next) {
@@ -196,21 +218,23 @@ static bool waiter_wait(struct native *native, struct waiter *waiter, int64_t de
 }
 
 /* One request and its reply. The reply is the caller's: engine_msg_done(). */
-static int call(struct native *native, struct engine_msg *request, int64_t deadline_ns,
-                struct engine_msg *reply, int *out_fd, struct err *err)
+static int call_watched(struct native *native, struct engine_msg *request,
+                        const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
+                        struct err *err)
 {
+    static const struct engine_wait no_wait = {.cancel_fd = -1, .gone_fd = -1};
     int fd = -1;
-    int result = connection_acquire(native, deadline_ns, &fd, err);
+    int result = connection_acquire(native, wait, &fd, err);
     if (result != 0)
         return result;
     struct waiter waiter;
     waiter_add(native, &waiter);
     request->request_id = waiter.request_id;
-    result = send_message(fd, request, deadline_ns, err);
+    result = send_message(fd, request, wait->deadline_ns, err);
     connection_release(native);
     const char *create_id = request->op == ENGINE_OP_CREATE ? request->create.id : NULL;
     bool answered =
-        waiter_wait(native, &waiter, result == 0 ? deadline_ns : 0, result == 0 ? create_id : NULL);
+        waiter_wait(native, &waiter, result == 0 ? wait : &no_wait, result == 0 ? create_id : NULL);
     FD_AUTO int received = waiter.fd;
     if (result == 0 && !answered)
         result = engine_set_away(err, "did not answer in time");
@@ -224,6 +248,13 @@ static int call(struct native *native, struct engine_msg *request, int64_t deadl
     if (out_fd)
         *out_fd = fd_take(&received);
     return 0;
+}
+
+static int call(struct native *native, struct engine_msg *request, int64_t deadline_ns,
+                struct engine_msg *reply, int *out_fd, struct err *err)
+{
+    const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
+    return call_watched(native, request, &wait, reply, out_fd, err);
 }
 
 static struct native *native_of(struct engine *engine)
@@ -244,13 +275,15 @@ static int native_probe(struct engine *engine, int64_t deadline_ns, struct engin
 
 /* CREATE or START. */
 static int make(struct engine *engine, enum engine_op op, const struct engine_create *spec,
-                int64_t deadline_ns, int *out_channel_fd,
+                const struct engine_wait *wait, int *out_channel_fd,
                 uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     struct engine_msg request = {.op = op, .create = *spec};
     struct engine_msg reply = {0};
     FD_AUTO int fd = -1;
-    int result = call(native_of(engine), &request, deadline_ns, &reply, &fd, err);
+    int result = call_watched(native_of(engine), &request, wait, &reply, &fd, err);
+    if (result != 0 && engine_wait_is_over(wait, 0))
+        return err_set(err, ERR_CLOSED, "cancelled while the engine made a sandbox");
     if (result != 0)
         return result;
     if (fd < 0)
@@ -261,10 +294,10 @@ static int make(struct engine *engine, enum engine_op op, const struct engine_cr
 }
 
 static int native_create(struct engine *engine, const struct engine_create *spec,
-                         int64_t deadline_ns, int *out_channel_fd,
+                         const struct engine_wait *wait, int *out_channel_fd,
                          uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
-    return make(engine, ENGINE_OP_CREATE, spec, deadline_ns, out_channel_fd, out_nonce, err);
+    return make(engine, ENGINE_OP_CREATE, spec, wait, out_channel_fd, out_nonce, err);
 }
 
 /* A start that is not answered in time is left alone: destroying it would destroy its files. */
@@ -272,7 +305,8 @@ static int native_start(struct engine *engine, const struct engine_create *spec,
                         int64_t deadline_ns, int *out_channel_fd,
                         uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
-    return make(engine, ENGINE_OP_START, spec, deadline_ns, out_channel_fd, out_nonce, err);
+    const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
+    return make(engine, ENGINE_OP_START, spec, &wait, out_channel_fd, out_nonce, err);
 }
 
 static void set_id(struct engine_msg *msg, const char *id)

@@ -63,7 +63,8 @@ int disk_begin_kept(const struct disk_store *store, const char *id, struct disk_
                     struct err *err);
 
 /* Takes the outcome. -ERR_UNAVAILABLE with the job left as it is: not yet. Else the job is over and
- * reset: 0 and a detached mount, or what failed; the names of a failed one go with disk_remove().
+ * reset: 0 and a detached mount, or what failed (never ERR_UNAVAILABLE); the names of a failed one
+ * go with disk_remove().
  *
  * The mount is not id-mapped and not yet visible anywhere; its root is empty, of user and group 0,
  * mode 0755; no devices. It is the caller's: close it once the sandbox has it, since whoever closes

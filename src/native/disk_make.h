@@ -12,7 +12,6 @@
 #define DISK_NAME_SIZE (DISK_ID_MAX + sizeof(".keep"))
 
 struct disk_plan {
-    pid_t parent; /* with its end the child ends */
     int dir_fd;
     int image_fd;        /* of its whole size */
     int reply_fd;        /* SEQPACKET: one struct err, ERR_NONE with the mount's descriptor */
@@ -26,7 +25,7 @@ struct disk_plan {
  */
 uint64_t disk_image_bytes(uint64_t size_bytes, bool keep);
 
-/* Runs in the child; never returns. Needs the host's root. */
+/* Runs in the child, the first process of a pid namespace; never returns. Needs the host's root. */
 _Noreturn void disk_make(const struct disk_plan *plan);
 
 /* Finds a program of e2fsprogs; out has the absolute path. False: it is not installed. */

@@ -173,6 +173,11 @@ static void begin_entry(struct images *images, struct image_entry *entry)
     if (entry->file.folder) {
         entry->state = IMAGE_FOLDER;
         log_info("image %s: a folder", entry->file.name);
+        if (entry->file.exposed)
+            log_warn(
+                "image %s: other users of this host can reach its set-user-ID files, if it has "
+                "any: the folder of images should have mode 0700",
+                entry->file.name);
         return;
     }
     imagestore_name(&entry->file, entry->whole);
@@ -462,7 +467,7 @@ int64_t images_step(struct images *images)
 
 /* ---- what callers ask ---- */
 
-static const struct image_entry *find_name(const struct images *images, const char *name)
+static struct image_entry *find_name(struct images *images, const char *name)
 {
     for (size_t i = 0; i < images->count; i++) {
         if (strcmp(images->entries[i].file.name, name) == 0)
@@ -509,20 +514,26 @@ static int take_folder(struct images *images, const struct image_entry *entry,
     return 0;
 }
 
-static int take_unpacked(struct images *images, const struct image_entry *entry,
-                         struct image_folder *out, struct err *err)
+static int take_unpacked(struct images *images, struct image_entry *entry, struct image_folder *out,
+                         struct err *err)
 {
     struct image_folder folder = {.root_fd = -1, .lock_fd = -1};
     int result = imagestore_take(images->config.store_fd, entry->whole, &folder.root_fd,
                                  &folder.lock_fd, err);
-    if (result == 0)
+    if (result == 0) {
         *out = folder;
-    return result;
+        return 0;
+    }
+    if (imagestore_has(images->config.store_fd, entry->whole))
+        return result;
+    /* Somebody cleaned up by hand: once more, then. */
+    entry->state = IMAGE_WAITING;
+    return fail_later(entry, err);
 }
 
 int images_take(struct images *images, const char *name, struct image_folder *out, struct err *err)
 {
-    const struct image_entry *entry = find_name(images, name);
+    struct image_entry *entry = find_name(images, name);
     if (!entry && clock_now_ns() >= images->scanned_ns + SCAN_FLOOR_NS) {
         scan(images); /* it may just have come */
         entry = find_name(images, name);

@@ -94,6 +94,7 @@ static bool look_at(int folder_fd, const char *entry, struct image_file *file)
             memset(file->name, 0, sizeof(file->name));
     }
     file->folder = S_ISDIR(info.st_mode);
+    file->exposed = file->folder && (info.st_mode & 0011) != 0;
     file->key = key_of(&info);
     judge(&info, file);
     return true;
@@ -136,6 +137,8 @@ int imagescan_read(int folder_fd, struct image_file *files, size_t *count, struc
     if (result != 0)
         return result;
     refuse_doubles(files, *count);
+    for (size_t i = 0; i < *count; i++)
+        files[i].exposed = files[i].exposed && (info.st_mode & 0011) != 0;
     if (!check_owner(&info, reason, sizeof(reason)))
         return 0;
     for (size_t i = 0; i < *count; i++)

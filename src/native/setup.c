@@ -40,7 +40,7 @@
 static const char *const hidden_files[] = {"kcore",         "keys",        "timer_list",
                                            "sysrq-trigger", "sched_debug", "latency_stats",
                                            "kallsyms",      "kmsg",        "cmdline"};
-static const char *const hidden_folders[] = {"acpi", "scsi"};
+static const char *const hidden_folders[] = {"acpi", "pressure", "scsi"};
 static const char *const readonly_folders[] = {"bus", "fs", "irq", "sys"};
 
 static void tell(int socket_fd, const char *text)

@@ -1,5 +1,6 @@
 """What a request may ask for, and what is reserved for it, on hosts that the fake engine plays:
 with and without disks, profiles, images and limits that can be enforced."""
+import harness
 import pytest
 
 from harness import assert_error, at_once, wait_until
@@ -24,11 +25,10 @@ def engine_of(server):
 @pytest.fixture(scope="module")
 def plain():
     """A host with all that an engine can have."""
-    from conftest import end
     from harness import Server
     one = Server(FAKE).start()
     yield one
-    end(one)
+    harness.end(one)
 
 
 def test_info_says_what_there_is(plain):

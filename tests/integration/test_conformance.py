@@ -5,7 +5,7 @@ import base64
 
 import pytest
 
-from conftest import end
+import harness
 from harness import Server, assert_error, at_once, wait_until
 
 FAKE = {"BERTH_ENGINE": "fake", "BERTH_TESTING": "1"}
@@ -50,7 +50,7 @@ PROGRAMS = {
 def fake_server():
     one = Server(FAKE).start()
     yield one
-    end(one)
+    harness.end(one)
 
 
 @pytest.fixture(params=["native", "fake"])

@@ -7,6 +7,7 @@
 #define BERTH_TESTS_ATTACK_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 enum verdict {
     VERDICT_NONE,    /* the attack has not decided; the suite fails it */
@@ -40,6 +41,9 @@ void judge(struct finding *finding, long result, const char *what);
 void judge_fd(struct finding *finding, int fd, const char *what);
 /* The same for a call in which every error is as good: nothing came of it. */
 void judge_any(struct finding *finding, long result, const char *what);
+
+/* A signal by a pidfd, judged. */
+void judge_pidfd_kill(struct finding *finding, pid_t pid, int number);
 
 /* A parameter that the suite gave in the environment, as text or number; "" and 0 when missing. */
 const char *given(const char *name);

@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -157,6 +158,29 @@ void attack_cgroup_files(struct finding *finding)
         stopped(finding, "%d files are seen, none can be written", seen);
 }
 
+/* What /sys shows is the sandbox's own group and made-up files, none of which can be written. */
+void attack_sys_view(struct finding *finding)
+{
+    static const char *const groups[] = {"", "/memory", "/pids", "/cpu", "/cpuacct", "/rdma"};
+    static const unsigned long kernels[] = {0x62656572, 0x64626720, 0x74726163, 0x73636673};
+    struct statfs info;
+    int seen = open_all(finding, "/sys", 8);
+    for (size_t j = 0; j < 4 && statfs("/sys", &info) == 0; j++) {
+        if ((unsigned long)info.f_type == kernels[j])
+            escaped(finding, "/sys is the kernel's own");
+    }
+    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+        char path[128];
+        (void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/berth-attack", groups[i]);
+        judge_any(finding, mkdir(path, 0755), "a new group");
+        (void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/release_agent", groups[i]);
+        judge_any(finding, access(path, F_OK), "the root of a hierarchy");
+        (void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/../init/cgroup.procs", groups[i]);
+        judge_any(finding, access(path, F_OK), "init's group");
+    }
+    stopped(finding, "%d files, none can be written", seen);
+}
+
 void attack_loop_device(struct finding *finding)
 {
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
@@ -235,7 +259,7 @@ void attack_call_high_bits(struct finding *finding)
 {
     judge_raw(finding, call_raw(0x100000000UL | SYS_unshare, 0x10000000, 0, 0), "unshare");
     judge_raw(finding, call_raw(0xffffffff00000000UL | SYS_bpf, 0, 0, 0), "bpf");
-    judge_raw(finding, call_raw(0x8000000000000000UL | SYS_chroot, (long)"/tmp", 0, 0), "chroot");
+    judge_raw(finding, call_raw(0x8000000000000000UL | SYS_mount, 0, (long)"/mnt", 0), "mount");
     judge_raw(finding, call_raw(~0UL, 0, 0, 0), "-1");
     judge_raw(finding, call_raw(0x7fffffffUL, 0, 0, 0), "a number past the table");
 }
@@ -449,10 +473,14 @@ void attack_prctl_privileges(struct finding *finding)
 {
     judge_any(finding, prctl(PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0), "no_new_privs off");
     judge_any(finding, prctl(PR_SET_SECCOMP, 0, 0, 0, 0), "seccomp off");
-    judge_any(finding, prctl(PR_SET_SECUREBITS, 0x2f, 0, 0, 0), "securebits");
     judge_any(finding, prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 21, 0, 0), "ambient");
     judge_any(finding, prctl(PR_SET_MM, PR_SET_MM_EXE_FILE, 0, 0, 0), "PR_SET_MM");
     judge_any(finding, prctl(62 /* PR_SCHED_CORE */, 1, 1, 0, 0), "core scheduling of init");
     if (prctl(PR_CAPBSET_READ, 21, 0, 0, 0) > 0)
         escaped(finding, "CAP_SYS_ADMIN is in the bounding set");
+}
+
+void attack_securebits(struct finding *finding)
+{
+    judge(finding, prctl(PR_SET_SECUREBITS, 0x2f, 0, 0, 0), "securebits");
 }

@@ -250,15 +250,20 @@ static void run_read(const struct attack *attack, struct finding *finding)
 
 static void run_write(const struct attack *attack, struct finding *finding)
 {
+    int created = 0;
     int fd = open(attack->path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 && errno == ENOENT)
+    if (fd < 0 && errno == ENOENT) {
         fd = open(attack->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        created = fd >= 0;
+    }
     if (fd < 0) {
         judge(finding, -1, attack->path);
         return;
     }
     judge(finding, write(fd, attack->text, strlen(attack->text)), attack->path);
     (void)close(fd);
+    if (created)
+        (void)unlink(attack->path); /* the attacks behind it find the image as it was */
 }
 
 static void run_call(const struct attack *attack, struct finding *finding)

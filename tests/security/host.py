@@ -10,16 +10,19 @@ import re
 import secrets
 import select
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
 
-from harness import BUILD, LOOPBACK, clean_environment, read, wait_until
+from harness import BUILD, clean_environment, read, wait_until
 
 HERE = pathlib.Path(__file__).parent
 MARK = "berth-canary-"
-PROGRAMS = ("/usr/bin/env", "/usr/bin/id", "/usr/bin/su", "/etc/passwd")
+PROGRAMS = ("/usr/bin/env", "/usr/bin/id", "/usr/bin/su", "/etc/passwd", "/etc/ld.so.preload",
+            "/usr/bin/berth-attack", "/usr/lib/berth-attack", "/berth-attack", "/dev/berth-attack",
+            "/sys/berth-attack", "/dev/null", "/dev/pts/ptmx")
 SETTINGS = [f"/proc/sys/{name}" for name in (
     "kernel/core_pattern", "kernel/modprobe", "kernel/hotplug", "kernel/hostname",
     "kernel/domainname", "kernel/randomize_va_space", "kernel/sysrq", "kernel/panic",
@@ -88,10 +91,12 @@ def file_state(path):
     """Content, owner, mode and times of a file that must stay as it is."""
     try:
         info = os.stat(path)
-        digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+        regular = stat.S_ISREG(info.st_mode)
+        digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if regular else ""
     except OSError as problem:
         return problem.errno
-    return info.st_mode, info.st_uid, info.st_gid, info.st_size, info.st_mtime_ns, digest
+    return (info.st_mode, info.st_uid, info.st_gid, info.st_rdev, info.st_size,
+            info.st_mtime_ns if regular else 0, digest)
 
 
 def other_addresses():
@@ -205,7 +210,6 @@ class Host:
     # ---- what the attacks are told ----
 
     def parameters(self):
-        shadow = pathlib.Path("/etc/shadow")
         values = {
             "MARK": MARK, "HOST_FILE": self.file, "HOST_FIFO": self.fifo, "HOST_PID": self.keeper.pid,
             "HOST_ADDRESS": self.keeper_address, "HOST_ABSTRACT": self.abstract,
@@ -216,8 +220,10 @@ class Host:
             "NEIGHBOUR_SHM_KEY": self.neighbour_key,
             "NEIGHBOUR_SHM_NAME": "/" + self.neighbour_name, "STATE": self.server.state,
             "INSTANCE": self.server.instance,
-            "SHADOW_HASH": fnv1a(shadow.read_bytes()) if shadow.exists() else 1,
         }
+        for name in ("shadow", "gshadow", "sudoers"):
+            path = pathlib.Path("/etc") / name
+            values["HASH_" + name] = fnv1a(path.read_bytes()) if path.exists() else 1
         return {f"ATTACK_{name}": str(value) for name, value in values.items()}
 
     # ---- what became of it ----

@@ -12,8 +12,8 @@ import verdicts
 from bombs import BOMBS, PRELUDE
 from harness import snapshot_tool, wait_until
 
-BOMB_SECS = 2.0
-ALONE_SECS = 0.7
+BOMB_SECS = 1.5
+ALONE_SECS = 0.5
 
 # Small work as a program does it: some arithmetic, a file, memory, a process, a pipe, a socket.
 WORK = """

@@ -34,6 +34,14 @@ def test_folder_is_used_as_it_is(box):
     assert os.listdir(box.store) == []
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_folder_that_other_users_can_reach(box, mode):
+    folder(box, "one")
+    os.chmod(box.images, mode)
+    assert box.start().ask("take one") == "ok"
+    assert ("set-user-ID" in box.log()) == (mode == 0o755)
+
+
 def test_unknown_names(box):
     folder(box, "one")
     box.put("two.tar", tars.good())
@@ -174,6 +182,14 @@ def test_known_archive_is_not_unpacked_again(box):
     assert box.start().take("one") == "ok"
     assert os.stat(box.rootfs("one")).st_ino == before
     assert "unpacked already" in box.log()
+
+
+def test_unpacked_folder_that_somebody_removed(box):
+    box.put("one.tar", tars.good())
+    assert box.start().take("one") == "ok"
+    shutil.rmtree(box.rootfs("one").parent)
+    assert "is being unpacked" in box.ask("take one")
+    assert box.take("one") == "ok"
 
 
 def test_archive_that_changes_while_it_is_unpacked(box):

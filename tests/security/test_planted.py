@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-import frames
 import verdicts
-from frames import open_files
-from harness import assert_error, wait_until
-from host import MARK, uploads
+from engine import Engine
+from harness import assert_error, read, wait_until
+from host import uploads
+from running import Running, open_files
 from test_attacks import settle
 
 STAY = "\nprint('ready', flush=True)\nimport time\nwhile True: time.sleep(0.05)\n"
@@ -26,7 +26,7 @@ PLANT = "import os\nos.chdir('/workspace')\n"
 @contextlib.contextmanager
 def running(server, profile, code, **options):
     """Code that has planted its things and stays."""
-    one = frames.Running(server, PLANT + code + STAY, profile, **options)
+    one = Running(server, PLANT + code + STAY, profile, **options)
     sandbox = one.connect()
     try:
         yield one, sandbox
@@ -191,11 +191,6 @@ def test_uploads_to_forbidden_places(server, path):
 # ---- downloads ----
 
 
-def need_downloads(sandbox):
-    if not sandbox.capabilities & frames.CAN_GET_FILES:
-        pytest.skip("this init can't give files out yet")
-
-
 def refuse_all(host, name, profile, got):
     """No file that is not the code's own may give a byte."""
     given = [f"{path} gave {data[:40]!r}" for path, (_, data) in got.items() if data]
@@ -205,19 +200,15 @@ def refuse_all(host, name, profile, got):
 
 def test_download_symlink(server, host, profile):
     targets = [host.file, f"/../../../..{host.file}", f"/proc/1/root{host.file}",
-               f"/proc/self/root{host.file}", host.state_files[0], "/etc/shadow"]
+               f"/proc/self/root{host.file}", host.state_files[0],
+               "/proc/1/cwd/etc/passwd"]
     with running(server, profile, links_to(targets)) as (_, sandbox):
-        need_downloads(sandbox)
         got = {target: sandbox.get(f"/workspace/link{i}") for i, target in enumerate(targets)}
-    assert MARK not in str([data for _, data in got.values()])
-    if got["/etc/shadow"][1] != pathlib.Path("/etc/shadow").read_bytes():
-        del got["/etc/shadow"]  # profile container has one of its own
     refuse_all(host, "download_symlink", profile, got)
 
 
 def test_download_fifo(server, host, profile):
     with running(server, profile, "os.mkfifo('idle')\n") as (_, sandbox):
-        need_downloads(sandbox)
         got = {path: sandbox.get(path) for path in ("/workspace/idle", "/dev/zero", "/dev/random",
                                                     "/dev/tty", "/dev/stdin")}
     assert all(number != 0 for number, _ in got.values()), got
@@ -228,7 +219,6 @@ def test_download_procfs(server, host, profile):
     targets = ["/proc/1/environ", "/proc/self/environ", "/proc/self/maps", "/proc/self/mem",
                "/proc/self/exe", "/proc/self/fd/3", "/proc/kcore", "/proc/1/cmdline"]
     with running(server, profile, links_to(targets)) as (_, sandbox):
-        need_downloads(sandbox)
         got = {path: sandbox.get(path) for path in targets}
         got |= {f"link to {target}": sandbox.get(f"/workspace/link{i}")
                 for i, target in enumerate(targets)}
@@ -257,6 +247,20 @@ def test_host_locks(server, host, profile):
              reached and "a lock of the code holds up " + " and ".join(reached))
 
 
+def test_host_leases(server, host, profile):
+    """A lease makes openers wait, the host's too, if it is on the host's inode."""
+    code = ("import fcntl\nfiles = [open(p) for p in ('/usr/bin/tac', '/etc/passwd')]\n"
+            "for f in files:\n    try: fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK)\n"
+            "    except OSError as e: print(e.errno)\n")
+    with running(server, profile, code):
+        info = os.stat("/usr/bin/tac")
+        place = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino} "
+        leases = [line for line in read("/proc/locks").splitlines()
+                  if "LEASE" in line and place in line]
+    conclude(host, "host_leases", profile, "there are none on the host's files",
+             reached="; ".join(leases))
+
+
 def test_host_watches(server, host, profile):
     code = ("import ctypes, threading\nlibc = ctypes.CDLL(None)\nfd = libc.inotify_init()\n"
             "libc.inotify_add_watch(fd, b'/usr/bin/tac', 0xfff)\n"
@@ -283,8 +287,7 @@ def devices_of(one):
 def test_code_descriptors(server, host, profile):
     """The writer of a file waits for its bytes: what it and the code have open is the sandbox's."""
     with running(server, profile, "") as (one, sandbox):
-        stream = sandbox.begin_put("/workspace/slow")
-        sandbox.send(frames.DATA, stream, b"x")
+        stream = sandbox.begin_put("/workspace/slow", b"x")
         wait_until(lambda: any("/slow" in target for pid in one.code_pids()
                                for target, _ in open_files(pid).values()), "the writer has opened")
         seen = [(pid, number, *found) for pid in one.code_pids()
@@ -308,7 +311,8 @@ def test_init_descriptors(server, host, profile):
 
 
 ENTERED = """
-import threading, time
+import ctypes, threading, time
+libc = ctypes.CDLL(None)
 found = set()
 def look():
     mine = os.getpid()
@@ -317,6 +321,8 @@ def look():
         time.sleep(0.002)
         for name in os.listdir('/proc'):
             if not name.isdigit() or int(name) == mine: continue
+            if libc.ptrace(0x4206, int(name), 0, 0) == 0:  # PTRACE_SEIZE
+                print('entered', name, 'ptrace', flush=True)
             for what, flags in (('exe', os.O_WRONLY), ('exe', os.O_RDONLY), ('mem', os.O_RDWR),
                                 ('cwd', os.O_PATH), ('root', os.O_PATH), ('environ', os.O_RDONLY),
                                 ('maps', os.O_RDONLY), ('fd/3', os.O_RDONLY), ('fd/5', os.O_PATH)):
@@ -338,8 +344,7 @@ def test_init_exe_entered(server, host, profile):
     """Writers of files are forks of init in the code's own identity: none can be looked into."""
     with running(server, profile, ENTERED) as (one, sandbox):
         for i in range(60):
-            stream = sandbox.begin_put(f"/workspace/{i}")
-            sandbox.send(frames.DATA, stream, b"x" * 20000)
+            stream = sandbox.begin_put(f"/workspace/{i}", b"x" * 20000)
             if i % 4 == 0:  # it stays in the sandbox while the code looks
                 one.read_until_grown("looked")
             assert sandbox.end_put(stream) == 0
@@ -347,6 +352,41 @@ def test_init_exe_entered(server, host, profile):
     opened = [line for line in output.splitlines() if line.startswith("entered")]
     conclude(host, "init_exe_entered", profile, "60 entries, none could be opened",
              reached="; ".join(opened)[:200], output=output)
+
+
+def test_cwd_by_link(host, profile):
+    """A working directory is the caller's choice, and what is there the code's."""
+    look = "pwd; pwd -P; ls -a . ../../../../..; cat ../../../../../.." + str(host.file)
+    places = [f"/proc/self/fd/{number}" for number in range(48)] + [
+        "/proc/1/cwd", "/proc/1/root", "/proc/self/cwd", "/proc/thread-self/root", "/workspace/link",
+        "/workspace/root", "/proc/self/fd", str(host.folder)]
+    with Engine() as engine, engine.create(profile=profile) as sandbox:
+        sandbox.sh(f"ln -s {host.folder} /workspace/link; ln -s /proc/1/root /workspace/root")
+        got = {place: sandbox.sh(look, cwd=place) for place in places}
+        inside = set(sandbox.run("/bin/ls", "-a", "/").stdout.split())
+    reached = []
+    for place, done in got.items():
+        names = set(done.stdout.split()) - inside
+        if host.name in str(done) or host.secret in str(done) or {b"priv", b"berth-init"} & names:
+            reached.append(f"{place}: {done.stdout[:80]!r}")
+    started = [place for place, done in got.items() if not done.start_error]
+    conclude(host, "cwd_by_link", profile, f"{len(started)} of {len(places)} are folders, all inside",
+             reached="; ".join(reached), output=str(got))
+
+
+def test_init_exe_program(host, profile):
+    """Until it executes, the child is init's own program: it must not be had by a link to itself."""
+    script = b"#!/proc/self/exe --version\n"
+    with Engine() as engine, engine.create(profile=profile) as sandbox:
+        assert sandbox.put_file("/workspace/script", script, mode=0o755).errno == 0
+        got = [sandbox.run(program, "--version") for program in (
+            "/proc/self/exe", "/proc/1/exe", "/workspace/script", "/proc/thread-self/exe")]
+        got += [sandbox.sh(command) for command in (
+            "cat /proc/1/exe | head -c 4", "/workspace/script", "exec 9<>/proc/self/exe",
+            "for p in /proc/[0-9]*; do echo x > $p/exe; done")]
+    ran = sum(b"berth-init" in done.stdout for done in got)
+    conclude(host, "init_exe_program", profile, f"init's program is as it was ({ran} ran it)",
+             output=str(got))
 
 
 NEXT = """

@@ -220,7 +220,9 @@ def test_too_slow(box):
     (header("x", 10) + b"x" * 10 + b"\0" * 502 + b"y" * 512, "[Dd]amaged|checksum|after 1"),
     (header("x"), "no end mark"), (header("x", 5) + b"x" * 512, "no end mark"),
     (header("")[:148] + b"badsum\0 " + header("")[156:], "tar"),
-])
+], ids=["nothing", "end-only", "end-and-padding", "text", "zip", "gzip-of-nothing", "cut-data",
+        "size-far-too-large", "size-minus-one", "size-too-many-bits", "size-too-small", "no-end",
+        "no-end-after-data", "checksum"])
 def test_not_a_whole_tar(box, data, reason):
     refused(box, data, reason)
 

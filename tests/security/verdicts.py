@@ -14,23 +14,27 @@ FILE = pathlib.Path(os.environ.get("BERTH_VERDICTS") or BUILD / "attack-verdicts
 PROFILES = ("strict", "container")
 LANGUAGES = ("python", "c")
 
-# What is allowed on purpose and shown to reach nothing but the sandbox itself, by profile. Where the
-# profile `container` gives a right of its own, the attack has to show that it ends in the sandbox.
-HARMLESS = {
-    "strict": {"personality_randomize", "socket_filter", "host_shadow"},
-    "container": {
-        "personality_randomize", "socket_filter", "host_shadow", "chroot", "chroot_escape",
-        "become_root", "setuid_planted", "setuid_image", "file_capabilities", "chown_root",
-        "ld_preload", "socket_raw", "socket_raw6", "socket_packet", "scm_credentials",
-        "host_devices", "capset_all", "init_schedule", "own_filter"},
-}
+# What is allowed on purpose: the attack itself says that it is harmless.
+HARMLESS = {"personality_randomize", "socket_filter", "host_shadow", "chroot_escape"}
 
+# Rights that a profile gives over what is the sandbox's own. The attack sees that it was let through;
+# the host has to see no effect, and then it counts as harmless.
+GIVEN = {
+    "strict": set(),
+    "container": {
+        # root's own files: the image is the lower side of an overlay
+        "host_program", "usr_bin_file", "usr_lib_file", "etc_passwd", "etc_preload", "root_file",
+        "var_log", "var_lib_dpkg",
+        # Docker's default capabilities, in the sandbox's own user namespace
+        "become_root", "chown_root", "setuid_planted", "setuid_image", "ld_preload",
+        "file_capabilities", "chroot", "securebits",
+        # debuggers, for the code's own processes
+        "ptrace", "ptrace_setuid", "process_vm_readv", "process_vm_writev"},
+}
 
 # What is reached and can't be helped yet, said in SECURITY.md. Stopped, it has to leave this list.
-KNOWN = {
-    "host_locks": "files of the image are the host's own inodes: locks on them are shared",
-    "host_watches": "files of the image are the host's own inodes: watches see all who use them",
-}
+SHARED_INODES = "the profile's image is read-only binds: its files are the host's own inodes"
+KNOWN = {("host_locks", "strict"): SHARED_INODES, ("host_watches", "strict"): SHARED_INODES}
 
 
 def rows():

@@ -265,6 +265,91 @@ static void test_failed_creation_leaves_nothing(void **state)
     assert_int_equal(found.one, 0);
 }
 
+/* A group that was given to us. On v1 there is no such thing, and the folders stay at the roots. */
+static void test_below_a_group(void **state)
+{
+    struct rig *rig = *state;
+    struct cgroup_root below;
+    struct err err = ERR_INIT;
+    skip_unless_open(rig);
+    bool v2 = rig->root.mode == INIT_CGROUP_V2;
+    char place[64];
+    char path[128];
+    (void)snprintf(place, sizeof(place), "/%s/given", rig->root.folder);
+    if (v2)
+        assert_int_equal(mkdirat(rig->root.hierarchies[0].base_fd, "given", 0755), 0);
+    assert_ok(cgroup_open_below(&below, v2 ? place : "/nowhere", "utbelow", &err), err);
+    for (size_t i = 0; i < below.count; i++) {
+        int place_fd = rig->root.hierarchies[i].base_fd;
+        (void)snprintf(path, sizeof(path), v2 ? "given/%s" : "../%s", below.folder);
+        assert_int_equal(faccessat(place_fd, path, F_OK, 0), 0);
+    }
+    assert_ok(cgroup_create(&below, "one", &limits, 70000, &rig->config, &err), err);
+    cgroup_close_config(&rig->config);
+    cgroup_retire(&below);
+    assert_true(folder_is_there(&below.hierarchies[0], below.folder)); /* "one" is in it */
+    assert_ok(cgroup_remove(&below, "one", &err), err);
+    cgroup_retire(&below);
+    assert_false(folder_is_there(&below.hierarchies[0], below.folder));
+    cgroup_close(&below);
+    if (v2) /* what was given is not ours to remove */
+        assert_int_equal(unlinkat(rig->root.hierarchies[0].base_fd, "given", AT_REMOVEDIR), 0);
+}
+
+/* v2: what is named is not there, or can't hand limits down. */
+static void test_a_group_that_is_unfit(void **state)
+{
+    struct rig *rig = *state;
+    struct cgroup_root below;
+    struct err err = ERR_INIT;
+    skip_unless_open(rig);
+    if (rig->root.mode != INIT_CGROUP_V2) { /* there the place has no meaning: see above */
+        assert_int_not_equal(rig->root.mode, INIT_CGROUP_NONE);
+        return;
+    }
+    char place[64];
+    (void)snprintf(place, sizeof(place), "/%s/one/init", rig->root.folder);
+    assert_fails(cgroup_open_below(&below, place, "utbelow", &err), ERR_UNSUPPORTED, err);
+    assert_non_null(strstr(err.public_message, place));
+    create(rig, "one");
+    rig->pid = start_inside(rig, "one");
+    assert_fails(cgroup_open_below(&below, place, "utbelow", &err), ERR_UNSUPPORTED, err);
+    assert_non_null(strstr(err.public_message, "processes of its own"));
+    (void)snprintf(place, sizeof(place), "/%s/one/code/low", rig->root.folder);
+    assert_int_equal(mkdirat(rig->root.hierarchies[0].base_fd, "one/code/low", 0755), 0);
+    assert_fails(cgroup_open_below(&below, place, "utbelow", &err), ERR_UNSUPPORTED, err);
+    assert_non_null(strstr(err.public_message, "does not offer"));
+    assert_int_equal(unlinkat(rig->root.hierarchies[0].base_fd, "one/code/low", AT_REMOVEDIR), 0);
+}
+
+/* As in a container: cgroups are there to look at. */
+static void read_only_cgroups(void *context)
+{
+    struct cgroup_root root;
+    struct err err = ERR_INIT;
+    char line[1024];
+    (void)context;
+    child_leave_mounts();
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    require(file != NULL);
+    while (fgets(line, sizeof(line), file)) {
+        char path[256];
+        if (strstr(line, " - cgroup") && sscanf(line, "%*d %*d %*s %*s %255s", path) == 1)
+            require(mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) == 0);
+    }
+    (void)fclose(file);
+    require(cgroup_open(&root, "utnone", &err) == -ERR_UNSUPPORTED);
+    require(strstr(err.public_message, "read-only") != NULL);
+    require(root.count == 0);
+}
+
+static void test_read_only_cgroups(void **state)
+{
+    struct rig *rig = *state;
+    skip_unless_open(rig);
+    assert_int_equal(child_run(read_only_cgroups, NULL), 0);
+}
+
 static void without_cgroups(void *context)
 {
     struct cgroup_root root;
@@ -311,6 +396,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all_hierarchies_are_entered, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_entry_of_nothing_fails, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_failed_creation_leaves_nothing, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_below_a_group, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_a_group_that_is_unfit, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_read_only_cgroups, rig_open, rig_close),
         cmocka_unit_test(test_a_host_without_cgroups),
         cmocka_unit_test(test_mode_names),
     };

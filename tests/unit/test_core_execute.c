@@ -286,6 +286,36 @@ static void the_engines_words_reach_the_client(void **state)
     core_free(rig.core);
 }
 
+/* Nobody waits for an engine that hangs on behalf of a client that left. */
+static void a_client_that_left_ends_a_creation(void **state)
+{
+    (void)state;
+    struct core_config config = default_config();
+    struct rig rig;
+    rig_open(&rig, &config);
+    rig.core->create_budget_ns = 1000 * CLOCK_NS_PER_S; /* past it the test would hang */
+    struct execution_request request = request_of("out x\n");
+    struct err err = ERR_INIT;
+    request.gone_fd = eventfd(0, EFD_CLOEXEC);
+    for (int i = 0; i < 2; i++) { /* at the engine; and once it has made the sandbox */
+        uint64_t one = 1;
+        assert_int_equal(write(request.gone_fd, &one, sizeof(one)), sizeof(one));
+        if (i == 0)
+            engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_HANGS, 1);
+        /* Places are free: it does not wait in the queue, which would notice as well. */
+        char *text = run(rig.core, &request, &err);
+        assert_non_null(text);
+        assert_non_null(strstr(text, "\"killed_by\":\"user\""));
+        assert_non_null(strstr(text, "\"started_at\":null"));
+        free(text);
+    }
+    (void)close(request.gone_fd);
+    while (engine_fake_living(rig.engine) > 0)
+        (void)poll(NULL, 0, 2);
+    expect_all_given_back(&rig);
+    core_free(rig.core);
+}
+
 struct job {
     struct core *core;
     struct execution_request request;
@@ -718,6 +748,7 @@ int main(void)
         cmocka_unit_test(more_than_the_host_is_refused_in_words),
         cmocka_unit_test(profiles_and_images),
         cmocka_unit_test(the_engines_words_reach_the_client),
+        cmocka_unit_test(a_client_that_left_ends_a_creation),
         cmocka_unit_test(two_hundred_at_once),
         cmocka_unit_test(reservations_wait_their_turn),
         cmocka_unit_test(a_full_queue_answers_at_once),

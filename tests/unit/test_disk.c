@@ -260,19 +260,10 @@ static void test_many_at_once(void **state)
 
 static void test_bad_requests(void **state)
 {
-    static const char *const bad[] = {
-        "",
-        ".",
-        "..",
-        "a/b",
-        "../a",
-        "A",
-        "a.img",
-        "-a",
-        "a b",
-        "a\n",
-        "0123456789012345678901234567890123456789012345678901234567890"
-        "1234"};
+    char long_id[DISK_ID_MAX + 2] = "";
+    memset(long_id, 'a', DISK_ID_MAX + 1);
+    const char *const bad[] = {"",      ".",  "..",  "a/b", "../a", "A",
+                               "a.img", "-a", "a b", "a\n", long_id};
     (void)state;
     struct err err = ERR_INIT;
     struct disk_job job = DISK_JOB_INIT;

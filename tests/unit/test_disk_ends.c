@@ -4,8 +4,6 @@
 #include "check.h"
 
 #include <errno.h>
-#include <linux/loop.h>
-#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 
 #include "base/fault.h"

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -49,6 +50,15 @@ static void on_connected(void *context)
 static const struct engine_events events = {
     .gone = on_gone, .destroyed = on_destroyed, .connected = on_connected};
 
+static int open_listener(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    return bind(listen_fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
+           listen(listen_fd, 8) != 0;
+}
+
 static int accept_one(void)
 {
     int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -83,6 +93,7 @@ struct call {
     pthread_t thread;
     char id[16];
     int64_t deadline_ns;
+    int gone_fd; /* -1: nothing but the deadline ends it */
     int status, fd;
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     struct err err;
@@ -94,18 +105,31 @@ static void *call_main(void *context)
     struct engine_create spec = {.image = "host", .profile = "strict"};
     (void)snprintf(spec.id, sizeof(spec.id), "%s", call->id);
     call->fd = -1;
-    call->status =
-        engine_create(call->engine, &spec, call->deadline_ns, &call->fd, call->nonce, &call->err);
+    const struct engine_wait wait = {
+        .deadline_ns = call->deadline_ns, .cancel_fd = -1, .gone_fd = call->gone_fd};
+    if (call->gone_fd < 0)
+        call->status = engine_create(call->engine, &spec, call->deadline_ns, &call->fd, call->nonce,
+                                     &call->err);
+    else
+        call->status =
+            engine_create_watched(call->engine, &spec, &wait, &call->fd, call->nonce, &call->err);
     return NULL;
+}
+
+static void call_start_watched(struct call *call, struct engine *engine, const char *id,
+                               int64_t wait_ms, int gone_fd)
+{
+    memset(call, 0, sizeof(*call));
+    call->engine = engine;
+    call->gone_fd = gone_fd;
+    call->deadline_ns = clock_now_ns() + wait_ms * CLOCK_NS_PER_MS;
+    (void)snprintf(call->id, sizeof(call->id), "%s", id);
+    assert_int_equal(pthread_create(&call->thread, NULL, call_main, call), 0);
 }
 
 static void call_start(struct call *call, struct engine *engine, const char *id, int64_t wait_ms)
 {
-    memset(call, 0, sizeof(*call));
-    call->engine = engine;
-    call->deadline_ns = clock_now_ns() + wait_ms * CLOCK_NS_PER_MS;
-    (void)snprintf(call->id, sizeof(call->id), "%s", id);
-    assert_int_equal(pthread_create(&call->thread, NULL, call_main, call), 0);
+    call_start_watched(call, engine, id, wait_ms, -1);
 }
 
 static void wait_count(_Atomic int *count, int at_least)
@@ -214,6 +238,38 @@ static void a_late_create_is_destroyed(void **state)
     engine_free(engine);
 }
 
+/* A caller whose client left waits for no engine: neither for its answer nor for it to come. */
+static void a_watched_create_ends_early(void **state)
+{
+    (void)state;
+    enum { HANG_MS = 1000000 };
+    struct engine *engine = NULL;
+    struct call call;
+    struct engine_msg create, destroy;
+    uint64_t one = 1;
+    int gone_fd = eventfd(0, EFD_CLOEXEC);
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    call_start_watched(&call, engine, "left", HANG_MS, gone_fd);
+    receive(fd, &create);
+    assert_int_equal(write(gone_fd, &one, sizeof(one)), sizeof(one));
+    (void)pthread_join(call.thread, NULL);
+    assert_int_equal(call.status, -ERR_CLOSED);
+    reply(fd, &create, gone_fd); /* made after all: a channel that is no channel */
+    receive(fd, &destroy);
+    assert_int_equal(destroy.op, ENGINE_OP_DESTROY);
+    assert_string_equal(destroy.id, "left");
+    (void)close(listen_fd); /* nobody can connect any more */
+    (void)unlink(path);
+    (void)close(fd);
+    call_start_watched(&call, engine, "again", HANG_MS, gone_fd);
+    (void)pthread_join(call.thread, NULL);
+    assert_int_equal(call.status, -ERR_CLOSED);
+    engine_free(engine);
+    (void)close(gone_fd);
+    assert_int_equal(open_listener(), 0);
+}
+
 static void destructions_are_repeated(void **state)
 {
     (void)state;
@@ -262,11 +318,7 @@ static int setup(void **state)
     if (!mkdtemp(folder))
         return -1;
     (void)snprintf(path, sizeof(path), "%s/native.sock", folder);
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    return bind(listen_fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
-           listen(listen_fd, 8) != 0;
+    return open_listener();
 }
 
 static int teardown(void **state)
@@ -283,6 +335,7 @@ int main(void)
         cmocka_unit_test(replies_out_of_order),
         cmocka_unit_test(a_restart_fails_who_waits_and_serves_who_comes),
         cmocka_unit_test(a_late_create_is_destroyed),
+        cmocka_unit_test(a_watched_create_ends_early),
         cmocka_unit_test(destructions_are_repeated),
         cmocka_unit_test(calls_have_deadlines),
     };

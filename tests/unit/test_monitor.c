@@ -61,17 +61,19 @@ static void test_options(void **state)
     (void)state;
     struct err err = ERR_INIT;
     struct monitor_options options = {0};
-    static const char *const names[] = {"HOST",         "API_HOST",     "PORT",
-                                        "API_PORT",     "BERTH_STATE",  "BERTH_USER",
-                                        "BERTH_ENGINE", "BERTH_TESTING"};
+    static const char *const names[] = {"HOST",         "API_HOST",      "PORT",
+                                        "API_PORT",     "BERTH_STATE",   "BERTH_USER",
+                                        "BERTH_ENGINE", "BERTH_TESTING", "BERTH_CGROUP"};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         (void)unsetenv(names[i]);
     char program[] = "berth-monitor", port[] = "--port", zero[] = "0", host[] = "--host=::1";
-    char bad_port[] = "65536", unknown[] = "--what";
+    char bad_port[] = "65536", unknown[] = "--what", hold[] = "--hold";
     assert_ok(parse((char *[]){program, NULL}, &options, &err), err);
     assert_string_equal(options.host, "127.0.0.1");
     assert_int_equal(options.port, 8000);
     assert_string_equal(options.user, "berth");
+    assert_null(options.cgroup);
+    assert_false(options.hold);
     assert_false(options.fake_engine);
     assert_ok(parse((char *[]){program, port, zero, host, NULL}, &options, &err), err);
     assert_int_equal(options.port, 0);
@@ -81,10 +83,14 @@ static void test_options(void **state)
     assert_non_null(strstr(err.message, "port"));
     assert_fails(parse((char *[]){program, unknown, NULL}, &options, &err), ERR_BAD_INPUT, err);
     assert_fails(parse((char *[]){program, zero, NULL}, &options, &err), ERR_BAD_INPUT, err);
+    assert_ok(parse((char *[]){program, hold, NULL}, &options, &err), err);
+    assert_true(options.hold);
+    (void)setenv("BERTH_CGROUP", "/a.slice/b.service", 1);
     (void)setenv("PORT", "9001", 1);
     (void)setenv("BERTH_ENGINE", "fake", 1);
     assert_ok(parse((char *[]){program, NULL}, &options, &err), err);
     assert_int_equal(options.port, 9001);
+    assert_string_equal(options.cgroup, "/a.slice/b.service");
     assert_false(options.fake_engine);
     (void)setenv("BERTH_TESTING", "1", 1);
     assert_ok(parse((char *[]){program, NULL}, &options, &err), err);

@@ -9,7 +9,7 @@ import stat
 import struct
 import termios
 
-from attack_core import libc, listed, syscall
+from attack_core import given, libc, listed, syscall
 
 NEWUSER, NEWNS, NEWNET, NEWPID = 0x10000000, 0x20000, 0x40000000, 0x20000000
 UNSHARE, MOUNT, UMOUNT, PRCTL = 272, 165, 166, 157
@@ -103,6 +103,29 @@ def attack_cgroup_files(finding):
         finding.stopped(f"{seen} files are seen, none can be written")
 
 
+def attack_sys_view(finding):
+    seen = _open_all(finding, "/sys")
+    for line in open("/proc/self/mountinfo"):
+        before, after = line.split(" - ")
+        kind, words = after.split()[0], before.split()
+        if kind in ("sysfs", "debugfs", "tracefs", "securityfs", "devtmpfs"):
+            finding.escaped("there is a mount of " + kind)
+        if kind.startswith("cgroup") and ("ro" not in words[5].split(",") or words[3] != "/"):
+            finding.escaped("a mount of control groups: " + line.strip())
+    for place, folders, names in os.walk("/sys/fs/cgroup"):
+        finding.attempt("a new group", os.mkdir, place + "/berth-attack", any_error=True)
+        if "release_agent" in names:
+            finding.escaped(place + " is the root of a hierarchy")
+        for name in names:
+            try:
+                text = open(os.path.join(place, name)).read(65536)
+            except (OSError, UnicodeDecodeError):
+                continue
+            if given("INSTANCE") in text:
+                finding.escaped(f"{place}/{name} names the host's groups")
+    finding.stopped(f"{seen} files, none can be written")
+
+
 def attack_loop_device(finding):
     finding.open("/dev/loop-control", os.O_RDWR)
     for number in range(8):
@@ -159,7 +182,7 @@ def attack_call_by_x32(finding):
 
 def attack_call_high_bits(finding):
     call = _raw_call()
-    for number in (1 << 32 | 272, 0xffffffff << 32 | 321, 1 << 63 | 161, (1 << 64) - 1, 0x7fffffff):
+    for number in (1 << 32 | 272, 0xffffffff << 32 | 321, 1 << 63 | 165, (1 << 64) - 1, 0x7fffffff):
         _judge_raw(finding, call(number, NEWUSER, 0), hex(number))
 
 
@@ -287,8 +310,12 @@ def attack_locked_memory(finding):
 def attack_prctl_privileges(finding):
     for what, *arguments in (
             ("no_new_privs off", 38, 0, 0, 0, 0), ("seccomp off", 22, 0, 0, 0, 0),
-            ("securebits", 28, 0x2f, 0, 0, 0), ("ambient", 47, 2, 21, 0, 0),
+            ("ambient", 47, 2, 21, 0, 0),
             ("PR_SET_MM", 35, 13, 0, 0, 0), ("core scheduling of init", 62, 1, 1, 0, 0)):
         finding.call(what, PRCTL, *arguments, any_error=True)
     if syscall(PRCTL, 23, 21, 0, 0, 0)[0] > 0:
         finding.escaped("CAP_SYS_ADMIN is in the bounding set")
+
+
+def attack_securebits(finding):
+    finding.call("securebits", PRCTL, 28, 0x2f, 0, 0, 0)
