@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-import frames
+import harness
+from running import Running
 
 SWAPPING = """
 import os, time
@@ -24,6 +25,7 @@ while True: # the name is now one thing, now another
 """
 EXPECTED = {0, errno.EACCES, errno.EINVAL, errno.EISDIR, errno.ENOENT, errno.ESTALE}
 
+KILL_USER = 5
 STOPPING = """
 import os, signal
 print('ready', flush=True)
@@ -42,7 +44,7 @@ def end(running, sandbox):
 
 
 def test_a_name_that_changes_all_the_time(server):
-    running = frames.Running(server, SWAPPING, "strict")
+    running = Running(server, SWAPPING, "strict")
     sandbox = running.connect()
     seen = {}
     for _ in range(1000):
@@ -57,17 +59,13 @@ def test_a_name_that_changes_all_the_time(server):
 def test_a_reader_that_the_code_stops(server):
     """The code may signal a process of its own user, also the one that reads a file for us. That
     holds up this file; the server can end it, and the sandbox as before."""
-    running = frames.Running(server, STOPPING, "strict")
+    running = Running(server, STOPPING, "strict")
     sandbox = running.connect()
-    sandbox.sock.settimeout(1)
+    sandbox.channel.settimeout(1)
     with pytest.raises(TimeoutError):
         for _ in range(1000):
             assert sandbox.get("/workspace/main.py")[0] == 0
-    sandbox.sock.settimeout(60)
-    sandbox.send(frames.KILL, sandbox.stream, struct.pack("<I", 5))
-    while True:
-        kind, _, payload = sandbox.receive()
-        if kind == frames.DONE:
-            break
-    assert struct.unpack("<Q", frames.fields(payload)[1])[0] == errno.ECANCELED
+    sandbox.channel.settimeout(harness.HANG_SECS)
+    sandbox.send("kill", sandbox.stream, struct.pack("<I", KILL_USER))
+    assert sandbox.finish(sandbox.stream).errno == errno.ECANCELED
     end(running, sandbox)
