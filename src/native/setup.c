@@ -226,6 +226,23 @@ static void limit_shared(const struct setup *setup, int proc_fd)
     }
 }
 
+/* What containers may do in their own network namespace without a capability in it: ICMP echo for
+ * every group, and every port (Documentation/networking/ip-sysctl.rst). The capabilities of the
+ * inner namespace do not count there, since the network belongs to the outer one. */
+static void open_network(const struct setup *setup, int proc_fd)
+{
+    static const char *const settings[][2] = {
+        {"sys/net/ipv4/ping_group_range", "0 65535"},
+        {"sys/net/ipv4/ip_unprivileged_port_start", "0"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        struct err err = ERR_INIT;
+        if (fd_write_file_at(proc_fd, settings[i][0], settings[i][1], &err) != 0 &&
+            err.sys_errno != ENOENT)
+            fail_err(setup, &err);
+    }
+}
+
 /* A detached mount counts as a mount namespace: that limit is opened before /proc/sys is read-only,
  * and written after the last mount. */
 static int open_mount_limit(const struct setup *setup, int proc_fd)
@@ -415,6 +432,8 @@ _Noreturn void setup_run(const struct setup *setup)
     FD_AUTO int proc_fd = make_proc(setup);
     setup->config->userns_fd = make_inner(setup, proc_fd);
     limit_shared(setup, proc_fd);
+    if (setup->config->profile == INIT_PROFILE_CONTAINER)
+        open_network(setup, proc_fd);
     FD_AUTO int mount_limit_fd = open_mount_limit(setup, proc_fd);
     if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)
         _exit(1);

@@ -25,7 +25,7 @@ enum frame_type {
     FRAME_DATA,      /* both ways: bytes of a stream; costs credit */
     FRAME_CREDIT,    /* both ways: u32, bytes that the receiver may take more of the stream */
     FRAME_CLOSE,     /* both ways: the end of a stream's bytes */
-    FRAME_KILL,      /* to init: end the execution of this stream; u32 cause (enum kill_cause) */
+    FRAME_KILL,      /* to init: end the execution or file of this stream; u32 enum kill_cause */
     FRAME_PUT_FILE,  /* to init: struct sandbox_put_file; its bytes follow as DATA, then CLOSE */
     FRAME_DONE,      /* from init: struct sandbox_done, the outcome of a file operation */
     FRAME_PING,      /* to init */
