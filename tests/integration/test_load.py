@@ -3,7 +3,7 @@ import http.client
 import json
 import threading
 
-from harness import HANG_SECS, JSON_TYPE, LOOPBACK, assert_error, at_once, wait_until
+from harness import HANG_SECS, JSON_TYPE, LOOPBACK, SLOW, assert_error, at_once, wait_until
 
 RSS_SLACK_KB = 24 << 10  # allocators keep what threads at the peak were given
 COUNTED = (".fds", ".threads", ".processes", ".mounts", "cgroups", "zombies", "mounts.self")
@@ -63,11 +63,11 @@ def test_two_hundred_at_once(make_server):
 
 def test_two_hundred_alive_at_once(make_server):
     """All of them sleep at the same time, so that two hundred sandboxes live side by side."""
-    server = make_server()
-    code = "import sys\nsys.stdin.read(1)\nimport time; time.sleep(12)\nprint('through')"
+    server = make_server({"BERTH_QUEUE_WAIT": str(30 * SLOW)})
+    code = f"import sys\nsys.stdin.read(1)\nimport time; time.sleep({12 * SLOW})\nprint('through')"
     answers = []
     threads = [threading.Thread(daemon=True, target=lambda: answers.append(
-        server.post({"code": code, "timeout": 60}, timeout_secs=2 * HANG_SECS)))
+        server.post({"code": code, "timeout": 60 * SLOW}, timeout_secs=2 * HANG_SECS)))
         for _ in range(200)]
     for thread in threads:
         thread.start()

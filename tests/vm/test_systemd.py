@@ -132,16 +132,16 @@ def test_what_runs_where():
     owner = pwd.getpwnam("berth").pw_uid
     status = harness.snapshot_tool.status_of(str(program("berth-server")))
     assert status["Uid"].split() == [str(owner)] * 4 and int(status["CapBnd"], 16) == 0
-    assert not list(ROOT.glob("berth-*")), "nothing is at the root of the hierarchy"
+    assert not base(ROOT).exists(), "nothing of it is at the root of the hierarchy"
 
 
 def test_limits_hold_below_the_unit():
     code = "import subprocess\n" \
            "try:\n for _ in range(300): subprocess.Popen(['sleep', '60'])\n" \
            "except BlockingIOError: print('refused')\n"
-    assert call("/execute", {"code": code})[1]["limits_hit"] == ["pids"]
+    assert "pids" in call("/execute", {"code": code})[1]["limits_hit"]
     done = call("/execute", {"code": "x = bytearray(1 << 28)", "resources": {"ram": "64MiB"}})[1]
-    assert (done["killed_by"], done["limits_hit"]) == ("oom", ["memory"]), done
+    assert done["killed_by"] == "oom" and "memory" in done["limits_hit"], done
     # The unit counts the kill as one of its own, and goes on (OOMPolicy=continue).
     assert "oom_kill 0" not in read(SANDBOXES / "memory.events")
     hello()
