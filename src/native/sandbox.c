@@ -328,7 +328,7 @@ static void fill_config(const struct sandbox *sandbox, const struct engine_creat
     memcpy(config->nonce, sandbox->nonce, sizeof(config->nonce));
     config->profile = is_container(sandbox) ? INIT_PROFILE_CONTAINER : INIT_PROFILE_STRICT;
     config->uid = config->gid = is_container(sandbox) ? 0 : CODE_UID;
-    (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text());
+    (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text_for("init."));
     config->open_files_max = spec->open_files_max;
     config->file_size_max = spec->storage_bytes;
     config->lifetime_ms = spec->lifetime_ms;
