@@ -3,6 +3,7 @@ request with an Idempotency-Key that is sent again gets one honest outcome and i
 every caller gets an answer, and nothing is left on the host. test_engine_faults.py has the same for
 an engine that nobody asks again."""
 import http.client
+import os
 
 import pytest
 
@@ -137,3 +138,15 @@ def test_what_is_left_would_be_seen(make_server):
                  "net:["):
         assert word in seen, f"{word}: {seen}"
     stream.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_engine_dies_with_its_monitor_after_making(make_server, kind):
+    """Making a sandbox changes the engine's ids for a moment, which clears its death signal."""
+    server = make_server()
+    assert server.post(hello(kind)).json()["stdout"] == "hello\n"
+    engine = server.child("berth-native")
+    server.kill()
+    wait_until(lambda: not os.path.exists(f"/proc/{engine}"), "the engine dies with it")
+    server.start()
+    finish(server)
