@@ -119,6 +119,17 @@ class Engine:
             self.process.wait(harness.HANG_SECS)
             self.process = None
 
+    def restart(self):
+        """A new process after one that died; returns whether one had. Connects anew."""
+        try:
+            self.connect()
+            self.probe()
+            return False
+        except OSError:
+            self.kill()
+            self.start()
+            return True
+
     def stop(self):
         """Destroys everything, then ends the engine."""
         for sandbox_id in self.list():
@@ -140,6 +151,14 @@ class Engine:
 
     def log(self):
         return harness.read(self.log_path)
+
+    def init_pid(self, sandbox_id):
+        """The init of a sandbox, as the host sees it; None when it has none."""
+        for base in harness.cgroup_bases(self.instance):
+            pids = harness.read(base / sandbox_id / "init" / "cgroup.procs").split()
+            if pids:
+                return int(pids[0])
+        return None
 
     # ---- requests ----
 
@@ -200,6 +219,20 @@ class Engine:
 
     def stop_sandbox(self, sandbox_id):
         self.call("stop", tlv(ID, sandbox_id))
+
+    def settled(self, sandbox_id):
+        """The state of a sandbox once it goes on by itself no more; None when there is none."""
+
+        def look():
+            try:
+                state = self.inspect(sandbox_id)
+            except EngineError as problem:
+                assert problem.kind == "not_found", problem
+                return "gone"
+            return state in ("running", "stopped") and state
+
+        state = harness.wait_until(look, f"{sandbox_id} settles")
+        return None if state == "gone" else state
 
     def inspect(self, sandbox_id):
         return STATES[number(dict(self.call("inspect", tlv(ID, sandbox_id))[0])[STATE])]

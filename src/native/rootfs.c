@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "native/mountfd.h"
+#include "native/parent.h"
 
 #define INODE_BYTES 4096 /* of storage for each inode of a tmpfs */
 #define INODES_MIN 1024
@@ -295,6 +296,7 @@ static int make_overlay(const struct rootfs_spec *spec, const int *layers, size_
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct sets[2];
     memset(sets, 0, sizeof(sets));
+    const struct parent_watch watch = parent_watch_save();
     (void)setfsgid(spec->first_id);
     (void)setfsuid(spec->first_id);
     int result = 0;
@@ -310,6 +312,7 @@ static int make_overlay(const struct rootfs_spec *spec, const int *layers, size_
                                  out_fd, err);
     (void)setfsuid(0);
     (void)setfsgid(0);
+    parent_watch_restore(&watch);
     return result;
 }
 

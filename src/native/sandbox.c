@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/fsuid.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -28,6 +27,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "native/parent.h"
 #include "native/rootfs.h"
 #include "native/setup.h"
 
@@ -209,13 +209,10 @@ static int write_maps(pid_t pid, uint32_t base, struct err *err)
 /* The kernel counts what is shared by all of a user's namespaces (inotify instances, namespaces,
  * keys, ...) for the effective user that made the outermost one: made by the first id of its own
  * range, a sandbox counts for itself, and can't use up what the host's root has. Rights to files
- * stay root's. Changing ids clears the parent-death signal (prctl(2)); a parent that died in
- * between shows in getppid(). */
+ * stay root's. */
 static pid_t clone_as(uid_t owner, struct clone_args *args)
 {
-    int death_signal = 0;
-    pid_t parent = getppid();
-    (void)prctl(PR_GET_PDEATHSIG, &death_signal, 0, 0, 0);
+    const struct parent_watch watch = parent_watch_save();
     if (setresuid((uid_t)-1, owner, (uid_t)-1) != 0)
         return -1;
     (void)setfsuid(0);
@@ -225,11 +222,7 @@ static pid_t clone_as(uid_t owner, struct clone_args *args)
     int saved = errno;
     if (setresuid((uid_t)-1, 0, (uid_t)-1) != 0)
         abort(); /* root that can't become root again: nothing that follows could be trusted */
-    if (death_signal != 0) {
-        (void)prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0);
-        if (getppid() != parent)
-            (void)raise(death_signal);
-    }
+    parent_watch_restore(&watch);
     errno = saved;
     return pid;
 }
@@ -328,7 +321,7 @@ static void fill_config(const struct sandbox *sandbox, const struct engine_creat
     memcpy(config->nonce, sandbox->nonce, sizeof(config->nonce));
     config->profile = is_container(sandbox) ? INIT_PROFILE_CONTAINER : INIT_PROFILE_STRICT;
     config->uid = config->gid = is_container(sandbox) ? 0 : CODE_UID;
-    (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text());
+    (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text_for("init."));
     config->open_files_max = spec->open_files_max;
     config->file_size_max = spec->storage_bytes;
     config->lifetime_ms = spec->lifetime_ms;

@@ -21,13 +21,16 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/parse.h"
 #include "native/sandbox.h"
 
-#define SWEEP_NS (30 * CLOCK_NS_PER_S)
+#define SWEEP_MS 30000
+#define SWEEP_MS_MAX 86400000
 
 enum { EVENT_BATCH = 64 };
 
@@ -37,6 +40,7 @@ struct service {
     int signal_fd;
     int client_fd; /* -1: none */
     struct sandbox *sandboxes;
+    int64_t sweep_ns; /* from one sweep to the next */
     int64_t sweep_at_ns;
     int64_t images_at_ns;
     bool stopping;
@@ -477,7 +481,7 @@ static void sweep_sockets(struct service *service)
 static void sweep(struct service *service)
 {
     struct err err = ERR_INIT;
-    service->sweep_at_ns = clock_now_ns() + SWEEP_NS;
+    service->sweep_at_ns = clock_now_ns() + service->sweep_ns;
     if (!service->host.usable)
         return;
     if (cgroup_each(&service->host.cgroups, adopt, service, &err) != 0) {
@@ -489,6 +493,16 @@ static void sweep(struct service *service)
         disk_each(&service->host.disks, adopt_disk, service, &err) != 0)
         log_warn("sweep of disks: %s", err.message);
     sweep_sockets(service);
+}
+
+/* Tests ask for a shorter one; a wrong figure is none. */
+static int64_t sweep_interval_ns(void)
+{
+    uint64_t ms = SWEEP_MS;
+    const char *text = fault_is_testing() ? getenv("BERTH_SWEEP_MS") : NULL;
+    if (text && parse_u64(text, 1, SWEEP_MS_MAX, &ms, NULL) != 0)
+        ms = SWEEP_MS;
+    return (int64_t)ms * CLOCK_NS_PER_MS;
 }
 
 static int open_signals(struct service *service, struct err *err)
@@ -586,6 +600,7 @@ int service_run(const struct service_config *config, struct err *err)
     memset(&service, 0, sizeof(service));
     service.config = config;
     service.client_fd = service.signal_fd = -1;
+    service.sweep_ns = sweep_interval_ns();
     const struct host_config host_config = {.state_path = config->state_path,
                                             .images_path = config->images_path,
                                             .cgroup = config->cgroup};

@@ -1,15 +1,20 @@
-"""The server dies at each of its named points, once, and is started again: a request with an
-Idempotency-Key that is sent again gets one honest outcome and is never run twice, and nothing is
-left on the host."""
+"""Each program dies at each of its named points, once, and is started again by the monitor: a
+request with an Idempotency-Key that is sent again gets one honest outcome and is never run twice,
+every caller gets an answer, and nothing is left on the host. test_engine_faults.py has the same for
+an engine that nobody asks again."""
 import http.client
 import os
-import tempfile
 
 import pytest
 
-from harness import wait_until
+from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left
+from harness import snapshot_tool, wait_until
 
-HELLO = {"code": "print('hello')"}
+KINDS = {
+    "memory": {},
+    "disk": {"resources": {"ram": "64MB", "storage": "200MB"}},
+    "container": {"profile": "container"},
+}
 
 # point: what the client gets that asks again. "ran": the first outcome, whole. "lost": the code may
 # have run and its end is not known.
@@ -24,57 +29,124 @@ POINTS = {
 }
 
 
-@pytest.fixture
-def armed():
-    """The file that makes a fault strike once; the server's user has to be able to remove it."""
-    with tempfile.TemporaryDirectory(prefix="berth-fault-") as folder:
-        os.chmod(folder, 0o777)  # noqa: S103: of this test alone
-        path = os.path.join(folder, "once")
-        open(path, "w", encoding="ascii").close()
-        os.chmod(path, 0o666)  # noqa: S103
-        yield path
+def hello(kind):
+    return {"code": "open('/workspace/f', 'w').write('hello')\nprint(open('/workspace/f').read())",
+            **KINDS[kind]}
 
 
-def faulty(make_server, point, armed):
-    return make_server({"BERTH_TESTING": "1", "BERTH_FAULT": point, "BERTH_FAULT_ONCE": armed})
-
-
-def ask_until_answered(server, headers):
+def ask_until_answered(server, fields, headers):
     """The answer of the first request that gets one; the connection of one before may break."""
     def attempt():
         try:
-            return server.post(HELLO, headers=headers)
+            return server.post(fields, headers=headers)
         except (ConnectionError, http.client.HTTPException):
             return None
     return wait_until(attempt, "it is answered")
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_the_server_dies_at(make_server, armed, point):
-    server = faulty(make_server, point, armed)
-    old = server.child("berth-server")
-    headers = {"Idempotency-Key": f"key-{point}"}
-    with pytest.raises((ConnectionError, http.client.HTTPException)):
-        server.post(HELLO, headers=headers)
-    assert not os.path.exists(armed), "the point was not reached"
-    answer = ask_until_answered(server, headers)
-    assert server.child("berth-server") != old
-    assert answer.status == 200, answer
-    done = answer.json()
-    if POINTS[point] == "ran":
-        assert (done["status"], done["stdout"]) == ("success", "hello\n")
-    else:
-        assert (done["status"], done["killed_by"]) == ("killed", "server"), done
-        assert done["exit_code"] == 137
-    assert ask_until_answered(server, headers).json() == done  # and so it stays
-    assert server.get(f"/executions/{done['execution_id']}").json() == done
+def finish(server):
+    """Idle, then ended: what both leave."""
     server.hello()
     server.wait_clean()
     assert server.metric("berth_sandboxes") == 0
     assert server.metric("berth_memory_reserved_bytes") == 0
+    assert server.metric("berth_disk_reserved_bytes") == 0
+    assert server.stop() == 0, server.log()
+    assert_nothing_left(server.state)
 
 
-def test_no_point_strikes_outside_of_tests(make_server, armed):
-    server = make_server({"BERTH_FAULT": "server.create", "BERTH_FAULT_ONCE": armed})
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("point", POINTS)
+def test_the_server_dies_at(make_server, point, kind):
+    with Fault(point) as fault:
+        server = make_server(fault.env)
+        old = server.child("berth-server")
+        headers = {"Idempotency-Key": f"key-{point}"}
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            server.post(hello(kind), headers=headers)
+        assert fault.struck(), "the point was not reached"
+        answer = ask_until_answered(server, hello(kind), headers)
+        assert server.child("berth-server") != old
+        assert answer.status == 200, answer
+        done = answer.json()
+        if POINTS[point] == "ran":
+            assert (done["status"], done["stdout"]) == ("success", "hello\n")
+        else:
+            assert (done["status"], done["killed_by"]) == ("killed", "server"), done
+            assert done["exit_code"] == 137
+        assert ask_until_answered(server, hello(kind), headers).json() == done  # and so it stays
+        assert server.get(f"/executions/{done['execution_id']}").json() == done
+        finish(server)
+
+
+def other_points():
+    for kind in KINDS:
+        for point in CREATION + (DISK if kind == "disk" else ()) + RUN + END:
+            yield pytest.param(point, kind, id=f"{kind}-{point}")
+
+
+@pytest.mark.parametrize("point, kind", list(other_points()))
+def test_another_process_dies_at(make_server, point, kind):
+    """The engine, one of its children, or an init: the server goes on and says what became of the
+    request."""
+    with Fault(point, armed=False) as fault:
+        server = make_server(fault.env)
+        old = {name: server.child(name) for name in ("berth-server", "berth-native")}
+        assert server.post(hello(kind)).json()["stdout"] == "hello\n"
+        server.wait_clean()
+        fds = server.snapshot()["berth-native.fds"]
+        fault.arm()
+        answer = server.post(hello(kind))
+        wait_until(fault.struck, f"{point} is reached")
+        assert answer.status in (200, 503), answer
+        if answer.status == 503:
+            assert answer.headers["Retry-After"]
+        elif answer.json()["killed_by"] is None:
+            assert (answer.json()["stdout"], answer.json()["exit_code"]) == ("hello\n", 0), answer
+        else:
+            assert answer.json()["killed_by"] == "server", answer
+            assert point.startswith("init."), "the code can't have run"
+        again = ask_until_answered(server, hello(kind), {})
+        assert again.status == 200 and again.json()["stdout"] == "hello\n", again
+        assert server.child("berth-server") == old["berth-server"], "the server died too"
+        died = server.child("berth-native") != old["berth-native"]
+        assert died == point.startswith("native."), server.log()
+        server.wait_clean()
+        assert server.snapshot()["berth-native.fds"] == fds
+        finish(server)
+
+
+def test_no_point_strikes_outside_of_tests(make_server):
+    with Fault("server.create") as fault:
+        server = make_server({**fault.env, "BERTH_TESTING": "0"})
+        server.hello()
+        assert not fault.struck()
+
+
+def test_what_is_left_would_be_seen(make_server):
+    """The look at the host itself: every kind of trace that it tells is told."""
+    server = make_server()
     server.hello()
-    assert os.path.exists(armed)
+    seen = " ".join(snapshot_tool.traces(server.state))
+    for word in ("process", "mount", "namespace", "berth-native"):
+        assert word in seen, seen
+    stream = server.stream("print('on', flush=True)\nimport time; time.sleep(600)",
+                           **KINDS["disk"])
+    assert [next(stream)[0], next(stream)[0]][1] == "stdout"
+    seen = " ".join(snapshot_tool.traces(server.state))
+    for word in ("cgroup /sys", "lock /run", "loop device", "socket ", "berth-init", "user:[",
+                 "net:["):
+        assert word in seen, f"{word}: {seen}"
+    stream.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_engine_dies_with_its_monitor_after_making(make_server, kind):
+    """Making a sandbox changes the engine's ids for a moment, which clears its death signal."""
+    server = make_server()
+    assert server.post(hello(kind)).json()["stdout"] == "hello\n"
+    engine = server.child("berth-native")
+    server.kill()
+    wait_until(lambda: not os.path.exists(f"/proc/{engine}"), "the engine dies with it")
+    server.start()
+    finish(server)
