@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <linux/magic.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,14 +16,13 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysinfo.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "native/idrange.h"
+#include "native/trial.h"
 
 #define UNPACKED_MAX (UINT64_C(32) << 30)
 #define ENTRIES_MAX 2000000
@@ -115,6 +113,12 @@ static int open_stage(struct sandbox_host *host, const char *image_stage, struct
 
 /* ---- what this host lacks ---- */
 
+/* In whose name something is missing. */
+static const char *host_who(const struct sandbox_host *host)
+{
+    return host->own_userns ? "an ordinary user" : "root of a user namespace";
+}
+
 static void note_missing(struct sandbox_host *host, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -130,49 +134,29 @@ static void note_missing(struct sandbox_host *host, const char *format, ...)
     va_end(arguments);
 }
 
-static _Noreturn int wait_for_end(void *unused)
+static int open_groups(struct sandbox_host *host, const char *place, struct err *err)
 {
-    (void)unused;
-    for (;;)
-        (void)pause();
+    struct err refused = ERR_INIT;
+    if (cgroup_open_below(&host->cgroups, place, host->instance, &refused) == 0)
+        return 0;
+    if (host->ids.kind == IDRANGE_WHOLE)
+        return err_copy(err, &refused);
+    host->cgroups = (struct cgroup_root){.mode = INIT_CGROUP_NONE};
+    log_info("no control groups: %s", refused.message);
+    note_missing(host, "ram, cpu: %s has no control groups", host_who(host));
+    return 0;
 }
 
-/* A user namespace to try id-mapping with; its process ends before this returns. */
-static int open_userns(int *out_fd, struct err *err)
-{
-    static char stack[16384] __attribute__((aligned(16)));
-    static const char *const files[] = {"uid_map", "gid_map"};
-    char path[64];
-    pid_t pid = clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, NULL);
-    if (pid < 0)
-        return err_sys(err, errno, "make a user namespace");
-    char map[64];
-    (void)snprintf(map, sizeof(map), "0 %u %u\n", IDRANGE_FIRST, IDRANGE_SIZE);
-    int result = 0;
-    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(files); i++) {
-        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
-        result = fd_write_file_at(AT_FDCWD, path, map, err);
-    }
-    (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
-    *out_fd = result == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (result == 0 && *out_fd < 0)
-        result = err_sys(err, errno, "open %s", path);
-    (void)kill(pid, SIGKILL);
-    (void)waitpid(pid, NULL, 0);
-    return result;
-}
-
-/* Clones every tree once, which finds out what can't be id-mapped. */
 static int try_idmap(struct sandbox_host *host, struct err *err)
 {
-    FD_AUTO int userns_fd = -1;
-    int result = open_userns(&userns_fd, err);
-    for (size_t i = 0; result == 0 && i < host->image.tree_count; i++) {
-        FD_AUTO int fd = -1;
-        result = image_clone(&host->image.trees[i], true, userns_fd, &fd, err);
-    }
+    int result = trial_idmap(&host->image, &host->ids, err);
     if (result != 0 || image_keeps_owners(&host->image))
         return result;
+    if (host->ids.kind != IDRANGE_WHOLE) {
+        note_missing(host, "container, disk, images: %s can't id-map files or use loop devices",
+                     host_who(host));
+        return 0;
+    }
     struct statfs info;
     bool overlay =
         statfs("/usr", &info) == 0 && (unsigned long)info.f_type == OVERLAYFS_SUPER_MAGIC;
@@ -181,6 +165,22 @@ static int try_idmap(struct sandbox_host *host, struct err *err)
                  " \"container\" can't be had",
                  overlay ? " (it is an overlay: berth runs inside a container)" : "");
     return 0;
+}
+
+/* What tells sandboxes apart is weaker without ids of their own. */
+static int open_ids(struct sandbox_host *host, const struct userns *userns, int priv_fd,
+                    struct err *err)
+{
+    return idrange_open(&host->ids, userns ? userns->host_uid : 0, priv_fd, &host->ids_fd, err);
+}
+
+static void note_few_ids(struct sandbox_host *host, const struct userns *userns)
+{
+    if (host->ids.kind != IDRANGE_SHARED)
+        return;
+    note_missing(host, "private_ids: all sandboxes run with one id, %s",
+                 userns && userns->few_ids[0] != '\0' ? userns->few_ids
+                                                      : "this namespace has no more");
 }
 
 static void open_disks(struct sandbox_host *host, int priv_fd)
@@ -233,11 +233,15 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
     /* First the mount namespace: only what is opened in it can be cloned (open_tree(2)). */
     int result = leave_mounts(outer_priv_fd, config->state_path, err);
     if (result == 0)
+        result = trial_proc(err);
+    if (result == 0)
         result = open_priv(config->state_path, &priv_fd, err);
     if (result == 0)
-        result = cgroup_open_below(&host->cgroups, config->cgroup, host->instance, err);
+        result = idrange_find(&host->ids, err);
     if (result == 0)
-        result = idrange_open(&host->ids_fd, err);
+        result = open_groups(host, config->cgroup, err);
+    if (result == 0)
+        result = open_ids(host, config->userns, priv_fd, err);
     if (result == 0)
         result = open_folder(priv_fd, "images", &scratch_fd, err);
     if (result == 0)
@@ -248,8 +252,12 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
         result = open_stage(host, stage, err);
     if (result == 0)
         result = try_idmap(host, err);
-    if (result == 0)
-        result = open_images(host, config, priv_fd, err);
+    if (result != 0)
+        return result;
+    note_few_ids(host, config->userns);
+    if (host->ids.kind != IDRANGE_WHOLE)
+        return 0; /* the rest needs the host's root */
+    result = open_images(host, config, priv_fd, err);
     if (result == 0)
         open_disks(host, priv_fd);
     return result;
@@ -261,6 +269,16 @@ static void host_clear(struct sandbox_host *host)
     host->run_fd = host->ids_fd = host->init_fd = host->stage_fd = host->epoll_fd = -1;
     host->images_folder_fd = host->images_store_fd = host->unpack_fd = host->disks.dir_fd = -1;
     sysview_init(&host->sysview, -1, &host->cgroups);
+}
+
+/* Rights that a setting of the kernel takes from user namespaces fail late, and far from its name.
+ */
+static void add_hint(struct err *err)
+{
+    char hint[USERNS_TEXT_MAX];
+    userns_hint(hint, sizeof(hint));
+    if (hint[0] != '\0')
+        (void)err_wrap(err, "%s", hint);
 }
 
 int host_open(const struct host_config *config, struct sandbox_host *host, struct err *err)
@@ -278,7 +296,13 @@ int host_open(const struct host_config *config, struct sandbox_host *host, struc
         host_close(host);
         return result;
     }
-    host->usable = open_sandboxing(host, config, priv_fd, &host->unavailable) == 0;
+    host->own_userns = config->userns && config->userns->own;
+    if (config->refused)
+        (void)err_copy(&host->unavailable, config->refused);
+    else
+        host->usable = open_sandboxing(host, config, priv_fd, &host->unavailable) == 0;
+    if (!host->usable && host->own_userns)
+        add_hint(&host->unavailable);
     if (!host->usable)
         log_error("no sandbox can be made: %s", host->unavailable.message);
     return 0;
@@ -326,8 +350,11 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         images_names(host->images, out->images + 5, sizeof(out->images) - 5);
     if (out->images[5] == '\0')
         out->images[4] = '\0';
-    out->capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
-                        ENGINE_CAP_ISOLATED | ENGINE_CAP_PRIVATE_IDS;
+    out->capabilities = ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE | ENGINE_CAP_ISOLATED;
+    if (host->cgroups.count > 0 || !host->usable)
+        out->capabilities |= ENGINE_CAP_MEMORY | ENGINE_CAP_CPU;
+    if (host->ids.kind != IDRANGE_SHARED || !host->usable)
+        out->capabilities |= ENGINE_CAP_PRIVATE_IDS;
     if (host->usable && image_keeps_owners(&host->image))
         out->capabilities |= ENGINE_CAP_IDMAP | ENGINE_CAP_CONTAINER;
     if (host->disks.dir_fd >= 0)

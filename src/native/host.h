@@ -8,17 +8,21 @@
 #include "base/err.h"
 #include "native/cgroup.h"
 #include "native/disk.h"
+#include "native/idrange.h"
 #include "native/image.h"
 #include "native/images.h"
 #include "native/sysview.h"
+#include "native/userns.h"
 #include "wire/engine_msg.h"
 
 enum { HOST_INSTANCE_SIZE = 33 };
 
 struct host_config {
-    const char *state_path;  /* the state folder; priv/ below it is ours */
-    const char *images_path; /* the operator's images; NULL: images/ of the state folder */
-    const char *cgroup;      /* v2 group that ours goes below, "" or NULL for the root */
+    const char *state_path;      /* the state folder; priv/ below it is ours */
+    const char *images_path;     /* the operator's images; NULL: images/ of the state folder */
+    const char *cgroup;          /* v2 group that ours goes below, "" or NULL for the root */
+    const struct userns *userns; /* NULL: this process made none */
+    const struct err *refused;   /* why it could make none; NULL: nothing */
 };
 
 struct sandbox_host {
@@ -27,7 +31,9 @@ struct sandbox_host {
     struct err unavailable;        /* else: why not */
     char missing[ENGINE_TEXT_MAX]; /* what can't be had here, and why; "" nothing */
 
-    struct cgroup_root cgroups;
+    struct idrange_space ids;
+    bool own_userns;            /* an ordinary user's: root only in a namespace of our own */
+    struct cgroup_root cgroups; /* count 0: none; the sockets of the inits are the journal then */
     struct image image;
     struct images *images;   /* NULL: only `host` */
     struct disk_store disks; /* dir_fd -1: this host has none */

@@ -163,6 +163,17 @@ static int add_tree(struct image *image, const struct image_tree *wanted, int fd
     return 0;
 }
 
+/* In a mount namespace that an ordinary user made, what is mounted below a folder can't be left out
+ * (mount_namespaces(7), "Restrictions on mount namespaces"). */
+static int clone_source(int dir_fd, const char *source, bool deep, int *out_fd, struct err *err)
+{
+    struct err failure = ERR_INIT;
+    int result = mountfd_clone(dir_fd, source, deep, out_fd, &failure);
+    if (result != 0 && !deep && failure.sys_errno == EINVAL)
+        return mountfd_clone(dir_fd, source, true, out_fd, err);
+    return result != 0 ? err_copy(err, &failure) : 0;
+}
+
 /* Takes source (relative to dir_fd) as a tree with the attributes: a mount of its own, kept
  * attached at stage/name, since only attached mounts can be cloned again. */
 static int bind_tree(struct image *image, int stage_fd, const char *name, int dir_fd,
@@ -173,7 +184,7 @@ static int bind_tree(struct image *image, int stage_fd, const char *name, int di
     FD_AUTO int mount_fd = -1;
     int result = make_folder(stage_fd, name, &folder_fd, err);
     if (result == 0)
-        result = mountfd_clone(dir_fd, source, false, &mount_fd, err);
+        result = clone_source(dir_fd, source, wanted->deep, &mount_fd, err);
     if (result == 0)
         result =
             mountfd_restrict(mount_fd, attributes | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, err);
@@ -330,14 +341,37 @@ static int hide_local(struct image *image, int stage_fd, struct err *err)
                                    MOUNT_ATTR_NODEV, err);
 }
 
-static int fill_dev(int dev_fd, struct err *err)
+/* The host's node, where the kernel gives us none of our own. */
+static int bind_device(int dev_fd, const char *name, struct err *err)
+{
+    char path[32];
+    FD_AUTO int mount_fd = -1;
+    FD_AUTO int file_fd =
+        openat(dev_fd, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0444);
+    if (file_fd < 0)
+        return err_sys(err, errno, "make dev/%s", name);
+    (void)snprintf(path, sizeof(path), "/dev/%s", name);
+    int result = mountfd_clone(AT_FDCWD, path, false, &mount_fd, err);
+    return result != 0 ? result : mountfd_attach(mount_fd, dev_fd, name, err);
+}
+
+static int make_device(int dev_fd, const char *name, dev_t number, bool *bound, struct err *err)
+{
+    if (!*bound && mknodat(dev_fd, name, S_IFCHR | 0666, number) == 0)
+        return fchmodat(dev_fd, name, 0666, 0) == 0 ? 0 : err_sys(err, errno, "mode of %s", name);
+    if (!*bound && errno != EPERM)
+        return err_sys(err, errno, "make device %s", name);
+    *bound = true;
+    return bind_device(dev_fd, name, err);
+}
+
+static int fill_dev(int dev_fd, bool *bound, struct err *err)
 {
     for (size_t i = 0; i < ARRAY_SIZE(device_nodes); i++) {
-        const char *name = device_nodes[i].name;
-        if (mknodat(dev_fd, name, S_IFCHR | 0666,
-                    makedev(device_nodes[i].major, device_nodes[i].minor)) != 0 ||
-            fchmodat(dev_fd, name, 0666, 0) != 0)
-            return err_sys(err, errno, "make device %s", name);
+        int result = make_device(dev_fd, device_nodes[i].name,
+                                 makedev(device_nodes[i].major, device_nodes[i].minor), bound, err);
+        if (result != 0)
+            return result;
     }
     for (size_t i = 0; i < ARRAY_SIZE(device_links); i++) {
         if (symlinkat(device_links[i].to, dev_fd, device_links[i].name) != 0)
@@ -349,14 +383,16 @@ static int fill_dev(int dev_fd, struct err *err)
 }
 
 /* One folder with all the nodes costs a sandbox one mount instead of one a node. Its tmpfs was
- * mounted by the host's root, which is what makes the nodes work; the sandbox can only read it. */
+ * mounted by the host's root, which is what makes the nodes work; the sandbox can only read it.
+ * Without the host's root each node is a mount. */
 static int add_dev(struct image *image, int stage_fd, struct err *err)
 {
     FD_AUTO int dev_fd = -1;
+    bool bound = false;
     int result = make_folder(stage_fd, "dev", &dev_fd, err);
     if (result == 0)
-        result = fill_dev(dev_fd, err);
-    const struct image_tree tree = {.target = "dev", .use = IMAGE_BOUND};
+        result = fill_dev(dev_fd, &bound, err);
+    const struct image_tree tree = {.target = "dev", .use = IMAGE_BOUND, .deep = bound};
     return result != 0 ? result
                        : bind_tree(image, stage_fd, "dev-tree", stage_fd, "dev", &tree,
                                    MOUNT_ATTR_NOEXEC, err);

@@ -27,6 +27,7 @@ struct image_tree {
     enum image_use use;
     int fd;             /* an attached mount in the engine's own mount namespace */
     bool idmap;         /* cleared when its filesystem has no id-mapped mounts */
+    bool deep;          /* with what is mounted below it on the host */
     bool over_previous; /* as a layer it lies over the tree before it, at the same target */
     char hidden[16];    /* a folder in it that is empty in the image; "" none */
 };

@@ -1,5 +1,6 @@
 /* berth-native: the engine process that makes Linux sandboxes. The only program that keeps the
- * host's root beside the monitor; it speaks the engine protocol and nothing else. */
+ * host's root beside the monitor; it speaks the engine protocol and nothing else. Of an ordinary
+ * user it is root in a user namespace of its own. */
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "native/service.h"
+#include "native/userns.h"
 #include "wire/init_config.h"
 
 enum { EXIT_USAGE = 2 };
@@ -69,6 +71,8 @@ int main(int argc, char **argv)
         return 0;
     }
     struct service_config config = {0};
+    struct userns userns;
+    struct err refused = ERR_INIT;
     struct err err = ERR_INIT;
     if (parse_options(argc, argv, &config, &err) != 0) {
         (void)fprintf(stderr, "berth-native is started by berth serve: %s\n", err.message);
@@ -77,7 +81,13 @@ int main(int argc, char **argv)
     fault_init();
     (void)umask(022);
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (userns_enter(&userns, &refused) != 0)
+        config.refused = &refused;
+    config.userns = &userns;
+    if (userns.own)
+        config.client_uid = 0; /* the server is the same user, whom this namespace calls so */
+    else
+        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     fd_raise_limit();
     if (service_run(&config, &err) != 0) {
         log_error("%s", err.message);

@@ -28,26 +28,14 @@ enum { CODE_ID = 1000 };
 static const struct {
     const char *path;
     mode_t mode;
-    uid_t id; /* in the inner namespace */
+    bool code; /* the code's own */
 } folders[] = {
-    {"proc", 0755, 0},
-    {"sys", 0755, 0},
-    {"dev", 0755, 0},
-    {"run", 0755, 0},
-    {"tmp", 01777, 0},
-    {"home", 0755, 0},
-    {"root", 0755, 0},
-    {"mnt", 0755, 0},
-    {"opt", 0755, 0},
-    {"srv", 0755, 0},
-    {"var", 0755, 0},
-    {"var/tmp", 01777, 0},
-    {"var/lib", 0755, 0},
-    {"var/log", 0755, 0},
-    {"var/cache", 0755, 0},
-    {".shm", 01777, 0},
-    {"home/sandbox", 0755, CODE_ID},
-    {"workspace", 0755, CODE_ID},
+    {"proc", 0755, false},    {"sys", 0755, false},         {"dev", 0755, false},
+    {"run", 0755, false},     {"tmp", 01777, false},        {"home", 0755, false},
+    {"root", 0755, false},    {"mnt", 0755, false},         {"opt", 0755, false},
+    {"srv", 0755, false},     {"var", 0755, false},         {"var/tmp", 01777, false},
+    {"var/lib", 0755, false}, {"var/log", 0755, false},     {"var/cache", 0755, false},
+    {".shm", 01777, false},   {"home/sandbox", 0755, true}, {"workspace", 0755, true},
 };
 
 static const char *const package_folders[] = {
@@ -117,20 +105,21 @@ static int make_path(int root_fd, const char *path, mode_t mode, uid_t root_owne
     return 0;
 }
 
-static int make_common(int root_fd, uid_t owner, struct err *err)
+static int make_common(int root_fd, uid_t owner, uid_t code, struct err *err)
 {
     for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
-        int result =
-            make_path(root_fd, folders[i].path, folders[i].mode, owner, owner + folders[i].id, err);
+        int result = make_path(root_fd, folders[i].path, folders[i].mode, owner,
+                               folders[i].code ? code : owner, err);
         if (result != 0)
             return result;
     }
     return 0;
 }
 
-int rootfs_make_folders(int root_fd, const struct image *host, uid_t owner, struct err *err)
+int rootfs_make_folders(int root_fd, const struct image *host, uid_t owner, uid_t code,
+                        struct err *err)
 {
-    int result = make_common(root_fd, owner, err);
+    int result = make_common(root_fd, owner, code, err);
     for (size_t i = 0; result == 0 && i < host->tree_count; i++) {
         /* usr/local lies inside another tree. */
         if (host->trees[i].use == IMAGE_LAYER)
@@ -389,7 +378,8 @@ static int prepare_host(const struct rootfs_spec *spec, const struct writable *w
     FD_AUTO int root_fd = -1;
     int result = make_folder(writable->mount_fd, "root", 0755, writable->owner, &root_fd, err);
     if (result == 0)
-        result = rootfs_make_folders(root_fd, spec->host, writable->owner, err);
+        result = rootfs_make_folders(root_fd, spec->host, writable->owner,
+                                     writable->owner + CODE_ID, err);
     if (result != 0 || !spec->container)
         return result;
     result = make_package_folders(root_fd, spec->host, writable->owner, err);
@@ -450,7 +440,8 @@ static int prepare_folder(const struct writable *writable, struct err *err)
 {
     FD_AUTO int upper_fd = -1;
     int result = make_pair(writable, "", "", &upper_fd, err);
-    return result != 0 ? result : make_common(upper_fd, writable->owner, err);
+    return result != 0 ? result
+                       : make_common(upper_fd, writable->owner, writable->owner + CODE_ID, err);
 }
 
 static int add_folder(const struct rootfs_spec *spec, const struct writable *writable,

@@ -56,8 +56,9 @@ int rootfs_build(const struct rootfs_spec *spec, struct rootfs *out, struct err 
 void rootfs_close(struct rootfs *rootfs);
 
 /* Makes the folders that every root has below root_fd, and what the image's trees and links need.
- * owner: as whose the caller sees id 0 of the inner namespace. What is there and no folder is
- * replaced: a stopped sandbox's code may have left a link. */
-int rootfs_make_folders(int root_fd, const struct image *host, uid_t owner, struct err *err);
+ * owner, code: as whom the caller sees the ids 0 and 1000 of the inner namespace. What is there and
+ * no folder is replaced: a stopped sandbox's code may have left a link. */
+int rootfs_make_folders(int root_fd, const struct image *host, uid_t owner, uid_t code,
+                        struct err *err);
 
 #endif

@@ -13,11 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/fsuid.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,7 +25,8 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "native/parent.h"
+#include "native/asuser.h"
+#include "native/initsock.h"
 #include "native/rootfs.h"
 #include "native/setup.h"
 
@@ -145,58 +144,16 @@ void sandbox_free(struct sandbox *sandbox)
     free(sandbox);
 }
 
-/* A socket's path may be at most 107 bytes (unix(7)): the folder is named by its descriptor. */
-static void socket_address(const struct sandbox_host *host, const char *id,
-                           struct sockaddr_un *address)
-{
-    memset(address, 0, sizeof(*address));
-    address->sun_family = AF_UNIX;
-    (void)snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%.64s.sock",
-                   host->run_fd, id);
-}
-
-static void remove_socket(const struct sandbox_host *host, const char *id)
-{
-    char name[SANDBOX_ID_MAX + 8];
-    (void)snprintf(name, sizeof(name), "%s.sock", id);
-    (void)unlinkat(host->run_fd, name, 0);
-}
-
-static int bind_socket(const struct sandbox_host *host, const char *id, int *out_fd,
-                       struct err *err)
-{
-    struct sockaddr_un address;
-    socket_address(host, id, &address);
-    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return err_sys(err, errno, "socket of init");
-    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
-        return err_sys(err, errno, "bind the socket of init");
-    *out_fd = fd_take(&fd);
-    return 0;
-}
-
 int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,
                     struct err *err)
 {
-    struct sockaddr_un address;
-    socket_address(host, sandbox->id, &address);
-    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return err_sys(err, errno, "socket");
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
-        return err_set(err, ERR_UNAVAILABLE, "init of %s does not listen: %s", sandbox->id,
-                       strerror(errno));
-    *out_fd = fd_take(&fd);
-    return 0;
+    return initsock_connect(host->run_fd, sandbox->id, out_fd, err);
 }
 
-static int write_maps(pid_t pid, uint32_t base, struct err *err)
+static int write_maps(pid_t pid, const char *map, struct err *err)
 {
     static const char *const files[] = {"uid_map", "gid_map"};
     char path[64];
-    char map[64];
-    (void)snprintf(map, sizeof(map), "0 %" PRIu32 " %u\n", base, IDRANGE_SIZE);
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
         (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
         int result = fd_write_file_at(AT_FDCWD, path, map, err);
@@ -208,22 +165,15 @@ static int write_maps(pid_t pid, uint32_t base, struct err *err)
 
 /* The kernel counts what is shared by all of a user's namespaces (inotify instances, namespaces,
  * keys, ...) for the effective user that made the outermost one: made by the first id of its own
- * range, a sandbox counts for itself, and can't use up what the host's root has. Rights to files
- * stay root's. */
+ * range, a sandbox counts for itself, and can't use up what the host's root has. */
 static pid_t clone_as(uid_t owner, struct clone_args *args)
 {
-    const struct parent_watch watch = parent_watch_save();
-    if (setresuid((uid_t)-1, owner, (uid_t)-1) != 0)
+    struct asuser saved;
+    if (asuser_begin(&saved, owner) != 0)
         return -1;
-    (void)setfsuid(0);
     pid_t pid = (pid_t)syscall(SYS_clone3, args, sizeof(*args));
-    if (pid == 0)
-        return 0;
-    int saved = errno;
-    if (setresuid((uid_t)-1, 0, (uid_t)-1) != 0)
-        abort(); /* root that can't become root again: nothing that follows could be trusted */
-    parent_watch_restore(&watch);
-    errno = saved;
+    if (pid != 0)
+        asuser_end(&saved);
     return pid;
 }
 
@@ -291,7 +241,9 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     if (result != 0)
         return result;
     struct rootfs_spec root;
+    struct idrange_maps maps;
     fill_root(host, sandbox, &root);
+    idrange_describe(&host->ids, sandbox->ids.base, &maps);
     const struct setup setup = {.entry = &entry,
                                 .image = &host->image,
                                 .config = config,
@@ -299,12 +251,13 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
                                 .init_fd = host->init_fd,
                                 .id_lock_fd = sandbox->ids.lock_fd,
                                 .image_lock_fd = sandbox->folder.lock_fd,
+                                .maps = &maps,
                                 .own_root = rootfs_is_plain(&root),
                                 .storage_bytes = spec->storage_bytes};
     result = start_stage(sandbox, &setup, err);
     cgroup_close_entry(&entry);
     if (result == 0)
-        result = write_maps(sandbox->pid, sandbox->ids.base, err);
+        result = write_maps(sandbox->pid, maps.outer, err);
     if (result == 0)
         result = fd_send(sandbox->setup_fd, "G", 1, NULL, 0, 0, err);
     if (result == 0)
@@ -338,7 +291,7 @@ static void abandon(struct sandbox_host *host, struct sandbox *sandbox)
     disk_abort(&sandbox->disk_job);
     if (sandbox->spec.disk && sandbox->create_op == ENGINE_OP_CREATE)
         (void)disk_remove(&host->disks, sandbox->id, NULL);
-    remove_socket(host, sandbox->id);
+    initsock_remove(host->run_fd, sandbox->id);
     (void)cgroup_remove(&host->cgroups, sandbox->id, NULL);
     sandbox_free(sandbox);
 }
@@ -356,8 +309,11 @@ static int begin_steps(struct sandbox_host *host, struct sandbox *sandbox,
         return result;
     fault_point("native.groups");
     result = begin_disk(host, sandbox, err);
+    /* A socket without groups is what a host that went down left. */
+    if (result == 0 && host->cgroups.count > 0)
+        initsock_remove(host->run_fd, spec->id);
     if (result == 0)
-        result = bind_socket(host, spec->id, &config->listen_fd, err);
+        result = initsock_bind(host->run_fd, spec->id, &config->listen_fd, err);
     if (result == 0)
         result = start(host, sandbox, spec, config, err);
     fault_point("native.stage");
@@ -384,7 +340,7 @@ int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_cr
     fill_config(sandbox, spec, &config);
     result = take_image(host, sandbox, err);
     if (result == 0)
-        result = idrange_take(host->ids_fd, &sandbox->ids, err);
+        result = idrange_take(host->ids_fd, &host->ids, &sandbox->ids, err);
     if (result != 0) {
         sandbox_free(sandbox);
         return result;
@@ -494,20 +450,45 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
     return result;
 }
 
+static void find_by_group(const struct sandbox_host *host, struct sandbox *sandbox)
+{
+    pid_t pid = cgroup_init_pid(&host->cgroups, sandbox->id);
+    if (pid > 0)
+        sandbox->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    /* The process may have ended, and its number gone to another, between the two: ask again. */
+    if (sandbox->pidfd >= 0 && cgroup_init_pid(&host->cgroups, sandbox->id) == pid)
+        sandbox->pid = pid;
+    else
+        fd_close(&sandbox->pidfd);
+}
+
+static int find_by_socket(const struct sandbox_host *host, struct sandbox *sandbox)
+{
+    struct err err = ERR_INIT;
+    struct initsock_peer peer;
+    int result = initsock_find(host->run_fd, sandbox->id, &peer, &err);
+    if (result != 0) {
+        log_debug("%s", err.message);
+        return result == -ERR_NOT_FOUND ? 0 : -ERR_UNAVAILABLE;
+    }
+    sandbox->pid = peer.pid;
+    sandbox->pidfd = peer.pidfd;
+    sandbox->uid = peer.uid;
+    return 0;
+}
+
 struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id)
 {
     struct sandbox *sandbox = sandbox_new(id);
     if (!sandbox)
         return NULL;
     sandbox->state = ENGINE_STATE_RUNNING;
-    pid_t pid = cgroup_init_pid(&host->cgroups, id);
-    if (pid > 0)
-        sandbox->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    /* The process may have ended, and its number gone to another, between the two: ask again. */
-    if (sandbox->pidfd >= 0 && cgroup_init_pid(&host->cgroups, id) == pid)
-        sandbox->pid = pid;
-    else
-        fd_close(&sandbox->pidfd);
+    if (host->cgroups.count > 0) {
+        find_by_group(host, sandbox);
+    } else if (find_by_socket(host, sandbox) == -ERR_UNAVAILABLE) {
+        sandbox_free(sandbox);
+        return NULL;
+    }
     sandbox->keeps = host->disks.dir_fd >= 0 && disk_is_kept(&host->disks, id);
     if (sandbox->pid == 0) {
         cgroup_kill(&host->cgroups, id);
@@ -527,6 +508,22 @@ struct sandbox *sandbox_adopt_stopped(const char *id)
     return sandbox;
 }
 
+/* An earlier engine of an ordinary user made it below a user namespace of its own, over which ours
+ * has no right: its init is killed by whoever has init's id (kill(2)). */
+static void kill_init(const struct sandbox *sandbox)
+{
+    struct asuser saved;
+    if (syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0) == 0 || errno != EPERM)
+        return;
+    if (asuser_begin(&saved, sandbox->uid) != 0) {
+        log_warn("sandbox %s: become uid %u: %s", sandbox->id, sandbox->uid, strerror(errno));
+        return;
+    }
+    if (syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0) != 0)
+        log_warn("sandbox %s: kill its init: %s", sandbox->id, strerror(errno));
+    asuser_end(&saved);
+}
+
 void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
 {
     sandbox->state = ENGINE_STATE_DESTROYING;
@@ -536,7 +533,7 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     close_root_parts(sandbox);
     fault_point("native.kill");
     if (sandbox->pidfd >= 0)
-        (void)syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
+        kill_init(sandbox);
     else
         cgroup_kill(&host->cgroups, sandbox->id);
     fault_point("native.killed");
@@ -576,7 +573,7 @@ static void remove_traces(struct sandbox_host *host, struct sandbox *sandbox)
     if (host->disks.dir_fd >= 0 && !keep && disk_remove(&host->disks, sandbox->id, &err) != 0)
         log_warn("disk of %s: %s", sandbox->id, err.message);
     fault_point("native.disk");
-    remove_socket(host, sandbox->id);
+    initsock_remove(host->run_fd, sandbox->id);
 }
 
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)

@@ -30,6 +30,7 @@ struct sandbox {
     enum engine_state state;
     bool child; /* ours to reap */
     pid_t pid;  /* of init on the host; 0: gone */
+    uid_t uid;  /* of an adopted init, as this process sees it; where it was found by its socket */
     int pidfd;
     int setup_fd; /* engine's end, until the commit */
     struct idrange ids;
@@ -66,8 +67,8 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
 int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,
                     struct err *err);
 
-/* Takes over a sandbox that an earlier engine left: by its cgroup. Without a living init it is
- * DESTROYING: half-made, or half-gone. */
+/* Takes over a sandbox that an earlier engine left: by its cgroup, or its socket where there are no
+ * cgroups. Without a living init it is DESTROYING: half-made, or half-gone. NULL: try later. */
 struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id);
 
 /* A sandbox of which only the disk is left: STOPPED. */

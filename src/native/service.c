@@ -2,7 +2,6 @@
  * that could wait is a state, not a call. Trusts no field of a message (see sandbox_begin()). */
 #include "native/service.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -27,6 +26,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/parse.h"
+#include "native/initsock.h"
 #include "native/sandbox.h"
 
 #define SWEEP_MS 30000
@@ -454,26 +454,12 @@ static void adopt_disk(void *context, const char *id, bool kept)
         add(service, sandbox);
 }
 
-/* Sockets whose sandbox has no cgroup any more: the host was restarted in between. */
-static void sweep_sockets(struct service *service)
+/* A socket whose sandbox has no cgroup any more: the host was restarted in between. */
+static void remove_socket(void *context, const char *id)
 {
-    int copy_fd = openat(service->host.run_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = copy_fd < 0 ? NULL : fdopendir(copy_fd);
-    if (!dir) {
-        fd_close(&copy_fd);
-        return;
-    }
-    const struct dirent *entry = NULL;
-    while ((entry = readdir(dir))) {
-        char id[SANDBOX_ID_MAX + 1];
-        const char *dot = strrchr(entry->d_name, '.');
-        if (!dot || strcmp(dot, ".sock") != 0 || (size_t)(dot - entry->d_name) > SANDBOX_ID_MAX)
-            continue;
-        (void)snprintf(id, sizeof(id), "%.*s", (int)(dot - entry->d_name), entry->d_name);
-        if (!find(service, id))
-            (void)unlinkat(service->host.run_fd, entry->d_name, 0);
-    }
-    (void)closedir(dir);
+    struct service *service = context;
+    if (!find(service, id))
+        initsock_remove(service->host.run_fd, id);
 }
 
 /* Everything that bears our instance's name and that we do not know: what an earlier engine left,
@@ -484,7 +470,11 @@ static void sweep(struct service *service)
     service->sweep_at_ns = clock_now_ns() + service->sweep_ns;
     if (!service->host.usable)
         return;
-    if (cgroup_each(&service->host.cgroups, adopt, service, &err) != 0) {
+    const struct sandbox_host *host = &service->host;
+    bool has_groups = host->cgroups.count > 0;
+    int result = has_groups ? cgroup_each(&host->cgroups, adopt, service, &err)
+                            : initsock_each(host->run_fd, adopt, service, &err);
+    if (result != 0) {
         /* Without knowing what lives, a disk or a socket must not be taken for left over. */
         log_warn("sweep: %s", err.message);
         return;
@@ -492,7 +482,8 @@ static void sweep(struct service *service)
     if (service->host.disks.dir_fd >= 0 &&
         disk_each(&service->host.disks, adopt_disk, service, &err) != 0)
         log_warn("sweep of disks: %s", err.message);
-    sweep_sockets(service);
+    if (has_groups && initsock_each(host->run_fd, remove_socket, service, &err) != 0)
+        log_warn("sweep of sockets: %s", err.message);
 }
 
 /* Tests ask for a shorter one; a wrong figure is none. */
@@ -603,7 +594,9 @@ int service_run(const struct service_config *config, struct err *err)
     service.sweep_ns = sweep_interval_ns();
     const struct host_config host_config = {.state_path = config->state_path,
                                             .images_path = config->images_path,
-                                            .cgroup = config->cgroup};
+                                            .cgroup = config->cgroup,
+                                            .userns = config->userns,
+                                            .refused = config->refused};
     int result = host_open(&host_config, &service.host, err);
     if (result != 0)
         return result;

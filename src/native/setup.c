@@ -31,10 +31,6 @@
 #include "native/mountfd.h"
 #include "native/rootfs.h"
 
-/* Inner id i is outer id i + 1: outer 0 stays init's alone. */
-#define INNER_MAP "0 1 65535\n"
-#define ROOT_ID_OUTER 1 /* inner 0 */
-
 /* Files of /proc that tell of the host, hidden; folders, hidden; folders, read-only. The code's ids
  * have no right to most of them; this is for those that everybody may read. */
 static const char *const hidden_files[] = {"kcore",         "keys",        "timer_list",
@@ -135,7 +131,11 @@ static void keep_inherited(const struct setup *setup)
 /* From the host's root to id 0 of the sandbox's own range. */
 static void take_ids(const struct setup *setup)
 {
-    if (setresgid(0, 0, 0) != 0 || setgroups(0, NULL) != 0 || setresuid(0, 0, 0) != 0)
+    /* Where only one id is mapped, setgroups(2) is denied for good and the groups of an ordinary
+     * user stay (user_namespaces(7)). */
+    if (setresgid(0, 0, 0) != 0 ||
+        (setgroups(0, NULL) != 0 && (errno != EPERM || setup->maps->root_id != 0)) ||
+        setresuid(0, 0, 0) != 0)
         fail(setup, "take the sandbox's ids");
     /* A process that changed its ids is not dumpable, and its children's id maps belong to the
      * host's root (proc_pid_uid_map(5)); init turns it off again. */
@@ -185,7 +185,8 @@ static void make_root(const struct setup *setup)
                       &err) != 0)
         fail_err(setup, &err);
     enter_root(setup, fd);
-    if (rootfs_make_folders(fd, setup->image, ROOT_ID_OUTER, &err) != 0)
+    if (rootfs_make_folders(fd, setup->image, setup->maps->root_id, setup->maps->code_id, &err) !=
+        0)
         fail_err(setup, &err);
 }
 
@@ -258,7 +259,7 @@ static void write_map(const struct setup *setup, int proc_fd, pid_t pid, const c
     char path[64];
     struct err err = ERR_INIT;
     (void)snprintf(path, sizeof(path), "%d/%s", (int)pid, file);
-    if (fd_write_file_at(proc_fd, path, INNER_MAP, &err) != 0)
+    if (fd_write_file_at(proc_fd, path, setup->maps->inner, &err) != 0)
         fail_err(setup, &err);
 }
 
@@ -356,8 +357,11 @@ static void mount_devices(const struct setup *setup)
 {
     struct err err = ERR_INIT;
     FD_AUTO int shm_fd = -1;
-    if (mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
-              "newinstance,max=64,ptmxmode=0666,mode=0620,gid=6") != 0)
+    char options[64] = "newinstance,max=64,ptmxmode=0666,mode=0620";
+    size_t used = strlen(options);
+    if (setup->maps->tty_gid >= 0)
+        (void)snprintf(options + used, sizeof(options) - used, ",gid=%d", setup->maps->tty_gid);
+    if (mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options) != 0)
         fail(setup, "mount /dev/pts");
     /* /dev/shm is a folder of the root, so that `storage` covers it. */
     FD_AUTO int folder_fd = open_target(setup, ".shm");

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "native/cgroup.h"
+#include "native/idrange.h"
 #include "native/image.h"
 #include "wire/init_config.h"
 
@@ -25,6 +26,7 @@ struct setup {
     int image_lock_fd;          /* the same for an unpacked image; -1: none */
     bool own_root;              /* the stage mounts a tmpfs as root; else it comes with 'M' */
     uint64_t storage_bytes;     /* of that tmpfs */
+    const struct idrange_maps *maps;
 };
 
 /* Runs in the child; never returns. The working directory is where the root is put together. */

@@ -12,6 +12,8 @@
 
 static char folder[] = "/tmp/berth-test-ids-XXXXXX";
 static int dir_fd = -1;
+static const struct idrange_space whole = {IDRANGE_WHOLE, IDRANGE_FIRST, IDRANGE_SIZE,
+                                           IDRANGE_COUNT};
 
 static int make_folder(void **state)
 {
@@ -35,15 +37,15 @@ static void test_two_of_one_process(void **state)
     struct err err = ERR_INIT;
     struct idrange first = {.lock_fd = -1};
     struct idrange second = {.lock_fd = -1};
-    assert_ok(idrange_take(dir_fd, &first, &err), err);
-    assert_ok(idrange_take(dir_fd, &second, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &first, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &second, &err), err);
     assert_int_equal(first.base, IDRANGE_FIRST);
     assert_int_equal(second.base, IDRANGE_FIRST + IDRANGE_SIZE);
     assert_true((fcntl(first.lock_fd, F_GETFD) & FD_CLOEXEC) != 0);
     idrange_release(&first);
     assert_int_equal(first.lock_fd, -1);
     idrange_release(&first); /* twice is once */
-    assert_ok(idrange_take(dir_fd, &first, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &first, &err), err);
     assert_int_equal(first.base, IDRANGE_FIRST);
     idrange_release(&first);
     idrange_release(&second);
@@ -70,7 +72,7 @@ static struct holder start_holder(void)
         char byte = 0;
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
         (void)close(stop[1]);
-        require_ok(idrange_take(dir_fd, &range, &err), err);
+        require_ok(idrange_take(dir_fd, &whole, &range, &err), err);
         require(write(told[1], &range.base, sizeof(range.base)) == (ssize_t)sizeof(range.base));
         require(read(stop[0], &byte, 1) == 0);
         _exit(0);
@@ -97,13 +99,13 @@ static void test_two_processes_never_share(void **state)
     struct idrange ours = {.lock_fd = -1};
     struct holder first = start_holder();
     struct holder second = start_holder();
-    assert_ok(idrange_take(dir_fd, &ours, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &ours, &err), err);
     assert_int_not_equal(first.base, second.base);
     assert_int_not_equal(first.base, ours.base);
     assert_int_not_equal(second.base, ours.base);
     idrange_release(&ours);
     kill_holder(&first); /* nothing of ours ran at its end: the kernel gives the range back */
-    assert_ok(idrange_take(dir_fd, &ours, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &ours, &err), err);
     assert_int_equal(ours.base, first.base);
     idrange_release(&ours);
     kill_holder(&second);
@@ -116,7 +118,7 @@ static void test_an_inherited_lock_keeps_the_range(void **state)
     struct err err = ERR_INIT;
     struct idrange first = {.lock_fd = -1};
     struct idrange second = {.lock_fd = -1};
-    assert_ok(idrange_take(dir_fd, &first, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &first, &err), err);
     uint32_t base = first.base;
     pid_t heir = fork();
     if (heir == 0) {
@@ -126,12 +128,12 @@ static void test_an_inherited_lock_keeps_the_range(void **state)
     }
     assert_true(heir > 0);
     idrange_release(&first);
-    assert_ok(idrange_take(dir_fd, &second, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &second, &err), err);
     assert_int_not_equal(second.base, base);
     idrange_release(&second);
     (void)kill(heir, SIGKILL);
     (void)waitpid(heir, NULL, 0);
-    assert_ok(idrange_take(dir_fd, &second, &err), err);
+    assert_ok(idrange_take(dir_fd, &whole, &second, &err), err);
     assert_int_equal(second.base, base);
     idrange_release(&second);
 }
@@ -145,7 +147,7 @@ static void take_all(void *context)
     struct err err = ERR_INIT;
     uint32_t next = IDRANGE_FIRST;
     for (unsigned i = 0; i < IDRANGE_COUNT; i++) {
-        int result = idrange_take(dir_fd, &range, &err);
+        int result = idrange_take(dir_fd, &whole, &range, &err);
         if (result != 0 && err.sys_errno != 0)
             _exit(CHILD_SKIPPED); /* out of descriptors */
         require_ok(result, err);
@@ -153,7 +155,7 @@ static void take_all(void *context)
         next += IDRANGE_SIZE;
     }
     require(next - 1 <= 0x7fffffffU);
-    require(idrange_take(dir_fd, &range, &err) == -ERR_UNAVAILABLE);
+    require(idrange_take(dir_fd, &whole, &range, &err) == -ERR_UNAVAILABLE);
     require(err.public_message[0] != '\0');
 }
 
@@ -172,7 +174,7 @@ static void test_a_planted_link_is_refused(void **state)
     struct err err = ERR_INIT;
     struct idrange range = {.lock_fd = -1};
     assert_int_equal(symlinkat("/tmp/berth-test-ids-elsewhere", dir_fd, "0"), 0);
-    assert_fails(idrange_take(dir_fd, &range, &err), ERR_INTERNAL, err);
+    assert_fails(idrange_take(dir_fd, &whole, &range, &err), ERR_INTERNAL, err);
     assert_int_not_equal(access("/tmp/berth-test-ids-elsewhere", F_OK), 0);
 }
 
@@ -183,7 +185,7 @@ static void test_the_hosts_folder(void **state)
     struct stat info;
     FD_AUTO int fd = -1;
     skip_unless_root();
-    assert_ok(idrange_open(&fd, &err), err);
+    assert_ok(idrange_open(&whole, 0, -1, &fd, &err), err);
     assert_int_equal(fstat(fd, &info), 0);
     assert_int_equal(info.st_mode & 07777, 0700);
     assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);

@@ -1,0 +1,20 @@
+/* Acting for a moment as another user, with the rights that the kernel looks up by user id. */
+#ifndef BERTH_NATIVE_ASUSER_H
+#define BERTH_NATIVE_ASUSER_H
+
+#include <sys/types.h>
+
+#include "native/parent.h"
+
+struct asuser {
+    struct parent_watch watch;
+    int dumpable;
+};
+
+/* Makes owner the effective user; rights to files stay root's. Returns 0, or -1 with errno. */
+int asuser_begin(struct asuser *saved, uid_t owner);
+
+/* Root again; errno is kept. Never fails: a root that can't come back ends the process. */
+void asuser_end(const struct asuser *saved);
+
+#endif

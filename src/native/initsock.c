@@ -1,0 +1,152 @@
+/* Owns the files of priv/run. Sends and reads nothing. */
+#include "native/initsock.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/id.h"
+#include "wire/sandbox.h"
+
+enum { FIND_WAIT_S = 1 };
+
+/* A socket's path may be at most 107 bytes (unix(7)): the folder is named by its descriptor. */
+static void make_address(int dir_fd, const char *id, struct sockaddr_un *address)
+{
+    memset(address, 0, sizeof(*address));
+    address->sun_family = AF_UNIX;
+    (void)snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%.64s.sock",
+                   dir_fd, id);
+}
+
+int initsock_bind(int dir_fd, const char *id, int *out_fd, struct err *err)
+{
+    struct sockaddr_un address;
+    make_address(dir_fd, id, &address);
+    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(err, errno, "socket of init");
+    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
+        return errno == EADDRINUSE ? err_set(err, ERR_CONFLICT, "sandbox %s has a socket", id)
+                                   : err_sys(err, errno, "bind the socket of init");
+    *out_fd = fd_take(&fd);
+    return 0;
+}
+
+int initsock_connect(int dir_fd, const char *id, int *out_fd, struct err *err)
+{
+    struct sockaddr_un address;
+    make_address(dir_fd, id, &address);
+    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(err, errno, "socket");
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
+        return err_set(err, ERR_UNAVAILABLE, "init of %s does not listen: %s", id, strerror(errno));
+    *out_fd = fd_take(&fd);
+    return 0;
+}
+
+void initsock_remove(int dir_fd, const char *id)
+{
+    char name[SANDBOX_ID_MAX + 8];
+    (void)snprintf(name, sizeof(name), "%.64s.sock", id);
+    (void)unlinkat(dir_fd, name, 0);
+}
+
+/* The credentials are those of the process that called listen(2) (unix(7), SO_PEERCRED). */
+static int ask(int dir_fd, const char *id, struct ucred *out, struct err *err)
+{
+    struct sockaddr_un address;
+    const struct timeval wait = {.tv_sec = FIND_WAIT_S};
+    socklen_t size = sizeof(*out);
+    make_address(dir_fd, id, &address);
+    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) != 0)
+        return err_sys(err, errno, "socket");
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
+        bool nobody = errno == ECONNREFUSED || errno == ENOENT;
+        return err_set(err, nobody ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "init of %s: %s", id,
+                       strerror(errno));
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, out, &size) != 0)
+        return err_sys(err, errno, "who listens");
+    return 0;
+}
+
+/* Whether the process is number 1 of another pid namespace than ours: the file names its number in
+ * each namespace from ours down (proc_pid_status(5), NSpid). */
+static bool is_first_of_namespace(pid_t pid)
+{
+    char path[48];
+    char line[256];
+    int numbers = 0;
+    int last = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    while (numbers == 0 && fgets(line, sizeof(line), file)) {
+        if (strncmp(line, "NSpid:", 6) != 0)
+            continue;
+        int used = 0;
+        for (const char *at = line + 6; sscanf(at, "%d%n", &last, &used) == 1; at += used)
+            numbers++;
+    }
+    (void)fclose(file);
+    return numbers > 1 && last == 1;
+}
+
+int initsock_find(int dir_fd, const char *id, struct initsock_peer *out, struct err *err)
+{
+    struct ucred first;
+    struct ucred again;
+    int result = ask(dir_fd, id, &first, err);
+    if (result != 0)
+        return result;
+    FD_AUTO int pidfd = (int)syscall(SYS_pidfd_open, first.pid, 0);
+    if (pidfd < 0)
+        return errno == ESRCH ? err_set(err, ERR_NOT_FOUND, "init of %s is gone", id)
+                              : err_sys(err, errno, "pidfd_open");
+    /* The process may have ended, and its number gone to another, between the two: who still
+     * listens after the descriptor was made is who it is for. */
+    result = ask(dir_fd, id, &again, err);
+    if (result != 0)
+        return result;
+    if (again.pid != first.pid || !is_first_of_namespace(first.pid))
+        return err_set(err, ERR_NOT_FOUND, "process %d on the socket of %s is no init",
+                       (int)again.pid, id);
+    *out = (struct initsock_peer){.pid = first.pid, .uid = again.uid, .pidfd = fd_take(&pidfd)};
+    return 0;
+}
+
+int initsock_each(int dir_fd, void (*fn)(void *context, const char *id), void *context,
+                  struct err *err)
+{
+    int copy_fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy_fd < 0 ? NULL : fdopendir(copy_fd);
+    if (!dir) {
+        fd_close(&copy_fd);
+        return err_sys(err, errno, "list priv/run");
+    }
+    const struct dirent *entry = NULL;
+    while ((entry = readdir(dir))) {
+        char id[SANDBOX_ID_MAX + 1];
+        const char *dot = strrchr(entry->d_name, '.');
+        if (!dot || strcmp(dot, ".sock") != 0 || (size_t)(dot - entry->d_name) > SANDBOX_ID_MAX)
+            continue;
+        (void)snprintf(id, sizeof(id), "%.*s", (int)(dot - entry->d_name), entry->d_name);
+        if (id_is_name(id, SANDBOX_ID_MAX))
+            fn(context, id);
+    }
+    (void)closedir(dir);
+    return 0;
+}

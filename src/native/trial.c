@@ -1,0 +1,94 @@
+/* Owns the children that try something. None of them outlives its trial. */
+#include "native/trial.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "native/mountfd.h"
+
+enum { STACK_SIZE = 65536 };
+
+static char stack[STACK_SIZE] __attribute__((aligned(16)));
+
+static int mount_proc(void *unused)
+{
+    (void)unused;
+    static const char *const options[] = {NULL};
+    struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
+    if (mountfd_make("proc", options, MOUNT_ATTR_NOSUID, &fd, &err) == 0)
+        return 0;
+    return err.sys_errno > 0 && err.sys_errno < 256 ? err.sys_errno : EIO;
+}
+
+int trial_proc(struct err *err)
+{
+    int status = 0;
+    pid_t pid = clone(mount_proc, stack + sizeof(stack),
+                      CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | SIGCHLD, NULL);
+    if (pid < 0)
+        return err_public(err, ERR_UNSUPPORTED, "no namespaces can be made for sandboxes: %s",
+                          strerror(errno));
+    if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+        return err_set(err, ERR_INTERNAL, "the trial of /proc failed");
+    if (WEXITSTATUS(status) == 0)
+        return 0;
+    if (WEXITSTATUS(status) == EPERM)
+        return err_public(
+            err, ERR_UNSUPPORTED,
+            "a sandbox may have no /proc of its own here: parts of /proc are masked, "
+            "as container engines do (Docker: --security-opt systempaths=unconfined)");
+    return err_public(err, ERR_UNSUPPORTED, "a sandbox may have no /proc of its own here: %s",
+                      strerror(WEXITSTATUS(status)));
+}
+
+static _Noreturn int wait_for_end(void *unused)
+{
+    (void)unused;
+    for (;;)
+        (void)pause();
+}
+
+static int open_userns(const char *map, int *out_fd, struct err *err)
+{
+    static const char *const files[] = {"uid_map", "gid_map"};
+    char path[64];
+    pid_t pid = clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, NULL);
+    if (pid < 0)
+        return err_sys(err, errno, "make a user namespace");
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(files); i++) {
+        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
+        result = fd_write_file_at(AT_FDCWD, path, map, err);
+    }
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+    *out_fd = result == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (result == 0 && *out_fd < 0)
+        result = err_sys(err, errno, "open %s", path);
+    (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+    return result;
+}
+
+int trial_idmap(struct image *image, const struct idrange_space *space, struct err *err)
+{
+    struct idrange_maps maps;
+    FD_AUTO int userns_fd = -1;
+    idrange_describe(space, space->first, &maps);
+    int result = open_userns(maps.outer, &userns_fd, err);
+    for (size_t i = 0; result == 0 && i < image->tree_count; i++) {
+        FD_AUTO int fd = -1;
+        result = image_clone(&image->trees[i], true, userns_fd, &fd, err);
+    }
+    return result;
+}

@@ -1,0 +1,15 @@
+/* What the kernel lets this process do, found out by doing it in children that end at once. */
+#ifndef BERTH_NATIVE_TRIAL_H
+#define BERTH_NATIVE_TRIAL_H
+
+#include "base/err.h"
+#include "native/idrange.h"
+#include "native/image.h"
+
+/* Mounts a /proc in namespaces as a sandbox has them. ERR_UNSUPPORTED (public) says why not. */
+int trial_proc(struct err *err);
+
+/* Clones every tree of the image once, which notes in it what can't be id-mapped. */
+int trial_idmap(struct image *image, const struct idrange_space *space, struct err *err);
+
+#endif
