@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/parse.h"
 #include "native/mountfd.h"
 #include "native/treecopy.h"
 
@@ -263,31 +265,40 @@ static int add_etc(struct image *image, int stage_fd, struct err *err)
                                    MOUNT_ATTR_NODEV, err);
 }
 
-/* The system users and groups that the host's packages made, and ours: their names and numbers,
- * without members, comments and passwords. Field 3 of both files is the number (passwd(5)). */
+/* One line of /etc/passwd or /etc/group (passwd(5), group(5)) without members, comments and
+ * passwords; nothing for people. Takes the line apart. */
+static int add_account(char *line, bool passwd, struct buf *out, struct err *err)
+{
+    char *fields[4] = {NULL};
+    uint64_t id = 0;
+    uint64_t group = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+        fields[i] = strsep(&line, ":\n");
+    if (!fields[2] || parse_u64(fields[2], 0, UINT32_MAX, &id, NULL) != 0 ||
+        (id >= FIRST_PERSON && id != NOBODY))
+        return 0;
+    if (!passwd)
+        return buf_printf(out, err, "%s:*:%" PRIu64 ":\n", fields[0], id);
+    if (!fields[3] || parse_u64(fields[3], 0, UINT32_MAX, &group, NULL) != 0)
+        return 0;
+    return buf_printf(out, err, "%s:*:%" PRIu64 ":%" PRIu64 "::%s:%s\n", fields[0], id, group,
+                      id == 0 ? "/root" : "/nonexistent",
+                      id == 0 ? "/bin/sh" : "/usr/sbin/nologin");
+}
+
+/* The system users and groups that the host's packages made, and ours: a package's files and
+ * scripts name them. */
 static int write_accounts(int etc_fd, const char *name, const char *ours, struct err *err)
 {
     char path[32];
-    char line[1024];
+    char line[4096];
     BUF_AUTO struct buf out;
     buf_init(&out, 256U << 10);
     (void)snprintf(path, sizeof(path), "/etc/%s", name);
     FILE *file = fopen(path, "re");
     int result = file ? 0 : err_sys(err, errno, "open %s", path);
-    while (result == 0 && fgets(line, sizeof(line), file)) {
-        char account[64];
-        char shell[128] = "";
-        unsigned number = 0;
-        unsigned group = 0;
-        if (sscanf(line, "%63[^:]:%*[^:]:%u:%u:%*[^:]:%*[^:]:%127[^\n]", account, &number, &group,
-                   shell) < 2 ||
-            (number >= FIRST_PERSON && number != NOBODY))
-            continue;
-        bool passwd = strcmp(name, "passwd") == 0;
-        result = passwd ? buf_printf(&out, err, "%s:*:%u:%u::%s:/usr/sbin/nologin\n", account,
-                                     number, group, number == 0 ? "/root" : "/nonexistent")
-                        : buf_printf(&out, err, "%s:*:%u:\n", account, number);
-    }
+    while (result == 0 && fgets(line, sizeof(line), file))
+        result = add_account(line, strcmp(name, "passwd") == 0, &out, err);
     if (file)
         (void)fclose(file);
     FD_AUTO int fd =

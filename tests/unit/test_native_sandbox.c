@@ -106,7 +106,7 @@ static void test_names(void **state)
 static void test_a_host_without_ids(void **state)
 {
     (void)state;
-    assert_refused(&good, ERR_INTERNAL, "id range");
+    assert_refused(&good, ERR_UNAVAILABLE, "id range");
 }
 
 static void test_free_takes_nothing(void **state)
