@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test test-vm bench check asan tsan asan-suites tsan-suites fuzz install clean
+.PHONY: help deps build run test test-vm bench check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -43,6 +43,10 @@ asan-suites: build ## integration suites, server and engine with AddressSanitize
 
 tsan-suites: build ## integration suites, server with ThreadSanitizer
 	@BUILD=$(BUILD) scripts/sanitize_suites.sh build-tsan thread berth-server
+
+soak: build ## 300 kills at random under 3000 requests, then kept disks; BERTH_SEED=N repeats a run
+	@BERTH_SOAK=1 BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider \
+		-s -q tests/integration/test_random_kills.py
 
 fuzz: deps ## run each fuzzer for SECONDS_EACH (30) seconds
 	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh

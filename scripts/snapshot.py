@@ -112,6 +112,18 @@ def links(pid, folder):
     return found
 
 
+def left_ipc():
+    """System V objects in the host's own namespace that belong to an id of a sandbox."""
+    found = []
+    for kind in ("shm", "sem", "msg"):
+        lines = [line.split() for line in read(f"/proc/sysvipc/{kind}").splitlines()]
+        for line in lines[1:]:
+            ids = [int(line[lines[0].index(name)]) for name in ("uid", "gid", "cuid", "cgid")]
+            if any(number in ID_RANGES for number in ids):
+                found.append(f"System V {kind} {line[1]}")
+    return found
+
+
 class Traces:
     """Looks at the whole host once. A trace is ours when it bears our state folder or instance, and
     nobody's when it is of berth's making and bears nobody's: both are left over. What bears another
@@ -154,7 +166,7 @@ class Traces:
                  and not process.words.startswith(("python", "/usr/bin/python"))]
         found += self.left_cgroups() + self.left_mounts() + self.left_loops()
         found += self.left_sockets() + self.left_locks() + self.left_namespaces()
-        return found
+        return found + left_ipc()
 
     def left_cgroups(self):
         return [f"cgroup {path}" for path, _, _ in os.walk("/sys/fs/cgroup")
@@ -219,12 +231,6 @@ class Traces:
                     if re.match(r"(user|mnt|pid|net|ipc|uts|cgroup|time):\[", target)]
             found.update(held + list(links(pid, "ns").values()))
         return [f"namespace {name}" for name in sorted(found - own)]
-
-
-def system_v_ipc():
-    """The host's own message queues, semaphores and shared memory: a sandbox has its own."""
-    return sorted(f"{kind} {line.split()[1]}" for kind in ("shm", "sem", "msg")
-                  for line in read(f"/proc/sysvipc/{kind}").splitlines()[1:])
 
 
 def state_files(state):

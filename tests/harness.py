@@ -50,6 +50,10 @@ def read(path):
         return ""
 
 
+def listed_mounts(pid):
+    return read(f"/proc/{pid}/mountinfo").splitlines()
+
+
 def clean_environment(extra=None):
     """Ours without settings of berth, then extra."""
     taken = ("HOST", "PORT", "API_HOST", "API_PORT")

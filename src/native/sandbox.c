@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "native/asuser.h"
+#include "native/disk_make.h"
 #include "native/initsock.h"
 #include "native/rootfs.h"
 #include "native/setup.h"
@@ -276,7 +277,10 @@ static void fill_config(const struct sandbox *sandbox, const struct engine_creat
     config->uid = config->gid = is_container(sandbox) ? 0 : CODE_UID;
     (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text_for("init."));
     config->open_files_max = spec->open_files_max;
-    config->file_size_max = spec->storage_bytes;
+    /* Past it a program is killed (SIGXFSZ): on a disk, which holds a little more than was asked
+     * for, it has to run out of space before. */
+    config->file_size_max =
+        spec->disk ? disk_image_bytes(spec->storage_bytes, true) : spec->storage_bytes;
     config->lifetime_ms = spec->lifetime_ms;
     config->orphan_ms = spec->orphan_ms;
 }

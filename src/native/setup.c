@@ -227,23 +227,6 @@ static void limit_shared(const struct setup *setup, int proc_fd)
     }
 }
 
-/* What containers may do in their own network namespace without a capability in it: ICMP echo for
- * every group, and every port (Documentation/networking/ip-sysctl.rst). The capabilities of the
- * inner namespace do not count there, since the network belongs to the outer one. */
-static void open_network(const struct setup *setup, int proc_fd)
-{
-    static const char *const settings[][2] = {
-        {"sys/net/ipv4/ping_group_range", "0 65535"},
-        {"sys/net/ipv4/ip_unprivileged_port_start", "0"},
-    };
-    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
-        struct err err = ERR_INIT;
-        if (fd_write_file_at(proc_fd, settings[i][0], settings[i][1], &err) != 0 &&
-            err.sys_errno != ENOENT)
-            fail_err(setup, &err);
-    }
-}
-
 /* A detached mount counts as a mount namespace: that limit is opened before /proc/sys is read-only,
  * and written after the last mount. */
 static int open_mount_limit(const struct setup *setup, int proc_fd)
@@ -397,6 +380,23 @@ static void name_and_loopback(const struct setup *setup)
         fail(setup, "bring up the loopback");
 }
 
+/* The network namespace is not the code's own, so that its capabilities do not reach there. What
+ * programs in a container count on of CAP_NET_RAW and CAP_NET_BIND_SERVICE is allowed to everybody
+ * inside: echo requests (icmp(7), ping_group_range) and ports below 1024. */
+static void open_network(const struct setup *setup, int proc_fd)
+{
+    static const char *const settings[][2] = {
+        {"sys/net/ipv4/ping_group_range", "0 65535"},
+        {"sys/net/ipv4/ip_unprivileged_port_start", "0"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        struct err err = ERR_INIT;
+        if (fd_write_file_at(proc_fd, settings[i][0], settings[i][1], &err) != 0 &&
+            err.sys_errno != ENOENT)
+            fail_err(setup, &err);
+    }
+}
+
 static _Noreturn void become_init(const struct setup *setup)
 {
     struct err err = ERR_INIT;
@@ -436,14 +436,14 @@ _Noreturn void setup_run(const struct setup *setup)
     FD_AUTO int proc_fd = make_proc(setup);
     setup->config->userns_fd = make_inner(setup, proc_fd);
     limit_shared(setup, proc_fd);
-    if (setup->config->profile == INIT_PROFILE_CONTAINER)
-        open_network(setup, proc_fd);
     FD_AUTO int mount_limit_fd = open_mount_limit(setup, proc_fd);
     if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)
         _exit(1);
     if (setup->own_root)
         make_root(setup);
     name_and_loopback(setup);
+    if (setup->config->profile == INIT_PROFILE_CONTAINER)
+        open_network(setup, proc_fd);
     fault_point("setup.root");
     attach_mounts(setup);
     attach(setup, proc_fd, "proc");
