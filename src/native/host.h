@@ -18,9 +18,9 @@
 enum { HOST_INSTANCE_SIZE = 33 };
 
 struct host_config {
-    const char *state_path;  /* the state folder; priv/ below it is ours */
-    const char *images_path; /* the operator's images; NULL: images/ of the state folder */
-    const char *cgroup;      /* v2 group that ours goes below, "" or NULL for the root */
+    const char *state_path;      /* the state folder; priv/ below it is ours */
+    const char *images_path;     /* the operator's images; NULL: images/ of the state folder */
+    const char *cgroup;          /* v2 group that ours goes below, "" or NULL for the root */
     const struct userns *userns; /* NULL: this process made none */
     const struct err *refused;   /* why it could make none; NULL: nothing */
 };
@@ -32,7 +32,7 @@ struct sandbox_host {
     char missing[ENGINE_TEXT_MAX]; /* what can't be had here, and why; "" nothing */
 
     struct idrange_space ids;
-    bool own_userns;             /* an ordinary user's: root only in a namespace of our own */
+    bool own_userns;            /* an ordinary user's: root only in a namespace of our own */
     struct cgroup_root cgroups; /* count 0: none; the sockets of the inits are the journal then */
     struct image image;
     struct images *images;   /* NULL: only `host` */

@@ -29,24 +29,12 @@ static const struct {
     mode_t mode;
     bool code; /* the code's own */
 } folders[] = {
-    {"proc", 0755, false},
-    {"sys", 0755, false},
-    {"dev", 0755, false},
-    {"run", 0755, false},
-    {"tmp", 01777, false},
-    {"home", 0755, false},
-    {"root", 0755, false},
-    {"mnt", 0755, false},
-    {"opt", 0755, false},
-    {"srv", 0755, false},
-    {"var", 0755, false},
-    {"var/tmp", 01777, false},
-    {"var/lib", 0755, false},
-    {"var/log", 0755, false},
-    {"var/cache", 0755, false},
-    {".shm", 01777, false},
-    {"home/sandbox", 0755, true},
-    {"workspace", 0755, true},
+    {"proc", 0755, false},    {"sys", 0755, false},         {"dev", 0755, false},
+    {"run", 0755, false},     {"tmp", 01777, false},        {"home", 0755, false},
+    {"root", 0755, false},    {"mnt", 0755, false},         {"opt", 0755, false},
+    {"srv", 0755, false},     {"var", 0755, false},         {"var/tmp", 01777, false},
+    {"var/lib", 0755, false}, {"var/log", 0755, false},     {"var/cache", 0755, false},
+    {".shm", 01777, false},   {"home/sandbox", 0755, true}, {"workspace", 0755, true},
 };
 
 static const char *const package_folders[] = {
@@ -410,8 +398,8 @@ static int prepare_folder(const struct writable *writable, struct err *err)
 {
     FD_AUTO int upper_fd = -1;
     int result = make_pair(writable, "", "", &upper_fd, err);
-    return result != 0 ? result : make_common(upper_fd, writable->owner, writable->owner + CODE_ID,
-                                               err);
+    return result != 0 ? result
+                       : make_common(upper_fd, writable->owner, writable->owner + CODE_ID, err);
 }
 
 static int add_folder(const struct rootfs_spec *spec, const struct writable *writable,

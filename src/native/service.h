@@ -9,11 +9,11 @@
 #include "native/userns.h"
 
 struct service_config {
-    const char *state_path;  /* the state folder; priv/ below it is ours */
-    const char *images_path; /* the operator's images; NULL: images/ of the state folder */
-    int listen_fd;           /* SEQPACKET, listening */
-    uid_t client_uid;        /* who may connect, beside root */
-    const char *cgroup;      /* v2 group that ours goes below, "" or NULL for the root */
+    const char *state_path;      /* the state folder; priv/ below it is ours */
+    const char *images_path;     /* the operator's images; NULL: images/ of the state folder */
+    int listen_fd;               /* SEQPACKET, listening */
+    uid_t client_uid;            /* who may connect, beside root */
+    const char *cgroup;          /* v2 group that ours goes below, "" or NULL for the root */
     const struct userns *userns; /* whether this process is root in a namespace of its own */
     const struct err *refused;   /* why it could not become that; NULL: it is, or is the host's */
 };

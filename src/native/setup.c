@@ -185,8 +185,8 @@ static void make_root(const struct setup *setup)
                       &err) != 0)
         fail_err(setup, &err);
     enter_root(setup, fd);
-    if (rootfs_make_folders(fd, setup->image, setup->maps->root_id,
-                            setup->maps->code_id, &err) != 0)
+    if (rootfs_make_folders(fd, setup->image, setup->maps->root_id, setup->maps->code_id, &err) !=
+        0)
         fail_err(setup, &err);
 }
 

@@ -44,9 +44,10 @@ int trial_proc(struct err *err)
     if (WEXITSTATUS(status) == 0)
         return 0;
     if (WEXITSTATUS(status) == EPERM)
-        return err_public(err, ERR_UNSUPPORTED,
-                          "a sandbox may have no /proc of its own here: parts of /proc are masked, "
-                          "as container engines do (Docker: --security-opt systempaths=unconfined)");
+        return err_public(
+            err, ERR_UNSUPPORTED,
+            "a sandbox may have no /proc of its own here: parts of /proc are masked, "
+            "as container engines do (Docker: --security-opt systempaths=unconfined)");
     return err_public(err, ERR_UNSUPPORTED, "a sandbox may have no /proc of its own here: %s",
                       strerror(WEXITSTATUS(status)));
 }

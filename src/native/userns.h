@@ -11,8 +11,8 @@
 enum { USERNS_TEXT_MAX = 160 };
 
 struct userns {
-    bool own;                     /* this process is in a user namespace that it made */
-    uid_t host_uid;               /* who it was before */
+    bool own;                      /* this process is in a user namespace that it made */
+    uid_t host_uid;                /* who it was before */
     char few_ids[USERNS_TEXT_MAX]; /* why it has but one id; "" it has the ranges of /etc/subuid */
 };
 
