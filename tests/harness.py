@@ -143,6 +143,10 @@ class Stream:
 class Server:
     """`berth serve` on a free port with a state folder of its own."""
 
+    folder = BUILD     # of the programs
+    command = ()       # what comes before "berth serve"
+    identity = {}      # who runs it, for subprocess.Popen()
+
     def __init__(self, env=None, state=None, port=0):
         self.env = env or {}
         self.owns_state = state is None
@@ -158,10 +162,10 @@ class Server:
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [str(BUILD / "berth"), "serve", "--host", LOOPBACK, "--port", str(self.wanted_port),
-                 "--state", self.state],
+                [*self.command, str(self.folder / "berth"), "serve", "--host", LOOPBACK, "--port",
+                 str(self.wanted_port), "--state", self.state],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                env=clean_environment(self.env))
+                env=clean_environment(self.env), **self.identity)
         line = self._first_line()
         assert line.startswith("ready http://"), f"no ready line: {line!r}\n{self.log()}"
         self.port = int(line.rsplit(":", 1)[1])

@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -191,9 +192,118 @@ static void test_the_hosts_folder(void **state)
     assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
 }
 
+static void test_what_ids_are_good_for(void **state)
+{
+    (void)state;
+    struct idrange_space space = idrange_plan(UINT64_C(1) << 32);
+    assert_int_equal(space.kind, IDRANGE_WHOLE);
+    assert_int_equal(space.first, IDRANGE_FIRST);
+    assert_int_equal(space.count, IDRANGE_COUNT);
+    space = idrange_plan(65537); /* an ordinary user's own and 65,536 of /etc/subuid */
+    assert_int_equal(space.kind, IDRANGE_SPARSE);
+    assert_int_equal(space.count, IDRANGE_COUNT);
+    assert_int_equal(space.first + space.count * space.size, 65537);
+    space = idrange_plan(10);
+    assert_int_equal(space.kind, IDRANGE_SPARSE);
+    assert_int_equal(space.count, 2);
+    assert_int_equal(space.first, 2);
+    for (uint64_t ids = 0; ids < 5; ids++)
+        assert_int_equal(idrange_plan(ids).kind, IDRANGE_SHARED);
+    assert_true(idrange_plan(5).first > 0); /* 0 is the user himself */
+}
+
+static void test_few_ids_are_handed_out_apart(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    const struct idrange_space space = idrange_plan(10);
+    struct idrange ranges[3] = {{.lock_fd = -1}, {.lock_fd = -1}, {.lock_fd = -1}};
+    assert_ok(idrange_take(dir_fd, &space, &ranges[0], &err), err);
+    assert_ok(idrange_take(dir_fd, &space, &ranges[1], &err), err);
+    assert_int_equal(ranges[0].base, 2);
+    assert_int_equal(ranges[1].base, 6);
+    assert_fails(idrange_take(dir_fd, &space, &ranges[2], &err), ERR_UNAVAILABLE, err);
+    idrange_release(&ranges[0]);
+    idrange_release(&ranges[1]);
+}
+
+static void test_one_id_is_everybodys(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    const struct idrange_space space = idrange_plan(1);
+    struct idrange ranges[2] = {{.lock_fd = -1}, {.lock_fd = -1}};
+    for (size_t i = 0; i < 2; i++) {
+        assert_ok(idrange_take(dir_fd, &space, &ranges[i], &err), err);
+        assert_int_equal(ranges[i].base, 0);
+    }
+    idrange_release(&ranges[0]);
+    assert_ok(idrange_take(dir_fd, &space, &ranges[0], &err), err);
+    idrange_release(&ranges[0]);
+    idrange_release(&ranges[1]);
+}
+
+static void test_the_maps_of_a_sandbox(void **state)
+{
+    (void)state;
+    struct idrange_maps maps;
+    idrange_describe(&whole, IDRANGE_FIRST, &maps);
+    assert_string_equal(maps.outer, "0 1879048192 65536\n");
+    assert_string_equal(maps.inner, "0 1 65535\n");
+    assert_int_equal(maps.code_id, 1001);
+    struct idrange_space space = idrange_plan(65537);
+    idrange_describe(&space, 4294967200U, &maps);
+    assert_string_equal(maps.outer, "0 4294967200 1\n1 4294967201 1\n1001 4294967202 1\n"
+                                    "65535 4294967203 1\n");
+    assert_int_equal(maps.root_id, 1);
+    assert_int_equal(maps.tty_gid, -1);
+    space = idrange_plan(1);
+    idrange_describe(&space, 0, &maps);
+    assert_string_equal(maps.outer, "0 0 1\n");
+    assert_string_equal(maps.inner, "1000 0 1\n");
+    assert_int_equal(maps.root_id, 0);
+    assert_int_equal(maps.code_id, 0);
+}
+
+/* Where no folder is the user's alone, the locks lie in his state folder. */
+static void open_as_ordinary_user(void *context)
+{
+    (void)context;
+    struct err err = ERR_INIT;
+    const struct idrange_space space = {IDRANGE_SPARSE, 1, IDRANGE_SPARSE_SIZE, 1};
+    int fd = -1;
+    char path[64];
+    (void)snprintf(path, sizeof(path), "%s/open", folder);
+    if (geteuid() == 0)
+        require(fchown(dir_fd, 61234, 61234) == 0 && setresuid(61234, 61234, 61234) == 0);
+    require(mkdirat(dir_fd, "open", 0777) == 0 && fchmodat(dir_fd, "open", 0777, 0) == 0);
+    require(setenv("XDG_RUNTIME_DIR", path, 1) == 0); /* others could write there */
+    require_ok(idrange_open(&space, 4294967294U, dir_fd, &fd, &err), err);
+    require(faccessat(dir_fd, "ids", F_OK, 0) == 0);
+    require(faccessat(dir_fd, "open/berth", F_OK, 0) != 0);
+    fd_close(&fd);
+    require(fchmodat(dir_fd, "open", 0700, 0) == 0);
+    require_ok(idrange_open(&space, 4294967294U, dir_fd, &fd, &err), err);
+    require(faccessat(dir_fd, "open/berth/ids", F_OK, 0) == 0);
+    fd_close(&fd);
+}
+
+static void test_folders_of_an_ordinary_user(void **state)
+{
+    (void)state;
+    assert_int_equal(child_run(open_as_ordinary_user, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_ids_are_good_for),
+        cmocka_unit_test_setup_teardown(test_few_ids_are_handed_out_apart, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_one_id_is_everybodys, make_folder, remove_folder),
+        cmocka_unit_test(test_the_maps_of_a_sandbox),
+        cmocka_unit_test_setup_teardown(test_folders_of_an_ordinary_user, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(test_two_of_one_process, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_two_processes_never_share, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_an_inherited_lock_keeps_the_range, make_folder,
