@@ -147,9 +147,11 @@ static int open_groups(struct sandbox_host *host, const char *place, struct err 
     return 0;
 }
 
-static int try_idmap(struct sandbox_host *host, struct err *err)
+static int try_image(struct sandbox_host *host, struct err *err)
 {
-    int result = trial_idmap(&host->image, &host->ids, err);
+    int result = trial_image(&host->image, &host->ids, host->stage_fd, err);
+    if (result == 0 && image_shares_files(&host->image))
+        note_missing(host, "own_files: locks and watches on files of the image reach the host's");
     if (result != 0 || image_keeps_owners(&host->image))
         return result;
     if (host->ids.kind != IDRANGE_WHOLE) {
@@ -251,7 +253,7 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
     if (result == 0)
         result = open_stage(host, stage, err);
     if (result == 0)
-        result = try_idmap(host, err);
+        result = try_image(host, err);
     if (result != 0)
         return result;
     note_few_ids(host, config->userns);

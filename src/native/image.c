@@ -479,3 +479,37 @@ int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out
     *out_fd = fd_take(&fd);
     return 0;
 }
+
+/* Makes the overlay of the attached tree; it wants a second layer, which is empty. */
+static int overlay_tree(int tree_fd, int stage_fd, int *out_fd, struct err *err)
+{
+    FD_AUTO int empty_fd = openat(stage_fd, "empty", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (empty_fd < 0)
+        return err_sys(err, errno, "open empty");
+    const int layers[] = {tree_fd, empty_fd};
+    return mountfd_overlay(layers, ARRAY_SIZE(layers), -1, -1,
+                           MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, out_fd, err);
+}
+
+int image_overlay(struct image_tree *tree, int stage_fd, int userns_fd, int *out_fd,
+                  struct err *err)
+{
+    FD_AUTO int tree_fd = -1;
+    int result = image_clone(tree, false, userns_fd, &tree_fd, err);
+    if (result == 0)
+        result = mountfd_attach(tree_fd, stage_fd, "lower-0", err);
+    if (result != 0)
+        return result;
+    result = overlay_tree(tree_fd, stage_fd, out_fd, err);
+    mountfd_detach(tree_fd);
+    return result;
+}
+
+bool image_shares_files(const struct image *image)
+{
+    for (size_t i = 0; i < image->tree_count; i++) {
+        if (image->trees[i].flat)
+            return true;
+    }
+    return false;
+}

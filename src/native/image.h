@@ -27,6 +27,7 @@ struct image_tree {
     enum image_use use;
     int fd;             /* an attached mount in the engine's own mount namespace */
     bool idmap;         /* cleared when its filesystem has no id-mapped mounts */
+    bool flat;          /* it can be no layer of an overlay here: it is bound as it is */
     bool deep;          /* with what is mounted below it on the host */
     bool over_previous; /* as a layer it lies over the tree before it, at the same target */
     char hidden[16];    /* a folder in it that is empty in the image; "" none */
@@ -56,5 +57,14 @@ bool image_keeps_owners(const struct image *image);
  * recursive: with what is mounted below it. */
 int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out_fd,
                 struct err *err);
+
+/* The same as a read-only overlay. Bound, the files would be the host's own: a lock that the code
+ * takes would hold up the host, and a watch would tell what others run; an overlay has files of its
+ * own. stage_fd: a folder of the engine's mount namespace with the folders lower-0 and empty. */
+int image_overlay(struct image_tree *tree, int stage_fd, int userns_fd, int *out_fd,
+                  struct err *err);
+
+/* Whether a tree is bound as it is. */
+bool image_shares_files(const struct image *image);
 
 #endif

@@ -333,26 +333,13 @@ static int add_overlay(const struct rootfs_spec *spec, const struct writable *wr
     return result != 0 ? result : add(rootfs, target, &fd, err);
 }
 
-/* A tree of the image, read-only. Bound, its files would be the host's own: a lock that the code
- * takes would hold up the host, and a watch would tell what others run. An overlay has files of its
- * own; it wants a second layer, which is empty. */
 static int add_read_only(const struct rootfs_spec *spec, struct image_tree *tree,
                          struct rootfs *rootfs, struct err *err)
 {
-    FD_AUTO int tree_fd = -1;
-    FD_AUTO int empty_fd = -1;
     FD_AUTO int fd = -1;
-    int result = image_clone(tree, false, spec->userns_fd, &tree_fd, err);
-    if (result == 0)
-        result = open_below(spec->stage_fd, "empty", &empty_fd, err);
-    if (result == 0)
-        result = mountfd_attach(tree_fd, spec->stage_fd, "lower-0", err);
-    if (result != 0)
-        return result;
-    const int layers[] = {tree_fd, empty_fd};
-    result = mountfd_overlay(layers, ARRAY_SIZE(layers), -1, -1,
-                             MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, err);
-    mountfd_detach(tree_fd);
+    if (tree->flat)
+        return add_bound(spec, tree, rootfs, err);
+    int result = image_overlay(tree, spec->stage_fd, spec->userns_fd, &fd, err);
     return result != 0 ? result : add(rootfs, tree->target, &fd, err);
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "native/mountfd.h"
 
@@ -80,7 +81,20 @@ static int open_userns(const char *map, int *out_fd, struct err *err)
     return result;
 }
 
-int trial_idmap(struct image *image, const struct idrange_space *space, struct err *err)
+/* None can be made over a folder with mounts that an ordinary user can't take off it, over too many
+ * other overlays, or, by an ordinary user, before Linux 5.11. */
+static void try_overlay(struct image_tree *tree, int stage_fd, int userns_fd)
+{
+    struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
+    if (image_overlay(tree, stage_fd, userns_fd, &fd, &err) == 0)
+        return;
+    log_info("/%s is bound as it is: %s", tree->target, err.message);
+    tree->flat = true;
+}
+
+int trial_image(struct image *image, const struct idrange_space *space, int stage_fd,
+                struct err *err)
 {
     struct idrange_maps maps;
     FD_AUTO int userns_fd = -1;
@@ -89,6 +103,8 @@ int trial_idmap(struct image *image, const struct idrange_space *space, struct e
     for (size_t i = 0; result == 0 && i < image->tree_count; i++) {
         FD_AUTO int fd = -1;
         result = image_clone(&image->trees[i], true, userns_fd, &fd, err);
+        if (result == 0 && image->trees[i].use == IMAGE_LAYER)
+            try_overlay(&image->trees[i], stage_fd, userns_fd);
     }
     return result;
 }

@@ -9,7 +9,9 @@
 /* Mounts a /proc in namespaces as a sandbox has them. ERR_UNSUPPORTED (public) says why not. */
 int trial_proc(struct err *err);
 
-/* Clones every tree of the image once, which notes in it what can't be id-mapped. */
-int trial_idmap(struct image *image, const struct idrange_space *space, struct err *err);
+/* Takes every tree of the image once, which notes in it what can't be id-mapped or layered.
+ * stage_fd: see image_overlay(). */
+int trial_image(struct image *image, const struct idrange_space *space, int stage_fd,
+                struct err *err);
 
 #endif

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/log.h"
+#include "native/parent.h"
 
 enum {
     RANGE_MAX = 65536, /* more than sandboxes can use */
@@ -250,14 +250,8 @@ int userns_enter(struct userns *out, struct err *err)
     out->host_uid = getuid();
     if (geteuid() == 0)
         return 0;
-    int death_signal = 0;
-    pid_t parent = getppid();
-    (void)prctl(PR_GET_PDEATHSIG, &death_signal, 0, 0, 0);
+    const struct parent_watch watch = parent_watch_save();
     int result = enter(out, err);
-    if (death_signal != 0) {
-        (void)prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0);
-        if (getppid() != parent)
-            (void)raise(death_signal);
-    }
+    parent_watch_restore(&watch);
     return result;
 }

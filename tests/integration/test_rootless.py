@@ -459,6 +459,17 @@ def assert_unavailable(server, *words):
     assert_error(server.post({"code": "print(1)"}), 503, *words)
 
 
+def test_mounts_below_usr(make_own, person):
+    """An ordinary user can't leave them out: they are bound as they are, which is said."""
+    steps = forbid(person, "mount -t tmpfs none /usr/games", "touch /usr/games/mounted")
+    server = make_own(command=["unshare", "--mount", *steps])
+    done = server.execute("import os\nprint(os.listdir('/usr/games'), os.listdir('/usr/local'))\n"
+                          "try: open('/usr/games/x', 'w')\nexcept OSError as e: print(e.errno)\n")
+    assert done["stdout"] == "['mounted'] []\n30\n", done
+    assert "own_files: " in native(server)["missing"]
+    server.wait_clean()
+
+
 def test_a_masked_proc_is_named(make_own, person):
     steps = forbid(person, "mount --bind /dev/null /proc/timer_list")
     server = make_own(command=["unshare", "--mount", *steps])
