@@ -83,7 +83,11 @@ static int leave_mounts(int priv_fd, const char *state_path, struct err *err)
     if (result != 0)
         return result;
     if (unshare(CLONE_NEWNS) != 0)
-        return err_sys(err, errno, "own mount namespace");
+        return errno == EPERM
+                   ? err_public(err, ERR_UNSUPPORTED,
+                                "no mounts can be made here: this root lacks CAP_SYS_ADMIN, as in "
+                                "most containers (Docker: --privileged)")
+                   : err_sys(err, errno, "own mount namespace");
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0)
         return err_sys(err, errno, "mount propagation");
     (void)snprintf(path, sizeof(path), "%s/priv/mnt", state_path);
@@ -176,13 +180,15 @@ static int open_ids(struct sandbox_host *host, const struct userns *userns, int 
     return idrange_open(&host->ids, userns ? userns->host_uid : 0, priv_fd, &host->ids_fd, err);
 }
 
-static void note_few_ids(struct sandbox_host *host, const struct userns *userns)
+static void note_weaker(struct sandbox_host *host, const struct userns *userns)
 {
-    if (host->ids.kind != IDRANGE_SHARED)
-        return;
-    note_missing(host, "private_ids: all sandboxes run with one id, %s",
-                 userns && userns->few_ids[0] != '\0' ? userns->few_ids
-                                                      : "this namespace has no more");
+    if (host->ids.kind == IDRANGE_SHARED)
+        note_missing(host, "private_ids: all sandboxes run with one id, %s",
+                     userns && userns->few_ids[0] != '\0' ? userns->few_ids
+                                                          : "this namespace has no more");
+    if (host->ids.kind != IDRANGE_WHOLE)
+        note_missing(host, "own_counts: what the kernel counts by user (inotify, namespaces) is"
+                           " shared with berth's user");
 }
 
 static void open_disks(struct sandbox_host *host, int priv_fd)
@@ -256,7 +262,7 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
         result = try_image(host, err);
     if (result != 0)
         return result;
-    note_few_ids(host, config->userns);
+    note_weaker(host, config->userns);
     if (host->ids.kind != IDRANGE_WHOLE)
         return 0; /* the rest needs the host's root */
     result = open_images(host, config, priv_fd, err);
