@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,12 +35,14 @@ static int count_ids(const char *path, uint64_t *out, struct err *err)
     FILE *file = fopen(path, "re");
     if (!file)
         return err_sys(err, errno, "open %s", path);
+    char line[128];
     uint64_t next = 0;
-    uint64_t first = 0;
-    uint64_t count = 0;
-    while (fscanf(file, "%" SCNu64 " %*u %" SCNu64, &first, &count) == 2) {
+    while (fgets(line, sizeof(line), file)) {
+        char *at = NULL;
+        uint64_t first = strtoull(line, &at, 10);
+        (void)strtoull(at, &at, 10);
         if (first == next)
-            next += count;
+            next += strtoull(at, NULL, 10);
     }
     (void)fclose(file);
     *out = next;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -89,7 +90,8 @@ static bool is_first_of_namespace(pid_t pid)
     char path[48];
     char line[256];
     int numbers = 0;
-    int last = 0;
+    long next = 0;
+    long last = 0;
     (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
     FILE *file = fopen(path, "re");
     if (!file)
@@ -97,9 +99,11 @@ static bool is_first_of_namespace(pid_t pid)
     while (numbers == 0 && fgets(line, sizeof(line), file)) {
         if (strncmp(line, "NSpid:", 6) != 0)
             continue;
-        int used = 0;
-        for (const char *at = line + 6; sscanf(at, "%d%n", &last, &used) == 1; at += used)
+        char *end = NULL;
+        for (char *at = line + 6; (next = strtol(at, &end, 10)) > 0 && end != at; at = end) {
+            last = next;
             numbers++;
+        }
     }
     (void)fclose(file);
     return numbers > 1 && last == 1;
@@ -107,8 +111,8 @@ static bool is_first_of_namespace(pid_t pid)
 
 int initsock_find(int dir_fd, const char *id, struct initsock_peer *out, struct err *err)
 {
-    struct ucred first;
-    struct ucred again;
+    struct ucred first = {0};
+    struct ucred again = {0};
     int result = ask(dir_fd, id, &first, err);
     if (result != 0)
         return result;

@@ -47,11 +47,14 @@ static struct subids find_subids(const char *path)
     (void)snprintf(number, sizeof(number), "%u", getuid());
     FILE *file = fopen(path, "re");
     while (file && fgets(line, sizeof(line), file)) {
-        struct subids range;
-        char owner[64];
-        if (sscanf(line, "%63[^:]:%" SCNu64 ":%" SCNu64, owner, &range.first, &range.count) != 3)
+        char *colon = strchr(line, ':');
+        if (!colon)
             continue;
-        bool ours = strcmp(owner, number) == 0 || (user && strcmp(owner, user->pw_name) == 0);
+        *colon = '\0';
+        char *at = NULL;
+        struct subids range = {.first = strtoull(colon + 1, &at, 10)};
+        range.count = *at == ':' ? strtoull(at + 1, NULL, 10) : 0;
+        bool ours = strcmp(line, number) == 0 || (user && strcmp(line, user->pw_name) == 0);
         if (ours && range.count > found.count)
             found = range;
     }
