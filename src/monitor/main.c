@@ -37,7 +37,7 @@ static int find_user(const struct monitor_options *options, struct supervise_con
                        "there is no user \"%s\" for the server to run as; make it with: useradd "
                        "--system --no-create-home --shell /usr/sbin/nologin %s",
                        options->user, options->user);
-    if (user->pw_uid == 0)
+    if (user->pw_uid == 0 || user->pw_gid == 0)
         return err_set(err, ERR_FORBIDDEN, "the server may not run as root (user \"%s\")",
                        options->user);
     config->uid = user->pw_uid;

@@ -215,9 +215,11 @@ static int refuse(int sys_errno, struct err *err)
         (void)snprintf(hint, sizeof(hint),
                        "sysctl user.max_user_namespaces is used up, or they are nested too deep");
     if (hint[0] == '\0')
-        (void)snprintf(hint, sizeof(hint),
-                       "%s (a container's seccomp filter, or a chroot, forbids it)",
-                       strerror(sys_errno));
+        (void)snprintf(
+            hint, sizeof(hint),
+            "%s (a chroot, or a container's seccomp filter, forbids it; Docker: --security-opt "
+            "seccomp=unconfined)",
+            strerror(sys_errno));
     return err_public(err, ERR_UNSUPPORTED,
                       "an ordinary user may make no user namespace on this host: %s", hint);
 }
