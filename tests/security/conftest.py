@@ -1,8 +1,17 @@
 """Fixtures of the security suite: which profiles there are, and the host that is attacked."""
 import pytest
 
+import harness
 import host as host_module
 import verdicts
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A server of the suite's own: a neighbour sandbox lives on it from the first attack on."""
+    one = harness.Server().start()
+    yield one
+    harness.end(one)
 
 
 def has_profile(server, profile):

@@ -40,7 +40,9 @@ while True:
 def end(running, sandbox):
     sandbox.close()
     running.end()
-    running.server.wait_clean()
+    server = running.server
+    harness.wait_until(lambda: not any(sandbox.id in line for line in server.leftovers()),
+                       lambda: server.leftovers())
 
 
 def test_a_name_that_changes_all_the_time(server):
