@@ -31,6 +31,7 @@ FRAMES = {name: number for number, name in enumerate(
      "ping", "pong", "get_file"), 1)}
 FRAME_NAMES = {number: name for name, number in FRAMES.items()}
 CAUSES = ("none", "timeout", "oom", "output", "signal", "user", "server")
+CAP_DISK, CAP_CONTAINER = 1 << 10, 1 << 11
 MIB = 1 << 20
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -1,12 +1,16 @@
 """What the suites share that end processes on purpose: the file that lets a fault strike once, the
 points by what they belong to, and the look at what a server or an engine left anywhere on the
 host."""
+import functools
 import os
 import pathlib
 import tempfile
 import time
 
+import pytest
+
 import harness
+from engine import CAP_CONTAINER, CAP_DISK, Engine
 
 # The points of src/, in the order of a sandbox's life. Those of the server are in
 # test_fault_points.py.
@@ -21,6 +25,23 @@ END = ("native.kill", "native.killed", "native.disk", "native.gone")
 AT_REST = {"priv", "priv/disks", "priv/images", "priv/images/host", "priv/images/store",
            "priv/instance", "priv/lock", "priv/mnt", "priv/run", "run", "run/native.sock",
            "engine.sock"}
+
+
+@functools.cache
+def host():
+    """What an engine says of this host."""
+    with Engine() as engine:
+        return engine.probe()
+
+
+def can_make(disk=False, container=False):
+    needed = (CAP_DISK if disk else 0) | (CAP_CONTAINER if container else 0)
+    return host()["capabilities"] & needed == needed
+
+
+def skip_unless(**kind):
+    if not can_make(**kind):
+        pytest.skip(f"this host lacks something: {host()['missing']}")
 
 
 class Fault:

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from engine import Engine, MIB
-from faults import assert_nothing_left
+from faults import assert_nothing_left, skip_unless
 from harness import listed_mounts, read
 
 ROOTS = {"memory": {"memory": 512 * MIB, "storage": 200 * MIB},
@@ -32,10 +32,9 @@ def look_at_host():
 
 @pytest.fixture(scope="module")
 def engine():
+    skip_unless(container=True)
     before = look_at_host()
     one = Engine().start()
-    if "container" in one.probe()["missing"]:
-        pytest.skip(one.probe()["missing"])
     yield one
     one.stop()
     assert_nothing_left(one.state)
@@ -45,6 +44,7 @@ def engine():
 
 @pytest.fixture(params=ROOTS)
 def box(engine, request):
+    skip_unless(container=True, disk=request.param == "disk")
     with engine.create(profile="container", **ROOTS[request.param]) as sandbox:
         yield sandbox
 
@@ -247,6 +247,7 @@ def test_a_set_user_id_root_program_is_nothing_to_the_host(engine, box):
 
 
 def test_a_kept_disk_is_out_of_reach(engine):
+    skip_unless(container=True, disk=True)
     spec = {**ROOTS["disk"], "keep_files": True}
     box = engine.create("kept-root", profile="container", **spec)
     ok(box, "cp /usr/bin/id /workspace/id && chmod 4755 /workspace/id && sync")
@@ -263,6 +264,7 @@ def test_a_kept_disk_is_out_of_reach(engine):
 
 
 def test_over_http(server):
+    skip_unless(container=True)
     done = server.execute("import os, subprocess\nprint(os.getuid())\nos.chown('/workspace', 5, 6)\n"
                           "subprocess.run(['rm', '-r', '/usr/share/doc'], check=True)\n"
                           "print(os.stat('/workspace').st_uid, os.path.exists('/usr/share/doc'))",

@@ -6,8 +6,14 @@ import subprocess
 import pytest
 
 from engine import Engine, EngineError, MIB
-from faults import assert_nothing_left
+from faults import assert_nothing_left, skip_unless
 from harness import HANG_SECS, wait_until
+
+
+@pytest.fixture(autouse=True)
+def disks():
+    skip_unless(disk=True)
+
 
 DISK = {"ram": "64MB", "storage": "100MB"}
 MEMORY = {"ram": "256MB", "storage": "50MB"}

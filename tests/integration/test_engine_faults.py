@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from engine import Engine, EngineError, MIB
-from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left
+from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
 from harness import snapshot_tool, wait_until
 
 KINDS = {
@@ -70,6 +70,7 @@ def attempt(engine, **options):
 @pytest.mark.parametrize("kind, point", list(points()))
 def test_a_death_at(make_engine, kind, point):
     options = KINDS[kind]
+    skip_unless(disk="disk" in options, container="profile" in options)
     with Fault(point, armed=False) as fault:
         engine = make_engine(fault)
         hello(engine, **options)
@@ -165,6 +166,7 @@ class Kept:
 
 @pytest.mark.parametrize("phase, point", list(kept_points()))
 def test_kept_files_outlive_a_death_at(make_engine, phase, point):
+    skip_unless(disk=True)
     with Fault(point, armed=False) as fault:
         engine = make_engine(fault)
         kept = Kept(engine, "kept-one")
@@ -183,6 +185,7 @@ def fault_was_armed(fault):
 
 
 def test_kept_files_outlive_the_engine_that_stops_and_a_new_one(make_engine):
+    skip_unless(disk=True)
     with Fault("none") as fault:
         engine = make_engine(fault)
         kept = Kept(engine, "kept-two")
@@ -201,6 +204,7 @@ def test_kept_files_outlive_the_engine_that_stops_and_a_new_one(make_engine):
 
 
 def test_an_init_that_is_killed_leaves_its_files(make_engine):
+    skip_unless(disk=True)
     with Fault("none") as fault:
         engine = make_engine(fault)
         kept = Kept(engine, "kept-three")

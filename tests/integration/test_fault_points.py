@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left
+from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
 from harness import snapshot_tool, wait_until
 
 KINDS = {
@@ -27,6 +27,10 @@ POINTS = {
     "server.exited": "lost",
     "server.stored": "ran",
 }
+
+
+def need(kind):
+    skip_unless(disk=kind == "disk", container=kind == "container")
 
 
 def hello(kind):
@@ -58,6 +62,7 @@ def finish(server):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("point", POINTS)
 def test_the_server_dies_at(make_server, point, kind):
+    need(kind)
     with Fault(point) as fault:
         server = make_server(fault.env)
         old = server.child("berth-server")
@@ -89,6 +94,7 @@ def other_points():
 def test_another_process_dies_at(make_server, point, kind):
     """The engine, one of its children, or an init: the server goes on and says what became of the
     request."""
+    need(kind)
     with Fault(point, armed=False) as fault:
         server = make_server(fault.env)
         old = {name: server.child(name) for name in ("berth-server", "berth-native")}
@@ -125,6 +131,7 @@ def test_no_point_strikes_outside_of_tests(make_server):
 
 def test_what_is_left_would_be_seen(make_server):
     """The look at the host itself: every kind of trace that it tells is told."""
+    need("disk")
     server = make_server()
     server.hello()
     seen = " ".join(snapshot_tool.traces(server.state))
@@ -143,6 +150,7 @@ def test_what_is_left_would_be_seen(make_server):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_engine_dies_with_its_monitor_after_making(make_server, kind):
     """Making a sandbox changes the engine's ids for a moment, which clears its death signal."""
+    need(kind)
     server = make_server()
     assert server.post(hello(kind)).json()["stdout"] == "hello\n"
     engine = server.child("berth-native")
