@@ -10,12 +10,13 @@
 void core_set_info(struct core *core, const struct engine_info *info)
 {
     const struct reservation budget = resources_budget(&core->config, info);
+    /* First: whoever finds the info known goes on to reserve from the budget. */
+    admission_set_budget(core->admission, &budget);
     (void)pthread_mutex_lock(&core->lock);
     core->info = *info;
     core->info_known = true;
     core->info_ns = clock_now_ns();
     (void)pthread_mutex_unlock(&core->lock);
-    admission_set_budget(core->admission, &budget);
 }
 
 static bool known_info(struct core *core, int64_t age_max_ns, struct engine_info *out)

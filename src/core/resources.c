@@ -141,6 +141,11 @@ static int refuse_storage(const struct engine_info *info, const struct resources
                           " %" PRIu64 " in memory and none on disk: %.120s",
                           asked, min_u64(info->storage_bytes, info->memory_bytes / 2),
                           resources_missing(info));
+    if ((info->capabilities & ENGINE_CAP_MEMORY) == 0) /* then resources.ram would be refused */
+        return err_public(err, ERR_BAD_INPUT,
+                          "resources.storage: %" PRIu64 " bytes were asked for; files are held in"
+                          " memory here, %" PRIu64 " at most",
+                          asked, in_memory);
     return err_public(err, ERR_BAD_INPUT,
                       "resources.storage: %" PRIu64 " bytes are more than half of resources.ram"
                       " (%" PRIu64 "); files are held in memory here and count as such. Ask for"

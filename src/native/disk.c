@@ -219,16 +219,28 @@ void disk_abort(struct disk_job *job)
     end(job);
 }
 
-int disk_remove(const struct disk_store *store, const char *id, struct err *err)
+static int remove_names(const struct disk_store *store, const char *id, bool kept, struct err *err)
 {
     int result = check_id(id, err);
     for (int i = 0; i < SUFFIX_COUNT && result == 0; i++) {
         char name[DISK_NAME_SIZE];
+        if (i == SUFFIX_KEEP && !kept)
+            continue;
         write_name(name, id, (enum suffix)i);
         if (unlinkat(store->dir_fd, name, 0) != 0 && errno != ENOENT)
             result = err_sys(err, errno, "remove %s", name);
     }
     return result;
+}
+
+int disk_remove(const struct disk_store *store, const char *id, struct err *err)
+{
+    return remove_names(store, id, true, err);
+}
+
+int disk_remove_unkept(const struct disk_store *store, const char *id, struct err *err)
+{
+    return remove_names(store, id, false, err);
 }
 
 bool disk_is_kept(const struct disk_store *store, const char *id)

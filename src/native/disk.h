@@ -82,6 +82,9 @@ void disk_abort(struct disk_job *job);
  * space comes back with the end of its mount. */
 int disk_remove(const struct disk_store *store, const char *id, struct err *err);
 
+/* The same for what is not kept: never removes the disk that disk_is_kept() tells of. */
+int disk_remove_unkept(const struct disk_store *store, const char *id, struct err *err);
+
 /* Whether a disk is kept for id. */
 bool disk_is_kept(const struct disk_store *store, const char *id);
 

@@ -205,7 +205,8 @@ static void open_disks(struct sandbox_host *host, int priv_fd)
     note_missing(host, "disk: %.160s", err.public_message[0] ? err.public_message : err.message);
 }
 
-/* The operator's images; without the folder there is only `host`. */
+/* The operator's images. The folder below the state folder is made when it is missing, so that what
+ * is put there later is found without a restart. */
 static int open_images(struct sandbox_host *host, const struct host_config *config, int priv_fd,
                        struct err *err)
 {
@@ -214,8 +215,10 @@ static int open_images(struct sandbox_host *host, const struct host_config *conf
         (void)snprintf(path, sizeof(path), "%s", config->images_path);
     else
         (void)snprintf(path, sizeof(path), "%s/images", config->state_path);
+    if (!config->images_path && mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make the folder of images %s", path);
     host->images_folder_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (host->images_folder_fd < 0 && (config->images_path || errno != ENOENT))
+    if (host->images_folder_fd < 0)
         return err_sys(err, errno, "folder of images %s", path);
     int result = open_folder(priv_fd, "images/store", &host->images_store_fd, err);
     if (result == 0)

@@ -4,19 +4,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "native/asuser.h"
 #include "native/mountfd.h"
 #include "native/parent.h"
 
@@ -282,19 +281,10 @@ static int open_below(int dir_fd, const char *name, int *out_fd, struct err *err
 static int make_overlay(const struct rootfs_spec *spec, const int *layers, size_t layer_count,
                         int upper_fd, int work_fd, int *out_fd, struct err *err)
 {
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct sets[2];
-    memset(sets, 0, sizeof(sets));
     const struct parent_watch watch = parent_watch_save();
     (void)setfsgid(spec->first_id);
     (void)setfsuid(spec->first_id);
-    int result = 0;
-    if (syscall(SYS_capget, &header, sets) != 0)
-        result = err_sys(err, errno, "read capabilities");
-    for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
-        sets[i].effective = sets[i].permitted;
-    if (result == 0 && syscall(SYS_capset, &header, sets) != 0)
-        result = err_sys(err, errno, "keep capabilities");
+    int result = asuser_raise() != 0 ? err_sys(err, errno, "keep capabilities") : 0;
     if (result == 0)
         result = mountfd_overlay(layers, layer_count, upper_fd, work_fd,
                                  MOUNT_ATTR_NODEV | (spec->container ? 0 : MOUNT_ATTR_NOSUID),

@@ -292,8 +292,9 @@ static void abandon(struct sandbox_host *host, struct sandbox *sandbox)
         (void)kill(sandbox->pid, SIGKILL);
         (void)waitpid(sandbox->pid, NULL, 0);
     }
+    bool made_disk = sandbox->disk_job.pid > 0 && sandbox->create_op == ENGINE_OP_CREATE;
     disk_abort(&sandbox->disk_job);
-    if (sandbox->spec.disk && sandbox->create_op == ENGINE_OP_CREATE)
+    if (made_disk) /* else there may be one that is not ours */
         (void)disk_remove(&host->disks, sandbox->id, NULL);
     initsock_remove(host->run_fd, sandbox->id);
     (void)cgroup_remove(&host->cgroups, sandbox->id, NULL);
@@ -313,6 +314,8 @@ static int begin_steps(struct sandbox_host *host, struct sandbox *sandbox,
         return result;
     fault_point("native.groups");
     result = begin_disk(host, sandbox, err);
+    if (result == -ERR_CONFLICT) /* the disk is theirs, the groups are ours */
+        (void)cgroup_remove(&host->cgroups, spec->id, NULL);
     /* A socket without groups is what a host that went down left. */
     if (result == 0 && host->cgroups.count > 0)
         initsock_remove(host->run_fd, spec->id);
@@ -573,8 +576,12 @@ static bool disk_job_is_over(struct sandbox_host *host, struct sandbox *sandbox)
 static void remove_traces(struct sandbox_host *host, struct sandbox *sandbox)
 {
     struct err err = ERR_INIT;
-    bool keep = sandbox->keeps && !sandbox->forget;
-    if (host->disks.dir_fd >= 0 && !keep && disk_remove(&host->disks, sandbox->id, &err) != 0)
+    int result = 0;
+    /* Without DESTROY a kept disk stays, also one that we took for none. */
+    if (host->disks.dir_fd >= 0)
+        result = sandbox->forget ? disk_remove(&host->disks, sandbox->id, &err)
+                                 : disk_remove_unkept(&host->disks, sandbox->id, &err);
+    if (result != 0)
         log_warn("disk of %s: %s", sandbox->id, err.message);
     fault_point("native.disk");
     initsock_remove(host->run_fd, sandbox->id);

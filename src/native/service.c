@@ -125,6 +125,8 @@ static void fail_creation(struct service *service, struct sandbox *sandbox, cons
     if (sandbox->create_request != 0)
         answer_error(service, sandbox->create_op, sandbox->create_request, error);
     sandbox->create_request = 0;
+    /* Also after the commit: of a creation that failed nothing is kept. */
+    sandbox->forget = sandbox->forget || sandbox->create_op == ENGINE_OP_CREATE;
     sandbox_kill(&service->host, sandbox);
     settle(service, sandbox);
 }
@@ -445,7 +447,7 @@ static void adopt_disk(void *context, const char *id, bool kept)
     struct err err = ERR_INIT;
     if (!kept) {
         log_info("removing the disk of %s, which is gone", id);
-        if (disk_remove(&service->host.disks, id, &err) != 0)
+        if (disk_remove_unkept(&service->host.disks, id, &err) != 0)
             log_warn("disk of %s: %s", id, err.message);
         return;
     }
@@ -513,6 +515,8 @@ static int64_t run_due(struct service *service)
 {
     int64_t next = INT64_MAX;
     int64_t now_ns = clock_now_ns();
+    if (service->sweep_at_ns <= now_ns)
+        sweep(service); /* first: what it finds without life is due at once */
     for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
         if (sandbox->freed || sandbox->deadline_ns == INT64_MAX)
             continue;
@@ -526,8 +530,6 @@ static int64_t run_due(struct service *service)
         if (!sandbox->freed && sandbox->deadline_ns < next)
             next = sandbox->deadline_ns;
     }
-    if (service->sweep_at_ns <= now_ns)
-        sweep(service);
     if (service->host.images && service->images_at_ns <= now_ns)
         service->images_at_ns = images_step(service->host.images);
     if (service->sweep_at_ns < next)

@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -160,6 +161,7 @@ int treeremove_start(int parent_fd, const char *name, pid_t *out_pid, int *out_p
     if (pidfd < 0) {
         int saved = errno;
         (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0);
         return err_sys(err, saved, "pidfd_open");
     }
     *out_pid = pid;

@@ -102,7 +102,7 @@ int store_expire_now(struct store_connection *connection, int64_t now_us, int64_
                      struct err *err);
 
 /* store_texts.c, on the writer's thread: counts the bytes of all texts; drops the oldest while
- * there are too many. */
+ * there are too many, a round of them at a time: 1 when there are more to drop. */
 int store_texts_count(struct store *store, struct err *err);
 int store_texts_trim(struct store *store, struct err *err);
 

@@ -87,5 +87,5 @@ int store_texts_trim(struct store *store, struct err *err)
         (void)store_run(store, SQL_ROLLBACK, NULL);
     if (dropped > 0 && result == 0)
         log_info("store: %d texts of kept outcomes were dropped: BERTH_KEEP_BYTES", dropped);
-    return result;
+    return result == 0 && dropped == TRIM_ROUND ? 1 : result;
 }

@@ -128,14 +128,17 @@ static void *writer_main(void *context)
     struct store *store = context;
     int64_t expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
     struct store_job *jobs = NULL;
-    while (take_batch(store, expire_ns, &jobs)) {
+    bool more = false; /* to trim: goes on as soon as no write waits */
+    while (take_batch(store, more ? 0 : expire_ns, &jobs)) {
         if (jobs) {
             run_batch(store, jobs);
             finish_batch(store, jobs);
         }
         struct err err = ERR_INIT;
-        if (store_texts_trim(store, &err) != 0)
+        int trimmed = store_texts_trim(store, &err);
+        if (trimmed < 0)
             log_error("%s", err.message);
+        more = trimmed > 0;
         if (clock_now_ns() < expire_ns)
             continue;
         int64_t now_us = clock_wall_us();
