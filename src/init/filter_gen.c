@@ -87,6 +87,18 @@ static const struct rule rules[] = {
      SECCOMP_RET_ERRNO | EPROTONOSUPPORT,
      1,
      {NETLINK_AUDIT}},
+    /* Programs on sockets: their machine code is counted against net.core.bpf_jit_limit of the
+     * host, which filters of neighbours come out of too, and hardly against the memory of the
+     * sandbox. */
+    {"setsockopt", ALL, false, 1, NONE_OF, ALLOW, 1, {SOL_SOCKET}},
+    {"setsockopt",
+     ALL,
+     false,
+     2,
+     NONE_OF,
+     ALLOW,
+     4,
+     {SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF}},
     {"socketpair", ALL, false, 0, ONE_OF, ALLOW, 1, {AF_UNIX}},
     /* These two push bytes into a terminal's input. The kernel takes the request's low 32 bits. */
     {"ioctl", ALL, false, 1, NONE_OF, ALLOW, 2, {TIOCSTI, TIOCLINUX}},

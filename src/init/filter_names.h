@@ -319,7 +319,6 @@ static const char *const code_calls[] = {
     "sendmmsg",
     "sendmsg",
     "sendto",
-    "setsockopt",
     "shutdown",
     /* System V and POSIX IPC, of this sandbox's own namespace */
     "mq_getsetattr",

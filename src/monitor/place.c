@@ -117,9 +117,15 @@ int place_find(const char *wanted, char out[static PATH_MAX], struct err *err)
         return result;
     }
     FD_AUTO int group_fd = -1;
-    result = open_group(group, &group_fd, err);
+    struct err failure = ERR_INIT;
+    result = open_group(group, &group_fd, &failure);
+    if (result != 0 && failure.sys_errno == ENOENT) {
+        /* A container in the host's cgroup namespace: its own group is mounted as the root. */
+        out[0] = '\0';
+        return 0;
+    }
     if (result != 0)
-        return result;
+        return err_copy(err, &failure);
     bool delegated = is_delegated(group_fd);
     if (delegated && !in_leaf)
         result = enter_leaf(group_fd, group, err);

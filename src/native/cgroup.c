@@ -19,6 +19,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "native/nspid.h"
 
 #define CPU_PERIOD_US 100000
 
@@ -318,6 +319,9 @@ static int limit_memory(enum init_cgroup_mode mode, int dir_fd, uint64_t bytes, 
          */
         if (result == 0 && faccessat(dir_fd, "memory.memsw.limit_in_bytes", F_OK, 0) == 0)
             result = write_number(dir_fd, "memory.memsw.limit_in_bytes", bytes, err);
+        /* What sockets hold is counted apart there, and only once there is a limit on it. */
+        if (result == 0 && faccessat(dir_fd, "memory.kmem.tcp.limit_in_bytes", F_OK, 0) == 0)
+            result = write_number(dir_fd, "memory.kmem.tcp.limit_in_bytes", bytes / 4, err);
         return result;
     }
     int result = write_number(dir_fd, "memory.max", bytes, err);
@@ -498,7 +502,8 @@ int cgroup_enter(const struct cgroup_entry *entry, struct err *err)
     return 0;
 }
 
-/* The first process of a group, and a signal to all of them. */
+/* The init among the processes of a group, and a signal to all of them. On v1 a child that init has
+ * just forked is in the group too, for a moment, and its number may be the lower one. */
 static pid_t visit_procs(int dir_fd, bool kill_them)
 {
     char text[16384];
@@ -512,7 +517,7 @@ static pid_t visit_procs(int dir_fd, bool kill_them)
         /* A number without its line's end was cut by the buffer: another process of the host. */
         if (end == cursor || *end != '\n' || pid <= 0)
             return first;
-        if (first == 0)
+        if (first == 0 || (!kill_them && nspid_is_first((pid_t)pid)))
             first = (pid_t)pid;
         if (kill_them)
             (void)kill((pid_t)pid, SIGKILL);

@@ -22,6 +22,7 @@
 #include "base/id.h"
 #include "base/mem.h"
 #include "native/disk_make.h"
+#include "native/treeremove.h"
 
 #define BYTES_PER_STAT_BLOCK UINT64_C(512) /* of st_blocks (stat(2)) */
 
@@ -227,8 +228,11 @@ static int remove_names(const struct disk_store *store, const char *id, bool kep
         if (i == SUFFIX_KEEP && !kept)
             continue;
         write_name(name, id, (enum suffix)i);
+        /* Held over the unlink: freeing what code wrote all over took 24 s for 2 GiB. */
+        int held_fd = openat(store->dir_fd, name, O_PATH | O_CLOEXEC | O_NOFOLLOW);
         if (unlinkat(store->dir_fd, name, 0) != 0 && errno != ENOENT)
             result = err_sys(err, errno, "remove %s", name);
+        treeremove_release(&held_fd);
     }
     return result;
 }

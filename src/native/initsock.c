@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/id.h"
 #include "wire/sandbox.h"
+#include "native/nspid.h"
 
 enum { FIND_WAIT_S = 1 };
 
@@ -83,36 +84,10 @@ static int ask(int dir_fd, const char *id, struct ucred *out, struct err *err)
     return 0;
 }
 
-/* Whether the process is number 1 of another pid namespace than ours: the file names its number in
- * each namespace from ours down (proc_pid_status(5), NSpid). */
-static bool is_first_of_namespace(pid_t pid)
-{
-    char path[48];
-    char line[256];
-    int numbers = 0;
-    long next = 0;
-    long last = 0;
-    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    while (numbers == 0 && fgets(line, sizeof(line), file)) {
-        if (strncmp(line, "NSpid:", 6) != 0)
-            continue;
-        char *end = NULL;
-        for (char *at = line + 6; (next = strtol(at, &end, 10)) > 0 && end != at; at = end) {
-            last = next;
-            numbers++;
-        }
-    }
-    (void)fclose(file);
-    return numbers > 1 && last == 1;
-}
-
 int initsock_find(int dir_fd, const char *id, struct initsock_peer *out, struct err *err)
 {
     struct ucred first = {0};
-    struct ucred again = {0};
+    struct ucred again = {.pid = 0};
     int result = ask(dir_fd, id, &first, err);
     if (result != 0)
         return result;
@@ -125,7 +100,7 @@ int initsock_find(int dir_fd, const char *id, struct initsock_peer *out, struct 
     result = ask(dir_fd, id, &again, err);
     if (result != 0)
         return result;
-    if (again.pid != first.pid || !is_first_of_namespace(first.pid))
+    if (again.pid != first.pid || !nspid_is_first(first.pid))
         return err_set(err, ERR_NOT_FOUND, "process %d on the socket of %s is no init",
                        (int)again.pid, id);
     *out = (struct initsock_peer){.pid = first.pid, .uid = again.uid, .pidfd = fd_take(&pidfd)};

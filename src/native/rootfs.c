@@ -18,6 +18,7 @@
 #include "native/asuser.h"
 #include "native/mountfd.h"
 #include "native/parent.h"
+#include "native/treeremove.h"
 
 #define INODE_BYTES 4096 /* of storage for each inode of a tmpfs */
 #define INODES_MIN 1024
@@ -71,8 +72,14 @@ static int make_folder(int dir_fd, const char *name, mode_t mode, uid_t owner, i
         return err_sys(err, errno, "make folder %s", name);
     FD_AUTO int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && !made && (errno == ENOTDIR || errno == ELOOP)) {
+        int held_fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         made = unlinkat(dir_fd, name, 0) == 0 && mkdirat(dir_fd, name, 0755) == 0;
+        treeremove_release(&held_fd); /* it may be as large as the disk */
         fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        /* A whiteout or a link hid the folder of the image, which would show through again. */
+        if (fd >= 0 && made && fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) != 0 &&
+            errno != EPERM) /* an ordinary user has no such attribute */
+            return err_sys(err, errno, "hide folder %s of the image", name);
     }
     if (fd < 0)
         return err_sys(err, errno, "open folder %s", name);

@@ -33,11 +33,11 @@
 
 /* Files of /proc that tell of the host, hidden; folders, hidden; folders, read-only. The code's ids
  * have no right to most of them; this is for those that everybody may read. */
-static const char *const hidden_files[] = {"kcore",         "keys",        "timer_list",
-                                           "sysrq-trigger", "sched_debug", "latency_stats",
-                                           "kallsyms",      "kmsg",        "cmdline"};
-static const char *const hidden_folders[] = {"acpi", "pressure", "scsi"};
-static const char *const readonly_folders[] = {"bus", "fs", "irq", "sys"};
+static const char *const hidden_files[] = {
+    "kcore",    "keys", "timer_list", "sysrq-trigger", "sched_debug", "latency_stats",
+    "kallsyms", "kmsg", "cmdline",    "diskstats",     "partitions",  "locks"};
+static const char *const hidden_folders[] = {"acpi", "fs", "pressure", "scsi"};
+static const char *const readonly_folders[] = {"bus", "irq", "sys"};
 
 static void tell(int socket_fd, const char *text)
 {

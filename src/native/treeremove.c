@@ -168,3 +168,39 @@ int treeremove_start(int parent_fd, const char *name, pid_t *out_pid, int *out_p
     *out_pidfd = pidfd;
     return 0;
 }
+
+/* Waits until the engine has closed its copy: only then is ours the last. */
+static _Noreturn void release_and_exit(int fd, int wait_fd)
+{
+    char byte = 0;
+    if (dup2(fd, 3) < 0 || dup2(wait_fd, 4) < 0)
+        _exit(1);
+    (void)syscall(SYS_close_range, 5U, ~0U, 0U);
+    (void)setpriority(PRIO_PROCESS, 0, NICE);
+    while (read(4, &byte, 1) < 0 && errno == EINTR) {
+    }
+    _exit(0);
+}
+
+void treeremove_release(int *fd)
+{
+    int ends[2];
+    if (*fd < 0 || pipe2(ends, O_CLOEXEC) != 0) {
+        fd_close(fd);
+        return;
+    }
+    /* Twice, so that nobody has to wait for it. The first copies are out of the way of dup2(). */
+    pid_t pid = fork();
+    if (pid == 0) {
+        int file_fd = fcntl(*fd, F_DUPFD_CLOEXEC, 8);
+        int wait_fd = fcntl(ends[0], F_DUPFD_CLOEXEC, 8);
+        if (fork() == 0)
+            release_and_exit(file_fd, wait_fd);
+        _exit(0);
+    }
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
+    fd_close(fd);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}

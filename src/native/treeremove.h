@@ -16,4 +16,8 @@ int treeremove_folder(int parent_fd, const char *name, struct err *err);
 int treeremove_start(int parent_fd, const char *name, pid_t *out_pid, int *out_pidfd,
                      struct err *err);
 
+/* Closes the last descriptor of a file that has no name any more, in a process of its own: the
+ * kernel frees its blocks then, which takes seconds for one that was written all over. */
+void treeremove_release(int *fd);
+
 #endif
