@@ -22,7 +22,7 @@ RUN = ("init.exec", "init.exit")
 END = ("native.kill", "native.killed", "native.disk", "native.gone")
 
 # What lies in a state folder when nothing runs, beside the database.
-AT_REST = {"priv", "priv/disks", "priv/images", "priv/images/host", "priv/images/store",
+AT_REST = {"images", "priv", "priv/disks", "priv/images", "priv/images/host", "priv/images/store",
            "priv/instance", "priv/lock", "priv/mnt", "priv/run", "run", "run/native.sock",
            "engine.sock", "images"}
 

@@ -37,8 +37,10 @@ def engine():
     one = Engine().start()
     yield one
     one.stop()
-    assert_nothing_left(one.state)
-    one.remove()
+    try:
+        assert_nothing_left(one.state)
+    finally:
+        one.remove()
     assert look_at_host() == before
 
 

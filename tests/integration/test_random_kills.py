@@ -410,6 +410,10 @@ def test_kept_files_under_random_kills(dice):
                 for one in lives:
                     one.forget_channel()
                 engine.restart()
+    except BaseException:
+        engine.restart()
+        engine.remove()
+        raise
     finally:
         over.set()
         thread.join(HANG_SECS)

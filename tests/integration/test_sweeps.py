@@ -28,11 +28,16 @@ def make_engine():
         return one
 
     yield make
+    problems = []
     for one in made:
-        one.restart()
-        one.stop()
-        assert_nothing_left(one.state)
+        try:
+            one.restart()
+            one.stop()
+            assert_nothing_left(one.state)
+        except Exception as problem:  # noqa: BLE001: the others have to be stopped as well
+            problems.append(problem)
         one.remove()
+    assert not problems, problems
 
 
 class Litter:
