@@ -22,7 +22,9 @@ fi
 systemctl stop berth.service berth-sandboxes.service
 cd /srv/vm/repo || exit 1
 # shellcheck disable=SC2086 # lists of words
-BERTH_VM=1 BERTH_BUILD=/srv/vm/repo/build PYTHONUNBUFFERED=1 /usr/bin/python3 -B -m pytest \
+# Cut short, pytest still tells what failed until then.
+BERTH_VM=1 BERTH_BUILD=/srv/vm/repo/build PYTHONUNBUFFERED=1 \
+    timeout --signal=INT "$SUITES_SECS" /usr/bin/python3 -B -m pytest \
     -p no:cacheprovider -v --color=no -ra --junitxml /results/suites.xml ${VM_PYTEST:-} $VM_SUITES || status=$?
 journalctl --no-pager -b >/results/journal 2>&1
 echo "$status" >/results/status

@@ -99,6 +99,16 @@ def make_orphan(name, place=SANDBOXES):
     return pids[0]
 
 
+def was_adopted(name, since):
+    """Whether the engine found it alive. The server does not know it then, so it goes: as one that was
+    found, not one that was lost."""
+    lines = [line for line in journal(since).splitlines() if name in line]
+    assert any("nobody's" in line for line in lines), lines
+    found = [line for line in lines if f"found sandbox {name}" in line]
+    assert len(found) == 1 and "without life" not in found[0], lines
+    return True
+
+
 def is_gone(folder):
     wait_until(lambda: not folder.exists(), f"{folder} goes")
 
@@ -163,10 +173,7 @@ def test_a_restart_keeps_a_sandbox():
     systemctl("stop", "berth")
     assert born and start_ticks(pid) == born and processes(base() / "kept0001") == [pid]
     systemctl("start", "berth")  # beside what lives
-    lines = [line for line in journal(began).splitlines() if "kept0001" in line]
-    assert any("found sandbox kept0001" in line and "without life" not in line for line in lines), lines
-    # The server does not know it, so it goes: as one that was found, not one that was lost.
-    assert any("nobody's" in line for line in lines), lines
+    assert was_adopted("kept0001", began)
     is_gone(base() / "kept0001")
     hello()
 
@@ -177,7 +184,7 @@ def test_restart_in_one_step():
     before = show("berth", "MainPID")
     systemctl("restart", "berth")
     assert show("berth", "MainPID") != before
-    assert "found sandbox kept0002 of an earlier engine\n" in journal(began)
+    assert was_adopted("kept0002", began)
     is_gone(base() / "kept0002")
     hello()
 
