@@ -338,7 +338,10 @@ static void end_job(struct images *images, struct image_entry *entry)
     unwatch(images, job->unpack.pidfd);
     images->sweep = true;
     int result = unpack_poll(&job->unpack, summary, &err);
-    job->unpack.pid = 0;
+    if (result == 0) {
+        watch(images, job->unpack.pidfd); /* not quite */
+        return;
+    }
     if (result > 0)
         result = finish(images, &err);
     else if (job->late)

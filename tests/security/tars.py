@@ -8,7 +8,6 @@ import lzma
 import os
 import pathlib
 import select
-import shutil
 import signal
 import subprocess
 import tarfile
@@ -150,7 +149,8 @@ class Catalogue:
 
     def stop(self):
         if self.process:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
             try:
                 code = self.process.wait(HANG_SECS)
             finally:
@@ -229,8 +229,10 @@ def catalogue():
         yield one
         one.check_canary()
     finally:
-        one.stop()
-        shutil.rmtree(base, ignore_errors=True)
+        try:
+            one.stop()
+        finally:
+            subprocess.run(["rm", "-rf", base], check=False)  # deeper than Python can go
 
 
 def compressed(data, how):

@@ -421,4 +421,4 @@ def test_chance(box):
     for path in box.images.iterdir():
         path.unlink()
     wait_until(lambda: os.listdir(box.store) == [], lambda: os.listdir(box.store))
-    assert box.children() == []
+    wait_until(lambda: box.children() == [], box.children)
