@@ -228,6 +228,8 @@ class Server:
         for name in filter(str.isdigit, os.listdir("/proc")):
             status = snapshot_tool.status_of(name)
             alive = status and not status.get("State", "Z").startswith("Z")
+            # One that frees a disk is the engine's by its command line, and ours when it is orphaned.
+            alive = alive and status.get("Name") != "berth-release"
             if alive and self.process and int(status["PPid"]) == self.process.pid:
                 program = os.path.basename(read(f"/proc/{name}/cmdline").split("\0")[0])
                 if program in PROGRAMS and program != "berth-monitor":

@@ -192,6 +192,7 @@ void treeremove_release(int *fd)
     /* Twice, so that nobody has to wait for it. The first copies are out of the way of dup2(). */
     pid_t pid = fork();
     if (pid == 0) {
+        (void)prctl(PR_SET_NAME, "berth-release", 0, 0, 0); /* it is no second engine */
         int file_fd = fcntl(*fd, F_DUPFD_CLOEXEC, 8);
         int wait_fd = fcntl(ends[0], F_DUPFD_CLOEXEC, 8);
         if (fork() == 0)

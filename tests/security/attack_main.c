@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -260,7 +261,12 @@ static void run_write(const struct attack *attack, struct finding *finding)
         judge(finding, -1, attack->path);
         return;
     }
-    judge(finding, write(fd, attack->text, strlen(attack->text)), attack->path);
+    /* A file of /proc that is hidden is /dev/null, which takes everything. */
+    struct stat info;
+    if (fstat(fd, &info) == 0 && S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3))
+        stopped(finding, "%s is masked", attack->path);
+    else
+        judge(finding, write(fd, attack->text, strlen(attack->text)), attack->path);
     (void)close(fd);
     if (created)
         (void)unlink(attack->path); /* the attacks behind it find the image as it was */
