@@ -3,7 +3,7 @@
  * /usr and the folders beside it are read-only binds; /etc is a copy of an allow-list, of files
  * that everybody may read, with passwd, group, hosts and resolv.conf made for the sandbox; /dev is
  * a read-only tmpfs with the harmless device nodes. A sandbox gets clones of the trees, id-mapped
- * for its own ids where the filesystem can: bound as they are in profile strict, as layers below a
+ * for its own ids where the filesystem can: below a read-only overlay in profile strict, below a
  * writable one in profile container, where package managers work. */
 #ifndef BERTH_NATIVE_IMAGE_H
 #define BERTH_NATIVE_IMAGE_H
@@ -18,7 +18,7 @@ enum { IMAGE_TREE_MAX = 12, IMAGE_LINK_MAX = 10 };
 enum image_use {
     IMAGE_BOUND,     /* bound in every profile */
     IMAGE_STRICT,    /* bound in profile strict only */
-    IMAGE_LAYER,     /* bound in strict, a layer in container */
+    IMAGE_LAYER,     /* a layer in both, of a read-only overlay in strict */
     IMAGE_CONTAINER, /* a layer in container, absent in strict */
 };
 
