@@ -53,14 +53,19 @@ class Fault:
         self.path = pathlib.Path(self.folder.name) / "once"
         self.path.write_bytes(b"\0" if armed else b"\1")
         self.path.chmod(0o666)
+        self.armed = armed
         self.env = {"BERTH_TESTING": "1", "BERTH_FAULT": point, "BERTH_FAULT_ONCE": str(self.path)}
 
     def arm(self):
         with open(self.path, "r+b") as file:  # in place: every process has it mapped
             file.write(b"\0")
+        self.armed = True
 
     def struck(self):
-        return not self.path.exists() or self.path.read_bytes() != b"\0"
+        try:
+            return self.path.read_bytes() != b"\0"
+        except FileNotFoundError:  # who strikes removes it
+            return True
 
     def __enter__(self):
         return self

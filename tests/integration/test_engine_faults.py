@@ -171,17 +171,13 @@ def test_kept_files_outlive_a_death_at(make_engine, phase, point):
         engine = make_engine(fault)
         kept = Kept(engine, "kept-one")
         for step in ("create", "stop", "start", "stop", "start", "destroy"):
-            if step == phase and not fault_was_armed(fault):
+            if step == phase and not fault.armed:
                 fault.arm()
             kept.insist(getattr(kept, step))
         assert fault.struck(), f"{point} was not reached"
         assert kept.failures > 0 or point == "native.gone"
         hello(engine, **KEPT)
         finish(engine)
-
-
-def fault_was_armed(fault):
-    return not fault.path.exists() or fault.path.read_bytes() == b"\0"
 
 
 def test_kept_files_outlive_the_engine_that_stops_and_a_new_one(make_engine):
