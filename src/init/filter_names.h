@@ -102,7 +102,6 @@ static const char *const code_calls[] = {
     "statx",
     "symlink",
     "symlinkat",
-    "sync",
     "sync_file_range",
     "syncfs",
     "tee",

@@ -120,7 +120,9 @@ BOMBS = {
                   {"timeout", "oom"}, set(), {"ram": "128MiB", "storage": "16MiB"}),
     "output": ("block = b'x' * 65536\nfor _ in range(16384): os.write(1, block)\n",
                {"output"}, {"output"}, None),
-    "syncs": ("for _ in range(8):\n    if os.fork() == 0: break\nwhile True: os.sync()\n",
+    "syncs": ("for _ in range(8):\n    if os.fork() == 0: break\n"
+              "fd = os.open('/workspace', os.O_RDONLY)\n"
+              "while True:\n    os.sync()\n    if libc.syncfs(fd): raise OSError\n",
               {"timeout"}, set(), None),
     "namespace_calls": ("while True: libc.unshare(0x10000000); libc.clone(0, 0, 0x10000000, 0)\n",
                         {"timeout"}, set(), None),

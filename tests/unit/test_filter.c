@@ -32,7 +32,8 @@ static void test_the_filter_is_sane(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(strict_filter); i++) {
         if (BPF_CLASS(strict_filter[i].code) != BPF_RET)
             continue;
-        bool denies = strict_filter[i].k == (SECCOMP_RET_ERRNO | ENOSYS);
+        bool denies = strict_filter[i].k == (SECCOMP_RET_ERRNO | ENOSYS) ||
+                      strict_filter[i].k == SECCOMP_RET_ERRNO /* sync */;
         allows += strict_filter[i].k == SECCOMP_RET_ALLOW;
         others += strict_filter[i].k != SECCOMP_RET_ALLOW && !denies;
     }
@@ -90,6 +91,18 @@ static struct verdicts judge(int number, uint64_t a, uint64_t b, uint64_t c)
     return (struct verdicts){evaluate(strict_filter, ARRAY_SIZE(strict_filter), &data),
                              evaluate(container_filter, ARRAY_SIZE(container_filter), &data),
                              evaluate(init_filter, ARRAY_SIZE(init_filter), &data)};
+}
+
+/* It succeeds, and the host's other file systems are not written back. */
+static void test_sync_does_nothing(void **state)
+{
+    (void)state;
+    struct verdicts got = judge(SYS_sync, 0, UINT64_MAX, 7);
+    assert_int_equal(got.strict, SECCOMP_RET_ERRNO);
+    assert_int_equal(got.container, SECCOMP_RET_ERRNO);
+    assert_int_equal(got.init, SECCOMP_RET_ERRNO);
+    assert_int_equal(judge(SYS_syncfs, 3, 0, 0).strict, SECCOMP_RET_ALLOW);
+    assert_int_equal(judge(SYS_fsync, 3, 0, 0).strict, SECCOMP_RET_ALLOW);
 }
 
 /* Init's filter is below that of every child: it must allow all that theirs do. And beside what the
@@ -320,6 +333,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_filter_is_sane),
+        cmocka_unit_test(test_sync_does_nothing),
         cmocka_unit_test(test_what_one_filter_has_and_another_not),
         cmocka_unit_test(test_what_init_may_pass),
         cmocka_unit_test(test_calls_that_are_not_there),
