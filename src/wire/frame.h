@@ -32,10 +32,23 @@ enum frame_type {
     FRAME_PONG,      /* from init */
     FRAME_GET_FILE,  /* to init: struct sandbox_get_file; its bytes come as DATA on the stream of
                         stdout, then CLOSE, then DONE */
+    FRAME_KERNEL,    /* to init: struct sandbox_kernel; starts the kernel. DONE when it is ready */
+    FRAME_RUN,       /* to init: struct sandbox_run, on a fresh stream. The code follows as DATA on
+                        that stream (no credit is needed: at most SANDBOX_CODE_MAX), then CLOSE */
+    FRAME_MESSAGE_PART, /* from init, control stream: a piece of a kernel's message, more follow */
+    FRAME_MESSAGE,      /* the same, and it is whole now; both cost credit as DATA does */
+    FRAME_INTERRUPT,    /* to init: SIGINT to what the execution of this stream runs */
+    FRAME_RESIZE,       /* to init: u32, columns << 16 | rows, of the execution's terminal */
+    FRAME_ATTACH,       /* to init: struct sandbox_attach, on a fresh stream: a held execution's
+                           STARTED, events and EXIT, or DONE with ESRCH */
+    FRAME_FORGET,       /* to init: struct sandbox_attach (after is ignored): DONE */
+    FRAME_LIST,         /* to init: LISTED on the same stream */
+    FRAME_LISTED,       /* from init: struct sandbox_listed */
+    FRAME_TIMERS,       /* to init: struct sandbox_timers: DONE */
     FRAME_TYPE_COUNT
 };
 
-/* The streams of one execution: the id of its EXEC frame plus one of these. */
+/* The streams of one execution: the id of its EXEC, RUN or ATTACH frame plus one of these. */
 enum frame_stream { STREAM_CONTROL = 0, STREAM_STDIN = 1, STREAM_STDOUT = 2, STREAM_STDERR = 3 };
 #define STREAM_STEP 4U
 
