@@ -28,6 +28,7 @@ CREATE INDEX sessions_by_owner ON sessions (owner, created_us, id);
 
 ALTER TABLE executions ADD COLUMN session_id TEXT;
 
--- What is kept of an execution's text knows a third kind of piece now, a kernel's messages: what was
--- kept before is not read any more.
-UPDATE executions SET text = NULL, text_size = NULL WHERE text_size > 0;
+-- What is kept of an outcome has another form now (a kernel's messages). Outcomes are kept for an
+-- hour; those of before are not read any more.
+UPDATE executions SET outcome = NULL, text = NULL, text_size = NULL, expires_us = NULL,
+    idempotency_key = NULL WHERE outcome IS NOT NULL;

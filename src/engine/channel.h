@@ -102,6 +102,12 @@ int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
 /* ERR_NOT_FOUND: init holds no such execution, or it runs. */
 int channel_forget(struct channel *channel, const char *execution_id, int64_t deadline_ns,
                    struct err *err);
+/* The same, with what is sent next; nobody waits for the answer. A failure shows at the next call.
+ */
+void channel_forget_later(struct channel *channel, const char *execution_id);
+/* Makes every call on this channel fail with ERR_CLOSED soon; the one thing that another thread may
+ * call. What is held goes on. */
+void channel_break(struct channel *channel);
 int channel_list(struct channel *channel, int64_t deadline_ns, struct sandbox_listed *out,
                  struct err *err);
 int channel_timers(struct channel *channel, const struct sandbox_timers *timers,

@@ -11,11 +11,13 @@
 #define LANG_NAMES_MAX 8
 
 struct lang {
-    const char *name;                    /* "python" */
-    const char *aliases[LANG_NAMES_MAX]; /* NULL-ended */
-    const char *source;                  /* file that the code is written to, in the cwd */
-    const char *run[LANG_ARGS_MAX];      /* argv, NULL-ended; "{source}" is replaced by source */
-    const char *env[LANG_ENV_MAX];       /* "NAME=value" set before the request's, NULL-ended */
+    const char *name;                      /* "python" */
+    const char *aliases[LANG_NAMES_MAX];   /* NULL-ended */
+    const char *source;                    /* file that the code is written to, in the cwd */
+    const char *run[LANG_ARGS_MAX];        /* argv, NULL-ended; "{source}" is replaced by source */
+    const char *kernel;                    /* the program text of its kernel; NULL: it has none */
+    const char *kernel_run[LANG_ARGS_MAX]; /* argv, NULL-ended; "{kernel}" is replaced by kernel */
+    const char *env[LANG_ENV_MAX];         /* "NAME=value" set before the request's, NULL-ended */
 };
 
 /* Reads all embedded files. ERR_INTERNAL names a file that is wrong. Call once, before threads. */

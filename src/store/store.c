@@ -36,7 +36,10 @@ static const char *const sql_texts[SQL_COUNT] = {
                  " (SELECT created_us, id FROM executions WHERE id = ?3 AND owner = ?1))"
                  " ORDER BY created_us DESC, id DESC LIMIT ?4",
     [SQL_UNFINISHED] = "SELECT " COLUMNS " FROM executions"
-                       " WHERE status IN ('queued', 'running') LIMIT ?1",
+                       " WHERE status IN ('queued', 'running') AND CASE WHEN ?1 IS NULL"
+                       " THEN session_id IS NULL OR session_id NOT IN (SELECT id FROM sessions)"
+                       " ELSE session_id = ?1 END"
+                       " ORDER BY created_us, id LIMIT ?2",
     [SQL_EXPIRE] = "UPDATE executions SET outcome = NULL, text = NULL, text_size = NULL,"
                    " idempotency_key = NULL, expires_us = NULL"
                    " WHERE id IN (SELECT id FROM executions WHERE expires_us <= ?1 LIMIT 1000)",
@@ -50,7 +53,8 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_SESSION_INSERT] = "INSERT INTO sessions (" SESSION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5,"
                            " ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,"
                            " ?20)",
-    [SQL_SESSION_RENEW] = "UPDATE sessions SET idle_ms = ?2, lifetime_us = ?3 WHERE id = ?1",
+    [SQL_SESSION_RENEW] = "UPDATE sessions SET timeout_ms = ?2, idle_ms = ?3, lifetime_us = ?4"
+                          " WHERE id = ?1",
     [SQL_SESSION_REMOVE] = "DELETE FROM sessions WHERE id = ?1",
     [SQL_SESSION_BY_KEY] = "SELECT id FROM sessions WHERE owner = ?1 AND idempotency_key = ?2",
     [SQL_SESSION_ALL] = "SELECT " SESSION_COLUMNS " FROM sessions ORDER BY created_us, id",

@@ -109,9 +109,11 @@ int store_execution_list(struct store *store, const char *owner, const char *sta
                          const char *after, unsigned limit, struct store_execution **out,
                          size_t *out_count, struct err *err);
 
-/* The rows, at most limit, that are queued or running. *out is heap, the caller's. */
-int store_execution_unfinished(struct store *store, unsigned limit, struct store_execution **out,
-                               size_t *out_count, struct err *err);
+/* The rows of a session (NULL: of none that there is), at most limit, that are queued or running,
+ * oldest first.
+ * *out is heap, the caller's. */
+int store_execution_unfinished(struct store *store, const char *session_id, unsigned limit,
+                               struct store_execution **out, size_t *out_count, struct err *err);
 
 /* Drops outcomes and keys that expired by now_us and rows that ended before history_us. The writer
  * does it by itself too, once a minute. Waits for the commit. */
@@ -130,7 +132,7 @@ struct store_session {
     uint64_t memory_bytes, storage_bytes, reserve_memory_bytes, reserve_disk_bytes;
     uint32_t cpu_millis;
     bool disk;
-    uint64_t timeout_ms; /* of an execution that names none */
+    uint64_t timeout_ms; /* lifetime, from the last renewal on; 0: none */
     uint64_t idle_ms;    /* 0: none */
     int64_t created_us, lifetime_us;
     char *labels;          /* heap when it was read */
@@ -141,8 +143,8 @@ void store_session_done(struct store_session *session);
 /* Writes a session; waits for the commit. ERR_CONFLICT: the id or the owner's key is taken. */
 int store_session_insert(struct store *store, const struct store_session *session, struct err *err);
 /* New times of a session; waits for the commit. ERR_NOT_FOUND: there is none. */
-int store_session_renew(struct store *store, const char *id, uint64_t idle_ms, int64_t lifetime_us,
-                        struct err *err);
+int store_session_renew(struct store *store, const char *id, uint64_t timeout_ms, uint64_t idle_ms,
+                        int64_t lifetime_us, struct err *err);
 /* Removes it; waits for the commit. One that is not there is no error. */
 int store_session_remove(struct store *store, const char *id, struct err *err);
 /* The id that an owner's key names. ERR_NOT_FOUND: none. */

@@ -64,7 +64,7 @@ struct store {
 struct store_update {
     char id[STORE_ID_SIZE];
     char text[3][STORE_TEXT_SIZE + 16]; /* sandbox id; or owner, engine, state; or status */
-    int64_t time_us[2];
+    int64_t time_us[3];
     const struct store_outcome *outcome; /* never of a detached job */
 };
 

@@ -112,14 +112,15 @@ int store_execution_list(struct store *store, const char *owner, const char *sta
     return read_rows(store, statement, limit, out, out_count, err);
 }
 
-int store_execution_unfinished(struct store *store, unsigned limit, struct store_execution **out,
-                               size_t *out_count, struct err *err)
+int store_execution_unfinished(struct store *store, const char *session_id, unsigned limit,
+                               struct store_execution **out, size_t *out_count, struct err *err)
 {
     READER_LOCK(store);
     STATEMENT_AUTO sqlite3_stmt *statement = NULL;
     int result = store_statement(&store->reader, SQL_UNFINISHED, &statement, err);
     if (result != 0)
         return result;
-    (void)sqlite3_bind_int64(statement, 1, limit);
+    store_bind_text(statement, 1, session_id);
+    (void)sqlite3_bind_int64(statement, 2, limit);
     return read_rows(store, statement, limit, out, out_count, err);
 }

@@ -73,18 +73,19 @@ static int run_renew(struct store *store, struct store_job *job, struct err *err
     if (result != 0)
         return result;
     store_bind_text(statement, 1, update->id);
-    bind_time(statement, 2, update->time_us[0]);
+    (void)sqlite3_bind_int64(statement, 2, update->time_us[0]);
     bind_time(statement, 3, update->time_us[1]);
+    bind_time(statement, 4, update->time_us[2]);
     result = store_step(&store->writer, statement, err);
     if (result == 0 && sqlite3_changes(store->writer.db) == 0)
         return err_set(err, ERR_NOT_FOUND, "no session %s", update->id);
     return result;
 }
 
-int store_session_renew(struct store *store, const char *id, uint64_t idle_ms, int64_t lifetime_us,
-                        struct err *err)
+int store_session_renew(struct store *store, const char *id, uint64_t timeout_ms, uint64_t idle_ms,
+                        int64_t lifetime_us, struct err *err)
 {
-    struct store_update update = {.time_us = {(int64_t)idle_ms, lifetime_us}};
+    struct store_update update = {.time_us = {(int64_t)timeout_ms, (int64_t)idle_ms, lifetime_us}};
     (void)snprintf(update.id, sizeof(update.id), "%s", id);
     return store_write(store, run_renew, &update, err);
 }

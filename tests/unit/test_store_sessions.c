@@ -121,14 +121,15 @@ static void times_are_renewed(void **state)
     struct store *store = open_store();
     struct store_session first = session_of("s1", "box1", NULL);
     assert_int_equal(store_session_insert(store, &first, NULL), 0);
-    assert_int_equal(store_session_renew(store, "s1", 0, 9000, NULL), 0);
+    assert_int_equal(store_session_renew(store, "s1", 5, 0, 9000, NULL), 0);
     struct store_session *rows = NULL;
     assert_int_equal(read_all(store, &rows), 1);
+    assert_int_equal(rows[0].timeout_ms, 5);
     assert_int_equal(rows[0].idle_ms, 0);
     assert_int_equal(rows[0].lifetime_us, 9000);
     assert_null(rows[0].idempotency_key);
     free_all(rows, 1);
-    assert_int_equal(store_session_renew(store, "s2", 0, 9000, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(store_session_renew(store, "s2", 5, 0, 9000, NULL), -ERR_NOT_FOUND);
     assert_int_equal(store_session_remove(store, "s1", NULL), 0);
     store_close(store);
 }
