@@ -38,7 +38,7 @@ struct attempt {
     struct buf out, err_out;
     struct execution_text text; /* both, as they came */
     bool truncated, sink_failed;
-    char start_error[512];
+    struct channel_exit exit; /* as init reported it */
     struct execution_outcome outcome;
     int64_t begun_ns;
 };
@@ -154,16 +154,19 @@ static int run_code(struct attempt *attempt, struct channel *channel, struct err
                  .output_max_bytes = config->output_max_bytes},
         .stdin_data = attempt->request->stdin_data,
         .stdin_size = attempt->request->stdin_size,
-        .cancel_fd = attempt->live.cancel_fd,
-        .cancel_cause = &attempt->live.cancel_cause,
-        .gone_fd = gone_fd_of(attempt),
-        .deadline_ns = started_ns + (int64_t)plan->timeout_ms * CLOCK_NS_PER_MS + BACKSTOP_NS,
-        .output = on_output,
-        .output_context = attempt};
+        .watch = {.cancel_fd = attempt->live.cancel_fd,
+                  .cancel_cause = &attempt->live.cancel_cause,
+                  .interrupt_fd = -1,
+                  .gone_fd = gone_fd_of(attempt),
+                  .deadline_ns =
+                      started_ns + (int64_t)plan->timeout_ms * CLOCK_NS_PER_MS + BACKSTOP_NS,
+                  .output = on_output,
+                  .context = attempt}};
     struct err failure = ERR_INIT;
     attempt->ran = true;
-    int result = channel_exec(channel, &exec, &attempt->outcome.exit, attempt->start_error,
-                              sizeof(attempt->start_error), &failure);
+    int result = channel_exec(channel, &exec, &attempt->exit, &failure);
+    if (result == 0)
+        attempt->outcome.exit = attempt->exit.exit;
     if (result != -ERR_CLOSED && result != -ERR_TIMEOUT && result != -ERR_PROTOCOL)
         return result == 0 ? 0 : err_copy(err, &failure);
     /* The code may have run: there is an outcome, and it is that the sandbox was lost. */
@@ -254,7 +257,7 @@ static void complete_outcome(struct attempt *attempt)
     struct execution_outcome *outcome = &attempt->outcome;
     struct sandbox_exit *exit = &outcome->exit;
     if (exit->start_error && exit->start_error[0] != '\0') {
-        char line[sizeof(attempt->start_error) + 16];
+        char line[sizeof(attempt->exit.start_error) + 16];
         int size = snprintf(line, sizeof(line), "berth: %s\n", exit->start_error);
         (void)on_output(attempt, STREAM_STDERR, (const uint8_t *)line, (size_t)size, NULL);
         if (exit->exit_code == 0)
