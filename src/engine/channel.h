@@ -51,6 +51,8 @@ struct channel_watch {
     channel_output_fn output;
     channel_message_fn message; /* NULL: messages are dropped */
     void *context;              /* of both */
+    uint64_t *events;           /* counts up by the events that were taken, for attach->after; those
+                                   that came since a message began count once it is whole. NULL */
 };
 
 /* Where the words of init about a start that failed go. */
@@ -71,8 +73,9 @@ struct channel_exec {
  * ERR_BAD_INPUT (public, naming the path): the sandbox refused a file: no right, a symbolic link
  * out, a full disk. ERR_UNAVAILABLE: it could not write one for no reason of ours. ERR_CLOSED: init
  * died before it reported; ERR_TIMEOUT: see deadline_ns; ERR_PROTOCOL: it sent nonsense, or its
- * nonce or version is wrong. After a failure, and after a cancellation that came before init heard
- * of the execution, the channel is only good for channel_close(). */
+ * nonce or version is wrong; ERR_UNSUPPORTED: it lacks what exec asks for; ERR_CONFLICT: it is
+ * held, and another channel has attached to it. After a failure, and after a cancellation that came
+ * before init heard of the execution, the channel is only good for channel_close(). */
 int channel_exec(struct channel *channel, const struct channel_exec *exec, struct channel_exit *out,
                  struct err *err);
 
@@ -90,13 +93,16 @@ int channel_run(struct channel *channel, const struct channel_run *run, struct c
                 struct err *err);
 
 /* The same for a held execution that began on another channel: its events after attach->after.
- * ERR_NOT_FOUND: init does not know it. */
+ * ERR_NOT_FOUND: init does not know it. ERR_BAD_INPUT: it has fewer events. The channel stays good
+ * after both. */
 int channel_attach(struct channel *channel, const struct sandbox_attach *attach,
                    const struct channel_watch *watch, struct channel_exit *out, struct err *err);
 
 /* One request and its answer each; deadline_ns as in channel_watch, failures as channel_exec().
- * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND and ERR_UNSUPPORTED. */
-/* Returns when the kernel is ready. ERR_BAD_INPUT: it can't be started. */
+ * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND, ERR_CONFLICT and ERR_UNSUPPORTED.
+ * Nothing is sent before init's hello: the first of a channel costs a round trip more. */
+/* Returns when the kernel is ready. ERR_BAD_INPUT (public): it can't be started. ERR_CONFLICT: one
+ * of other words lives. */
 int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
                    int64_t deadline_ns, struct err *err);
 /* ERR_NOT_FOUND: init holds no such execution, or it runs. */
@@ -114,16 +120,20 @@ int channel_timers(struct channel *channel, const struct sandbox_timers *timers,
                    int64_t deadline_ns, struct err *err);
 
 /* Streams a file out of the sandbox: calls output (stream is STREAM_STDOUT) with its bytes, which
- * may block. ERR_NOT_FOUND, ERR_BAD_INPUT (public): there is none, or it is no regular file, or the
- * code may not read it. *out_size: the bytes read. */
+ * may block; the deadline moves on by the time that it takes. ERR_NOT_FOUND, ERR_BAD_INPUT
+ * (public): there is none, or it is no regular file, or the code may not read it. ERR_CLOSED: it
+ * was cancelled. An error of output is handed on. Otherwise as the calls above; the channel stays
+ * good after each of these. *out_size: the bytes read. interrupt_fd and message are not used. */
 int channel_get_file(struct channel *channel, const struct sandbox_get_file *get,
                      const struct channel_watch *watch, uint64_t *out_size, struct err *err);
 
 /* Gives the next bytes of a file, at most size; 0 is its end, negative (*err filled) breaks it off:
- * what was written stays. May block. */
+ * what was written stays. May block; the deadline moves on by the time that it takes. */
 typedef ssize_t (*channel_input_fn)(void *context, uint8_t *data, size_t size, struct err *err);
 
-/* Streams a file into it. *out_size: the bytes written. Failures as channel_exec(). */
+/* Streams a file into it. *out_size: the bytes written. ERR_BAD_INPUT (public), ERR_UNAVAILABLE: it
+ * can't be written, as in channel_exec(); init may say so only after the last byte. An error of
+ * input is handed on. Otherwise as the calls above; the channel stays good after each of these. */
 int channel_put_stream(struct channel *channel, const struct sandbox_put_file *put,
                        channel_input_fn input, void *context, int64_t deadline_ns,
                        uint64_t *out_size, struct err *err);

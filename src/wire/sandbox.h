@@ -61,7 +61,8 @@ struct sandbox_exec {
     uint64_t output_max_bytes; /* of both together: past it the execution is killed */
     bool hold;                 /* outlives its connection; see "Held executions" */
     uint32_t terminal;         /* columns << 16 | rows: a terminal is its input and output (on the
-                                  stream of stdout); 0: pipes */
+                                  stream of stdout, which ends with a hang-up when the connection
+                                  of one that is not held goes); 0: pipes */
 };
 
 int sandbox_exec_encode(const struct sandbox_exec *exec, struct buf *out, struct err *err);
@@ -70,7 +71,8 @@ int sandbox_exec_decode(const void *payload, size_t size, struct sandbox_exec *e
 void sandbox_exec_done(struct sandbox_exec *exec);
 
 /* The language kernel of a sandbox: a process that init starts and that runs one RUN after another.
- * When it dies, its next RUN gets a fresh one, and says so (sandbox_exit.state_lost). */
+ * When it dies, the next RUN gets a fresh one. The EXIT of the RUN that it died in says so
+ * (sandbox_exit.state_lost), or of the next one when it died between two: once. */
 struct sandbox_kernel {
     const char *cwd;
     const char **argv;
@@ -110,10 +112,13 @@ int sandbox_run_decode(const void *payload, size_t size, struct sandbox_run *run
 void sandbox_run_done(struct sandbox_run *run);
 
 /* Held executions. With `hold`, init keeps the events of an execution: each DATA frame of stdout or
- * stderr and each message that it sends is one, counted from 1. Without a connection it goes on and
- * keeps events up to the execution's bounds; with one, a reader without credit slows the code.
- * Whoever attaches gets the events after a number, in the same pieces, then EXIT. Only one
- * connection is attached; a later one takes over. An ended one is kept until it is forgotten. */
+ * stderr and each MESSAGE_PART or MESSAGE that it sends is one, counted from 1. Without a
+ * connection it goes on and keeps events up to the execution's bounds; with one, a reader without
+ * credit slows the code. Whoever attaches gets the events after a number, in the same pieces, then
+ * EXIT. Only one connection is attached; a later one takes over. An ended one is kept until it is
+ * forgotten: past SANDBOX_HELD_MAX of them no other is begun. One that was refused is not kept.
+ * Standard input is the first connection's, and ends with it; a terminal's goes to whoever is
+ * attached. */
 struct sandbox_attach {
     const char *execution_id;
     uint64_t after; /* events */
@@ -166,8 +171,8 @@ struct sandbox_exit {
     uint64_t pids_peak;     /* 0 unknown */
     uint64_t message_bytes; /* of all messages, kept or not */
     bool messages_dropped;
-    bool state_lost;         /* the kernel that ran this is not the one of the run before, or is no
-                                more: variables are gone */
+    bool state_lost; /* of a RUN: the kernel died in it, or between the run before and this one:
+                        variables are gone. SANDBOX_RUN_SCRIPT: never for its own end */
     const char *start_error; /* why the program could not be started; "" when it was */
 };
 
