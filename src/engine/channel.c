@@ -55,6 +55,11 @@ int channel_open(int fd, const uint8_t nonce[static SANDBOX_NONCE_SIZE], struct 
     return 0;
 }
 
+void channel_break(struct channel *channel)
+{
+    (void)shutdown(channel->fd, SHUT_RDWR);
+}
+
 void channel_close(struct channel *channel)
 {
     if (!channel)
@@ -221,6 +226,16 @@ static int on_hello(struct talk *talk, const struct frame *frame, struct err *er
     return check_needs(talk, err);
 }
 
+/* Whether this answers channel_forget_later(); either way there is nothing to do about it. */
+static bool is_old_answer(struct channel *channel, const struct frame *frame)
+{
+    if (frame->type != FRAME_DONE || channel->forget_stream == 0 ||
+        frame->stream != channel->forget_stream)
+        return false;
+    channel->forget_stream = 0;
+    return true;
+}
+
 /* Takes the frames that are whole. */
 static int take_frames(struct talk *talk, struct err *err)
 {
@@ -228,6 +243,8 @@ static int take_frames(struct talk *talk, struct err *err)
     int result = 0;
     while (!talk->type->is_over(talk) &&
            (result = frame_decoder_next(&talk->channel->decoder, &frame, err)) > 0) {
+        if (is_old_answer(talk->channel, &frame))
+            continue;
         result = talk->channel->hello_seen ? talk->type->take(talk, &frame, err)
                                            : on_hello(talk, &frame, err);
         if (result != 0)

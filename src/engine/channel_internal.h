@@ -46,6 +46,7 @@ struct channel {
     size_t put_count, put_capacity;
     size_t put_current; /* the first whose bytes are not all queued */
     size_t puts_done;
+    uint32_t forget_stream; /* of channel_forget_later(), whose answer nobody waits for; 0: none */
 };
 
 struct talk;
