@@ -173,6 +173,23 @@ def test_a_second_server_on_the_same_state_is_refused(make_server):
     server.hello()
 
 
+@pytest.mark.parametrize("name, value, words", [
+    ("BERTH_MAX_SANDBOXES", "0", "from 1 to 2048"), ("BERTH_RAM", "lots", "a size such as 512MiB"),
+    ("BERTH_CGROUP", "here", "a path from the root")])
+def test_a_wrong_setting_is_said_once(name, value, words):
+    """The server is not started again and again to say the same: status 2 ends all of it."""
+    server = Server(env={name: value})
+    try:
+        with pytest.raises(AssertionError, match="no ready line"):
+            server.start()
+        assert server.process.wait(HANG_SECS) == 2
+        said = [line for line in server.log().splitlines() if name in line]
+        assert len(said) == 1 and words in said[0], server.log()
+        assert "started again" not in server.log().replace("not started again", ""), server.log()
+    finally:
+        server.remove()
+
+
 def test_two_instances_side_by_side(make_server):
     """Neither the start nor the sweep nor the end of one touches the other's sandboxes."""
     one, two = make_server(), make_server()

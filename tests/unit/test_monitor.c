@@ -174,7 +174,7 @@ static void test_tcp(void **state)
     assert_true(port != 0);
     assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
     assert_fails(listen_tcp("127.0.0.1", port, &other_fd, &other_port, &err), ERR_CONFLICT, err);
-    assert_fails(listen_tcp("256.0.0.1.invalid", 0, &other_fd, &other_port, &err), ERR_BAD_INPUT,
+    assert_fails(listen_tcp("256.0.0.1.invalid", 0, &other_fd, &other_port, &err), ERR_NOT_FOUND,
                  err);
 }
 
