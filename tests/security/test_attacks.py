@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import verdicts
-from harness import BUILD, REPO, wait_until
+from harness import BUILD, REPO, SLOW, wait_until
 from host import Host, findings, uploads
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64",
@@ -26,7 +26,7 @@ START = {
 KILLS_ITSELF = {"kill_all", "stop_all"}
 
 
-def attack(server, host, profile, language, names, timeout=120):
+def attack(server, host, profile, language, names, timeout=120 * SLOW):
     """Runs attacks in one sandbox; the execution and what the host's side found."""
     done = server.execute(START[language].format(names=names), files=uploads(language == "c"),
                           env=host.parameters(), profile=profile, timeout=timeout)
@@ -79,7 +79,9 @@ def test_nothing_was_reached_together(together):
 
 @pytest.mark.parametrize("name", APART)
 def test_attack_in_a_sandbox_of_its_own(server, host, profile, language, name):
-    done, faults = attack(server, host, profile, language, [name], timeout=5)
+    # Only one that stops itself has to be waited for until then.
+    done, faults = attack(server, host, profile, language, [name],
+                          timeout=5 if name == "stop_all" else 5 * SLOW)
     found = findings(done["stdout"]).get(name, {"verdict": "undecided", "detail": str(done)})
     if name in KILLS_ITSELF:
         ended = {"kill_all": ("signal",), "stop_all": ("timeout",)}[name]
