@@ -60,7 +60,7 @@ def test_the_limit_of_the_groups_is_what_there_is(group):
         assert memory_of(server) == (640 * MIB, 640 * MIB // 5 * 4)
         answer = server.post({"code": "print(1)", "resources": {"ram": "700MiB"}})
         harness.assert_error(answer, 400, "resources.ram", str(700 * MIB), str(640 * MIB))
-        server.wait_clean()
+        server.wait_idle()
     finally:
         server.stop()
     assert not [path for path in group.folders(server) if path.exists()]
