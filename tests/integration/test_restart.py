@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import HANG_SECS, Server, wait_until
+from harness import HANG_SECS, Server, cgroup_bases, wait_until
 
 LONG = "print('on', flush=True)\nimport time; time.sleep({})\nprint('through')\n"
 
@@ -186,6 +186,7 @@ def test_a_wrong_setting_is_said_once(name, value, words):
         said = [line for line in server.log().splitlines() if name in line]
         assert len(said) == 1 and words in said[0], server.log()
         assert "started again" not in server.log().replace("not started again", ""), server.log()
+        assert not cgroup_bases(server.instance), "the engine was told to end while it began"
     finally:
         server.remove()
 
