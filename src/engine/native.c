@@ -343,16 +343,47 @@ static int native_inspect(struct engine *engine, const char *id, int64_t deadlin
     return result;
 }
 
+/* Appends what one reply listed, and takes its ids. */
+static int append_ids(struct engine_msg *reply, char (**ids)[SANDBOX_ID_MAX + 1], size_t *count,
+                      struct err *err)
+{
+    void *grown = reallocarray(*ids, *count + reply->id_count + 1, sizeof(**ids));
+    if (!grown) {
+        engine_msg_done(reply);
+        return err_set(err, ERR_INTERNAL, "no memory for a list of ids");
+    }
+    *ids = grown;
+    if (reply->id_count > 0)
+        memcpy(*ids + *count, reply->ids, reply->id_count * sizeof(**ids));
+    *count += reply->id_count;
+    engine_msg_done(reply);
+    return 0;
+}
+
+/* In as many replies as it takes. Each begins after the last id of the one before, so what is made
+ * or ends meanwhile leaves no gap and no id comes twice. */
 static int native_list(struct engine *engine, int64_t deadline_ns,
                        char (**out_ids)[SANDBOX_ID_MAX + 1], size_t *out_count, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LIST};
-    struct engine_msg reply = {0};
-    int result = call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
-    if (result != 0)
-        return result;
-    *out_count = reply.id_count;
-    *out_ids = take(reply.ids);
+    MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    for (bool more = true; more;) {
+        struct engine_msg reply = {0};
+        int result = call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+        if (result != 0)
+            return result;
+        more = reply.more;
+        result = append_ids(&reply, &ids, &count, err);
+        if (result != 0)
+            return result;
+        if (more && (count == 0 || strcmp(ids[count - 1], request.id) <= 0))
+            return err_set(err, ERR_PROTOCOL, "a list that does not go on");
+        if (more)
+            set_id(&request, ids[count - 1]);
+    }
+    *out_ids = take(ids);
+    *out_count = count;
     return 0;
 }
 

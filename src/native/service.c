@@ -316,20 +316,37 @@ static void on_probe(struct service *service, const struct engine_msg *request)
     answer(service, &msg, -1);
 }
 
+static int compare_ids(const void *left, const void *right)
+{
+    return strcmp(left, right);
+}
+
+/* The ids that follow after, in order; as many as a message holds. */
+static void list_after(const struct service *service, const char *after, struct engine_msg *msg)
+{
+    size_t count = 0;
+    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next)
+        count++;
+    msg->ids = calloc(count + 1, sizeof(*msg->ids));
+    if (!msg->ids) {
+        (void)err_set(&msg->error, ERR_INTERNAL, "no memory for a list of ids");
+        return;
+    }
+    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (!sandbox->freed && strcmp(sandbox->id, after) > 0)
+            memcpy(msg->ids[msg->id_count++], sandbox->id, sizeof(sandbox->id));
+    }
+    qsort(msg->ids, msg->id_count, sizeof(*msg->ids), compare_ids);
+    msg->more = msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1);
+    while (msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1))
+        msg->id_count--;
+}
+
 static void on_list(struct service *service, const struct engine_msg *request)
 {
     struct engine_msg msg = {.op = ENGINE_OP_LIST | ENGINE_REPLY,
                              .request_id = request->request_id};
-    size_t count = 0;
-    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next)
-        count += sandbox->freed ? 0 : 1;
-    msg.ids = calloc(count + 1, sizeof(*msg.ids));
-    /* As many as one message holds; the client asks again once it has destroyed those. */
-    for (const struct sandbox *sandbox = service->sandboxes; msg.ids && sandbox;
-         sandbox = sandbox->next) {
-        if (!sandbox->freed && (msg.id_count + 1) * (SANDBOX_ID_MAX + 9) < ENGINE_MSG_MAX - 64)
-            memcpy(msg.ids[msg.id_count++], sandbox->id, sizeof(sandbox->id));
-    }
+    list_after(service, request->id, &msg);
     answer(service, &msg, -1);
     engine_msg_done(&msg);
 }

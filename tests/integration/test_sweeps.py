@@ -190,3 +190,16 @@ def test_two_instances_never_share_an_id_range(make_engine):
     assert all(uid >= 0x70000000 and uid % 65536 == 0 for uid in uids), uids
     for box in boxes:
         box.channel.close()
+
+
+def test_a_list_is_whole(make_engine):
+    """However many there are: kept disks cost nothing but a name."""
+    engine = make_engine()
+    names = [f"{number:0>64}" for number in range(2000)]
+    for name in names:
+        (engine.state / "priv" / "disks" / f"{name}.keep").touch()
+    wait_until(lambda: len(engine.list()) >= len(names), "the sweep has found them")
+    assert engine.list() == names
+    first, more = engine.list_page()
+    assert more and first == names[:len(first)]
+    assert engine.list_page(names[-1]) == ([], False)
