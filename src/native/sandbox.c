@@ -151,19 +151,6 @@ int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandb
     return initsock_connect(host->run_fd, sandbox->id, out_fd, err);
 }
 
-static int write_maps(pid_t pid, const char *map, struct err *err)
-{
-    static const char *const files[] = {"uid_map", "gid_map"};
-    char path[64];
-    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
-        int result = fd_write_file_at(AT_FDCWD, path, map, err);
-        if (result != 0)
-            return result;
-    }
-    return 0;
-}
-
 /* The kernel counts what is shared by all of a user's namespaces (inotify instances, namespaces,
  * keys, ...) for the effective user that made the outermost one: made by the first id of its own
  * range, a sandbox counts for itself, and can't use up what the host's root has. */
@@ -258,7 +245,7 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     result = start_stage(sandbox, &setup, err);
     cgroup_close_entry(&entry);
     if (result == 0)
-        result = write_maps(sandbox->pid, maps.outer, err);
+        result = idrange_write_maps(sandbox->pid, maps.outer, err);
     if (result == 0)
         result = fd_send(sandbox->setup_fd, "G", 1, NULL, 0, 0, err);
     if (result == 0)
