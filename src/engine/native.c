@@ -24,6 +24,8 @@
 #define BACKOFF_MAX_NS (1000 * CLOCK_NS_PER_MS)
 #define WATCH_NS (50 * CLOCK_NS_PER_MS) /* how often a wait looks at what may end it */
 #define DESTROY_RETRY_NS (200 * CLOCK_NS_PER_MS)
+#define FORGOT_NS                                                                                  \
+    CLOCK_NS_PER_S /* from a destruction that could not be noted to events.connected */
 
 /* A caller that waits for its reply; on the caller's stack, linked while it waits. */
 struct waiter {
@@ -68,6 +70,7 @@ struct native {
     struct waiter *waiters;
     struct abandoned *abandoned;
     struct destroying *destroying;
+    int64_t forgot_ns; /* when to have a forgotten destruction looked for; INT64_MAX: none is */
 };
 
 static struct timespec timespec_of(int64_t ns)
@@ -455,12 +458,39 @@ static int64_t send_due(struct native *native, int fd)
     return next_ns;
 }
 
+/* For want of memory a destruction can't be noted: whoever reconciles has to ask for it again. */
+static void forget(struct native *native, const char *id)
+{
+    log_error("engine: no memory to destroy %s; left to the next reconciliation", id);
+    (void)pthread_mutex_lock(&native->lock);
+    if (native->forgot_ns == INT64_MAX)
+        native->forgot_ns = clock_now_ns() + FORGOT_NS;
+    (void)pthread_mutex_unlock(&native->lock);
+    wake(native);
+}
+
+/* Has a forgotten destruction looked for when it is time. Returns when that is. */
+static int64_t remember_due(struct native *native)
+{
+    (void)pthread_mutex_lock(&native->lock);
+    int64_t at_ns = native->forgot_ns;
+    bool due = at_ns <= clock_now_ns();
+    if (due)
+        native->forgot_ns = INT64_MAX;
+    (void)pthread_mutex_unlock(&native->lock);
+    if (!due)
+        return at_ns;
+    if (native->events.connected)
+        native->events.connected(native->events.context);
+    return INT64_MAX;
+}
+
 static void native_destroy_later(struct engine *engine, const char *id)
 {
     struct native *native = native_of(engine);
     struct destroying *entry = calloc(1, sizeof(*entry));
     if (!entry) {
-        log_error("engine: no memory to destroy %s; left to the next reconciliation", id);
+        forget(native, id);
         return;
     }
     (void)snprintf(entry->id, sizeof(entry->id), "%s", id);
@@ -608,6 +638,8 @@ static bool serve(struct native *native, int fd)
     bool heard = false;
     while (!stopping(native)) {
         int64_t next_ns = send_due(native, fd);
+        int64_t look_ns = remember_due(native);
+        next_ns = look_ns < next_ns ? look_ns : next_ns;
         struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
                                 {.fd = native->wake_fd, .events = POLLIN}};
         if (poll(fds, 2, clock_poll_timeout_ms(next_ns)) < 0 && errno != EINTR)
@@ -750,6 +782,7 @@ int engine_native_new(const char *socket_path, const struct engine_events *event
     native->address.sun_family = AF_UNIX;
     (void)snprintf(native->address.sun_path, sizeof(native->address.sun_path), "%s", socket_path);
     native->fd = -1;
+    native->forgot_ns = INT64_MAX;
     native->wake_fd = wake_fd;
     native->message = message;
     (void)pthread_mutex_init(&native->lock, NULL);

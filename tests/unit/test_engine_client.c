@@ -299,6 +299,41 @@ static void destructions_are_repeated(void **state)
     (void)close(fd);
 }
 
+/* Of the linker (--wrap): what this test takes away is memory for calloc(3) in its own thread. */
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+
+static _Thread_local bool no_memory;
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return no_memory ? NULL : __real_calloc(count, size);
+}
+
+/* A destruction that could not be noted is asked for again by whoever reconciles. */
+static void a_forgotten_destruction_is_asked_for(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct engine_msg msg;
+    connected_count = destroyed_count = 0;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    wait_count(&connected_count, 1);
+    no_memory = true;
+    engine_destroy_later(engine, "box");
+    no_memory = false;
+    wait_count(&connected_count, 2); /* on the same connection */
+    engine_destroy_later(engine, "box");
+    receive(fd, &msg);
+    assert_string_equal(msg.id, "box");
+    reply(fd, &msg, -1);
+    wait_count(&destroyed_count, 1);
+    assert_int_equal(connected_count, 2);
+    (void)close(fd);
+    engine_free(engine);
+}
+
 struct listing {
     struct engine *engine;
     pthread_t thread;
@@ -411,6 +446,7 @@ int main(void)
         cmocka_unit_test(a_late_create_is_destroyed),
         cmocka_unit_test(a_watched_create_ends_early),
         cmocka_unit_test(destructions_are_repeated),
+        cmocka_unit_test(a_forgotten_destruction_is_asked_for),
         cmocka_unit_test(a_list_comes_in_pages),
         cmocka_unit_test(calls_have_deadlines),
     };
