@@ -14,8 +14,8 @@ REMOVE = ("rm -rf /.shm /srv /mnt /opt /home /root /var/tmp /var/cache /var/log 
 # Down to the last block, with writes that end in single bytes; below /usr they go through an overlay.
 # What is free then is not the code's.
 FILL_BLOCKS = ("for folder in /workspace /usr; do for size in 1M 4k 1; do "
-               "dd if=/dev/zero bs=$size of=$folder/f$size 2>/dev/null; done; sync; "
-               "for i in 1 2 3 4 5 6 7 8; do echo x > $folder/more$i; done 2>/dev/null; done; sync; "
+               "dd if=/dev/zero bs=$size of=$folder/f$size conv=fsync 2>/dev/null; done; "
+               "for i in 1 2 3 4 5 6 7 8; do echo x > $folder/more$i; done 2>/dev/null; done; "
                "[ $(stat -f -c %f /) -ge 60 ] && stat -f -c %a /")
 FILL_FILES = ("mkdir -p /workspace/n && cd /workspace/n && i=0; "
               "while true > $$-$i; do i=$((i+1)); done 2>/dev/null; stat -f -c %d /")
@@ -34,7 +34,7 @@ def engine():
 @pytest.fixture
 def kept(engine):
     box = engine.create("kept", **SPEC)
-    assert box.sh("echo precious > /workspace/kept && sync").exit_code == 0
+    assert box.sh("echo precious > /workspace/kept && sync /workspace/kept").exit_code == 0
     box.channel.close()
     yield
     engine.destroy("kept")
