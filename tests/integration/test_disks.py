@@ -234,14 +234,31 @@ def test_disks_count_once_after_a_restart(small):
     assert abs(engine.probe()["disk"] - before) < 4 * MIB
 
 
+def test_a_kept_disk_starts_after_a_full_host(small):
+    """Nothing was synced before the host was full, so that files may be gone; the disk is not."""
+    host, engine = small
+    spec = {"disk": True, "keep_files": True, "storage": 64 * MIB}
+    box = engine.create("unsynced", **spec)
+    assert box.sh("for i in 1 2 3 4; do mkdir -p /workspace/$i/deep; head -c 1000000 /dev/zero >"
+                  " /workspace/$i/deep/file; done").exit_code == 0
+    host.fill()
+    box.sh("dd if=/dev/zero of=/workspace/f bs=1M count=50 conv=fsync; mkdir /workspace/late",
+           timeout_ms=100000)
+    box.channel.close()
+    engine.stop_sandbox("unsynced")
+    host.relieve()
+    with engine.restart_sandbox("unsynced", **spec) as again:
+        assert again.sh("rm -rf /workspace/* && echo more > /workspace/more &&"
+                        " sync /workspace/more && cat /workspace/more").stdout == b"more\n"
+
+
 def test_kept_files_outlive_a_full_host(small):
     """What was written and synced before is there after, when there is space again."""
     host, engine = small
     spec = {"disk": True, "keep_files": True, "storage": 64 * MIB}
     box = engine.create("kept", **spec)
-    # Of the file itself: sync(2) writes nothing back here.
-    assert box.sh("head -c 4000000 /dev/zero | tr '\\0' k > /workspace/kept &&"
-                  " sync /workspace/kept").exit_code == 0
+    assert box.sh("head -c 4000000 /dev/zero | tr '\\0' k > /workspace/kept && "
+                  "sync /workspace/kept").exit_code == 0  # fsync(2): sync(2) does nothing inside
     host.fill()
     result = box.sh("dd if=/dev/zero of=/workspace/f bs=1M count=50 conv=fsync", timeout_ms=100000)
     assert result.exit_code != 0, result

@@ -98,20 +98,28 @@ static void test_an_init_is_found(void **state)
     assert_fails(initsock_find(folder_fd, "one", &peer, &err), ERR_NOT_FOUND, err);
 }
 
-/* One that lives and accepts nothing is not taken for dead. */
+/* One that lives and accepts nothing is not taken for dead; and nobody waits for it, however many
+ * there are: a second for each would be past the alarm. */
 static void test_a_busy_init_is_for_later(void **state)
 {
+    enum { ASKED = 200, HANG_S = 60 };
     (void)state;
     struct err err = ERR_INIT;
     struct initsock_peer peer;
     FD_AUTO int fd = -1;
     FD_AUTO int first = -1;
     FD_AUTO int second = -1;
+    assert_false(initsock_exists(folder_fd, "one"));
     assert_ok(initsock_bind(folder_fd, "one", &fd, &err), err);
+    assert_true(initsock_exists(folder_fd, "one"));
+    assert_false(initsock_exists(folder_fd, "../one"));
     assert_int_equal(listen(fd, 1), 0);
     assert_ok(initsock_connect(folder_fd, "one", &first, &err), err);
     assert_ok(initsock_connect(folder_fd, "one", &second, &err), err);
-    assert_fails(initsock_find(folder_fd, "one", &peer, &err), ERR_UNAVAILABLE, err);
+    (void)alarm(HANG_S);
+    for (int i = 0; i < ASKED; i++)
+        assert_fails(initsock_find(folder_fd, "one", &peer, &err), ERR_UNAVAILABLE, err);
+    (void)alarm(0);
 }
 
 static void count(void *context, const char *id)

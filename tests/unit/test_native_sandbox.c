@@ -366,6 +366,40 @@ static void an_adopted_life(void *context)
     close_host();
 }
 
+/* A kill that is refused (of an init below another user namespace, while its user can't be taken)
+ * is repeated until the init is gone. */
+static void a_kill_that_was_refused(void *context)
+{
+    (void)context;
+    empty_host(&host);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        for (;;)
+            (void)pause();
+    }
+    struct sandbox *sandbox = sandbox_adopt_stopped("sb-1");
+    require(pid > 0 && sandbox);
+    sandbox->state = ENGINE_STATE_RUNNING;
+    sandbox->child = true;
+    sandbox->pid = pid;
+    sandbox->uid = 54321;
+    sandbox->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    require(sandbox->pidfd >= 0);
+    require(setresuid(12345, 12345, 0) == 0); /* no right over it, nor to become another */
+    sandbox_kill(&host, sandbox);
+    require(!sandbox_cleanup(&host, sandbox));
+    struct pollfd poller = {.fd = sandbox->pidfd, .events = POLLIN};
+    require(poll(&poller, 1, 0) == 0);
+    require(setresuid(0, 0, 0) == 0);
+    for (int tries = 0; !sandbox_cleanup(&host, sandbox); tries++) {
+        require(tries < WAIT_MS);
+        (void)usleep(1000);
+    }
+    require(sandbox->state == ENGINE_STATE_STOPPED);
+    sandbox_free(sandbox);
+}
+
 /* The stage says what failed, and nothing of it is left. */
 static void a_setup_that_fails(void *context)
 {
@@ -432,7 +466,7 @@ static void run_as_root(void (*fn)(void *context))
         run_as_root(name);                                                                         \
     }
 root_test(a_life) root_test(two_lives) root_test(half_made) root_test(an_adopted_life)
-    root_test(a_setup_that_fails)
+    root_test(a_setup_that_fails) root_test(a_kill_that_was_refused)
 
 #define on_folder(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
 
@@ -449,6 +483,7 @@ root_test(a_life) root_test(two_lives) root_test(half_made) root_test(an_adopted
         on_folder(test_half_made),
         on_folder(test_an_adopted_life),
         on_folder(test_a_setup_that_fails),
+        cmocka_unit_test(test_a_kill_that_was_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/fd.h"
 #include "child.h"
@@ -145,6 +146,34 @@ static void in_a_child(void **state)
     assert_int_equal(faccessat(folder_fd, "top", F_OK, AT_SYMLINK_NOFOLLOW), -1);
 }
 
+/* Whether releasing a file of this size forked: what a child that was waited for used is counted.
+ */
+static bool release_forks(uint64_t size_bytes)
+{
+    static const char block[1 << 16];
+    struct rusage before;
+    struct rusage after;
+    int fd = openat(folder_fd, "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    for (uint64_t done = 0; done < size_bytes; done += sizeof(block))
+        assert_int_equal(write(fd, block, sizeof(block)), sizeof(block));
+    assert_int_equal(unlinkat(folder_fd, "file", 0), 0);
+    assert_int_equal(getrusage(RUSAGE_CHILDREN, &before), 0);
+    treeremove_release(&fd);
+    assert_int_equal(fd, -1);
+    assert_int_equal(getrusage(RUSAGE_CHILDREN, &after), 0);
+    return after.ru_minflt > before.ru_minflt;
+}
+
+static void only_what_is_large_gets_a_process(void **state)
+{
+    (void)state;
+    int none = -1;
+    treeremove_release(&none);
+    assert_false(release_forks(0));
+    assert_false(release_forks(TREEREMOVE_SMALL_BYTES / 2));
+    assert_true(release_forks(2 * TREEREMOVE_SMALL_BYTES));
+}
+
 #define on_top(test) cmocka_unit_test_setup_teardown(test, make_top, folder_remove)
 
 int main(void)
@@ -157,6 +186,7 @@ int main(void)
         on_top(missing_is_fine),
         on_top(folders_without_rights),
         on_top(in_a_child),
+        on_top(only_what_is_large_gets_a_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
