@@ -15,7 +15,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -650,9 +649,7 @@ static void serve(struct service *service)
 static int begin(struct service *service, struct err *err)
 {
     const struct service_config *config = service->config;
-    int result = open_signals(service, err);
-    if (result == 0)
-        result = fd_set_nonblocking(config->listen_fd, true, err);
+    int result = fd_set_nonblocking(config->listen_fd, true, err);
     if (result == 0)
         result = watch(service, config->listen_fd, SOURCE_LISTEN, EPOLLIN, err);
     if (result == 0)
@@ -674,9 +671,14 @@ int service_run(const struct service_config *config, struct err *err)
                                             .cgroup = config->cgroup,
                                             .userns = config->userns,
                                             .refused = config->refused};
-    int result = host_open(&host_config, &service.host, err);
-    if (result != 0)
+    /* First: what is made from here on has to be removed by whoever is told to end. */
+    int result = open_signals(&service, err);
+    if (result == 0)
+        result = host_open(&host_config, &service.host, err);
+    if (result != 0) {
+        fd_close(&service.signal_fd);
         return result;
+    }
     service.host.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (service.host.epoll_fd < 0)
         result = err_sys(err, errno, "epoll");

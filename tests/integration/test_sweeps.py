@@ -52,11 +52,16 @@ class Litter:
         """While the engine stands still, so that no sweep sees a part."""
         if self.engine.process:
             self.engine.process.send_signal(signal.SIGSTOP)
+            wait_until(self.stands_still, "the engine stands still")
         self.drop_groups()
         self.drop_files()
         assert self.left()
         if self.engine.process:
             self.engine.process.send_signal(signal.SIGCONT)
+
+    def stands_still(self):
+        status = snapshot_tool.status_of(self.engine.process.pid)
+        return status["State"].startswith("T")
 
     def drop_groups(self):
         for base in cgroup_bases(self.engine.instance):

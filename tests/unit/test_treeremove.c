@@ -11,29 +11,15 @@
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/treeremove.h"
 
 enum { DEEP = 20000, WIDE = 1000 }; /* ten times what a path can say */
 
-static char folder[] = "/tmp/berth-test-remove-XXXXXX";
-static int folder_fd = -1;
-
-static int make_folder(void **state)
+/* With `top` in it, which is what is to be removed. */
+static int make_top(void **state)
 {
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    if (!mkdtemp(folder))
-        return -1;
-    folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return folder_fd >= 0 && mkdirat(folder_fd, "top", 0755) == 0 ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    fd_close(&folder_fd);
-    child_remove_tree(folder);
-    return 0;
+    return folder_make(state) == 0 && mkdirat(folder_fd, "top", 0755) == 0 ? 0 : -1;
 }
 
 static void put(int dir_fd, const char *name)
@@ -188,18 +174,19 @@ static void only_what_is_large_gets_a_process(void **state)
     assert_true(release_forks(2 * TREEREMOVE_SMALL_BYTES));
 }
 
+#define on_top(test) cmocka_unit_test_setup_teardown(test, make_top, folder_remove)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(deeper_than_any_stack_or_path, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(wide_and_branching, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(links_are_not_followed, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(a_link_is_no_folder, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(missing_is_fine, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(folders_without_rights, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(in_a_child, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(only_what_is_large_gets_a_process, make_folder,
-                                        remove_folder),
+        on_top(deeper_than_any_stack_or_path),
+        on_top(wide_and_branching),
+        on_top(links_are_not_followed),
+        on_top(a_link_is_no_folder),
+        on_top(missing_is_fine),
+        on_top(folders_without_rights),
+        on_top(in_a_child),
+        on_top(only_what_is_large_gets_a_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
