@@ -247,8 +247,9 @@ static int check_filesystem(const struct disk_plan *plan, struct err *err)
     if (!disk_find_tool("e2fsck", tool, sizeof(tool)))
         return err_public(err, ERR_UNSUPPORTED, "e2fsck is missing (package e2fsprogs)");
     (void)snprintf(image, sizeof(image), "/proc/self/fd/%d", TOOL_IMAGE_FD);
-    /* What the preening of -p leaves alone, when the host was full or a block of it is bad, is mended
-     * the other way: some of what was not synced may be gone, but the rest is to be had again. */
+    /* What the preening of -p leaves alone, when the host was full or a block of it is bad, is
+     * mended the other way: some of what was not synced may be gone, but the rest is to be had
+     * again. */
     char *const preen[] = {tool, word("-p"), image, NULL};
     char *const mend[] = {tool, word("-f"), word("-y"), image, NULL};
     int code = 0;
