@@ -264,10 +264,35 @@ void box_on_gone(struct core *core, const char *id)
         (void)live_cancel(core, NULL, execution_id, KILL_SERVER);
 }
 
+/* Asks again for what is to be destroyed: the engine may have had no memory for it, and a box that
+ * it has forgotten would hold its place for ever. An id that is gone succeeds. */
+static int repeat_destructions(struct core *core, struct engine *engine, struct err *err)
+{
+    MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    (void)pthread_mutex_lock(&core->lock);
+    for (const struct box *box = core->boxes; box; box = box->next)
+        count += box->state == SANDBOX_DESTROYING ? 1 : 0;
+    ids = calloc(count + 1, sizeof(*ids));
+    count = 0;
+    for (const struct box *box = core->boxes; box && ids; box = box->next) {
+        if (box->state == SANDBOX_DESTROYING)
+            memcpy(ids[count++], box->id, sizeof(box->id));
+    }
+    (void)pthread_mutex_unlock(&core->lock);
+    if (!ids)
+        return err_set(err, ERR_INTERNAL, "no memory for a list of ids");
+    for (size_t i = 0; i < count; i++)
+        engine_destroy_later(engine, ids[i]);
+    return 0;
+}
+
 int box_reconcile(struct core *core, struct err *err)
 {
     struct engine *engine = NULL;
     int result = core_engine(core, &engine, err);
+    if (result == 0)
+        result = repeat_destructions(core, engine, err);
     if (result != 0)
         return result;
     MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;

@@ -16,9 +16,10 @@
 #include "engine/fake_sandbox.h"
 
 static const char *const fault_names[FAKE_FAULT_COUNT] = {
-    "none",          "create-fails", "create-hangs", "create-refused", "unpacking", "restart",
-    "destroy-fails", "close-early",  "close-output", "close-exit",     "dies",      "garbage",
-    "oversized",     "wrong-nonce",  "wrong-exit",   "wrong-stream",   "no-credit", "mute",
+    "none",       "create-fails",  "create-hangs", "create-refused", "unpacking",
+    "restart",    "destroy-fails", "destroy-lost", "close-early",    "close-output",
+    "close-exit", "dies",          "garbage",      "oversized",      "wrong-nonce",
+    "wrong-exit", "wrong-stream",  "no-credit",    "mute",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -305,7 +306,10 @@ static int fake_destroy(struct engine *engine, const char *id, int64_t deadline_
 
 static void fake_destroy_later(struct engine *engine, const char *id)
 {
-    add_task(fake_of(engine), TASK_DESTROY, id);
+    struct fake *fake = fake_of(engine);
+    bool lost =
+        take_fault(fake, FAKE_FAULT_DESTROY_LOST, FAKE_FAULT_DESTROY_LOST) != FAKE_FAULT_NONE;
+    add_task(fake, lost ? TASK_CONNECTED : TASK_DESTROY, lost ? "" : id);
 }
 
 static int fake_inspect(struct engine *engine, const char *id, int64_t deadline_ns,

@@ -32,6 +32,7 @@ enum engine_fake_fault {
     FAKE_FAULT_UNPACKING,      /* ERR_UNAVAILABLE with a public message and retry_after_s 7 */
     FAKE_FAULT_RESTART,        /* ERR_UNAVAILABLE, then events.connected */
     FAKE_FAULT_DESTROY_FAILS,  /* the first try; repeated by itself */
+    FAKE_FAULT_DESTROY_LOST,   /* engine_destroy_later() is not noted; events.connected */
     FAKE_FAULT_CLOSE_EARLY,    /* closes the channel before its hello */
     FAKE_FAULT_CLOSE_OUTPUT,   /* closes it after the next output */
     FAKE_FAULT_CLOSE_EXIT,     /* closes it instead of the exit */

@@ -16,6 +16,8 @@
 #define OUT_HIGH_WATER (256U * 1024U) /* past it the job waits for the connection to drain */
 #define CREDIT_STEP (64U * 1024U)     /* credit is given back in pieces of at least this */
 #define READ_STEP FRAME_DATA_MAX
+#define FILE_IDLE_MS 30000 /* without one byte, while the child could move some */
+#define FILE_IDLE_MAX_MS (UINT64_C(1) << 40)
 
 void job_init(struct job *job)
 {
@@ -227,9 +229,41 @@ static void step_kill(struct job *job, const struct init_config *config, int64_t
     }
 }
 
+/* Whether it is the child's turn, and not the server's to send or to take bytes. */
+static bool waits_for_child(const struct job *job)
+{
+    if (job->pid < 0 || job->cause != KILL_NONE)
+        return false;
+    if (job->kind == JOB_PUT_FILE)
+        return job->stdin_queue.size > 0 || job->stdin_closed_by_peer;
+    return job->outputs[0].fd < 0 || job_wants_output(job, 0);
+}
+
+/* The child has the code's ids: code of its own user may stop it, and nobody else would notice. */
+static void step_file_deadline(struct job *job, const struct init_config *config)
+{
+    if (!waits_for_child(job)) {
+        job->deadline_ns = INT64_MAX;
+        return;
+    }
+    int64_t now_ns = clock_now_ns();
+    uint64_t moved = job->stdin_total + job->outputs[0].total;
+    if (job->deadline_ns == INT64_MAX || moved != job->moved) {
+        uint64_t idle_ms = config->file_idle_ms;
+        if (idle_ms == 0 || idle_ms > FILE_IDLE_MAX_MS)
+            idle_ms = FILE_IDLE_MS;
+        job->moved = moved;
+        job->deadline_ns = now_ns + (int64_t)idle_ms * CLOCK_NS_PER_MS;
+    } else if (now_ns >= job->deadline_ns) {
+        job->deadline_ns = INT64_MAX;
+        job_kill(job, config, KILL_TIMEOUT);
+    }
+}
+
 static bool step_file(struct job *job, const struct init_config *config)
 {
     step_output(job, config);
+    step_file_deadline(job, config);
     bool input_over = job->stdin_closed_by_peer || job->cause != KILL_NONE;
     if (job->pid > 0 || !input_over || job->outputs[0].fd >= 0)
         return false;
@@ -266,7 +300,7 @@ bool job_step(struct job *job, const struct init_config *config)
 int64_t job_wakeup_ns(const struct job *job)
 {
     if (job->kind != JOB_EXEC)
-        return INT64_MAX;
+        return job->kind == JOB_FREE ? INT64_MAX : job->deadline_ns;
     int64_t wakeup = job->pid > 0 && !job->killing ? job->deadline_ns : INT64_MAX;
     if (job->killing && !job->group_empty && job->next_kill_ns < wakeup)
         wakeup = job->next_kill_ns;

@@ -109,6 +109,8 @@ void job_end_file(const struct job *job)
         done.size_bytes = job->outputs[0].sent;
     if (WIFEXITED(job->wait_status))
         done.sys_errno = WEXITSTATUS(job->wait_status);
+    else if (job->cause == KILL_TIMEOUT)
+        done.sys_errno = ETIMEDOUT;
     else
         done.sys_errno = job->cause != KILL_NONE ? ECANCELED : EIO;
     BUF_AUTO struct buf payload;

@@ -111,50 +111,51 @@ int job_start_exec(struct job *job, const struct init_config *config,
     return frame_append(out, FRAME_STARTED, stream, NULL, 0, err);
 }
 
+/* What the child of a file job is to do. It does not return. */
+struct file_work {
+    const struct sandbox_put_file *put; /* one of the two */
+    const struct sandbox_get_file *get;
+};
+
 /* The child works on a file, and is spared by the kills of an execution (group.h). */
-static void begin_file(struct job *job, enum job_kind kind, uint32_t stream, struct buf *out,
-                       pid_t pid, struct pipe_set *set)
+static int start_file(struct job *job, const struct init_config *config, enum job_kind kind,
+                      const struct file_work *work, uint32_t stream, struct buf *out,
+                      struct err *err)
 {
-    job_begin(job, kind, stream, out, set);
+    PIPE_SET_AUTO struct pipe_set set = PIPE_SET_INIT;
+    int result = pipe_set_make(&set, kind, err);
+    if (result != 0)
+        return result;
+    pid_t pid = group_fork(config);
+    if (pid < 0)
+        return err_sys(err, errno, "fork");
+    if (pid == 0) {
+        const struct child_pipes pipes = {set.child[0], set.child[1], -1, -1};
+        if (work->put)
+            file_put(config, work->put, &pipes);
+        file_get(config, work->get, &pipes);
+    }
+    job_begin(job, kind, stream, out, &set);
     job->pid = pid;
     group_spare(pid);
+    return 0;
 }
 
 int job_start_put_file(struct job *job, const struct init_config *config,
                        const struct sandbox_put_file *put, uint32_t stream, struct buf *out,
                        struct err *err)
 {
-    PIPE_SET_AUTO struct pipe_set set = PIPE_SET_INIT;
-    int result = pipe_set_make(&set, JOB_PUT_FILE, err);
-    if (result != 0)
-        return result;
-    pid_t pid = group_fork(config);
-    if (pid < 0)
-        return err_sys(err, errno, "fork");
-    if (pid == 0) {
-        const struct child_pipes pipes = {set.child[0], -1, -1, -1};
-        file_put(config, put, &pipes);
-    }
-    begin_file(job, JOB_PUT_FILE, stream, out, pid, &set);
-    return 0;
+    const struct file_work work = {.put = put};
+    return start_file(job, config, JOB_PUT_FILE, &work, stream, out, err);
 }
 
 int job_start_get_file(struct job *job, const struct init_config *config,
                        const struct sandbox_get_file *get, uint32_t stream, struct buf *out,
                        struct err *err)
 {
-    PIPE_SET_AUTO struct pipe_set set = PIPE_SET_INIT;
-    int result = pipe_set_make(&set, JOB_GET_FILE, err);
-    if (result != 0)
-        return result;
-    pid_t pid = group_fork(config);
-    if (pid < 0)
-        return err_sys(err, errno, "fork");
-    if (pid == 0) {
-        const struct child_pipes pipes = {-1, set.child[1], -1, -1};
-        file_get(config, get, &pipes);
-    }
-    begin_file(job, JOB_GET_FILE, stream, out, pid, &set);
-    job->stdin_closed_by_peer = true; /* it has none */
-    return 0;
+    const struct file_work work = {.get = get};
+    int result = start_file(job, config, JOB_GET_FILE, &work, stream, out, err);
+    if (result == 0)
+        job->stdin_closed_by_peer = true; /* it has none */
+    return result;
 }

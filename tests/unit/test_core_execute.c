@@ -563,6 +563,8 @@ static void faults_leave_the_next_one_alone(void **state)
     EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
     engine_fake_inject(rig.engine, FAKE_FAULT_DESTROY_FAILS, 1);
     EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
+    engine_fake_inject(rig.engine, FAKE_FAULT_DESTROY_LOST, 1);
+    EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
     engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_FAILS, 1);
     struct err err = ERR_INIT;
     struct execution_request request = request_of("out x\n");

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lang/lang.h"
+#include "languages.h"
 
 static void finds_by_name_and_alias(void **state)
 {
@@ -56,19 +57,6 @@ static void loads_again_after_unload(void **state)
     assert_int_equal(lang_load(NULL), 0);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    return lang_load(NULL);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    lang_unload();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -77,5 +65,5 @@ int main(void)
         cmocka_unit_test(lists_in_order),
         cmocka_unit_test(loads_again_after_unload),
     };
-    return cmocka_run_group_tests_name("lang", tests, setup, teardown);
+    return cmocka_run_group_tests_name("lang", tests, languages_load, languages_unload);
 }
