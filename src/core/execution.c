@@ -59,6 +59,7 @@ static int run_code(struct fresh *fresh, struct channel *channel, struct err *er
                                 .stdin_data = fresh->request->stdin_data,
                                 .stdin_size = fresh->request->stdin_size};
     attempt_watch(attempt, plan->timeout_ms, &exec.watch);
+    exec.watch.interrupt_fd = -1; /* only a session offers it, and an earlier init lacks it */
     struct err failure = ERR_INIT;
     attempt->ran = true;
     int result = channel_exec(channel, &exec, &attempt->exit, &failure);
