@@ -53,9 +53,14 @@ void box_busy(struct core *core, const char *id)
     move_box(core, id, SANDBOX_BUSY);
 }
 
+/* One that is being destroyed meanwhile stays so. */
 void box_ready(struct core *core, const char *id)
 {
-    move_box(core, id, SANDBOX_READY);
+    (void)pthread_mutex_lock(&core->lock);
+    struct box *box = find_locked(core, id);
+    if (box && box->state == SANDBOX_BUSY)
+        (void)sandbox_state_move(&box->state, SANDBOX_READY);
+    (void)pthread_mutex_unlock(&core->lock);
 }
 
 void box_keep(struct core *core, const char *id)
