@@ -33,7 +33,9 @@ try:
 except ImportError:
     from json.encoder import encode_basestring as quote
 
-__builtins__ = dict(vars(builtins))  # the functions below do not see what the user makes of them
+# The functions below do not see what the user makes of the real ones.
+__builtins__ = ORIGINALS = dict(vars(builtins))
+BUILTINS = vars(builtins)
 
 KERNEL_FD = 3
 HIGH_FD = 100  # own descriptors lie above, so that the user's first one is 3 as anywhere
@@ -168,7 +170,7 @@ class Run:
             tag = int.from_bytes(body[at:at + 2], "little")
             end = at + 8 + int.from_bytes(body[at + 4:at + 8], "little")
             data = body[at + 8:end]
-            text = os.fsdecode(data[:-1])
+            text = data[:-1].decode("utf-8", "surrogateescape")
             at = end
             if tag == TAG_ID:
                 self.id = text
@@ -180,6 +182,8 @@ class Run:
                 self.env.append(text)
             elif tag == TAG_CODE:
                 self.code = data
+        if self.code is not None and self.code.startswith(b"\xef\xbb\xbf"):
+            self.code = self.code[3:]  # columns are counted without it
         self.fds = [high(fd) for fd in fds[:3]]
         while len(self.fds) < 3:
             self.fds.append(high(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
@@ -320,19 +324,27 @@ def plain_output(fd, name):
     return file
 
 
-def begin(run, raw):
-    """Puts the run's descriptors and environment in place."""
-    State.run, State.shown = run, []
+def repair():
+    """Gives back what the library, and with it this file, can't do without: the modules of the
+    start when they are gone, each builtin that is gone or can't be called any more."""
     if "builtins" not in MODULES:
         for name, module in State.modules.items():
             MODULES.setdefault(name, module)
-    for name, value in __builtins__.items():
-        vars(builtins).setdefault(name, value)
+    for name, value in ORIGINALS.items():
+        if name not in BUILTINS or not callable(BUILTINS[name]):
+            BUILTINS[name] = value
+
+
+def begin(run, raw):
+    """Puts the run's descriptors and environment in place."""
+    State.run, State.shown = run, []
     if State.null_fd < 0:
         State.null_fd = high(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
     for number, fd in enumerate(run.fds):
         os.dup2(fd, number)
     set_streams(raw)
+    if State.loop is not None and not State.loop.is_closed() and "asyncio" in MODULES:
+        MODULES["asyncio"].set_event_loop(State.loop)  # asyncio.run() leaves none
     for entry in run.env:
         name, _, value = entry.partition("=")
         if name and "\0" not in entry:
@@ -350,7 +362,10 @@ def finish(run):
         os.dup2(State.null_fd, number)
     if run not in State.old_runs:
         State.old_runs.append(run)
-    alive = {id(getattr(thread, "_kernel_run", None)) for thread in threading.enumerate()}
+    try:
+        alive = {id(getattr(thread, "_kernel_run", None)) for thread in threading.enumerate()}
+    except Exception:
+        return  # a broken library: kept until it is whole again
     for old in State.old_runs[:]:
         if id(old) not in alive:
             State.old_runs.remove(old)
@@ -417,6 +432,7 @@ def guarded(function, *args):
     State.armed = False
     sys.settrace(None)  # a debugger that was left in the code does not go on in the kernel
     sys.setprofile(None)
+    repair()
     return problem
 
 
@@ -602,9 +618,14 @@ class PyplotFinder:
 # --- Errors -------------------------------------------------------------------------------------
 
 
+def is_a(problem, kind):
+    """isinstance() without asking the object, whose __class__ may be code."""
+    return issubclass(type(problem), kind)
+
+
 def strip(problem):
     """The traceback from the user's first frame on."""
-    frames = problem.__traceback__
+    frames = BaseException.__traceback__.__get__(problem)
     led = False
     while frames is not None:
         frame = frames.tb_frame
@@ -627,6 +648,18 @@ def drop_kernel_frames(shown):
         if one.stack is not None:
             one.stack[:] = [frame for frame in one.stack if frame.filename != THIS_FILE]
         todo += [one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ())]
+
+
+def hide_from_stacks():
+    """traceback.print_stack() and its like end at the user's outermost frame."""
+    walk = traceback.walk_stack
+
+    def walk_stack(f):
+        if f is None:
+            f = sys._getframe(1)
+        return ((frame, line) for frame, line in walk(f) if frame.f_code.co_filename != THIS_FILE)
+
+    traceback.walk_stack = disguise(walk_stack, walk)
 
 
 def describe(problem):
@@ -658,7 +691,8 @@ def say(text):
 def report(problem):
     name, value, text = describe(problem)
     sys.last_type, sys.last_value = type(problem), problem
-    sys.last_traceback = problem.__traceback__ = strip(problem)
+    sys.last_traceback = strip(problem)
+    BaseException.__traceback__.__set__(problem, sys.last_traceback)
     if sys.version_info >= (3, 12):
         sys.last_exc = problem
     if State.run.mode == MODE_SCRIPT:
@@ -671,7 +705,7 @@ def report(problem):
 def report_script(problem, text):
     """As the interpreter does it: by the program's hook, on its sys.stderr."""
     if sys.excepthook is not sys.__excepthook__:
-        sys.excepthook(type(problem), problem, problem.__traceback__)
+        sys.excepthook(type(problem), problem, sys.last_traceback)
         return
     try:
         sys.stderr.write(text)
@@ -688,13 +722,14 @@ def emit_error(name, value, text):
 def exit_code(problem):
     if problem is None:
         return 0
-    if isinstance(problem, KeyboardInterrupt):
+    if is_a(problem, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    if not isinstance(problem, SystemExit):
+    if not is_a(problem, SystemExit):
         return EXIT_ERROR
-    if problem.code is None:
+    code = SystemExit.code.__get__(problem)
+    if code is None:
         return 0
-    return problem.code & 0xff if isinstance(problem.code, int) else EXIT_ERROR
+    return code & 0xff if is_a(code, int) else EXIT_ERROR
 
 
 # --- Code ---------------------------------------------------------------------------------------
@@ -721,8 +756,8 @@ def is_quiet(lines, last):
     """Whether a semicolon follows the last expression."""
     if last.end_lineno > len(lines):
         return False
-    tail = [lines[last.end_lineno - 1].encode("utf-8")[last.end_col_offset:].decode("utf-8")]
-    return any(";" in line.partition("#")[0] for line in tail + lines[last.end_lineno:])
+    tail = lines[last.end_lineno - 1].encode("utf-8")[last.end_col_offset:].decode("utf-8", "replace")
+    return any(";" in line.partition("#")[0] for line in [tail] + lines[last.end_lineno:])
 
 
 def run_code(run, namespace):
@@ -741,11 +776,7 @@ def run_code(run, namespace):
         value_code = compile(_ast.Expression(last.value), file, "eval",
                              flags | code.co_flags & FUTURE, True)
     del tree, last, lines
-    if code.co_code or value_code is None:
-        execute(code, namespace)
-    if value_code is None:
-        return
-    value = execute(value_code, namespace)
+    value = execute([code] if value_code is None else [code, value_code], namespace)
     if value is not None:
         if cell:
             builtins._ = value
@@ -753,9 +784,21 @@ def run_code(run, namespace):
             emit_result(represent(value))
 
 
-def execute(code, namespace):
-    value = eval(code, namespace)
-    return run_async(value) if code.co_flags & CO_COROUTINE else value
+def execute(codes, namespace):
+    """Runs one after the other, within the loop if any of them awaits. The value of the last."""
+    if any(code.co_flags & CO_COROUTINE for code in codes):
+        return run_async(execute_async(codes, namespace))
+    for code in codes:
+        value = eval(code, namespace)
+    return value
+
+
+async def execute_async(codes, namespace):
+    for code in codes:
+        value = eval(code, namespace)
+        if code.co_flags & CO_COROUTINE:
+            value = await value
+    return value
 
 
 def run_async(coroutine):
@@ -813,27 +856,30 @@ def run_cell(run):
     State.pending = False
     State.running = True
     problem = conclude(guarded(run_code, run, namespace))
-    if isinstance(problem, SystemExit) and exit_code(problem) == EXIT_ERROR \
-            and not isinstance(problem.code, int):
-        guarded(lambda: say(clean(cut(str(problem.code), VALUE_MAX)) + "\n"))
+    if is_a(problem, SystemExit):
+        code = SystemExit.code.__get__(problem)
+        if code is not None and not is_a(code, int):
+            guarded(lambda: say(clean(cut(str(code), VALUE_MAX)) + "\n"))
     return exit_code(problem)
 
 
 def conclude(problem):
     """Shows figures and the error. The exception that the run ended with, or None."""
-    if isinstance(problem, KeyboardInterrupt):
+    if is_a(problem, KeyboardInterrupt):
         guarded(close_figures)
     else:
         later = guarded(show_figures, State.shown)
-        problem = problem or later
-    if problem is not None and not isinstance(problem, SystemExit):
+        problem = later if problem is None else problem
+    later = guarded(flush)
+    if problem is None and later is not None and not is_a(later, Exception):
+        problem = later
+    if problem is not None and not is_a(problem, SystemExit):
         failed = guarded(report, problem)
         if failed is not None:
             name = type(problem).__name__
             say(name + "\n")
             emit_error(clean(name), "", clean(name) + "\n")
-    later = guarded(flush)
-    return problem if problem is not None or isinstance(later, Exception) else later
+    return problem
 
 
 def serve_cell(run):
@@ -844,14 +890,17 @@ def serve_cell(run):
         code = exit_code(problem)
     if State.channel is None:
         sys.exit(code)
+    State.running = State.armed = False
     for _ in range(100):  # such a handler may strike here again
         try:
-            State.running = State.armed = False
             finish(run)
-            State.channel.send(DONE, bytes([code]))
-            return
+            break
         except BaseException:
             continue
+    try:
+        State.channel.send(DONE, bytes([code]))
+    except BaseException:
+        pass  # from a signal handler; the message went out before
 
 
 def run_script(run):
@@ -861,15 +910,17 @@ def run_script(run):
         with open(run.file, "rb") as file:
             run.code = file.read()
     main = new_main()
-    main.__file__ = run.file
+    main.__file__ = os.path.abspath(run.file)
     main.__cached__ = None
-    main.__loader__ = MODULES["_frozen_importlib_external"].SourceFileLoader("__main__", run.file)
+    main.__annotations__ = {}
+    importer = MODULES["_frozen_importlib_external"]
+    main.__loader__ = importer.SourceFileLoader("__main__", main.__file__)
     sys.argv = [run.file]
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(run.file))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     problem = conclude(guarded(run_code, run, vars(main)))
-    if isinstance(problem, SystemExit):
+    if is_a(problem, SystemExit):
         raise problem
     sys.exit(exit_code(problem))
 
@@ -909,6 +960,7 @@ def warm_up():
     sys.meta_path.insert(0, PyplotFinder)
     os.register_at_fork(after_in_child=forget_channel)
     follow_threads()
+    hide_from_stacks()
 
 
 def main():

@@ -119,14 +119,13 @@ class Flight:
         """To DONE, or, of a script, to the end of the process."""
         self.kernel.pump(self, lambda: self.outcome.code is not None)
         self.drain()
-        for fd in (self.stdin_write,):
-            if fd is not None:
-                os.close(fd)
         return self.outcome
 
     def close(self):
-        os.close(self.out_read)
-        os.close(self.err_read)
+        for name in ("stdin_write", "out_read", "err_read"):
+            if getattr(self, name) is not None:
+                os.close(getattr(self, name))
+                setattr(self, name, None)
 
 
 class Kernel:
@@ -208,7 +207,11 @@ class Kernel:
         return flight
 
     def run(self, code, **options):
-        return self.start(code, **options).wait()
+        flight = self.start(code, **options)
+        try:
+            return flight.wait()
+        finally:
+            flight.close()
 
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)
