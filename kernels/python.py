@@ -85,6 +85,7 @@ class State:
     modules = {}  # those of the start, for a sys.modules that was emptied
     encoding, errors = "utf-8", "surrogateescape"  # as the interpreter chose them
     fflush = None
+    streams = ()
 
 
 # --- The channel to init ------------------------------------------------------------------------
@@ -309,12 +310,18 @@ def set_streams(raw):
         made.mode = mode
         return made
 
-    sys.stdin = sys.__stdin__ = stream(open(0, "rb", closefd=False), "r", newline=None,
-                                       errors=State.errors)
-    sys.stdout = sys.__stdout__ = stream(raw(1, "<stdout>"), "w", errors=State.errors,
-                                         write_through=True)
-    sys.stderr = sys.__stderr__ = stream(raw(2, "<stderr>"), "w", errors="backslashreplace",
-                                         write_through=True)
+    State.streams = (
+        stream(open(0, "rb", closefd=False), "r", newline=None, errors=State.errors),
+        stream(raw(1, "<stdout>"), "w", errors=State.errors, write_through=True),
+        stream(raw(2, "<stderr>"), "w", errors="backslashreplace", write_through=True))
+    take_streams_back()
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = State.streams
+
+
+def take_streams_back():
+    """What was put in their place goes now, when its last words still have the run's stderr."""
+    sys.stderr = State.streams[2]
+    sys.stdin, sys.stdout, _ = State.streams
 
 
 def plain_output(fd, name):
@@ -830,7 +837,10 @@ def run_async(coroutine):
     except asyncio.CancelledError as problem:
         if not State.cancelled:
             raise
-        raise KeyboardInterrupt().with_traceback(problem.__traceback__) from None
+        cause = problem
+        while cause.__context__ is not None and strip(cause) is None:
+            cause = cause.__context__  # until Python 3.10 that has the lines
+        raise KeyboardInterrupt().with_traceback(cause.__traceback__) from None
 
 
 # --- Runs ---------------------------------------------------------------------------------------
@@ -856,6 +866,7 @@ def run_cell(run):
     State.pending = False
     State.running = True
     problem = conclude(guarded(run_code, run, namespace))
+    guarded(take_streams_back)
     if is_a(problem, SystemExit):
         code = SystemExit.code.__get__(problem)
         if code is not None and not is_a(code, int):
@@ -988,4 +999,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    # From a frame that has the private builtins: Python 3.9 takes them from the caller.
+    eval(compile("main()", THIS_FILE, "eval"), {"__builtins__": ORIGINALS, "main": main})

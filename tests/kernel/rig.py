@@ -202,7 +202,8 @@ class Kernel:
         rights = array.array("i", flight.child_fds()).tobytes()
         sent = self.socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         flight.given()
-        self.socket.sendall(message[sent:])
+        if sent < len(message):
+            self.socket.sendall(message[sent:])
         self.flights.append(flight)
         return flight
 

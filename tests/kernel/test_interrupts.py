@@ -26,7 +26,7 @@ WAITS = {
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_ends_what_waits(kernel, wait):
-    flight = kernel.start("print('go')\n" + WAITS[wait], stdin=None).until("go")
+    flight = kernel.start("print('go')\n" + WAITS[wait], stdin=None).until("go\n")
     for _ in range(3):  # it may come while the child is only being started
         time.sleep(0.2)
         if flight.outcome.code is not None:
@@ -45,7 +45,7 @@ def test_ends_what_waits(kernel, wait):
 
 
 def test_traceback_of_an_interrupted_await(kernel):
-    flight = kernel.start("import asyncio\nprint('go')\nawait asyncio.sleep(600)", stdin=None).until("go")
+    flight = kernel.start("import asyncio\nprint('go')\nawait asyncio.sleep(600)", stdin=None).until("go\n")
     time.sleep(0.2)
     kernel.interrupt()
     done = flight.wait()
@@ -56,7 +56,7 @@ def test_tasks_survive_an_interrupt(kernel):
     kernel.run("import asyncio\nseen = []\nasync def work():\n  while True:\n    seen.append(1)\n"
                "    await asyncio.sleep(0.001)\nawait asyncio.sleep(0)\ntask = asyncio.create_task(work())\nNone"
                .replace("await asyncio.sleep(0)\ntask", "task").replace("\nNone", "\nawait asyncio.sleep(0.01)"))
-    flight = kernel.start("print('go')\nawait asyncio.sleep(600)", stdin=None).until("go")
+    flight = kernel.start("print('go')\nawait asyncio.sleep(600)", stdin=None).until("go\n")
     kernel.interrupt()
     assert flight.wait().code == 130
     done = kernel.run("before = len(seen)\nawait asyncio.sleep(0.05)\n(len(seen) > before, task.done())")
@@ -64,8 +64,8 @@ def test_tasks_survive_an_interrupt(kernel):
 
 
 def test_caught_by_the_code(kernel):
-    flight = kernel.start("import time\nprint('go')\ntry:\n  time.sleep(600)\nexcept KeyboardInterrupt:\n  print('caught')",
-                          stdin=None).until("go")
+    flight = kernel.start("import time\ntry:\n  print('go')\n  time.sleep(600)\nexcept KeyboardInterrupt:\n  print('caught')",
+                          stdin=None).until("go\n")
     kernel.interrupt()
     done = flight.wait()
     assert (done.code, done.out, done.error) == (0, "go\ncaught\n", None)
@@ -73,7 +73,7 @@ def test_caught_by_the_code(kernel):
 
 def test_own_handler_is_of_one_run(kernel):
     flight = kernel.start("import signal, time\nhit = []\nsignal.signal(signal.SIGINT, lambda *a: hit.append(1))\n"
-                          "print('go')\nwhile not hit: time.sleep(0.01)\nlen(hit)", stdin=None).until("go")
+                          "print('go')\nwhile not hit: time.sleep(0.01)\nlen(hit)", stdin=None).until("go\n")
     kernel.interrupt()
     assert flight.wait().plain == "1"
     kernel.run("signal.signal(signal.SIGINT, signal.SIG_IGN)")

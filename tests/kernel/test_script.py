@@ -104,7 +104,7 @@ def test_a_cell_before_leaves_no_names(script_kernel):
 def test_interrupt(script_kernel):
     (script_kernel.folder / "main.py").write_text("import time\nprint('go', flush=True)\ntime.sleep(600)\n")
     flight = script_kernel.start("import time\nprint('go', flush=True)\ntime.sleep(600)\n", mode=rig.SCRIPT,
-                                 file="main.py").until("go")
+                                 file="main.py").until("go\n")
     script_kernel.process.send_signal(signal.SIGINT)
     with pytest.raises(EOFError):
         flight.wait()
@@ -115,6 +115,6 @@ def test_interrupt(script_kernel):
 
 def test_asyncio_run_handles_the_interrupt(script_kernel):
     flight = script_kernel.start("import asyncio\nasync def main():\n  try:\n    print('go')\n    await asyncio.sleep(600)\n"
-                                 "  finally:\n    print('cleaned')\nasyncio.run(main())", mode=rig.SCRIPT, file="main.py").until("go")
+                                 "  finally:\n    print('cleaned')\nasyncio.run(main())", mode=rig.SCRIPT, file="main.py").until("go\n")
     script_kernel.process.send_signal(signal.SIGINT)
     flight.until("cleaned")
