@@ -9,24 +9,24 @@ the protocol. What holds throughout:
   of the run that started it, whatever runs by now.
 - The user's code shares the process and can break everything but the kernel's own references:
   nothing is looked up in sys.modules or builtins that could be kept from the start.
+- What a run without errors does not need is imported when it is needed, and prepared then: see
+  AfterImport.
 - A forked child has no channel: it says nothing to init and never waits for a run.
 """
+import __future__
 import _ast
+import _signal
 import _socket
 import _thread
-import __future__
 import array
 import binascii
 import builtins
 import errno
 import fcntl
 import io
-import linecache
 import os
-import signal
 import sys
 import threading
-import traceback
 
 try:
     from _json import encode_basestring as quote
@@ -81,7 +81,8 @@ class State:
     task = None  # of the cell that awaits now
     cancelled = False  # a SIGINT has cancelled it
     shown = []  # figures that display() has shown in this run
-    sources = {}  # file: its size, for linecache
+    sources = {}  # file: its lines, for linecache
+    sources_size = 0
     modules = {}  # those of the start, for a sys.modules that was emptied
     encoding, errors = "utf-8", "surrogateescape"  # as the interpreter chose them
     fflush = None
@@ -363,8 +364,8 @@ def begin(run, raw):
 
 def finish(run):
     """Takes the run's descriptors away again; threads of the run keep theirs."""
-    if signal.getsignal(signal.SIGINT) is not on_interrupt:
-        signal.signal(signal.SIGINT, on_interrupt)
+    if _signal.getsignal(_signal.SIGINT) is not on_interrupt:
+        _signal.signal(_signal.SIGINT, on_interrupt)
     for number in range(3):
         os.dup2(State.null_fd, number)
     if run not in State.old_runs:
@@ -594,31 +595,62 @@ def close_figures(managers=None):
             helpers.Gcf.destroy(manager.num)
 
 
-class PyplotFinder:
-    """Gives pyplot a show() that shows. Its backend is left alone, so that what is set in the
-    environment or by the code holds here and in subprocesses."""
+def prepare_pyplot(module):
+    """A show() that shows. The backend is left alone, so that what is set in the environment or by
+    the code holds here and in subprocesses."""
+    def show(*args, **kwargs):
+        show_figures(State.shown)
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "matplotlib.pyplot":
+    module.show = disguise(show, module.show)
+
+
+def prepare_linecache(module):
+    for name, lines in State.sources.items():
+        module.cache[name] = source_entry(name, lines)
+
+
+def prepare_traceback(module):
+    """print_stack() and its like end at the user's outermost frame."""
+    walk = module.walk_stack
+
+    def walk_stack(f):
+        if f is None:
+            f = sys._getframe(1)
+        return ((frame, line) for frame, line in walk(f) if frame.f_code.co_filename != THIS_FILE)
+
+    module.walk_stack = disguise(walk_stack, walk)
+
+
+class AfterImport:
+    """Prepares a few modules as soon as they are imported, by whomever."""
+    modules = {"matplotlib.pyplot": prepare_pyplot, "linecache": prepare_linecache,
+               "traceback": prepare_traceback}
+
+    @classmethod
+    def install(cls):
+        for name, prepare in cls.modules.items():
+            if name in MODULES:
+                prepare(MODULES[name])
+        sys.meta_path.insert(0, cls)
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name not in cls.modules:
             return None
         for finder in sys.meta_path:
-            found = finder is not PyplotFinder and finder.find_spec(name, path, target)
+            found = finder is not cls and finder.find_spec(name, path, target)
             if found:
                 break
         else:
             return None
-        load = found.loader.exec_module
+        load = getattr(found.loader, "exec_module", None)
 
         def exec_module(module):
             load(module)
+            cls.modules[name](module)
 
-            def show(*args, **kwargs):
-                show_figures(State.shown)
-
-            module.show = disguise(show, module.show)
-
-        found.loader.exec_module = exec_module
+        if load is not None:
+            found.loader.exec_module = exec_module
         return found
 
 
@@ -657,22 +689,11 @@ def drop_kernel_frames(shown):
         todo += [one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ())]
 
 
-def hide_from_stacks():
-    """traceback.print_stack() and its like end at the user's outermost frame."""
-    walk = traceback.walk_stack
-
-    def walk_stack(f):
-        if f is None:
-            f = sys._getframe(1)
-        return ((frame, line) for frame, line in walk(f) if frame.f_code.co_filename != THIS_FILE)
-
-    traceback.walk_stack = disguise(walk_stack, walk)
-
-
 def describe(problem):
     """(name, value, traceback) of an exception, without a frame of the kernel."""
     name = type(problem).__name__
     try:
+        import traceback
         shown = traceback.TracebackException(type(problem), problem, strip(problem))
         drop_kernel_frames(shown)
         text = "".join(shown.format())
@@ -750,13 +771,20 @@ def remember(run):
     while name in State.sources:
         number += 1
         name = f"{run.file}#{number}"
-    State.sources[name] = len(text)
-    while sum(State.sources.values()) > SOURCES_MAX and len(State.sources) > 1:
+    State.sources[name] = lines
+    State.sources_size += len(text)
+    cache = getattr(MODULES.get("linecache"), "cache", {})
+    while State.sources_size > SOURCES_MAX and len(State.sources) > 1:
         oldest = next(iter(State.sources))
-        del State.sources[oldest]
-        linecache.cache.pop(oldest, None)
-    linecache.cache[name] = (len(text), None, lines, name)  # no time: never looked up on disk
+        State.sources_size -= sum(len(line) for line in State.sources.pop(oldest))
+        cache.pop(oldest, None)
+    cache[name] = source_entry(name, lines)
     return name, lines
+
+
+def source_entry(name, lines):
+    """As linecache keeps it. Without a time it is never looked up on disk."""
+    return sum(len(line) for line in lines), None, lines, name
 
 
 def is_quiet(lines, last):
@@ -929,7 +957,7 @@ def run_script(run):
     sys.argv = [run.file]
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(run.file))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     problem = conclude(guarded(run_code, run, vars(main)))
     if is_a(problem, SystemExit):
         raise problem
@@ -941,7 +969,7 @@ def after_fork():
     State.pid = os.getpid()
     State.main_thread = _thread.get_ident()
     State.channel = Channel(high(KERNEL_FD))
-    signal.signal(signal.SIGINT, on_interrupt)
+    _signal.signal(_signal.SIGINT, on_interrupt)
     if "random" in MODULES:
         MODULES["random"].seed()
     if "numpy.random" in MODULES:
@@ -968,10 +996,9 @@ def warm_up():
     State.main = new_main()
     State.modules = dict(MODULES)
     builtins.display = display
-    sys.meta_path.insert(0, PyplotFinder)
     os.register_at_fork(after_in_child=forget_channel)
     follow_threads()
-    hide_from_stacks()
+    AfterImport.install()
 
 
 def main():
