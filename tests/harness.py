@@ -106,10 +106,11 @@ class Answer:
 class Stream:
     """A streamed execution: events as (name, data), in the order that they come."""
 
-    def __init__(self, server, fields, accept, headers=None, timeout_secs=HANG_SECS):
+    def __init__(self, server, fields, accept, headers=None, timeout_secs=HANG_SECS,
+                 path="/execute"):
         self.connection = http.client.HTTPConnection(LOOPBACK, server.port, timeout=timeout_secs)
         all_headers = {**JSON_TYPE, "Accept": accept, **(headers or {})}
-        self.connection.request("POST", "/execute", json.dumps(fields), all_headers)
+        self.connection.request("POST", path, json.dumps(fields), all_headers)
         self.response = self.connection.getresponse()
         self.status = self.response.status
         self.sse = "event-stream" in accept
