@@ -47,7 +47,7 @@ VALUE_MAX = 16 << 10  # of an exception's text
 TRACEBACK_MAX = 128 << 10
 SOURCES_MAX = 32 << 20  # of the cells that tracebacks can still show
 RUN, READY, MESSAGE, DONE = b"X", b"R", b"M", b"D"
-TAG_ID, TAG_MODE, TAG_FILE, TAG_ENV, TAG_CODE = 1, 2, 3, 4, 5
+TAG_MODE, TAG_FILE, TAG_ENV, TAG_CODE = 2, 3, 4, 5  # 1 is the execution's id
 MODE_SCRIPT = 1
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -66,7 +66,6 @@ METHODS = (("text/html", "_repr_html_"), ("text/markdown", "_repr_markdown_"),
 
 class State:
     """The one state of the process; after_fork() makes what belongs to this process alone."""
-    pid = 0
     main_thread = 0  # its ident
     channel = None  # None before the start and in a forked child
     run = None  # the one that runs, or ran last
@@ -101,9 +100,12 @@ class Channel:
         self.queue = []
         self.sending = False
 
-    def send(self, kind, body=b""):
+    def send(self, kind, body=b"", run=None):
+        """With a run: only while that is the one that runs. Whatever passes comes before its end."""
         held = None
         with self.lock:
+            if run is not None and not (run is State.run and State.running):
+                return
             self.queue.append(len(body).to_bytes(4, "little") + kind + body)
             if self.sending:  # a signal handler of this thread, in the midst of a message
                 return
@@ -166,7 +168,7 @@ class Run:
     """One RUN. fds: stdin, stdout, stderr, as copies that no user code closes by accident."""
 
     def __init__(self, body, fds):
-        self.id, self.mode, self.file, self.env, self.code = "", 0, "<cell>", [], None
+        self.mode, self.file, self.env, self.code = 0, "<cell>", [], None
         at = 0
         while at + 8 <= len(body):
             tag = int.from_bytes(body[at:at + 2], "little")
@@ -174,9 +176,7 @@ class Run:
             data = body[at + 8:end]
             text = data[:-1].decode("utf-8", "surrogateescape")
             at = end
-            if tag == TAG_ID:
-                self.id = text
-            elif tag == TAG_MODE:
+            if tag == TAG_MODE:
                 self.mode = int.from_bytes(data, "little")
             elif tag == TAG_FILE:
                 self.file = text
@@ -467,7 +467,7 @@ def cut(text, limit):
 
 def emit(body):
     if State.channel is not None:
-        State.channel.send(MESSAGE, body.encode("utf-8"))
+        State.channel.send(MESSAGE, body.encode("utf-8"), run_here())
         check_interrupt()
 
 
@@ -958,6 +958,7 @@ def run_script(run):
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(run.file))
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    State.running = True
     problem = conclude(guarded(run_code, run, vars(main)))
     if is_a(problem, SystemExit):
         raise problem
@@ -966,7 +967,6 @@ def run_script(run):
 
 def after_fork():
     """What belongs to one process alone: all of it happens here, after a fork from a warm one."""
-    State.pid = os.getpid()
     State.main_thread = _thread.get_ident()
     State.channel = Channel(high(KERNEL_FD))
     _signal.signal(_signal.SIGINT, on_interrupt)
