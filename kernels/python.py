@@ -21,7 +21,6 @@ import _thread
 import array
 import binascii
 import builtins
-import errno
 import fcntl
 import io
 import os
@@ -41,13 +40,13 @@ KERNEL_FD = 3
 HIGH_FD = 100  # own descriptors lie above, so that the user's first one is 3 as anywhere
 HEADER_SIZE = 5
 RUN_MAX = 64 << 20  # of a message to us
-BODY_MAX = 31 << 20  # of a message from us; init takes 32 MiB
+BODY_MAX = 31 << 20  # of a result's data; init takes messages of 32 MiB
 PLAIN_MAX = 1 << 20  # characters of a value's repr()
 VALUE_MAX = 16 << 10  # of an exception's text
 TRACEBACK_MAX = 128 << 10
 SOURCES_MAX = 32 << 20  # of the cells that tracebacks can still show
 RUN, READY, MESSAGE, DONE = b"X", b"R", b"M", b"D"
-TAG_ID, TAG_MODE, TAG_FILE, TAG_ENV, TAG_CODE = 1, 2, 3, 4, 5
+TAG_MODE, TAG_FILE, TAG_ENV, TAG_CODE = 2, 3, 4, 5  # 1 is the execution's id
 MODE_SCRIPT = 1
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -66,7 +65,6 @@ METHODS = (("text/html", "_repr_html_"), ("text/markdown", "_repr_markdown_"),
 
 class State:
     """The one state of the process; after_fork() makes what belongs to this process alone."""
-    pid = 0
     main_thread = 0  # its ident
     channel = None  # None before the start and in a forked child
     run = None  # the one that runs, or ran last
@@ -80,6 +78,7 @@ class State:
     loop = None  # asyncio's, once a cell awaited
     task = None  # of the cell that awaits now
     cancelled = False  # a SIGINT has cancelled it
+    held = []  # signals whose handlers are the user's
     shown = []  # figures that display() has shown in this run
     sources = {}  # file: its lines, for linecache
     sources_size = 0
@@ -101,9 +100,12 @@ class Channel:
         self.queue = []
         self.sending = False
 
-    def send(self, kind, body=b""):
+    def send(self, kind, body=b"", run=None):
+        """With a run: only while that is the one that runs. Whatever passes comes before its end."""
         held = None
         with self.lock:
+            if run is not None and not (run is State.run and State.running):
+                return
             self.queue.append(len(body).to_bytes(4, "little") + kind + body)
             if self.sending:  # a signal handler of this thread, in the midst of a message
                 return
@@ -166,7 +168,7 @@ class Run:
     """One RUN. fds: stdin, stdout, stderr, as copies that no user code closes by accident."""
 
     def __init__(self, body, fds):
-        self.id, self.mode, self.file, self.env, self.code = "", 0, "<cell>", [], None
+        self.mode, self.file, self.env, self.code = 0, "<cell>", [], None
         at = 0
         while at + 8 <= len(body):
             tag = int.from_bytes(body[at:at + 2], "little")
@@ -174,9 +176,7 @@ class Run:
             data = body[at + 8:end]
             text = data[:-1].decode("utf-8", "surrogateescape")
             at = end
-            if tag == TAG_ID:
-                self.id = text
-            elif tag == TAG_MODE:
+            if tag == TAG_MODE:
                 self.mode = int.from_bytes(data, "little")
             elif tag == TAG_FILE:
                 self.file = text
@@ -364,8 +364,6 @@ def begin(run, raw):
 
 def finish(run):
     """Takes the run's descriptors away again; threads of the run keep theirs."""
-    if _signal.getsignal(_signal.SIGINT) is not on_interrupt:
-        _signal.signal(_signal.SIGINT, on_interrupt)
     for number in range(3):
         os.dup2(State.null_fd, number)
     if run not in State.old_runs:
@@ -422,8 +420,43 @@ def check_interrupt():
         raise KeyboardInterrupt
 
 
+class Held:
+    """A signal handler of the user's while no code of theirs runs: what it raises is dropped."""
+
+    def __init__(self, handler):
+        self.handler = handler
+
+    def __call__(self, number, frame):
+        try:
+            self.handler(number, frame)
+        except BaseException:
+            pass
+
+
+def hold_signals():
+    """SIGINT is the kernel's again; other handlers of the user's can't break into it."""
+    for number in range(1, _signal.NSIG):
+        handler = _signal.getsignal(number)
+        if number == _signal.SIGINT:
+            if handler is not on_interrupt:
+                _signal.signal(number, on_interrupt)
+        elif callable(handler) and type(handler) is not Held:
+            State.held.append(number)
+            _signal.signal(number, Held(handler))
+
+
+def release_signals():
+    while State.held:
+        number = State.held[-1]
+        handler = _signal.getsignal(number)
+        if type(handler) is Held:
+            _signal.signal(number, handler.handler)
+        State.held.pop()  # last: such a handler may strike here
+
+
 def armed(function, args):
     State.armed = True
+    release_signals()
     check_interrupt()
     function(*args)
     check_interrupt()
@@ -438,6 +471,12 @@ def guarded(function, *args):
     except BaseException as caught:
         problem = caught
     State.armed = False
+    while State.run.mode != MODE_SCRIPT:
+        try:
+            hold_signals()
+            break
+        except BaseException:  # a handler that was not held yet
+            continue
     sys.settrace(None)  # a debugger that was left in the code does not go on in the kernel
     sys.setprofile(None)
     repair()
@@ -467,7 +506,7 @@ def cut(text, limit):
 
 def emit(body):
     if State.channel is not None:
-        State.channel.send(MESSAGE, body.encode("utf-8"))
+        State.channel.send(MESSAGE, body.encode("utf-8"), run_here())
         check_interrupt()
 
 
@@ -551,10 +590,7 @@ def attempt(function):
 
 
 def emit_result(data):
-    while sum(len(text) for text in data.values()) > BODY_MAX // 4:
-        size = sum(len(text.encode("utf-8")) for text in data.values())
-        if size <= BODY_MAX - 4096:
-            break
+    while sum(len(text.encode("utf-8")) for text in data.values()) > BODY_MAX:
         mime = max(data, key=lambda name: len(data[name]))
         say(f"A result of {len(data.pop(mime))} characters as {mime} was left out: too large.\n")
     emit('{"type":"result","data":{'
@@ -946,8 +982,11 @@ def run_script(run):
     """Runs a program as the interpreter would, and ends the process as it would."""
     begin(run, plain_output)
     if run.code is None:
-        with open(run.file, "rb") as file:
-            run.code = file.read()
+        try:
+            with open(run.file, "rb") as file:
+                run.code = file.read()
+        except OSError as problem:
+            sys.exit(f"python3: can't open file {run.file!r}: {problem.strerror}")
     main = new_main()
     main.__file__ = os.path.abspath(run.file)
     main.__cached__ = None
@@ -958,6 +997,7 @@ def run_script(run):
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(run.file))
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    State.running = True
     problem = conclude(guarded(run_code, run, vars(main)))
     if is_a(problem, SystemExit):
         raise problem
@@ -966,7 +1006,6 @@ def run_script(run):
 
 def after_fork():
     """What belongs to one process alone: all of it happens here, after a fork from a warm one."""
-    State.pid = os.getpid()
     State.main_thread = _thread.get_ident()
     State.channel = Channel(high(KERNEL_FD))
     _signal.signal(_signal.SIGINT, on_interrupt)
@@ -1001,14 +1040,9 @@ def warm_up():
     AfterImport.install()
 
 
-def main():
-    warm_up()
-    try:
-        after_fork()
-    except OSError as problem:
-        if problem.errno not in (errno.EBADF, errno.ENOTSOCK):
-            raise
-        sys.exit("this is a kernel of berth: it needs a socket as descriptor 3")
+def serve():
+    """The life of one process: runs until the channel's end, or one script."""
+    after_fork()
     State.channel.send(READY)
     while True:
         message = State.channel.receive()
@@ -1023,6 +1057,15 @@ def main():
         if run.mode == MODE_SCRIPT:
             run_script(run)
         serve_cell(run)
+
+
+def main():
+    warm_up()
+    try:
+        os.fstat(KERNEL_FD)
+    except OSError:
+        sys.exit("this is a kernel of berth: it needs a socket as descriptor 3")
+    serve()
 
 
 if __name__ == "__main__":

@@ -59,8 +59,9 @@ static int start_kernel(struct making *making, struct err *err)
     const char *argv[LANG_ARGS_MAX + 1] = {NULL};
     size_t argc = 0;
     for (; argc < LANG_ARGS_MAX && lang->kernel_run[argc]; argc++)
-        argv[argc] =
-            strcmp(lang->kernel_run[argc], "{kernel}") == 0 ? lang->kernel : lang->kernel_run[argc];
+        argv[argc] = strcmp(lang->kernel_run[argc], "{kernel}") == 0
+                         ? lang_kernel_source(lang)->data
+                         : lang->kernel_run[argc];
     const struct sandbox_kernel kernel = {.cwd = "/workspace",
                                           .argv = argv,
                                           .argc = argc,

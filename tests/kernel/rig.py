@@ -129,7 +129,7 @@ class Flight:
 
 
 class Kernel:
-    def __init__(self, folder, env=None, python=PYTHON, arguments=()):
+    def __init__(self, folder, env=None, command=(PYTHON, str(SOURCE))):
         ours, theirs = socket.socketpair()
         self.socket, self.received, self.count = ours, bytearray(), 0
         self.folder = folder
@@ -141,7 +141,7 @@ class Kernel:
             os.set_inheritable(3, True)
 
         self.process = subprocess.Popen(
-            [python, *arguments, str(SOURCE)], cwd=folder, env=environment, pass_fds=(3,),
+            command, cwd=folder, env=environment, pass_fds=(3,),
             preexec_fn=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         theirs.close()
         self.flights = []
@@ -196,7 +196,7 @@ class Kernel:
         body += field(TAG_MODE, mode.to_bytes(8, "little"))
         body += text_field(TAG_FILE, file or f"cell {self.count}")
         body += b"".join(text_field(TAG_ENV, entry) for entry in env)
-        body += field(99, b"of a later version") + field(TAG_CODE, code)
+        body += field(99, b"of a later version") + (field(TAG_CODE, code) if code is not None else b"")
         flight = Flight(self, stdin, merged)
         message = len(body).to_bytes(4, "little") + b"X" + body
         rights = array.array("i", flight.child_fds()).tobytes()

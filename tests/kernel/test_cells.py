@@ -113,6 +113,14 @@ signal.setitimer(signal.ITIMER_REAL, 0);""")
     assert set(texts) - {"'alarm'"} == {repr("x" * 300000)}
 
 
+def test_a_thread_shows_nothing_in_a_later_run(kernel):
+    kernel.run("import threading\ngo, ended = threading.Event(), threading.Event()\n"
+               "def work():\n  go.wait()\n  display('late')\n  ended.set()\n"
+               "threading.Thread(target=work).start()")
+    done = kernel.run("go.set()\ndisplay('mine')\nended.wait(60)")
+    assert [one["text/plain"] for one in done.results] == ["'mine'", "True"], done
+
+
 def test_large_results_are_cut_or_named(kernel):
     done = kernel.run("'x' * 5000000")
     assert len(done.plain) < 1100000 and "characters left out" in done.plain

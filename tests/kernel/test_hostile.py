@@ -1,6 +1,9 @@
 """Code that breaks what it can reach, forks, or asks for the channel: the next run does not notice.
 The fixture `kernel` runs one more cell after each of these."""
+import subprocess
+
 import pytest
+import rig
 
 
 @pytest.mark.parametrize("code", (
@@ -11,7 +14,6 @@ import pytest
     "import sys; sys.excepthook = sys.displayhook = None", "import os; os.environ = {}", "import threading; del threading.Thread.start",
     "import gc; gc.set_threshold(1)", "import sys; sys.settrace(lambda *a: 1 / 0)", "import sys; sys.setprofile(lambda *a: 1 / 0)",
     "import os; os.chdir('/')", "import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().close()",
-    "import signal\nsignal.setitimer(signal.ITIMER_REAL, .001, .001)\nsignal.signal(signal.SIGALRM, lambda *a: 1 / 0)",
     "import sys, io; sys.stderr = io.StringIO(); 1/0", "raise BaseException", "raise GeneratorExit", "import os; os.close(3)",
     "import warnings; warnings.simplefilter('error')", "import pdb; pdb.set_trace()", "import __main__; __main__.__dict__.clear(); del __main__",
     "import traceback; traceback.TracebackException = None; 1/0", "display = 5", "import builtins; del builtins.display",
@@ -20,7 +22,19 @@ def test_what_is_broken(kernel, code):
     done = kernel.run(code)
     assert done.code in (0, 1), done
     kernel.run("1/0")
-    kernel.run("import signal; signal.setitimer(signal.ITIMER_REAL, 0)")
+
+
+def test_a_timer_that_strikes_all_the_time(kernel):
+    kernel.run("import signal\nsignal.signal(signal.SIGALRM, lambda *a: 1 / 0)\n"
+               "signal.setitimer(signal.ITIMER_REAL, .001, .001)")
+    for _ in range(100):
+        assert kernel.run("display(1)\n2").code in (0, 1)
+    while kernel.run("signal.setitimer(signal.ITIMER_REAL, 0)").code:
+        pass
+    done = kernel.run("hit = []\nold = signal.signal(signal.SIGALRM, lambda *a: hit.append(1))\nold.__name__")
+    assert done.plain == "'<lambda>'"  # the user's own, though it was held between the runs
+    kernel.process.send_signal(14)
+    assert kernel.run("hit").plain == "[1]"
 
 
 def test_errors_without_a_working_interpreter(kernel):
@@ -96,14 +110,41 @@ def test_the_end_of_the_channel_is_the_end(make_kernel):
     assert kernel.process.wait(60) == 0
 
 
+WARM = """
+import os, sys
+source = sys.argv[1]
+space = {"__name__": "kernel"}
+exec(compile(open(source).read(), source, "exec"), space)
+space["warm_up"]()
+import asyncio, random, threading, traceback
+random.seed(1)
+if threading.active_count() != 1 or len(os.listdir("/proc/self/fd")) != 5:  # 0 to 3, and the folder
+    sys.exit("a warm process has a thread or a file of its own")
+pid = os.fork()
+if pid == 0:
+    space["serve"]()
+os.close(3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_forked_from_a_warm_process(make_kernel):
+    values = set()
+    for _ in range(2):
+        kernel = make_kernel(command=(rig.PYTHON, "-c", WARM, str(rig.SOURCE)))
+        values.add(kernel.run("import random; random.random()").plain)
+        assert kernel.run("def f(): 1/0\nf()").err.count("  File") == 2
+        assert kernel.run("import asyncio\nawait asyncio.sleep(0, 3)").plain == "3"
+        done = kernel.run("import os\nif os.fork() == 0: print('child')\nelse: os.wait();")
+        assert done.out == "child\n", done
+    assert len(values) == 2
+
+
 def test_random_is_of_its_own(make_kernel):
     values = {make_kernel().run("import random, uuid\nrandom.random(), uuid.uuid4()").plain for _ in range(2)}
     assert len(values) == 2
 
 
 def test_not_started_by_init(tmp_path):
-    import subprocess
-
-    import rig
     done = subprocess.run([rig.PYTHON, str(rig.SOURCE)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 1 and "descriptor 3" in done.stderr

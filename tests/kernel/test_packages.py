@@ -1,11 +1,11 @@
 """With the packages that people use: plots and tables are results with no call needed."""
 import base64
 import struct
+import subprocess
 import zlib
 
 import pytest
 import rig
-import subprocess
 
 PACKAGES = ("numpy", "pandas", "matplotlib")
 

@@ -96,6 +96,17 @@ def test_a_script_in_a_folder(script_kernel):
     assert done.out == "5 sub/main.py True\n"
 
 
+def test_the_file_itself(script_kernel):
+    (script_kernel.folder / "main.py").write_text("print(6 * 7)")
+    done = script_kernel.script(None, write=False)
+    assert (done.out, done.code) == ("42\n", 0)
+
+
+def test_no_file(script_kernel):
+    done = script_kernel.script(None, write=False)
+    assert done.code == 1 and "can't open file 'main.py'" in done.err and "Traceback" not in done.err
+
+
 def test_a_cell_before_leaves_no_names(script_kernel):
     script_kernel.run("x = 1")
     assert "NameError" in script_kernel.script("print(x)").err

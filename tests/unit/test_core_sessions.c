@@ -22,7 +22,7 @@
 static const struct lang kernel_lang = {.name = "python",
                                         .source = "main.py",
                                         .run = {"python3", "{source}"},
-                                        .kernel = "the kernel",
+                                        .kernel = "python.py",
                                         .kernel_run = {"python3", "-c", "{kernel}"}};
 static const struct lang plain_lang = {
     .name = "plain", .source = "main", .run = {"sh", "{source}"}};
