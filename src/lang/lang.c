@@ -40,8 +40,7 @@ static void lang_free(struct lang *lang)
     free((void *)(uintptr_t)lang->name);
     free((void *)(uintptr_t)lang->source);
     free((void *)(uintptr_t)lang->kernel);
-    for (size_t i = 0; i < LANG_ARGS_MAX; i++)
-        free((void *)(uintptr_t)lang->kernel_run[i]);
+    free_strings(lang->kernel_run, LANG_ARGS_MAX);
     free_strings(lang->aliases, LANG_NAMES_MAX);
     free_strings(lang->run, LANG_ARGS_MAX);
     free_strings(lang->env, LANG_ENV_MAX);
