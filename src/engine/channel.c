@@ -308,16 +308,30 @@ static int wait_and_take(struct talk *talk, struct err *err)
     return result == 0 ? watch_check(talk, fds, err) : result;
 }
 
+/* Queues and writes until there is nothing more to queue or the socket takes no more. */
+static int send_what_goes(struct talk *talk, struct err *err)
+{
+    struct channel *channel = talk->channel;
+    bool more = true;
+    int result = 0;
+    while (result == 0 && more) {
+        if (!talk->answered)
+            result = talk->type->queue(talk, err);
+        more = channel->out.size >= OUT_LOW;
+        if (result == 0)
+            result = flush_output(channel, err);
+        more = more && channel->out.size == 0 && !channel->write_broken;
+    }
+    return result;
+}
+
 int channel_talk(struct talk *talk, struct err *err)
 {
     int result = check_needs(talk, err);
     if (result == 0)
         result = take_frames(talk, err); /* what was read with the end of the talk before */
     while (result == 0 && !talk->type->is_over(talk)) {
-        if (!talk->answered)
-            result = talk->type->queue(talk, err);
-        if (result == 0)
-            result = flush_output(talk->channel, err);
+        result = send_what_goes(talk, err);
         if (result == 0)
             result = wait_and_take(talk, err);
     }
