@@ -422,6 +422,34 @@ static void a_later_channel_takes_over(void **state)
     channel_close(channel);
 }
 
+/* Runs wait for each other; one that waits is ended by an interrupt, and the kernel lives on. */
+static void runs_wait_for_each_other(void **state)
+{
+    (void)state;
+    struct result result;
+    struct channel *channel = open_session();
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int other_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    uint64_t one = 1;
+    struct background first = {.channel = open_again(),
+                               .code = "set x first\nout go\nsleep 60000\n",
+                               .options = {.interrupt_fd = fd}};
+    background_begin(&first);
+    result_init(&result);
+    run_with(channel, "out never\n", &(struct options){.interrupt_fd = other_fd}, &result);
+    assert_int_equal(result.status, 0);
+    assert_int_equal(result.end.exit.cause, KILL_USER);
+    assert_int_equal(result.end.exit.exit_code, 137);
+    assert_int_equal(result.out.size, 0);
+    result_done(&result);
+    assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+    expect_run(channel, "get x\n", "first\n", 0, false); /* after the first one's end */
+    background_end(&first);
+    (void)close(fd);
+    (void)close(other_fd);
+    channel_close(channel);
+}
+
 /* ---- files ---- */
 
 static ssize_t give_text(void *context, uint8_t *data, size_t size, struct err *err)
@@ -656,6 +684,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(interrupts_and_timeouts, setup, teardown),
         cmocka_unit_test_setup_teardown(held_ones_outlive_their_channel, setup, teardown),
         cmocka_unit_test_setup_teardown(a_later_channel_takes_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(runs_wait_for_each_other, setup, teardown),
         cmocka_unit_test_setup_teardown(files_come_and_go, setup, teardown),
         cmocka_unit_test_setup_teardown(files_move_while_code_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(times_end_a_sandbox, setup, teardown),
