@@ -329,6 +329,8 @@ static void end_job(struct fake_job *job)
     struct fake_sandbox *box = job->box;
     if (box->silent)
         return; /* as if it hung: nobody ever hears */
+    if (job->killed && !job->started)
+        job->start_error = "ended before its start";
     if (job->start_error[0] != '\0') {
         job->exit_code = EXIT_REFUSED;
         job->hold = false; /* what never began is not kept */

@@ -286,6 +286,8 @@ static void on_interrupt(struct fake_sandbox *box, struct fake_connection *conne
     struct fake_job *job = fake_job_of_stream(box, connection, frame->stream);
     if (!job)
         return;
+    if (!job->started)
+        fake_job_kill(job, KILL_USER); /* nothing is there that could hear it */
     job->interrupted = job->interrupted || !job->deaf;
     (void)pthread_cond_broadcast(&box->changed);
 }

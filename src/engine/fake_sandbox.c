@@ -238,7 +238,7 @@ static void step_connections(struct fake_sandbox *box,
 static void turn(struct fake_sandbox *box)
 {
     struct pollfd fds[FAKE_CONNECTIONS_MAX + 1];
-    int64_t wakeup_ns = step_clocks(box);
+    int64_t wakeup_ns = box->silent ? INT64_MAX : step_clocks(box);
     if (box->over)
         return;
     for (size_t i = 0; i < FAKE_CONNECTIONS_MAX; i++) {
@@ -247,9 +247,9 @@ static void turn(struct fake_sandbox *box)
         fds[i] = (struct pollfd){.fd = box->silent ? -1 : connection->fd, .events = events};
     }
     fds[FAKE_CONNECTIONS_MAX] = (struct pollfd){.fd = box->wake_fd, .events = POLLIN};
+    int timeout_ms = clock_poll_timeout_ms(wakeup_ns);
     (void)pthread_mutex_unlock(&box->lock);
-    (void)poll(fds, FAKE_CONNECTIONS_MAX + 1,
-               clock_poll_timeout_ms(box->silent ? INT64_MAX : wakeup_ns));
+    (void)poll(fds, FAKE_CONNECTIONS_MAX + 1, timeout_ms);
     uint64_t count = 0;
     if (fds[FAKE_CONNECTIONS_MAX].revents != 0)
         (void)!read(box->wake_fd, &count, sizeof(count));

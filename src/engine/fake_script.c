@@ -30,10 +30,14 @@ static void write_text(struct fake_job *job, unsigned index, const char *text)
     fake_job_write(job, index, text, strlen(text));
 }
 
+/* In one piece, as a program that prints a line does. */
 static void write_line(struct fake_job *job, unsigned index, const char *text)
 {
-    write_text(job, index, text);
-    write_text(job, index, "\n");
+    BUF_AUTO struct buf line;
+    buf_init(&line, 2 * LINE_MAX_SIZE);
+    (void)buf_append_str(&line, text, NULL);
+    (void)buf_append_str(&line, "\n", NULL);
+    fake_job_write(job, index, line.data, line.size);
 }
 
 /* ---- errors and results ---- */

@@ -621,8 +621,9 @@ static ssize_t give_abc(void *context, uint8_t *data, size_t size, struct err *e
 {
     int *calls = context;
     (void)err;
-    assert_true(size >= 3);
-    memcpy(data, "abc", 3);
+    static const uint8_t abc[] = {'a', 'b', 'c'};
+    assert_true(size >= sizeof(abc));
+    memcpy(data, abc, sizeof(abc));
     return (*calls)++ == 0 ? 3 : 0;
 }
 

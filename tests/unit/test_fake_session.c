@@ -63,7 +63,7 @@ static int on_output(void *context, int stream, const uint8_t *data, size_t size
 {
     struct result *result = context;
     uint64_t one = 1;
-    if (result->go_fd >= 0)
+    if (result->go_fd >= 0 && result->out.size + result->err_out.size == 0)
         (void)!write(result->go_fd, &one, sizeof(one));
     return buf_append(stream == STREAM_STDERR ? &result->err_out : &result->out, data, size, err);
 }
@@ -188,11 +188,12 @@ static void expect_run(struct channel *channel, const char *code, const char *ou
     result_done(&result);
 }
 
+/* With a go_fd, the first output interrupts what was attached to. */
 static int attach_to(struct channel *channel, const char *id, uint64_t after, struct result *result)
 {
     const struct sandbox_attach attach = {.execution_id = id, .after = after};
     const struct channel_watch watch = {.cancel_fd = -1,
-                                        .interrupt_fd = -1,
+                                        .interrupt_fd = result->go_fd,
                                         .gone_fd = -1,
                                         .deadline_ns = soon_ns(),
                                         .output = on_output,
@@ -334,11 +335,11 @@ static void held_ones_outlive_their_channel(void **state)
     run_with(breaking, "out one\nout two\nresultn 40000\nout three\n",
              &(struct options){.id = "held", .hold = true}, &result);
     assert_int_equal(result.status, -ERR_CLOSED);
-    assert_string_equal(buf_cstr(&result.out), "one");
+    assert_string_equal(buf_cstr(&result.out), "one\n");
     assert_int_equal(result.events, 1);
     channel_close(breaking);
     assert_int_equal(attach_to(channel, "held", result.events, &again), 0);
-    assert_string_equal(buf_cstr(&again.out), "\ntwo\nthree\n");
+    assert_string_equal(buf_cstr(&again.out), "two\nthree\n");
     assert_true(again.messages.size > 40000);
     assert_int_equal(again.end.exit.stdout_bytes, 14);
     assert_ok(channel_list(channel, soon_ns(), &listed, &err), err);
@@ -418,6 +419,34 @@ static void a_later_channel_takes_over(void **state)
     result_done(&first.result);
     channel_close(first.channel);
     result_done(&result);
+    channel_close(channel);
+}
+
+/* Runs wait for each other; one that waits is ended by an interrupt, and the kernel lives on. */
+static void runs_wait_for_each_other(void **state)
+{
+    (void)state;
+    struct result result;
+    struct channel *channel = open_session();
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int other_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    uint64_t one = 1;
+    struct background first = {.channel = open_again(),
+                               .code = "set x first\nout go\nsleep 60000\n",
+                               .options = {.interrupt_fd = fd}};
+    background_begin(&first);
+    result_init(&result);
+    run_with(channel, "out never\n", &(struct options){.interrupt_fd = other_fd}, &result);
+    assert_int_equal(result.status, 0);
+    assert_int_equal(result.end.exit.cause, KILL_USER);
+    assert_int_equal(result.end.exit.exit_code, 137);
+    assert_int_equal(result.out.size, 0);
+    result_done(&result);
+    assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+    expect_run(channel, "get x\n", "first\n", 0, false); /* after the first one's end */
+    background_end(&first);
+    (void)close(fd);
+    (void)close(other_fd);
     channel_close(channel);
 }
 
@@ -655,6 +684,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(interrupts_and_timeouts, setup, teardown),
         cmocka_unit_test_setup_teardown(held_ones_outlive_their_channel, setup, teardown),
         cmocka_unit_test_setup_teardown(a_later_channel_takes_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(runs_wait_for_each_other, setup, teardown),
         cmocka_unit_test_setup_teardown(files_come_and_go, setup, teardown),
         cmocka_unit_test_setup_teardown(files_move_while_code_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(times_end_a_sandbox, setup, teardown),
