@@ -79,6 +79,7 @@ class State:
     task = None  # of the cell that awaits now
     cancelled = False  # a SIGINT has cancelled it
     held = []  # signals whose handlers are the user's
+    told = False  # the error of this run
     shown = []  # figures that display() has shown in this run
     sources = {}  # file: its lines, for linecache
     sources_size = 0
@@ -345,7 +346,7 @@ def repair():
 
 def begin(run, raw):
     """Puts the run's descriptors and environment in place."""
-    State.run, State.shown = run, []
+    State.run, State.shown, State.told = run, [], False
     if State.null_fd < 0:
         State.null_fd = high(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
     for number, fd in enumerate(run.fds):
@@ -779,8 +780,12 @@ def report_script(problem, text):
 
 
 def emit_error(name, value, text):
-    emit('{"type":"error","name":' + quote(name) + ',"value":' + quote(value) + ',"traceback":'
-         + quote(text) + "}")
+    """Once a run: an interrupt right after it does not make a second one."""
+    if State.channel is not None and not State.told:
+        body = ('{"type":"error","name":' + quote(name) + ',"value":' + quote(value)
+                + ',"traceback":' + quote(text) + "}")
+        State.channel.send(MESSAGE, body.encode("utf-8"), run_here())
+    State.told = True
 
 
 def exit_code(problem):
@@ -890,6 +895,8 @@ def run_async(coroutine):
             if not task.done():  # an interrupt, or another task that exits
                 task.cancel()
                 loop.run_forever()
+            if task.done() and not task.cancelled():
+                task.exception()  # seen: asyncio has nothing to warn of
             raise
     finally:
         State.task = None
@@ -950,7 +957,7 @@ def conclude(problem):
         problem = later
     if problem is not None and not is_a(problem, SystemExit):
         failed = guarded(report, problem)
-        if failed is not None:
+        if failed is not None and not State.told:
             name = type(problem).__name__
             say(name + "\n")
             emit_error(clean(name), "", clean(name) + "\n")
@@ -1034,7 +1041,7 @@ def warm_up():
     sys.argv = [""]
     State.main = new_main()
     State.modules = dict(MODULES)
-    builtins.display = display
+    builtins.display = ORIGINALS["display"] = display
     os.register_at_fork(after_in_child=forget_channel)
     follow_threads()
     AfterImport.install()
