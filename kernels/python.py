@@ -79,6 +79,9 @@ class State:
     task = None  # of the cell that awaits now
     cancelled = False  # a SIGINT has cancelled it
     held = []  # signals whose handlers are the user's
+    struck = None  # what such a handler raised meanwhile
+    quiet = False  # the main thread sends
+    told = False  # the error of this run
     shown = []  # figures that display() has shown in this run
     sources = {}  # file: its lines, for linecache
     sources_size = 0
@@ -101,29 +104,35 @@ class Channel:
         self.sending = False
 
     def send(self, kind, body=b"", run=None):
-        """With a run: only while that is the one that runs. Whatever passes comes before its end."""
-        held = None
+        """With a run: only while that is the one that runs. Whatever passes comes before its end.
+        What a signal handler of the user's raises meanwhile is raised when the message is out."""
+        holds = _thread.get_ident() == State.main_thread and not State.quiet
+        if holds:
+            hold_signals(False)
+            State.struck, State.quiet = None, True
         with self.lock:
-            if run is not None and not (run is State.run and State.running):
-                return
-            self.queue.append(len(body).to_bytes(4, "little") + kind + body)
-            if self.sending:  # a signal handler of this thread, in the midst of a message
-                return
-            self.sending = True
-            while self.queue:
-                view = memoryview(self.queue.pop(0))
+            if run is None or run is State.run and State.running:
+                self.queue.append(len(body).to_bytes(4, "little") + kind + body)
+            if not self.sending:  # else: a signal handler of this thread, in the midst of a message
+                self.sending = True
+                self.drain()
+                self.sending = False
+        if holds:
+            State.quiet = False
+            if State.armed or getattr(State.run, "mode", None) == MODE_SCRIPT:
+                release_signals()
+                struck, State.struck = State.struck, None
+                if struck is not None:
+                    raise struck
+
+    def drain(self):
+        while self.queue:
+            view = memoryview(self.queue.pop(0))
+            try:
                 while view:
-                    try:
-                        view = view[self.socket.send(view):]
-                    except OSError as problem:
-                        if not from_handler(problem):
-                            break  # init is gone; receive() will see it
-                        held = problem
-                    except BaseException as problem:
-                        held = problem  # from a signal handler: the message comes first
-            self.sending = False
-        if held is not None:
-            raise held
+                    view = view[self.socket.send(view):]
+            except OSError:
+                pass  # init is gone; receive() will see it
 
     def receive(self):
         """The next message as (kind, body, descriptors), or None at the end."""
@@ -345,7 +354,7 @@ def repair():
 
 def begin(run, raw):
     """Puts the run's descriptors and environment in place."""
-    State.run, State.shown = run, []
+    State.run, State.shown, State.told = run, [], False
     if State.null_fd < 0:
         State.null_fd = high(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
     for number, fd in enumerate(run.fds):
@@ -421,7 +430,7 @@ def check_interrupt():
 
 
 class Held:
-    """A signal handler of the user's while no code of theirs runs: what it raises is dropped."""
+    """A signal handler of the user's while what it raises must not strike."""
 
     def __init__(self, handler):
         self.handler = handler
@@ -429,17 +438,18 @@ class Held:
     def __call__(self, number, frame):
         try:
             self.handler(number, frame)
-        except BaseException:
-            pass
+        except BaseException as problem:
+            State.struck = problem
 
 
-def hold_signals():
-    """SIGINT is the kernel's again; other handlers of the user's can't break into it."""
+def hold_signals(restore):
+    """Handlers of the user's can't break into the kernel; with restore, SIGINT is its own again."""
     for number in range(1, _signal.NSIG):
         handler = _signal.getsignal(number)
-        if number == _signal.SIGINT:
-            if handler is not on_interrupt:
-                _signal.signal(number, on_interrupt)
+        if handler is on_interrupt:
+            continue
+        if restore and number == _signal.SIGINT:
+            _signal.signal(number, on_interrupt)
         elif callable(handler) and type(handler) is not Held:
             State.held.append(number)
             _signal.signal(number, Held(handler))
@@ -473,7 +483,7 @@ def guarded(function, *args):
     State.armed = False
     while State.run.mode != MODE_SCRIPT:
         try:
-            hold_signals()
+            hold_signals(True)
             break
         except BaseException:  # a handler that was not held yet
             continue
@@ -483,7 +493,7 @@ def guarded(function, *args):
     return problem
 
 
-UNINTERRUPTED = {guarded.__code__, Channel.send.__code__}
+UNINTERRUPTED = {guarded.__code__, Channel.send.__code__, Channel.drain.__code__}
 
 
 # --- Results ------------------------------------------------------------------------------------
@@ -779,8 +789,12 @@ def report_script(problem, text):
 
 
 def emit_error(name, value, text):
-    emit('{"type":"error","name":' + quote(name) + ',"value":' + quote(value) + ',"traceback":'
-         + quote(text) + "}")
+    """Once a run: an interrupt right after it does not make a second one."""
+    if State.channel is not None and not State.told:
+        body = ('{"type":"error","name":' + quote(name) + ',"value":' + quote(value)
+                + ',"traceback":' + quote(text) + "}")
+        State.channel.send(MESSAGE, body.encode("utf-8"), run_here())
+    State.told = True
 
 
 def exit_code(problem):
@@ -890,6 +904,8 @@ def run_async(coroutine):
             if not task.done():  # an interrupt, or another task that exits
                 task.cancel()
                 loop.run_forever()
+            if task.done() and not task.cancelled():
+                task.exception()  # seen: asyncio has nothing to warn of
             raise
     finally:
         State.task = None
@@ -950,7 +966,7 @@ def conclude(problem):
         problem = later
     if problem is not None and not is_a(problem, SystemExit):
         failed = guarded(report, problem)
-        if failed is not None:
+        if failed is not None and not State.told:
             name = type(problem).__name__
             say(name + "\n")
             emit_error(clean(name), "", clean(name) + "\n")
@@ -1034,7 +1050,7 @@ def warm_up():
     sys.argv = [""]
     State.main = new_main()
     State.modules = dict(MODULES)
-    builtins.display = display
+    builtins.display = ORIGINALS["display"] = display
     os.register_at_fork(after_in_child=forget_channel)
     follow_threads()
     AfterImport.install()

@@ -144,7 +144,8 @@ def test_top_level_await(kernel):
 
 def test_tasks_go_on_in_a_later_await(kernel):
     kernel.run("import asyncio\nseen = []\nasync def work():\n  for i in range(3):\n    seen.append(i)\n"
-               "    await asyncio.sleep(0)\n  return 'done'\ntask = asyncio.ensure_future(work())\nawait asyncio.sleep(0)")
+               "    await asyncio.sleep(0)\n  return 'done'\n"
+               "task = asyncio.ensure_future(work())\nawait asyncio.sleep(0)")
     assert kernel.run("await task, seen").plain == "('done', [0, 1, 2])"
     # A loop of the user's own, and one that is closed, leave the kernel's usable.
     assert kernel.run("asyncio.run(work())").plain == "'done'"

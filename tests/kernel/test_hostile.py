@@ -7,15 +7,23 @@ import rig
 
 
 @pytest.mark.parametrize("code", (
-    "del __builtins__", "globals().clear()", "import sys; sys.modules.clear()", "import sys; sys.modules = {}",
-    "import builtins; builtins.print = builtins.repr = builtins.len = None", "import builtins; vars(builtins).clear()",
-    "json = os = sys = traceback = linecache = None", "import sys; sys.modules['__main__'] = None",
+    "del __builtins__", "globals().clear()", "import sys; sys.modules.clear()",
+    "import sys; sys.modules = {}",
+    "import builtins; builtins.print = builtins.repr = builtins.len = None",
+    "import builtins; vars(builtins).clear()",
+    "json = os = sys = traceback = linecache = None",
+    "import sys; sys.modules['__main__'] = None",
     "import linecache; linecache.cache.clear()", "import sys; del sys.path[:]", "import sys; sys.meta_path.clear()",
-    "import sys; sys.excepthook = sys.displayhook = None", "import os; os.environ = {}", "import threading; del threading.Thread.start",
-    "import gc; gc.set_threshold(1)", "import sys; sys.settrace(lambda *a: 1 / 0)", "import sys; sys.setprofile(lambda *a: 1 / 0)",
-    "import os; os.chdir('/')", "import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().close()",
-    "import sys, io; sys.stderr = io.StringIO(); 1/0", "raise BaseException", "raise GeneratorExit", "import os; os.close(3)",
-    "import warnings; warnings.simplefilter('error')", "import pdb; pdb.set_trace()", "import __main__; __main__.__dict__.clear(); del __main__",
+    "import sys; sys.excepthook = sys.displayhook = None",
+    "import os; os.environ = {}", "import threading; del threading.Thread.start",
+    "import gc; gc.set_threshold(1)",
+    "import sys; sys.settrace(lambda *a: 1 / 0)", "import sys; sys.setprofile(lambda *a: 1 / 0)",
+    "import os; os.chdir('/')",
+    "import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().close()",
+    "import sys, io; sys.stderr = io.StringIO(); 1/0", "raise BaseException", "raise GeneratorExit",
+    "import os; os.close(3)",
+    "import warnings; warnings.simplefilter('error')", "import pdb; pdb.set_trace()",
+    "import __main__; __main__.__dict__.clear(); del __main__",
     "import traceback; traceback.TracebackException = None; 1/0", "display = 5", "import builtins; del builtins.display",
 ))
 def test_what_is_broken(kernel, code):
@@ -53,7 +61,8 @@ pid and "parent's value" """)
     assert [one["text/plain"] for one in done.results] == ["'once'", '"parent\'s value"'], done
 
 
-@pytest.mark.parametrize("end, status", (("pass", 0), ("sys.exit(3)", 3), ("1/0", 1), ("os._exit(4)", 4), ("sys.exit('x')", 1)))
+@pytest.mark.parametrize("end, status", (
+    ("pass", 0), ("sys.exit(3)", 3), ("1/0", 1), ("os._exit(4)", 4), ("sys.exit('x')", 1)))
 def test_how_a_forked_child_ends(kernel, end, status):
     done = kernel.run(f"""
 import os, sys
@@ -90,7 +99,8 @@ def test_processes(kernel):
         done = kernel.run(f"import multiprocessing as mp, work\nwith mp.get_context('{method}').Pool(2) as pool:\n"
                           "  print(pool.map(work.square, range(4)))")
         assert (done.out, done.code) == ("[0, 1, 4, 9]\n", 0), done
-    done = kernel.run("def own(x): print(x); return x + 1\nwith mp.get_context('fork').Pool(1) as pool: print(pool.map(own, [1]))")
+    done = kernel.run("def own(x): print(x); return x + 1\n"
+                      "with mp.get_context('fork').Pool(1) as pool: print(pool.map(own, [1]))")
     assert done.out == "1\n[2]\n", done
 
 

@@ -14,7 +14,8 @@ class A:
     x = 1
 def f():
     "of f"
-print(__name__, os.path.basename(__file__), os.path.isabs(__file__), sys.argv, os.path.samefile(sys.path[0], os.path.dirname(os.path.abspath("main.py"))))
+print(__name__, os.path.basename(__file__), os.path.isabs(__file__), sys.argv)
+print(os.path.samefile(sys.path[0], os.path.dirname(os.path.abspath("main.py"))))
 print(type(pickle.loads(pickle.dumps(A()))) is A, "of f" in inspect.getsource(f), "x = 1" in inspect.getsource(A))
 print(sorted(globals()), __spec__, type(__loader__).__name__, __builtins__.__name__)
 print(input())
@@ -37,11 +38,13 @@ sys.exit(3)
     "import sys\nsys.excepthook = lambda *a: print('hook', a[0])\n1/0", "import sys\nsys.exit(-1)", "await 1",
     "import atexit\natexit.register(lambda: 1/0)", "import os\nos._exit(9)", "import os\nos.kill(os.getpid(), 15)",
     "import threading\nt = threading.Thread(target=lambda: 1/0)\nt.start()\nt.join()", "def f(): f()\nf()",
-    "class A:\n  def __del__(self): print('deleted')\na = A()", "import warnings\nwarnings.warn('w')", "import os\nos.fork()\nos.write(1, b'x\\n')",
+    "class A:\n  def __del__(self): print('deleted')\na = A()",
+    "import warnings\nwarnings.warn('w')", "import os\nos.fork()\nos.write(1, b'x\\n')",
 ))
 def test_ends_as_python_does(script_kernel, code):
     done = script_kernel.script(code)
-    plain = subprocess.run([rig.PYTHON, "main.py"], cwd=script_kernel.folder, stdin=subprocess.DEVNULL, capture_output=True)
+    plain = subprocess.run([rig.PYTHON, "main.py"], cwd=script_kernel.folder,
+                           stdin=subprocess.DEVNULL, capture_output=True)
     status = plain.returncode if plain.returncode >= 0 else 128 - plain.returncode
 
     def same(text):
@@ -114,8 +117,8 @@ def test_a_cell_before_leaves_no_names(script_kernel):
 
 def test_interrupt(script_kernel):
     (script_kernel.folder / "main.py").write_text("import time\nprint('go', flush=True)\ntime.sleep(600)\n")
-    flight = script_kernel.start("import time\nprint('go', flush=True)\ntime.sleep(600)\n", mode=rig.SCRIPT,
-                                 file="main.py").until("go\n")
+    flight = script_kernel.start("import time\nprint('go', flush=True)\ntime.sleep(600)\n",
+                                 mode=rig.SCRIPT, file="main.py").until("go\n")
     script_kernel.process.send_signal(signal.SIGINT)
     with pytest.raises(EOFError):
         flight.wait()
@@ -125,7 +128,8 @@ def test_interrupt(script_kernel):
 
 
 def test_asyncio_run_handles_the_interrupt(script_kernel):
-    flight = script_kernel.start("import asyncio\nasync def main():\n  try:\n    print('go')\n    await asyncio.sleep(600)\n"
-                                 "  finally:\n    print('cleaned')\nasyncio.run(main())", mode=rig.SCRIPT, file="main.py").until("go\n")
+    code = ("import asyncio\nasync def main():\n  try:\n    print('go')\n    await asyncio.sleep(600)\n"
+            "  finally:\n    print('cleaned')\nasyncio.run(main())")
+    flight = script_kernel.start(code, mode=rig.SCRIPT, file="main.py").until("go\n")
     script_kernel.process.send_signal(signal.SIGINT)
     flight.until("cleaned")

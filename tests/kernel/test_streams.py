@@ -57,8 +57,9 @@ def test_stdin_of_each_run(kernel):
 
 
 @pytest.mark.parametrize("code", (
-    "sys.stdout.close(); sys.stderr.close()", "os.close(1); os.close(2); os.close(0)", "sys.stdout = sys.stderr = sys.stdin = None",
-    "del sys.stdout, sys.stderr, sys.__stdout__", "sys.stdout.detach(); sys.stderr.detach()", "os.dup2(os.open('log', os.O_CREAT | os.O_WRONLY), 1)",
+    "sys.stdout.close(); sys.stderr.close()", "os.close(1); os.close(2); os.close(0)",
+    "sys.stdout = sys.stderr = sys.stdin = None", "del sys.stdout, sys.stderr, sys.__stdout__",
+    "sys.stdout.detach(); sys.stderr.detach()", "os.dup2(os.open('log', os.O_CREAT | os.O_WRONLY), 1)",
     "sys.stdout = io.StringIO()", "sys.stdout.reconfigure(encoding='utf-16', write_through=False)", "sys.stdout = 5",
     "sys.stdout = open('/dev/full', 'w', buffering=1 << 16); print('x')", "os.closerange(0, 90)",
     "class W:\n  def flush(self): raise SystemExit(9)\n  write = flush\nsys.stdout = W()",
