@@ -3,8 +3,9 @@
  * A channel belongs to one thread at a time. It does one thing after the other, each a straight
  * line: frames are written and read on the calling thread. What arrives is untrusted bytes.
  *
- * Nothing is sent before channel_exec(): hello, files and the execution leave in one write, and the
- * peer's hello is checked when its first frame arrives, so that the whole costs one round trip. */
+ * Nothing is sent before channel_exec() or another of the functions that block: hello, files and
+ * the execution leave in one write, and the peer's hello is checked when its first frame arrives,
+ * so that the whole costs one round trip. A channel is used again after what ended well. */
 #ifndef BERTH_ENGINE_CHANNEL_H
 #define BERTH_ENGINE_CHANNEL_H
 

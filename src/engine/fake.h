@@ -21,7 +21,8 @@
  *   oom                  ends as if the memory limit was hit
  *   fault NAME           does what that fault says, from here on
  * An unknown step writes to stderr and ends with 1, as an interpreter would. An interrupt raises
- * KeyboardInterrupt in a run and ends an execution by signal 2. Whatever kills a run, signal and
+ * KeyboardInterrupt in a run and ends an execution by signal 2, both with 130; a run that waits for
+ * another is killed. Whatever kills a run, signal and
  * oom included, ends its kernel. */
 #ifndef BERTH_ENGINE_FAKE_H
 #define BERTH_ENGINE_FAKE_H

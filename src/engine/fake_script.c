@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "engine/fake_internal.h"
 
-enum { LINE_MAX_SIZE = 1024, MESSAGE_MAX_BYTES = 16 * 1024 * 1024 };
+enum { EXIT_INTERRUPTED = 130, LINE_MAX_SIZE = 1024, MESSAGE_MAX_BYTES = 16 * 1024 * 1024 };
 
 static struct fake_vars *vars_of(struct fake_job *job)
 {
@@ -327,9 +327,10 @@ void fake_script_run(struct fake_job *job, const char *text)
     if (!job->script_over && job->interrupted && !job->deaf && fake_job_alive(job)) {
         if (job->is_run) {
             raise_error(job, "KeyboardInterrupt", "");
+            end_with(job, EXIT_INTERRUPTED);
         } else {
             job->cause = job->cause == KILL_NONE ? KILL_SIGNAL : job->cause;
-            end_with(job, 130);
+            end_with(job, EXIT_INTERRUPTED);
         }
     }
 }

@@ -294,7 +294,7 @@ static void interrupts_and_timeouts(void **state)
     result.go_fd = fd; /* interrupted once it runs */
     run_with(channel, "out go\nsleep 60000\n", &(struct options){.interrupt_fd = fd}, &result);
     assert_int_equal(result.status, 0);
-    assert_int_equal(result.end.exit.exit_code, 1);
+    assert_int_equal(result.end.exit.exit_code, 130);
     assert_int_equal(result.end.exit.cause, KILL_NONE);
     assert_string_equal(buf_cstr(&result.err_out), "KeyboardInterrupt\n");
     result_done(&result);
@@ -302,7 +302,7 @@ static void interrupts_and_timeouts(void **state)
     run_with(channel, "sleep 60000\n", &(struct options){.timeout_ms = 20, .grace_ms = 60000},
              &result);
     assert_int_equal(result.end.exit.cause, KILL_TIMEOUT);
-    assert_int_equal(result.end.exit.exit_code, 1);
+    assert_int_equal(result.end.exit.exit_code, 130);
     assert_false(result.end.exit.state_lost);
     result_done(&result);
     expect_run(channel, "get x\n", "1\n", 0, false);
