@@ -19,6 +19,7 @@
 
 #define TAIL_MAX 3 /* bytes of a cut sequence */
 #define OBJECT_MAX (64U << 20)
+#define MESSAGE_VALUES_MAX 200000 /* of a result in JSON: a plot's points */
 
 /* A stream of the writer's. */
 struct stream_state {
@@ -184,7 +185,7 @@ int record_message(struct record *record, const uint8_t *data, size_t size,
     enum execution_message kind = MESSAGE_RESULT;
     *out = (struct record_piece){.stream = STREAM_CONTROL};
     JSON_AUTO json_t *message = NULL;
-    if (json_parse_object(data, size, &message, NULL) != 0)
+    if (json_parse_large(data, size, MESSAGE_VALUES_MAX, &message, NULL) != 0)
         return 0;
     JSON_AUTO json_t *body = message_body(message, &kind);
     MEM_AUTO char *text = body ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
