@@ -370,13 +370,12 @@ static void deleting_ends_what_runs(void **state)
     make(rig->core, &request, id);
     struct runner first;
     struct runner second;
-    runner_start(&first, rig->core, id, "out begun\nsleep 60000\n");
+    runner_start(&first, rig->core, id, "sleep 60000\n");
     wait_for_running(rig->core, id, execution);
     runner_start(&second, rig->core, id, "out never\n");
     remove_session(rig->core, id);
     const char *text = runner_join(&first);
     assert_non_null(strstr(text, "\"status\":\"killed\""));
-    assert_non_null(strstr(text, "begun"));
     (void)runner_join(&second);
     assert_true(second.result == -ERR_NOT_FOUND || strstr(buf_cstr(&second.out), "\"killed\""));
     buf_done(&first.out);
