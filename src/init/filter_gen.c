@@ -100,9 +100,9 @@ static const struct rule rules[] = {
      4,
      {SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF}},
     {"socketpair", ALL, false, 0, ONE_OF, ALLOW, 1, {AF_UNIX}},
-    /* It would write back every file system of the host, and a neighbour waits for it too (72 ms for
-     * 1.5 seen). It promises no more than to have begun (POSIX), and the kernel begins by itself;
-     * fsync and syncfs, which wait for files of the sandbox, are the kernel's. */
+    /* It would write back every file system of the host, and a neighbour waits for it too (72 ms
+     * for 1.5 seen). It promises no more than to have begun (POSIX), and the kernel begins by
+     * itself; fsync and syncfs, which wait for files of the sandbox, are the kernel's. */
     {"sync", ALL, false, 0, NO_BITS, SECCOMP_RET_ERRNO | 0, 1, {0}},
     /* These two push bytes into a terminal's input. The kernel takes the request's low 32 bits. */
     {"ioctl", ALL, false, 1, NONE_OF, ALLOW, 2, {TIOCSTI, TIOCLINUX}},

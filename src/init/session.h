@@ -1,0 +1,19 @@
+/* The frames that sessions are made of: kernels and runs, held executions, timers. Each of these is
+ * one request; what it leads to is a job (job_table.h). */
+#ifndef BERTH_INIT_SESSION_H
+#define BERTH_INIT_SESSION_H
+
+#include <stdbool.h>
+
+#include "init/job_table.h"
+#include "wire/frame.h"
+
+/* Whether frames of this type begin something here. */
+bool session_begins(enum frame_type type);
+
+/* Takes such a frame of the connection that sends out; its stream is a fresh one. There is a free
+ * job. Negative: close the connection. */
+int session_begin(struct job_table *table, struct buf *out, const struct frame *frame,
+                  struct err *err);
+
+#endif
