@@ -7,6 +7,7 @@
 #include "wire/tlv.h"
 
 enum { HEADER_SIZE = 4, TYPE_SHIFT = 26, PART_SHIFT = 24, SIZE_MASK = 0xffffff };
+#define ROOM_MIN (1U << 20)       /* for another log */
 #define BACKLOG_MAX (64U * 1024U) /* of a reader: past it the code waits */
 _Static_assert((unsigned)FRAME_DATA_MAX <= (unsigned)SIZE_MASK, "an event's size fits");
 _Static_assert((unsigned)FRAME_TYPE_COUNT <= 63U, "an event's type fits");
@@ -23,6 +24,16 @@ void held_init(struct held_table *table)
     memset(table, 0, sizeof(*table));
 }
 
+static struct held *find(struct held_table *table, const char *execution_id)
+{
+    for (size_t i = 0; i < HELD_MAX; i++) {
+        struct held *held = &table->entries[i];
+        if (held->used && strcmp(held->execution_id, execution_id) == 0)
+            return held;
+    }
+    return NULL;
+}
+
 static const char *refusal(struct held_table *table, const char *execution_id)
 {
     size_t ended = 0;
@@ -33,9 +44,9 @@ static const char *refusal(struct held_table *table, const char *execution_id)
     }
     if (execution_id[0] == '\0')
         return "a held execution needs an id";
-    if (held_find(table, execution_id))
+    if (find(table, execution_id))
         return "an execution with this id is held already";
-    if (ended >= SANDBOX_HELD_MAX || used >= HELD_MAX || table->bytes >= HELD_BYTES_MAX)
+    if (ended >= SANDBOX_HELD_MAX || used >= HELD_MAX || !held_has_room(table, ROOM_MIN))
         return "too many executions are held; forget some";
     return NULL;
 }
@@ -68,12 +79,8 @@ void held_close(struct held_table *table, struct held *held)
 
 struct held *held_find(struct held_table *table, const char *execution_id)
 {
-    for (size_t i = 0; i < HELD_MAX; i++) {
-        struct held *held = &table->entries[i];
-        if (held->used && strcmp(held->execution_id, execution_id) == 0)
-            return held;
-    }
-    return NULL;
+    struct held *held = find(table, execution_id);
+    return held && held->begun ? held : NULL;
 }
 
 struct held *held_find_stream(struct held_table *table, const struct buf *out, uint32_t stream)

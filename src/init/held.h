@@ -22,6 +22,7 @@
 
 struct held {
     bool used;
+    bool begun; /* all that it needs has come: it can be attached to */
     bool started;
     bool ended;
     char execution_id[SANDBOX_ID_MAX + 1];
@@ -49,6 +50,7 @@ struct held *held_open(struct held_table *table, const char *execution_id, struc
 /* Forgets it. */
 void held_close(struct held_table *table, struct held *held);
 
+/* One that has begun. */
 struct held *held_find(struct held_table *table, const char *execution_id);
 /* The one whose reader is stream of out. */
 struct held *held_find_stream(struct held_table *table, const struct buf *out, uint32_t stream);

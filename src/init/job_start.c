@@ -104,7 +104,7 @@ int job_start_exec(struct job *job, struct job_table *table, const struct sandbo
     if (held) {
         job->held = held;
         job->outlet = &held->outlet;
-        held->started = true; /* it is said when the log is sent */
+        held->begun = held->started = true; /* it is said when the log is sent */
         return 0;
     }
     outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);

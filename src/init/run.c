@@ -79,6 +79,8 @@ void run_end_code(struct job *job, struct job_table *table)
         return;
     job->run.phase = RUN_QUEUED;
     job->run.turn = ++table->turns;
+    if (job->held)
+        job->held->begun = true;
 }
 
 static void refuse(struct job *job, const char *why)

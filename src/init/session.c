@@ -43,14 +43,18 @@ static void answer(struct buf *out, uint32_t stream, int sys_errno)
     outlet_send_done(&outlet, sys_errno, 0);
 }
 
-/* What is typed into a terminal comes from whoever is attached; what the former one typed and
- * nobody has read is gone with them. */
+/* Standard input ends with the connection that began it. What is typed into a terminal comes from
+ * whoever is attached; what the former one typed and nobody has read is gone with them. */
 static void take_over_input(struct job_table *table, const struct held *held)
 {
     for (size_t i = 0; i < JOB_MAX; i++) {
         struct job *job = &table->jobs[i];
-        if (job->kind == JOB_FREE || job->held != held || !job->terminal)
+        if (job->kind == JOB_FREE || job->held != held)
             continue;
+        if (!job->terminal) {
+            job_feed_end(job);
+            continue;
+        }
         job->stdin_queue.size = 0;
         job->stdin_consumed = 0;
     }
@@ -99,7 +103,7 @@ static int on_list(struct job_table *table, struct buf *out, const struct frame 
     for (size_t i = 0; i < HELD_MAX; i++) {
         const struct held *held = &table->held.entries[i];
         struct sandbox_held *entry = &listed.held[listed.count];
-        if (!held->used)
+        if (!held->used || !held->begun)
             continue;
         memcpy(entry->execution_id, held->execution_id, sizeof(entry->execution_id));
         entry->ended = held->ended;
