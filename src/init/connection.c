@@ -226,13 +226,16 @@ static void on_close(struct job *job, struct job_table *jobs, const struct frame
         job_feed_end(job);
 }
 
-static int on_resize(const struct job *job, const struct frame *frame, struct err *err)
+static int on_resize(struct job *job, const struct frame *frame, struct err *err)
 {
     uint32_t size = 0;
     int result = frame_u32(frame, &size, err);
-    if (result == 0 && job->terminal && job->outputs[0].fd >= 0)
+    if (result != 0 || !job->terminal)
+        return result;
+    job->resize = size; /* the terminal may not have come yet */
+    if (job->outputs[0].fd >= 0)
         terminal_resize(job->outputs[0].fd, size);
-    return result;
+    return 0;
 }
 
 static int on_waiting_stream(struct connection *connection, struct job_table *jobs,
@@ -322,6 +325,7 @@ static int on_frame(struct connection *connection, struct job_table *jobs,
     case FRAME_GET_FILE:
         return on_get_file(connection, jobs, frame, err);
     case FRAME_PING:
+        connection->file_failed = false;
         return frame_append(&connection->out, FRAME_PONG, frame->stream, NULL, 0, err);
     default:
         break;
@@ -331,7 +335,7 @@ static int on_frame(struct connection *connection, struct job_table *jobs,
     if (!is_new_stream(connection, jobs, frame->stream))
         return err_set(err, ERR_PROTOCOL, "frame type %d on stream %u", (int)frame->type,
                        frame->stream);
-    return session_begin(jobs, &connection->out, frame, err);
+    return session_begin(jobs, &connection->out, &connection->file_failed, frame, err);
 }
 
 /* Takes frames while there is a free job for what they may start. */

@@ -234,8 +234,8 @@ void job_interrupt(struct job *job, struct job_table *table)
         run_interrupt(job, table);
     else if (job->kind == JOB_EXEC && job->terminal && job->outputs[0].fd >= 0)
         terminal_interrupt(job->outputs[0].fd);
-    else if (job->kind == JOB_EXEC && job->pid > 0)
-        (void)kill(-job->pid, SIGINT);
+    else if (job->kind == JOB_EXEC && job->pid > 0 && kill(-job->pid, SIGINT) != 0)
+        (void)kill(job->pid, SIGINT); /* it has no group of its own yet */
 }
 
 void job_orphan(struct job *job, struct job_table *table)
@@ -317,6 +317,8 @@ static void step_terminal(struct job *job)
     job->outputs[0].fd = terminal_take(job->terminal_fd, &over);
     if (over)
         fd_close(&job->terminal_fd);
+    if (job->outputs[0].fd >= 0 && job->resize != 0)
+        terminal_resize(job->outputs[0].fd, job->resize);
     if (job->outputs[0].fd >= 0)
         job->stdin_fd = fcntl(job->outputs[0].fd, F_DUPFD_CLOEXEC, 0);
     else if (over && !job->held) /* it failed: the status says why */

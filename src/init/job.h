@@ -61,6 +61,7 @@ struct job {
     bool draining;         /* what is in the pipes is read, and not further */
     int status_fd;         /* end of file: exec worked; bytes: why it did not */
     int terminal_fd;       /* over which the terminal's side comes; -1 */
+    uint32_t resize;       /* the size that was asked for last; 0: none */
     bool terminal;         /* outputs[0] and stdin are one */
     char start_error[256]; /* "" or an exit code byte and a text */
 

@@ -60,7 +60,6 @@ int run_start(struct job *job, struct job_table *table, const void *payload, siz
         job_clear(job);
         return 0;
     }
-    job_table_follow_files(table, out, &job->files_failed);
     return result;
 }
 

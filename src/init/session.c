@@ -10,8 +10,17 @@ bool session_begins(enum frame_type type)
            type == FRAME_FORGET || type == FRAME_LIST || type == FRAME_TIMERS;
 }
 
-static int on_kernel(struct job_table *table, struct buf *out, const struct frame *frame,
-                     struct err *err)
+/* The job begins when the files that its connection sent before it are written. */
+static void follow_files(struct job_table *table, struct job *job, struct buf *out,
+                         bool *file_failed)
+{
+    job->files_failed = *file_failed;
+    *file_failed = false;
+    job_table_follow_files(table, out, &job->files_failed);
+}
+
+static int on_kernel(struct job_table *table, struct buf *out, bool *file_failed,
+                     const struct frame *frame, struct err *err)
 {
     struct sandbox_kernel kernel;
     struct job *job = job_table_free_job(table);
@@ -23,17 +32,20 @@ static int on_kernel(struct job_table *table, struct buf *out, const struct fram
         return err_set(err, ERR_INTERNAL, "no free job");
     job_begin(job, JOB_KERNEL, out, frame->stream);
     buf_init(&job->run.params, FRAME_PAYLOAD_MAX);
-    job_table_follow_files(table, out, &job->files_failed);
+    follow_files(table, job, out, file_failed);
     return buf_append(&job->run.params, frame->payload, frame->size, err);
 }
 
-static int on_run(struct job_table *table, struct buf *out, const struct frame *frame,
-                  struct err *err)
+static int on_run(struct job_table *table, struct buf *out, bool *file_failed,
+                  const struct frame *frame, struct err *err)
 {
     struct job *job = job_table_free_job(table);
     if (!job)
         return err_set(err, ERR_INTERNAL, "no free job");
-    return run_start(job, table, frame->payload, frame->size, frame->stream, out, err);
+    int result = run_start(job, table, frame->payload, frame->size, frame->stream, out, err);
+    if (job->kind == JOB_RUN) /* else it was refused */
+        follow_files(table, job, out, file_failed);
+    return result;
 }
 
 static void answer(struct buf *out, uint32_t stream, int sys_errno)
@@ -134,14 +146,14 @@ static int on_timers(struct job_table *table, struct buf *out, const struct fram
     return 0;
 }
 
-int session_begin(struct job_table *table, struct buf *out, const struct frame *frame,
-                  struct err *err)
+int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
+                  const struct frame *frame, struct err *err)
 {
     switch (frame->type) {
     case FRAME_KERNEL:
-        return on_kernel(table, out, frame, err);
+        return on_kernel(table, out, file_failed, frame, err);
     case FRAME_RUN:
-        return on_run(table, out, frame, err);
+        return on_run(table, out, file_failed, frame, err);
     case FRAME_ATTACH:
         return on_attach(table, out, frame, err);
     case FRAME_FORGET:

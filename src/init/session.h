@@ -12,8 +12,9 @@
 bool session_begins(enum frame_type type);
 
 /* Takes such a frame of the connection that sends out; its stream is a fresh one. There is a free
- * job. Negative: close the connection. */
-int session_begin(struct job_table *table, struct buf *out, const struct frame *frame,
-                  struct err *err);
+ * job. *file_failed: a file that came before it was not written; a RUN or KERNEL takes that over.
+ * Negative: close the connection. */
+int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
+                  const struct frame *frame, struct err *err);
 
 #endif

@@ -166,6 +166,12 @@ def test_a_run_behind_a_file_that_fails(kernel):
     assert (refused.exit_code, refused.started) == (126, False)
     assert "file" in refused.start_error
     ended(kernel.run_code("1"))
+    assert kernel.put_file("/proc/version", b"").errno != 0  # over before the run comes
+    assert kernel.run_code("1").exit_code == 126
+    assert kernel.put_file("/proc/version", b"").errno != 0
+    kernel.send("ping", 0)
+    assert kernel.frame()[0] == "pong"
+    ended(kernel.run_code("1"))
 
 
 def test_a_slow_reader_slows_the_code(kernel):
