@@ -159,7 +159,7 @@ void job_table_step(struct job_table *table)
     leftover_step(&table->leftover, clock_now_ns());
     for (size_t i = 0; i < JOB_MAX; i++)
         job_step(&table->jobs[i], table);
-    kernel_step(&table->kernel, table);
+    kernel_settle(&table->kernel, table);
     run_schedule(table);
     held_step(&table->held);
 }

@@ -183,36 +183,6 @@ bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, in
 
 /* ---- what is said to it ---- */
 
-int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
-                    struct pipes *pipes, struct err *err)
-{
-    uint8_t header[KERNEL_HEADER_SIZE];
-    tlv_store_u32(header, (uint32_t)body->size);
-    header[4] = (uint8_t)KERNEL_RUN;
-    int result = buf_append(&kernel->out, header, sizeof(header), err);
-    if (result == 0)
-        result = buf_append(&kernel->out, body->data, body->size, err);
-    if (result != 0)
-        return result;
-    for (int i = 0; i < 3; i++)
-        kernel->passing.child[i] = fd_take(&pipes->child[i]);
-    kernel->job = job;
-    kernel->used = true;
-    return 0;
-}
-
-void kernel_leave_run(struct kernel *kernel, const struct job *job)
-{
-    if (kernel->job == job)
-        kernel->job = NULL;
-}
-
-void kernel_interrupt(const struct kernel *kernel)
-{
-    if (kernel->pid > 0)
-        (void)kill(kernel->pid, SIGINT);
-}
-
 static void flush(struct kernel *kernel)
 {
     if (kernel->fd < 0 || kernel->out.size == 0)
@@ -233,6 +203,37 @@ static void flush(struct kernel *kernel)
         buf_consume(&kernel->out, (size_t)sent);
     }
     buf_done(&kernel->out);
+}
+
+int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
+                    struct pipes *pipes, struct err *err)
+{
+    uint8_t header[KERNEL_HEADER_SIZE];
+    tlv_store_u32(header, (uint32_t)body->size);
+    header[4] = (uint8_t)KERNEL_RUN;
+    int result = buf_append(&kernel->out, header, sizeof(header), err);
+    if (result == 0)
+        result = buf_append(&kernel->out, body->data, body->size, err);
+    if (result != 0)
+        return result;
+    for (int i = 0; i < 3; i++)
+        kernel->passing.child[i] = fd_take(&pipes->child[i]);
+    kernel->job = job;
+    kernel->used = true;
+    flush(kernel);
+    return 0;
+}
+
+void kernel_leave_run(struct kernel *kernel, const struct job *job)
+{
+    if (kernel->job == job)
+        kernel->job = NULL;
+}
+
+void kernel_interrupt(const struct kernel *kernel)
+{
+    if (kernel->pid > 0)
+        (void)kill(kernel->pid, SIGINT);
 }
 
 /* ---- what it says ---- */
@@ -348,8 +349,6 @@ static void hear(struct kernel *kernel)
 
 void kernel_step(struct kernel *kernel, struct job_table *table)
 {
-    if (kernel->state == KERNEL_NONE && kernel->wanted && !table->killing)
-        start(kernel, table->config);
     if (kernel->state == KERNEL_NONE)
         return;
     step_status(kernel);
@@ -361,8 +360,16 @@ void kernel_step(struct kernel *kernel, struct job_table *table)
         kernel->give_up_ns = INT64_MAX;
         job_table_kill_group(table, KILL_SIGNAL);
     }
-    if (kernel->state == KERNEL_DYING && kernel->pid <= 0 && !table->killing && !kernel->job)
+}
+
+void kernel_settle(struct kernel *kernel, struct job_table *table)
+{
+    if (table->killing)
+        return;
+    if (kernel->state == KERNEL_DYING && kernel->pid <= 0 && !kernel->job)
         forget_process(kernel);
+    if (kernel->state == KERNEL_NONE && kernel->wanted)
+        start(kernel, table->config);
 }
 
 /* ---- events ---- */

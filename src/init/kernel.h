@@ -63,8 +63,10 @@ void kernel_interrupt(const struct kernel *kernel);
 /* It is about to be killed with all of the group. */
 void kernel_doom(struct kernel *kernel);
 
-/* Starts it when it is wanted; sends, reads and judges what it says. */
+/* Sends, reads and judges what it says. Before the jobs take their steps, which look at that. */
 void kernel_step(struct kernel *kernel, struct job_table *table);
+/* Forgets one that is gone, starts one that is wanted. After the jobs, which decide about both. */
+void kernel_settle(struct kernel *kernel, struct job_table *table);
 /* Passes its messages to the job that it has, as far as that takes them. */
 void kernel_deliver(struct kernel *kernel, struct job_table *table);
 

@@ -26,6 +26,7 @@ struct loop {
     int setup_fd; /* -1 once committed */
     int oom_fd;
     bool over;
+    bool unsettled; /* the turn before did something */
     struct connection connections[CONNECTION_MAX];
     struct job_table jobs;
 };
@@ -184,7 +185,12 @@ static void turn(struct loop *loop, struct poll_set *set)
         of_connection[i] = poll_add(set, connection->fd, events);
     }
     poll_add_all(loop, set);
-    if (poll(set->entries, set->count, clock_poll_timeout_ms(next_wakeup(loop))) < 0)
+    /* What a turn leads to may be seen by a step that comes before in the next one: that one does
+     * not wait. */
+    int timeout_ms = loop->unsettled ? 0 : clock_poll_timeout_ms(next_wakeup(loop));
+    int ready = poll(set->entries, set->count, timeout_ms);
+    loop->unsettled = ready > 0 || !loop->unsettled;
+    if (ready < 0)
         return; /* EINTR: no handler is installed, so only a stop and continue */
     if (set->entries[0].revents != 0)
         reap_children(loop);

@@ -346,6 +346,29 @@ def test_scripts_end_as_programs(kernel):
     assert b"NameError" in ended(kernel.run_code("x"), 1).stderr
 
 
+def test_many_short_runs_on_many_connections(kernel):
+    """No end of a run waits for something else to happen."""
+    with other_channel(kernel) as other:
+        for i in range(150):
+            streams = [(one, one.begin_code(code, mode=mode, hold=hold, execution_id=f"{i}{name}"))
+                       for one, name, code, mode, hold in (
+                           (kernel, "a", "print(1)", 0, False), (other, "b", "message(b'x')", 0, True),
+                           (kernel, "c", "1", i % 10 == 0, False))]
+            for one, stream in streams:
+                ended(one.finish(stream))
+            assert other.forget(f"{i}b") == 0
+
+
+@pytest.mark.parametrize("point", ("init.run", "init.done"))
+def test_init_dies_around_a_run(point):
+    """As if killed: the connection ends, and nothing of the sandbox is left."""
+    with Engine({"BERTH_TESTING": "1", "BERTH_FAULT": point}) as engine:
+        with engine.create() as sandbox:
+            start_kernel(sandbox)
+            sandbox.begin_code("print(1)")
+            assert sandbox.closed()
+
+
 # ---- executions beside a kernel ----
 
 
@@ -474,8 +497,8 @@ def test_a_terminal(kernel):
     kernel.resize(stream, 132, 50)
     kernel.send("data", stream + 1, b"stty size\n")
     result = kernel.wait_output(stream, b"50 132\r\n", result)
-    kernel.send("data", stream + 1, b"exec 3</dev/pts/0 && echo 'may open'; sleep 1000\n")
-    result = kernel.wait_output(stream, b"\nmay open", result)
+    kernel.send("data", stream + 1, b"exec 3</dev/pts/0 && (echo 'may'' open'; exec sleep 1000)\n")
+    result = kernel.wait_output(stream, b"may open", result)
     kernel.interrupt(stream)
     kernel.send("data", stream + 1, b"echo st''ill\n")
     result = kernel.wait_output(stream, b"still", result)
