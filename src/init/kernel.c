@@ -20,7 +20,8 @@
 #define READY_NS (30 * CLOCK_NS_PER_S)
 #define DEAF_NS (100 * CLOCK_NS_PER_MS) /* from the end of its socket to the kill */
 #define BODY_SENT_MAX (SANDBOX_CODE_MAX + 4U * FRAME_PAYLOAD_MAX)
-#define LARGE (1U << 20) /* memory of a buffer that is given back when it is empty */
+#define LARGE (1U << 20)              /* memory of a buffer that is given back when it is empty */
+#define REST_NS (2 * CLOCK_NS_PER_MS) /* between two looks at what is said to nobody */
 enum { CHUNK = 64 * 1024, EXIT_NOT_FOUND = 127 };
 
 struct message {
@@ -291,6 +292,8 @@ static bool take_message(struct kernel *kernel, struct job_table *table,
         return run_take_message(kernel->job, table, message->body, message->size);
     if (message->type == KERNEL_DONE && message->size == 1)
         run_is_done(kernel->job, message->body[0]);
+    else
+        kernel->job->run.message_bytes += message->size + KERNEL_HEADER_SIZE; /* to a bound */
     return true;
 }
 
@@ -328,10 +331,18 @@ static void on_end(struct kernel *kernel)
         kernel->give_up_ns = clock_now_ns() + DEAF_NS;
 }
 
+/* Between two runs it speaks to nobody, and gets no more of init's time for it than this. */
+static bool is_unheard(const struct kernel *kernel)
+{
+    return kernel->state == KERNEL_ALIVE && !kernel->job;
+}
+
 static void hear(struct kernel *kernel)
 {
     struct message message;
     bool nonsense = false;
+    if (clock_now_ns() < kernel->rests_ns && is_unheard(kernel))
+        return;
     while (kernel->fd >= 0 && !next_message(kernel, &message, &nonsense) && !nonsense) {
         uint8_t *room = buf_reserve(&kernel->in, CHUNK, NULL);
         if (!room)
@@ -344,6 +355,9 @@ static void hear(struct kernel *kernel)
             on_end(kernel);
         else
             kernel->in.size += (size_t)got;
+        kernel->rests_ns = clock_now_ns() + REST_NS;
+        if (is_unheard(kernel))
+            return;
     }
 }
 
@@ -376,7 +390,8 @@ void kernel_settle(struct kernel *kernel, struct job_table *table)
 
 short kernel_events(const struct kernel *kernel)
 {
-    short events = kernel_has_message(kernel) ? 0 : POLLIN;
+    bool rests = is_unheard(kernel) && clock_now_ns() < kernel->rests_ns;
+    short events = rests || kernel_has_message(kernel) ? 0 : POLLIN;
     return (short)(events | (kernel->out.size > 0 ? POLLOUT : 0));
 }
 
@@ -384,5 +399,7 @@ int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *ta
 {
     if (kernel->state == KERNEL_NONE && kernel->wanted && !table->killing)
         return 0;
+    if (is_unheard(kernel) && kernel->fd >= 0 && clock_now_ns() < kernel->rests_ns)
+        return kernel->rests_ns < kernel->give_up_ns ? kernel->rests_ns : kernel->give_up_ns;
     return kernel->give_up_ns;
 }

@@ -36,6 +36,7 @@ struct kernel {
     int fd; /* -1 once its end was seen */
     int status_fd;
     int64_t give_up_ns; /* when it is killed: not ready, or deaf; INT64_MAX */
+    int64_t rests_ns;   /* between two runs: until then it is not listened to */
     struct buf in;
     struct buf out;
     struct pipes passing; /* descriptors that go with the next byte, as its child[] */

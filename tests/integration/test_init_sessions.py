@@ -238,6 +238,8 @@ def test_a_kernel_that_talks_nonsense(kernel):
     done = kernel.run_code("import struct, time\nchannel = say.__globals__['channel']\n"
                            "channel.sendall(struct.pack('<IB', 33 << 20, 77)); time.sleep(100)")
     ended(done, 137, "output", lost=True)
+    ended(kernel.run_code("while True: say('?', b'y' * 1000)", output_max=MIB), 137, "output",
+          lost=True)
     done = kernel.run_code("import time; say('D', b'\\x09'); time.sleep(0.2)")  # a forged end
     ended(done, 9)
     ended(kernel.run_code("1"))
@@ -278,6 +280,14 @@ def test_a_kernel_is_started_once(kernel):
     with other_channel(kernel) as other:
         streams = [other.begin_kernel(ARGV) for _ in range(3)]
         assert [other.finish(stream).errno for stream in streams] == [0, 0, 0]
+
+
+def test_a_kernel_that_talks_between_runs(kernel):
+    """To nobody: it holds up neither the next run nor another execution."""
+    ended(kernel.run_code("import threading\ndef talk():\n while True: say('?', b'z' * 1000)\n"
+                          "threading.Thread(target=talk, daemon=True).start()"))
+    assert kernel.sh("sleep 0.2; echo beside").stdout == b"beside\n"
+    ended(kernel.run_code("import os; print(1); os._exit(0)", output_max=1 << 40), lost=True)
 
 
 # ---- timeouts, interrupts, kills ----
