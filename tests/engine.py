@@ -250,13 +250,21 @@ class Engine:
 
 class Result:
     def __init__(self):
-        self.stdout = self.stderr = b""
+        self.streams = {2: bytearray(), 3: bytearray()}
         self.exit_code = self.cause = self.errno = self.size = None
         self.start_error = ""
         self.messages, self.part = [], b""
         self.events = []  # (kind, part, bytes), as they are counted for ATTACH
         self.state_lost = self.messages_dropped = False
         self.started = False
+
+    @property
+    def stdout(self):
+        return bytes(self.streams[2])
+
+    @property
+    def stderr(self):
+        return bytes(self.streams[3])
 
     def __repr__(self):
         return (f"Result(exit={self.exit_code}, cause={self.cause}, errno={self.errno}, "
@@ -312,10 +320,7 @@ class Sandbox:
         """Adds one frame of a stream to what came of it; whether it was the last one."""
         kind, at, payload = frame
         if kind == "data":
-            if at & 3 == 3:
-                result.stderr += payload
-            else:
-                result.stdout += payload
+            result.streams[at & 3] += payload
         elif kind in ("message_part", "message"):
             result.part += payload
             if kind == "message":
@@ -471,7 +476,10 @@ class Sandbox:
         end = time.monotonic() + secs
         while time.monotonic() < end:
             ready, _, _ = select.select([self.channel], [], [], max(0, end - time.monotonic()))
-            if ready and not self.channel.recv(1 << 16):
+            try:
+                if ready and not self.channel.recv(1 << 16):
+                    return True
+            except ConnectionResetError:  # it had not read all that was sent
                 return True
         return False
 
