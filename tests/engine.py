@@ -25,7 +25,7 @@ ERRORS = ("none bad_input unauthorized forbidden not_found method conflict too_l
 REPLY = 0x8000
 (ERROR_KIND, ERROR_ERRNO, ERROR_MESSAGE, ERROR_PUBLIC, ERROR_RETRY, ID, IMAGE, PROFILE, MEMORY,
  STORAGE, CPU, PIDS, FILES, LIFETIME, ORPHAN, NAME, VERSION, CAPABILITIES, CGROUP_MODE, UNAVAILABLE,
- STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING) = range(1, 28)
+ STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE) = range(1, 29)
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
      "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",
@@ -240,8 +240,17 @@ class Engine:
     def inspect(self, sandbox_id):
         return STATES[number(dict(self.call("inspect", tlv(ID, sandbox_id))[0])[STATE])]
 
+    def list_page(self, after=""):
+        """One reply: its ids, and whether there are more after them."""
+        reply, _ = self.call("list", tlv(ID, after))
+        return [text(data) for tag, data in reply if tag == LISTED], MORE in dict(reply)
+
     def list(self):
-        return [text(data) for tag, data in self.call("list")[0] if tag == LISTED]
+        found, more = self.list_page()
+        while more:
+            page, more = self.list_page(found[-1])
+            found += page
+        return found
 
     def open_channel(self, sandbox_id):
         _, fds = self.call("open_channel", tlv(ID, sandbox_id))

@@ -43,6 +43,20 @@ def wait_until(check, what, secs=HANG_SECS, step_secs=0.02):
         time.sleep(step_secs)
 
 
+def at_rest(look):
+    """What look() returns, once it returns the same three times in a row: some of what an answer tells
+    of is let go by another process a moment later."""
+
+    def settled():
+        seen = [look()]
+        while len(seen) < 3:
+            time.sleep(0.01)
+            seen.append(look())
+        return seen[:1] if seen.count(seen[0]) == 3 else None
+
+    return wait_until(settled, "it comes to rest")[0]
+
+
 def read(path):
     try:
         return pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
@@ -92,10 +106,11 @@ class Answer:
 class Stream:
     """A streamed execution: events as (name, data), in the order that they come."""
 
-    def __init__(self, server, fields, accept, headers=None, timeout_secs=HANG_SECS):
+    def __init__(self, server, fields, accept, headers=None, timeout_secs=HANG_SECS,
+                 path="/execute"):
         self.connection = http.client.HTTPConnection(LOOPBACK, server.port, timeout=timeout_secs)
         all_headers = {**JSON_TYPE, "Accept": accept, **(headers or {})}
-        self.connection.request("POST", "/execute", json.dumps(fields), all_headers)
+        self.connection.request("POST", path, json.dumps(fields), all_headers)
         self.response = self.connection.getresponse()
         self.status = self.response.status
         self.sse = "event-stream" in accept
@@ -290,6 +305,17 @@ class Server:
         while (left := self.leftovers()) and time.monotonic() < end:
             time.sleep(0.02)
         assert not left, "left behind: " + "; ".join(left[:20]) + "\n" + self.log()
+
+    def wait_idle(self):
+        """wait_clean(), and the server has given back all that was reserved: it is told last."""
+        self.wait_clean()
+        names = ("berth_sandboxes", "berth_executions_running", "berth_memory_reserved_bytes",
+                 "berth_disk_reserved_bytes")
+
+        def held():
+            return {name: count for name in names if (count := self.metric(name)) != 0}
+
+        wait_until(lambda: not held(), lambda: f"the server holds {held()}")
 
     def snapshot(self):
         return snapshot_tool.snapshot(self.state)

@@ -28,6 +28,14 @@ static const struct api_route routes[] = {
     {"GET", "/executions", api_executions_list},
     {"GET", "/executions/{id}", api_executions_get},
     {"DELETE", "/executions/{id}", api_executions_cancel},
+    {"GET", "/executions/{id}/events", api_executions_events},
+    {"POST", "/sessions", api_sessions_create},
+    {"GET", "/sessions", api_sessions_list},
+    {"GET", "/sessions/{id}", api_sessions_get},
+    {"DELETE", "/sessions/{id}", api_sessions_delete},
+    {"POST", "/sessions/{id}/execute", api_sessions_execute},
+    {"POST", "/sessions/{id}/interrupt", api_sessions_interrupt},
+    {"POST", "/sessions/{id}/renew", api_sessions_renew},
 };
 
 /* id gets the segment that stands at {id}, cut when it is too long to be an id. */

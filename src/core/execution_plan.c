@@ -66,8 +66,10 @@ static int plan_profile(const struct execution_request *request, const struct en
                           plan->profile);
     if ((info->capabilities & ENGINE_CAP_CONTAINER) != 0)
         return 0;
-    return err_public(err, ERR_UNSUPPORTED, "profile: this host can't offer \"container\": %.200s",
-                      resources_missing(info));
+    char why[RESOURCES_MISSING_SIZE];
+    resources_missing(info, "container", why);
+    return err_public(err, ERR_UNSUPPORTED, "profile: this host can't offer \"container\": %s",
+                      why);
 }
 
 static int plan_timeout(const struct core *core, const struct execution_request *request,

@@ -4,6 +4,8 @@
 #include "core/resources.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "core/core.h"
@@ -42,9 +44,52 @@ const char *resources_name(unsigned index, uint64_t *out_capability)
     return resource_names[index].name;
 }
 
-const char *resources_missing(const struct engine_info *info)
+/* Past "ram, cpu: " at the start of a clause; NULL where no names are. *out_named: what is one. */
+static const char *skip_names(const char *clause, const char *what, bool *out_named)
 {
-    return info->missing[0] != '\0' ? info->missing : "its engine does not say why";
+    *out_named = false;
+    for (;;) {
+        size_t size = strspn(clause, "abcdefghijklmnopqrstuvwxyz_");
+        if (size == 0)
+            return NULL;
+        *out_named |= size == strlen(what) && memcmp(clause, what, size) == 0;
+        clause += size;
+        if (strncmp(clause, ": ", 2) == 0)
+            return clause + 2;
+        if (strncmp(clause, ", ", 2) != 0)
+            return NULL;
+        clause += 2;
+    }
+}
+
+/* The end of a clause: the next begins with names, so a reason may hold a semicolon. */
+static const char *clause_end(const char *clause)
+{
+    const char *at = clause;
+    bool named = false;
+    while ((at = strstr(at, "; ")) && !skip_names(at + 2, "", &named))
+        at += 2;
+    return at ? at : clause + strlen(clause);
+}
+
+void resources_missing(const struct engine_info *info, const char *what,
+                       char out[static RESOURCES_MISSING_SIZE])
+{
+    const char *all = info->missing[0] != '\0' ? info->missing : "its engine does not say why";
+    const char *why = all;
+    size_t size = strlen(all);
+    for (const char *at = all; *at != '\0';) {
+        const char *end = clause_end(at);
+        bool named = false;
+        const char *reason = skip_names(at, what, &named);
+        if (named && reason) {
+            why = reason;
+            size = (size_t)(end - reason);
+            break;
+        }
+        at = *end != '\0' ? end + 2 : end;
+    }
+    (void)snprintf(out, RESOURCES_MISSING_SIZE, "%.*s", (int)size, why);
 }
 
 /* The part of size that a factor in thousandths leaves to be reserved, rounded up. */
@@ -72,10 +117,12 @@ struct reservation resources_budget(const struct core_config *config,
 static int check_enforced(const struct engine_info *info, const char *field, uint64_t asked,
                           uint64_t capability, struct err *err)
 {
+    char why[RESOURCES_MISSING_SIZE];
     if (asked == 0 || (info->capabilities & capability) != 0)
         return 0;
-    return err_public(err, ERR_UNSUPPORTED, "resources.%s: this host can't enforce it: %.200s",
-                      field, resources_missing(info));
+    resources_missing(info, field, why);
+    return err_public(err, ERR_UNSUPPORTED, "resources.%s: this host can't enforce it: %s", field,
+                      why);
 }
 
 static int check_host(const char *field, uint64_t asked, uint64_t host, const char *unit,
@@ -129,6 +176,8 @@ static int plan_cpu(const struct core_config *config, const struct engine_info *
 static int refuse_storage(const struct engine_info *info, const struct resources *plan,
                           uint64_t asked, uint64_t in_memory, struct err *err)
 {
+    char why[RESOURCES_MISSING_SIZE];
+    resources_missing(info, "disk", why);
     if ((info->capabilities & ENGINE_CAP_DISK) != 0)
         return err_public(err, ERR_BAD_INPUT,
                           "resources.storage: %" PRIu64 " bytes were asked for, this host has"
@@ -138,9 +187,8 @@ static int refuse_storage(const struct engine_info *info, const struct resources
     if (asked > info->storage_bytes || asked > info->memory_bytes / 2)
         return err_public(err, ERR_BAD_INPUT,
                           "resources.storage: %" PRIu64 " bytes were asked for, this host has"
-                          " %" PRIu64 " in memory and none on disk: %.120s",
-                          asked, min_u64(info->storage_bytes, info->memory_bytes / 2),
-                          resources_missing(info));
+                          " %" PRIu64 " in memory and none on disk: %.180s",
+                          asked, min_u64(info->storage_bytes, info->memory_bytes / 2), why);
     if ((info->capabilities & ENGINE_CAP_MEMORY) == 0) /* then resources.ram would be refused */
         return err_public(err, ERR_BAD_INPUT,
                           "resources.storage: %" PRIu64 " bytes were asked for; files are held in"
@@ -164,10 +212,12 @@ static int plan_storage(const struct core_config *config, const struct engine_in
         result = check_least("storage", asked, STORAGE_MIN, "bytes", err);
     if (result != 0)
         return result;
-    if (ask->needs_disk && !has_disk)
+    if (ask->needs_disk && !has_disk) {
+        char why[RESOURCES_MISSING_SIZE];
+        resources_missing(info, "disk", why);
         return err_public(err, ERR_UNSUPPORTED,
-                          "files can't be kept: this host has no writable roots on disk: %.200s",
-                          resources_missing(info));
+                          "files can't be kept: this host has no writable roots on disk: %s", why);
+    }
     out->disk = ask->needs_disk || asked > in_memory;
     if (out->disk && (!has_disk || asked > info->disk_bytes))
         return refuse_storage(info, out, asked, in_memory, err);

@@ -13,6 +13,9 @@
 #include "base/err.h"
 #include "core/admission.h"
 
+/* A reason that an answer has room for beside its own words. */
+#define RESOURCES_MISSING_SIZE 201
+
 struct core_config;
 struct engine_info;
 
@@ -45,7 +48,9 @@ struct reservation resources_budget(const struct core_config *config,
  */
 const char *resources_name(unsigned index, uint64_t *out_capability);
 
-/* Why this host can't do something, in the engine's words. */
-const char *resources_missing(const struct engine_info *info);
+/* Why this host can't do what, in the engine's words: the reason of the clause of info->missing
+ * that names it ("ram, cpu: the reason; disk: another"), or all of them where none does. */
+void resources_missing(const struct engine_info *info, const char *what,
+                       char out[static RESOURCES_MISSING_SIZE]);
 
 #endif

@@ -23,7 +23,9 @@ struct engine_events {
     void *context;
     void (*gone)(void *context, const char *id);      /* a sandbox died by itself */
     void (*destroyed)(void *context, const char *id); /* engine_destroy_later() finished */
-    void (*connected)(void *context);                 /* the engine is (again) there: reconcile */
+    /* Reconcile: the engine is (again) there, or an engine_destroy_later() could not be noted.
+     * List, and repeat engine_destroy_later() for whatever is to be destroyed. */
+    void (*connected)(void *context);
 };
 
 /* How long to wait for an engine, and what else ends the wait. */
@@ -87,7 +89,8 @@ int engine_stop(struct engine *engine, const char *id, int64_t deadline_ns, stru
 int engine_destroy(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err);
 
 /* The same without waiting: retried across restarts of the engine until it is done, then
- * events.destroyed is called once. */
+ * events.destroyed is called once. Calls for the same id may be repeated meanwhile; without memory
+ * for it, events.connected asks for that. */
 void engine_destroy_later(struct engine *engine, const char *id);
 
 int engine_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,

@@ -24,6 +24,8 @@
 #define BACKOFF_MAX_NS (1000 * CLOCK_NS_PER_MS)
 #define WATCH_NS (50 * CLOCK_NS_PER_MS) /* how often a wait looks at what may end it */
 #define DESTROY_RETRY_NS (200 * CLOCK_NS_PER_MS)
+#define FORGOT_NS                                                                                  \
+    CLOCK_NS_PER_S /* from a destruction that could not be noted to events.connected */
 
 /* A caller that waits for its reply; on the caller's stack, linked while it waits. */
 struct waiter {
@@ -68,6 +70,7 @@ struct native {
     struct waiter *waiters;
     struct abandoned *abandoned;
     struct destroying *destroying;
+    int64_t forgot_ns; /* when to have a forgotten destruction looked for; INT64_MAX: none is */
 };
 
 static struct timespec timespec_of(int64_t ns)
@@ -343,16 +346,47 @@ static int native_inspect(struct engine *engine, const char *id, int64_t deadlin
     return result;
 }
 
+/* Appends what one reply listed, and takes its ids. */
+static int append_ids(struct engine_msg *reply, char (**ids)[SANDBOX_ID_MAX + 1], size_t *count,
+                      struct err *err)
+{
+    void *grown = reallocarray(*ids, *count + reply->id_count + 1, sizeof(**ids));
+    if (!grown) {
+        engine_msg_done(reply);
+        return err_set(err, ERR_INTERNAL, "no memory for a list of ids");
+    }
+    *ids = grown;
+    if (reply->id_count > 0)
+        memcpy(*ids + *count, reply->ids, reply->id_count * sizeof(**ids));
+    *count += reply->id_count;
+    engine_msg_done(reply);
+    return 0;
+}
+
+/* In as many replies as it takes. Each begins after the last id of the one before, so what is made
+ * or ends meanwhile leaves no gap and no id comes twice. */
 static int native_list(struct engine *engine, int64_t deadline_ns,
                        char (**out_ids)[SANDBOX_ID_MAX + 1], size_t *out_count, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LIST};
-    struct engine_msg reply = {0};
-    int result = call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
-    if (result != 0)
-        return result;
-    *out_count = reply.id_count;
-    *out_ids = take(reply.ids);
+    MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    for (bool more = true; more;) {
+        struct engine_msg reply = {0};
+        int result = call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+        if (result != 0)
+            return result;
+        more = reply.more;
+        result = append_ids(&reply, &ids, &count, err);
+        if (result != 0)
+            return result;
+        if (more && (count == 0 || strcmp(ids[count - 1], request.id) <= 0))
+            return err_set(err, ERR_PROTOCOL, "a list that does not go on");
+        if (more)
+            set_id(&request, ids[count - 1]);
+    }
+    *out_ids = take(ids);
+    *out_count = count;
     return 0;
 }
 
@@ -424,12 +458,39 @@ static int64_t send_due(struct native *native, int fd)
     return next_ns;
 }
 
+/* For want of memory a destruction can't be noted: whoever reconciles has to ask for it again. */
+static void forget(struct native *native, const char *id)
+{
+    log_error("engine: no memory to destroy %s; left to the next reconciliation", id);
+    (void)pthread_mutex_lock(&native->lock);
+    if (native->forgot_ns == INT64_MAX)
+        native->forgot_ns = clock_now_ns() + FORGOT_NS;
+    (void)pthread_mutex_unlock(&native->lock);
+    wake(native);
+}
+
+/* Has a forgotten destruction looked for when it is time. Returns when that is. */
+static int64_t remember_due(struct native *native)
+{
+    (void)pthread_mutex_lock(&native->lock);
+    int64_t at_ns = native->forgot_ns;
+    bool due = at_ns <= clock_now_ns();
+    if (due)
+        native->forgot_ns = INT64_MAX;
+    (void)pthread_mutex_unlock(&native->lock);
+    if (!due)
+        return at_ns;
+    if (native->events.connected)
+        native->events.connected(native->events.context);
+    return INT64_MAX;
+}
+
 static void native_destroy_later(struct engine *engine, const char *id)
 {
     struct native *native = native_of(engine);
     struct destroying *entry = calloc(1, sizeof(*entry));
     if (!entry) {
-        log_error("engine: no memory to destroy %s; left to the next reconciliation", id);
+        forget(native, id);
         return;
     }
     (void)snprintf(entry->id, sizeof(entry->id), "%s", id);
@@ -577,6 +638,8 @@ static bool serve(struct native *native, int fd)
     bool heard = false;
     while (!stopping(native)) {
         int64_t next_ns = send_due(native, fd);
+        int64_t look_ns = remember_due(native);
+        next_ns = look_ns < next_ns ? look_ns : next_ns;
         struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
                                 {.fd = native->wake_fd, .events = POLLIN}};
         if (poll(fds, 2, clock_poll_timeout_ms(next_ns)) < 0 && errno != EINTR)
@@ -719,6 +782,7 @@ int engine_native_new(const char *socket_path, const struct engine_events *event
     native->address.sun_family = AF_UNIX;
     (void)snprintf(native->address.sun_path, sizeof(native->address.sun_path), "%s", socket_path);
     native->fd = -1;
+    native->forgot_ns = INT64_MAX;
     native->wake_fd = wake_fd;
     native->message = message;
     (void)pthread_mutex_init(&native->lock, NULL);

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "init/job_end.h"
 #include "init/job_table.h"
+#include "init/session.h"
 #include "init/terminal.h"
 
 #define KILL_RETRY_NS (2 * CLOCK_NS_PER_MS)
@@ -18,6 +19,8 @@
 #define HANG_UP_NS CLOCK_NS_PER_S /* from the hang-up of a terminal to the kill */
 #define CREDIT_STEP (64U * 1024U) /* credit is given back in pieces of at least this */
 #define READ_STEP FRAME_DATA_MAX
+#define FILE_IDLE_MS 30000 /* without one byte, while the child could move some */
+#define FILE_IDLE_MAX_MS (UINT64_C(1) << 40)
 #define TERMINAL_REST (1U << 20) /* of a terminal's output that is still read at the end */
 enum {
     KILL_ROUNDS_MAX = 250, /* of a session that forks faster than it is killed */
@@ -390,10 +393,42 @@ static void step_exec(struct job *job, struct job_table *table)
     job_clear(job);
 }
 
+/* Whether it is the child's turn, and not the server's to send or to take bytes. */
+static bool waits_for_child(const struct job *job)
+{
+    if (job->pid < 0 || job->cause != KILL_NONE)
+        return false;
+    if (job->kind == JOB_PUT_FILE)
+        return job->stdin_queue.size > 0 || job->stdin_closed_by_peer;
+    return job->outputs[0].fd < 0 || job_wants_output(job, 0);
+}
+
+/* The child has the code's ids: code of its own user may stop it, and nobody else would notice. */
+static void step_file_deadline(struct job *job, struct job_table *table)
+{
+    if (!waits_for_child(job)) {
+        job->deadline_ns = INT64_MAX;
+        return;
+    }
+    int64_t now_ns = clock_now_ns();
+    uint64_t moved = job->stdin_total + job->outputs[0].total;
+    if (job->deadline_ns == INT64_MAX || moved != job->moved) {
+        uint64_t idle_ms = table->config->file_idle_ms;
+        if (idle_ms == 0 || idle_ms > FILE_IDLE_MAX_MS)
+            idle_ms = FILE_IDLE_MS;
+        job->moved = moved;
+        job->deadline_ns = now_ns + (int64_t)idle_ms * CLOCK_NS_PER_MS;
+    } else if (now_ns >= job->deadline_ns) {
+        job->deadline_ns = INT64_MAX;
+        job_kill(job, table, KILL_TIMEOUT);
+    }
+}
+
 static void step_file(struct job *job, struct job_table *table)
 {
     job_step_input(job);
     job_step_output(job, table);
+    step_file_deadline(job, table);
     bool input_over = job->stdin_closed_by_peer || job->cause != KILL_NONE;
     if (job->pid > 0 || !input_over || job->outputs[0].fd >= 0)
         return;
@@ -403,34 +438,6 @@ static void step_file(struct job *job, struct job_table *table)
 
 /* ---- all kinds ---- */
 
-/* DONE once the kernel is ready, or can't be. */
-static void step_kernel_start(struct job *job, struct job_table *table)
-{
-    struct kernel *kernel = &table->kernel;
-    if (job_table_awaits_files(table, &job->files_failed))
-        return;
-    int sys_errno = job->files_failed ? EIO : 0;
-    if (sys_errno == 0 && kernel->state != KERNEL_NONE && kernel->state != KERNEL_DYING &&
-        !kernel_is_spec(kernel, job->run.params.data, job->run.params.size))
-        sys_errno = EEXIST;
-    if (sys_errno == 0 && !job->run.asked) {
-        job->run.asked = true;
-        if (kernel->state == KERNEL_NONE || kernel->state == KERNEL_DYING) {
-            sys_errno = kernel_set_spec(kernel, job->run.params.data, job->run.params.size) == 0
-                            ? 0
-                            : ENOMEM;
-            kernel->wanted = true;
-            kernel->failure = 0;
-        }
-    }
-    if (sys_errno == 0 && kernel->state == KERNEL_NONE && !kernel->wanted)
-        sys_errno = kernel->failure != 0 ? kernel->failure : EIO;
-    if (sys_errno == 0 && kernel->state != KERNEL_ALIVE)
-        return;
-    outlet_send_done(job->outlet, sys_errno, 0);
-    job_clear(job);
-}
-
 void job_step(struct job *job, struct job_table *table)
 {
     if (job->kind == JOB_EXEC)
@@ -438,17 +445,9 @@ void job_step(struct job *job, struct job_table *table)
     else if (job->kind == JOB_RUN)
         run_step(job, table);
     else if (job->kind == JOB_KERNEL)
-        step_kernel_start(job, table);
+        session_step_start(job, table);
     else if (job->kind != JOB_FREE)
         step_file(job, table);
-}
-
-static bool kernel_start_is_due(const struct job *job, const struct job_table *table)
-{
-    const struct kernel *kernel = &table->kernel;
-    if (!job->run.asked)
-        return !job_table_awaits_files(table, &job->files_failed);
-    return kernel->state == KERNEL_ALIVE || (kernel->state == KERNEL_NONE && !kernel->wanted);
 }
 
 static int64_t exec_wakeup_ns(const struct job *job, const struct job_table *table)
@@ -467,8 +466,10 @@ int64_t job_wakeup_ns(const struct job *job, const struct job_table *table)
         wakeup = exec_wakeup_ns(job, table);
     else if (job->kind == JOB_RUN)
         wakeup = run_wakeup_ns(job, table);
-    else if (job->kind == JOB_KERNEL && kernel_start_is_due(job, table))
+    else if (job->kind == JOB_KERNEL && session_start_is_due(job, table))
         wakeup = 0;
+    else if (job->kind == JOB_PUT_FILE || job->kind == JOB_GET_FILE)
+        wakeup = job->deadline_ns;
     if (job->oom_watch_ns != 0) {
         int64_t poll = clock_now_ns() + OOM_POLL_NS;
         wakeup = poll < wakeup ? poll : wakeup;

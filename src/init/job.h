@@ -67,7 +67,7 @@ struct job {
 
     int64_t started_ns;
     int64_t ended_ns;
-    int64_t deadline_ns;  /* INT64_MAX: none */
+    int64_t deadline_ns; /* INT64_MAX: none; of a file: when its child has moved no byte too long */
     int64_t next_kill_ns; /* while killing: when to try again */
     int64_t oom_watch_ns; /* until then the OOM counter is asked often; 0: not */
     bool killing;
@@ -77,6 +77,7 @@ struct job {
     uint64_t keep_bytes;
     uint64_t output_max_bytes;
     struct group_usage base; /* counters when it started */
+    uint64_t moved;          /* a file: bytes in and out when the deadline was set */
     struct run run;          /* of JOB_RUN */
 };
 

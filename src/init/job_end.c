@@ -154,7 +154,7 @@ void job_end_file(struct job *job)
     if (WIFEXITED(job->wait_status))
         sys_errno = WEXITSTATUS(job->wait_status);
     else if (job->cause != KILL_NONE)
-        sys_errno = ECANCELED;
+        sys_errno = job->cause == KILL_TIMEOUT ? ETIMEDOUT : ECANCELED;
     outlet_send_done(job->outlet, sys_errno,
                      job->kind == JOB_GET_FILE ? job->outputs[0].sent : job->stdin_total);
 }

@@ -113,22 +113,19 @@ int job_start_exec(struct job *job, struct job_table *table, const struct sandbo
     return 0;
 }
 
-/* The child works on a file, and is spared by the kills of an execution (group.h). */
-static void begin_file(struct job *job, enum job_kind kind, uint32_t stream, struct buf *out,
-                       pid_t pid, struct pipes *pipes)
-{
-    job_begin(job, kind, out, stream);
-    job_take_pipes(job, pipes);
-    job->pid = pid;
-    group_spare(pid);
-}
+/* What the child of a file job is to do. It does not return. */
+struct file_work {
+    const struct sandbox_put_file *put; /* one of the two */
+    const struct sandbox_get_file *get;
+};
 
-int job_start_put_file(struct job *job, const struct init_config *config,
-                       const struct sandbox_put_file *put, uint32_t stream, struct buf *out,
-                       struct err *err)
+/* The child works on a file, and is spared by the kills of an execution (group.h). */
+static int start_file(struct job *job, const struct init_config *config, enum job_kind kind,
+                      const struct file_work *work, uint32_t stream, struct buf *out,
+                      struct err *err)
 {
     PIPES_AUTO struct pipes pipes = PIPES_INIT;
-    int result = pipes_make(&pipes, PIPES_STDIN, err);
+    int result = pipes_make(&pipes, kind == JOB_PUT_FILE ? PIPES_STDIN : PIPES_STDOUT, err);
     if (result != 0)
         return result;
     pid_t pid = group_fork(config);
@@ -137,29 +134,33 @@ int job_start_put_file(struct job *job, const struct init_config *config,
     if (pid == 0) {
         struct child_pipes ends = CHILD_PIPES_NONE;
         ends.stdin_fd = pipes.child[0];
-        file_put(config, put, &ends);
+        ends.stdout_fd = pipes.child[1];
+        if (work->put)
+            file_put(config, work->put, &ends);
+        file_get(config, work->get, &ends);
     }
-    begin_file(job, JOB_PUT_FILE, stream, out, pid, &pipes);
+    job_begin(job, kind, out, stream);
+    job_take_pipes(job, &pipes);
+    job->pid = pid;
+    group_spare(pid);
     return 0;
+}
+
+int job_start_put_file(struct job *job, const struct init_config *config,
+                       const struct sandbox_put_file *put, uint32_t stream, struct buf *out,
+                       struct err *err)
+{
+    const struct file_work work = {.put = put};
+    return start_file(job, config, JOB_PUT_FILE, &work, stream, out, err);
 }
 
 int job_start_get_file(struct job *job, const struct init_config *config,
                        const struct sandbox_get_file *get, uint32_t stream, struct buf *out,
                        struct err *err)
 {
-    PIPES_AUTO struct pipes pipes = PIPES_INIT;
-    int result = pipes_make(&pipes, PIPES_STDOUT, err);
-    if (result != 0)
-        return result;
-    pid_t pid = group_fork(config);
-    if (pid < 0)
-        return err_sys(err, errno, "fork");
-    if (pid == 0) {
-        struct child_pipes ends = CHILD_PIPES_NONE;
-        ends.stdout_fd = pipes.child[1];
-        file_get(config, get, &ends);
-    }
-    begin_file(job, JOB_GET_FILE, stream, out, pid, &pipes);
-    job->stdin_closed_by_peer = true; /* it has none */
-    return 0;
+    const struct file_work work = {.get = get};
+    int result = start_file(job, config, JOB_GET_FILE, &work, stream, out, err);
+    if (result == 0)
+        job->stdin_closed_by_peer = true; /* it has none */
+    return result;
 }

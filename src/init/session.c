@@ -166,3 +166,38 @@ int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
         return err_set(err, ERR_PROTOCOL, "frame type %d", (int)frame->type);
     }
 }
+
+void session_step_start(struct job *job, struct job_table *table)
+{
+    struct kernel *kernel = &table->kernel;
+    if (job_table_awaits_files(table, &job->files_failed))
+        return;
+    int sys_errno = job->files_failed ? EIO : 0;
+    if (sys_errno == 0 && kernel->state != KERNEL_NONE && kernel->state != KERNEL_DYING &&
+        !kernel_is_spec(kernel, job->run.params.data, job->run.params.size))
+        sys_errno = EEXIST;
+    if (sys_errno == 0 && !job->run.asked) {
+        job->run.asked = true;
+        if (kernel->state == KERNEL_NONE || kernel->state == KERNEL_DYING) {
+            sys_errno = kernel_set_spec(kernel, job->run.params.data, job->run.params.size) == 0
+                            ? 0
+                            : ENOMEM;
+            kernel->wanted = true;
+            kernel->failure = 0;
+        }
+    }
+    if (sys_errno == 0 && kernel->state == KERNEL_NONE && !kernel->wanted)
+        sys_errno = kernel->failure != 0 ? kernel->failure : EIO;
+    if (sys_errno == 0 && kernel->state != KERNEL_ALIVE)
+        return;
+    outlet_send_done(job->outlet, sys_errno, 0);
+    job_clear(job);
+}
+
+bool session_start_is_due(const struct job *job, const struct job_table *table)
+{
+    const struct kernel *kernel = &table->kernel;
+    if (!job->run.asked)
+        return !job_table_awaits_files(table, &job->files_failed);
+    return kernel->state == KERNEL_ALIVE || (kernel->state == KERNEL_NONE && !kernel->wanted);
+}

@@ -17,4 +17,9 @@ bool session_begins(enum frame_type type);
 int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
                   const struct frame *frame, struct err *err);
 
+/* The step of a job of kind JOB_KERNEL: DONE once the kernel is ready, or can't be. */
+void session_step_start(struct job *job, struct job_table *table);
+/* Whether that step would do something now. */
+bool session_start_is_due(const struct job *job, const struct job_table *table);
+
 #endif

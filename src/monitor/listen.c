@@ -65,7 +65,7 @@ int listen_tcp(const char *host, uint16_t port, int *out_fd, uint16_t *out_port,
     struct addrinfo *addresses = NULL;
     int found = getaddrinfo(host, service, &hints, &addresses);
     if (found != 0)
-        return err_set(err, ERR_BAD_INPUT, "host \"%s\": %s", host, gai_strerror(found));
+        return err_set(err, ERR_NOT_FOUND, "host \"%s\": %s", host, gai_strerror(found));
     int64_t deadline_ns = clock_now_ns() + WAIT_MS * CLOCK_NS_PER_MS;
     FD_AUTO int fd = -1;
     int failed = 0;

@@ -8,8 +8,8 @@
 #include "base/err.h"
 
 /* Listens for HTTP on host and port; *out_port is the real port. Waits up to 5 s for a port that a
- * dying predecessor still holds. ERR_BAD_INPUT: the host has no address; ERR_CONFLICT: the port is
- * taken. */
+ * dying predecessor still holds. ERR_NOT_FOUND: the host has no address, or none yet; ERR_CONFLICT:
+ * the port is taken. */
 int listen_tcp(const char *host, uint16_t port, int *out_fd, uint16_t *out_port, struct err *err);
 
 /* Listens for engine clients on a SEQPACKET socket called name in the folder dir_fd, mode 0660,

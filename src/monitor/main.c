@@ -19,7 +19,7 @@
 #include "monitor/state.h"
 #include "monitor/supervise.h"
 
-enum { EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2 }; /* options or settings are wrong: starting again will not help */
 
 /* Finds whom the server runs as. */
 static int find_user(const struct monitor_options *options, struct supervise_config *config,
@@ -85,7 +85,7 @@ int main(int argc, char **argv)
     (void)umask(022);
     if ((options.hold ? hold_run(&err) : run(&options, &err)) != 0) {
         (void)fprintf(stderr, "berth: %s\n", err.message);
-        return EXIT_FAILURE;
+        return err.kind == ERR_BAD_INPUT ? EXIT_USAGE : EXIT_FAILURE;
     }
     return EXIT_SUCCESS;
 }

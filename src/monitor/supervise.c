@@ -28,7 +28,8 @@ enum {
     STOP_WAIT_MS = 10000, /* from SIGTERM to SIGKILL */
     HURRY_MS =
         1000, /* a second signal after this means "now"; one at once is a script passing it on */
-    FIRST_TRIES = 5, /* deaths of a child before the first "ready" that end the monitor */
+    FIRST_TRIES = 5,  /* deaths of a child before the first "ready" that end the monitor */
+    STATUS_USAGE = 2, /* a child's options or settings are wrong: it would say so every time */
 };
 
 enum role { ROLE_NATIVE, ROLE_SERVER, ROLE_COUNT };
@@ -52,6 +53,7 @@ struct supervisor {
     int ready_fd; /* read end of the server's ready pipe, -1 none */
     bool announced;
     bool stopping;
+    const struct program *refused; /* what said that no start of it can go well; NULL nothing */
     int64_t stopping_at_ns;
     char db[PATH_MAX + 16];
     char db_folder[PATH_MAX + 16];
@@ -172,6 +174,8 @@ static void log_death(const struct supervisor *supervisor, const struct program 
     int number = killed ? WTERMSIG(status) : WEXITSTATUS(status);
     if (supervisor->stopping)
         log_debug("%s ended", program->name);
+    else if (supervisor->refused == program)
+        log_error("%s refuses its options or settings; it is not started again", program->name);
     else
         log_warn("%s (process %d) %s %d; it is started again", program->name, (int)program->pid,
                  killed ? "was killed by signal" : "exited with", number);
@@ -188,6 +192,8 @@ static void reap(struct supervisor *supervisor)
             struct program *program = &supervisor->programs[role];
             if (program->pid != pid)
                 continue;
+            if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_USAGE)
+                supervisor->refused = program;
             log_death(supervisor, program, status);
             program->pid = 0;
             plan_start(program);
@@ -281,10 +287,15 @@ static bool all_gone(const struct supervisor *supervisor)
     return true;
 }
 
-/* Before the first "ready" a child that keeps dying means a wrong setup: say so and stop. */
+/* Before the first "ready" a child that keeps dying means a wrong setup: say so and stop. One that
+ * refuses its settings has said it itself. */
 static bool is_hopeless(const struct supervisor *supervisor)
 {
-    if (supervisor->announced || supervisor->stopping)
+    if (supervisor->stopping)
+        return false;
+    if (supervisor->refused)
+        return true;
+    if (supervisor->announced)
         return false;
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (supervisor->programs[role].deaths >= FIRST_TRIES)
@@ -319,6 +330,10 @@ static int run_loop(struct supervisor *supervisor, struct err *err)
         if (waits[0].revents != 0)
             read_signals(supervisor);
     }
+    if (failed && supervisor->refused)
+        return err_set(err, ERR_BAD_INPUT,
+                       "%s refuses its options or settings; see the lines above",
+                       supervisor->refused->name);
     if (failed)
         return err_set(err, ERR_UNAVAILABLE, "berth could not be started; see the lines above");
     return 0;

@@ -25,7 +25,8 @@ struct supervise_config {
  * `ready http://HOST:PORT` on standard output, and tells a service manager, when the server serves
  * for the first time. Children
  * that die are restarted: at once, then after growing pauses of up to a second. ERR_UNAVAILABLE
- * when the server can't be brought up even once. Blocks. */
+ * when the server can't be brought up even once; ERR_BAD_INPUT when a child exits with 2, which
+ * says that its options or settings are wrong. Blocks. */
 int supervise_run(const struct supervise_config *config, struct err *err);
 
 #endif

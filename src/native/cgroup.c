@@ -19,9 +19,11 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/parse.h"
 #include "native/nspid.h"
 
 #define CPU_PERIOD_US 100000
+#define DEPTH_MAX 256 /* of groups above each other; a mount's root ends the walk before */
 
 static const char *const group_names[] = {"init", "code"};
 
@@ -268,6 +270,48 @@ const char *cgroup_mode_name(const struct cgroup_root *root)
     if (root->mode == INIT_CGROUP_V1)
         return root->hybrid ? "hybrid" : "v1";
     return "none";
+}
+
+/* UINT64_MAX for "max", and for a group without that file, which a root is. */
+static uint64_t read_limit(int dir_fd, const char *file)
+{
+    char text[32];
+    uint64_t bytes = 0;
+    if (fd_read_file_at(dir_fd, file, text, sizeof(text), NULL) <= 0)
+        return UINT64_MAX;
+    text[strcspn(text, "\n")] = '\0';
+    return parse_u64(text, 0, UINT64_MAX, &bytes, NULL) == 0 ? bytes : UINT64_MAX;
+}
+
+static uint64_t least_limit(int base_fd, const char *file)
+{
+    struct stat base;
+    FD_AUTO int above_fd = -1;
+    int dir_fd = base_fd;
+    uint64_t least = UINT64_MAX;
+    bool inside = fstat(base_fd, &base) == 0;
+    for (int depth = 0; inside && depth < DEPTH_MAX; depth++) {
+        struct stat info;
+        uint64_t limit = read_limit(dir_fd, file);
+        least = limit < least ? limit : least;
+        int next_fd = openat(dir_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        inside = next_fd >= 0 && fstat(next_fd, &info) == 0 && info.st_dev == base.st_dev;
+        fd_close(&above_fd);
+        dir_fd = above_fd = next_fd;
+    }
+    return least;
+}
+
+uint64_t cgroup_memory_bound(const struct cgroup_root *root)
+{
+    const char *file = root->mode == INIT_CGROUP_V2 ? "memory.max" : "memory.limit_in_bytes";
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < root->count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &root->hierarchies[i];
+        uint64_t limit = hierarchy->memory ? least_limit(hierarchy->base_fd, file) : UINT64_MAX;
+        least = limit < least ? limit : least;
+    }
+    return least;
 }
 
 /* ---- one sandbox ---- */

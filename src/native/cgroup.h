@@ -94,6 +94,12 @@ int cgroup_remove(const struct cgroup_root *root, const char *id, struct err *er
 int cgroup_each(const struct cgroup_root *root, void (*fn)(void *context, const char *id),
                 void *context, struct err *err);
 
+/* The smallest memory limit (memory.max, memory.limit_in_bytes) of this instance's folder and the
+ * groups above it, as far as they can be seen from here: what all sandboxes together may use. Far
+ * above any host's memory where there is none. Read anew each time, since an operator may change
+ * it. */
+uint64_t cgroup_memory_bound(const struct cgroup_root *root);
+
 /* The init of a sandbox by its group: its process id, or 0 when none is left. */
 pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id);
 

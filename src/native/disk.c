@@ -286,18 +286,20 @@ int disk_each(const struct disk_store *store, void (*fn)(void *context, const ch
     }
 }
 
-/* What a file may still grow by: its size is the whole disk's as soon as it is there. */
-static uint64_t unwritten(const struct disk_store *store, const char *name)
+/* Adds what a file takes, and what it may still grow by: its size is the whole disk's as soon as it
+ * is there. */
+static void add_disk(const struct disk_store *store, const char *name, struct disk_space *space)
 {
     struct stat info;
     char id[DISK_ID_MAX + 1];
     enum suffix suffix = SUFFIX_NEW;
     if (!read_name(name, id, &suffix) ||
         fstatat(store->dir_fd, name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(info.st_mode))
-        return 0;
+        return;
     uint64_t size = (uint64_t)info.st_size;
     uint64_t written = (uint64_t)info.st_blocks * BYTES_PER_STAT_BLOCK;
-    return size > written ? size - written : 0;
+    space->written_bytes += written;
+    space->promised_bytes += size > written ? size - written : 0;
 }
 
 int disk_measure(const struct disk_store *store, struct disk_space *out, struct err *err)
@@ -317,7 +319,7 @@ int disk_measure(const struct disk_store *store, struct disk_space *out, struct 
             return err_sys(err, errno, "read the folder of disks");
         if (!entry)
             break;
-        space.promised_bytes += unwritten(store, entry->d_name);
+        add_disk(store, entry->d_name, &space);
     }
     *out = space;
     return 0;

@@ -96,7 +96,8 @@ int disk_each(const struct disk_store *store, void (*fn)(void *context, const ch
 struct disk_space {
     uint64_t total_bytes;    /* of the file system that the store lies on */
     uint64_t free_bytes;     /* of it, for anybody */
-    uint64_t promised_bytes; /* what the disks of the store may still grow by */
+    uint64_t written_bytes;  /* what the disks of the store take of it, and give back one day */
+    uint64_t promised_bytes; /* what they may still grow by */
 };
 
 /* Reads the directory: a system call for each disk. */

@@ -32,6 +32,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "native/spare.h"
 
 enum {
     BLOCK_BYTES = 4096,
@@ -55,10 +56,10 @@ static uint64_t divide_up(uint64_t value, uint64_t by)
     return (value + by - 1) / by;
 }
 
-static uint64_t inode_count(uint64_t size_bytes)
+static uint64_t inode_count(uint64_t size_bytes, bool keep)
 {
     uint64_t count = size_bytes / DISK_BYTES_PER_INODE;
-    return count < DISK_INODES_MIN ? DISK_INODES_MIN : count;
+    return (count < DISK_INODES_MIN ? DISK_INODES_MIN : count) + (keep ? SPARE_FILES : 0);
 }
 
 /* 1024 blocks is the smallest that jbd2 takes. A journal is filled round and round, so all of it is
@@ -73,15 +74,15 @@ static uint64_t journal_bytes(uint64_t size_bytes)
 uint64_t disk_image_bytes(uint64_t size_bytes, bool keep)
 {
     const uint64_t files = divide_up(size_bytes, BLOCK_BYTES);
-    const uint64_t inodes = inode_count(size_bytes);
+    const uint64_t inodes = inode_count(size_bytes, keep);
     const uint64_t journal = keep ? journal_bytes(size_bytes) / BLOCK_BYTES : 0;
     uint64_t total = 0;
     uint64_t groups = files / GROUP_BLOCKS;
     do {
         groups++;
         uint64_t table = divide_up(divide_up(inodes, groups) * INODE_BYTES, BLOCK_BYTES);
-        uint64_t own =
-            groups * (2 + table) + divide_up(groups * DESCRIPTOR_BYTES, BLOCK_BYTES) + journal + 16;
+        uint64_t own = groups * (2 + table) + divide_up(groups * DESCRIPTOR_BYTES, BLOCK_BYTES) +
+                       journal + (keep ? SPARE_BLOCKS : 0) + 16;
         uint64_t held = (files + own) / 49 + 1;
         total = files + files / BLOCK_BYTES + 64 + own + (held < 4096 ? held : 4096);
         /* mke2fs drops a last group that holds little more than its own tables. */
@@ -202,11 +203,16 @@ static int make_filesystem(const struct disk_plan *plan, struct err *err)
 {
     char tool[64];
     char inodes[24];
+    char reserved[32];
     char journal[32];
     char image[32];
     if (!disk_find_tool("mke2fs", tool, sizeof(tool)))
         return err_public(err, ERR_UNSUPPORTED, "mke2fs is missing (package e2fsprogs)");
-    (void)snprintf(inodes, sizeof(inodes), "%" PRIu64, inode_count(plan->size_bytes));
+    (void)snprintf(inodes, sizeof(inodes), "%" PRIu64, inode_count(plan->size_bytes, plan->keep));
+    /* It wants a percentage, and rounds the blocks down. */
+    (void)snprintf(reserved, sizeof(reserved), "-m%.15f",
+                   100.0 * (SPARE_BLOCKS + 0.5) * BLOCK_BYTES /
+                       (double)disk_image_bytes(plan->size_bytes, true));
     (void)snprintf(journal, sizeof(journal), "size=%" PRIu64,
                    journal_bytes(plan->size_bytes) >> 20);
     (void)snprintf(image, sizeof(image), "/proc/self/fd/%d", TOOL_IMAGE_FD);
@@ -215,7 +221,7 @@ static int make_filesystem(const struct disk_plan *plan, struct err *err)
         word("-qF"),
         word("-b4096"),
         word("-I256"),
-        word("-m0"),
+        plan->keep ? reserved : word("-m0"),
         word("-N"),
         inodes,
         word("-O"),
@@ -241,9 +247,15 @@ static int check_filesystem(const struct disk_plan *plan, struct err *err)
     if (!disk_find_tool("e2fsck", tool, sizeof(tool)))
         return err_public(err, ERR_UNSUPPORTED, "e2fsck is missing (package e2fsprogs)");
     (void)snprintf(image, sizeof(image), "/proc/self/fd/%d", TOOL_IMAGE_FD);
-    char *const argv[] = {tool, word("-p"), image, NULL};
+    /* What the preening of -p leaves alone, when the host was full or a block of it is bad, is
+     * mended the other way: some of what was not synced may be gone, but the rest is to be had
+     * again. */
+    char *const preen[] = {tool, word("-p"), image, NULL};
+    char *const mend[] = {tool, word("-f"), word("-y"), image, NULL};
     int code = 0;
-    int result = run_tool(argv, plan->image_fd, &code, err);
+    int result = run_tool(preen, plan->image_fd, &code, err);
+    if (result == 0 && (code & E2FSCK_BAD) != 0)
+        result = run_tool(mend, plan->image_fd, &code, err);
     return result == 0 && (code & E2FSCK_BAD) != 0 ? -ERR_INTERNAL : result;
 }
 
@@ -328,6 +340,12 @@ static int name_disk(const struct disk_plan *plan, struct err *err)
     return 0;
 }
 
+static int make_spare(int mount_fd, struct err *err)
+{
+    int failed = spare_make(mount_fd);
+    return failed != 0 ? err_sys(err, failed, "make the folder of spare files") : 0;
+}
+
 static int make(const struct disk_plan *plan, int *out_mount_fd, struct err *err)
 {
     const bool fresh = plan->size_bytes > 0;
@@ -356,7 +374,11 @@ static int make(const struct disk_plan *plan, int *out_mount_fd, struct err *err
     if (unlinkat(mount_fd, "lost+found", AT_REMOVEDIR) != 0 && errno != ENOENT &&
         errno != ENOTEMPTY && errno != EEXIST)
         return err_sys(err, errno, "remove lost+found");
-    if (fresh)
+    if (fresh && plan->keep)
+        result = make_spare(mount_fd, err);
+    else
+        spare_release(mount_fd);
+    if (fresh && result == 0)
         result = name_disk(plan, err);
     fault_point("disk.named");
     if (result == 0)

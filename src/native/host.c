@@ -197,7 +197,10 @@ static void open_disks(struct sandbox_host *host, int priv_fd)
     struct disk_space space = {0};
     if (disk_check(&err) == 0 && disk_open(priv_fd, &host->disks, &err) == 0 &&
         disk_measure(&host->disks, &space, &err) == 0) {
-        host->disk_bytes = space.free_bytes < DISK_SIZE_MAX ? space.free_bytes : DISK_SIZE_MAX;
+        /* What living and kept disks hold is promised to their sandboxes already: were it missing
+         * here too, each restart of the engine would leave less to promise. */
+        uint64_t ours_bytes = space.free_bytes + space.written_bytes;
+        host->disk_bytes = ours_bytes < DISK_SIZE_MAX ? ours_bytes : DISK_SIZE_MAX;
         return;
     }
     disk_close(&host->disks);
@@ -350,6 +353,9 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         (void)snprintf(out->unavailable, sizeof(out->unavailable), "%s", host->unavailable.message);
     if (sysinfo(&system) == 0)
         out->memory_bytes = (uint64_t)system.totalram * system.mem_unit;
+    uint64_t bound_bytes = cgroup_memory_bound(&host->cgroups);
+    if (bound_bytes < out->memory_bytes)
+        out->memory_bytes = bound_bytes;
     cpu_set_t cpus;
     CPU_ZERO(&cpus);
     if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)

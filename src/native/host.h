@@ -38,7 +38,7 @@ struct sandbox_host {
     struct images *images;   /* NULL: only `host` */
     struct disk_store disks; /* dir_fd -1: this host has none */
     struct sysview sysview;
-    uint64_t disk_bytes; /* free where the disks are, when the engine started */
+    uint64_t disk_bytes; /* when the engine started: free where the disks are, or taken by them */
     int stage_fd;        /* where layers are attached for a moment, in our own mount namespace */
     int run_fd;          /* priv/run: the sockets of the inits */
     int ids_fd;          /* folder of id ranges */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/mem.h"
 
 /* ---- which ids ---- */
 
@@ -166,4 +167,17 @@ void idrange_release(struct idrange *range)
         return;
     held[range->index] = false;
     fd_close(&range->lock_fd);
+}
+
+int idrange_write_maps(pid_t pid, const char *map, struct err *err)
+{
+    static const char *const files[] = {"uid_map", "gid_map"};
+    char path[64];
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
+        int result = fd_write_file_at(AT_FDCWD, path, map, err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
 }

@@ -61,6 +61,9 @@ int idrange_find(struct idrange_space *out, struct err *err);
 
 void idrange_describe(const struct idrange_space *space, uint32_t base, struct idrange_maps *out);
 
+/* Writes the maps of users and groups, which are the same, of a child's new user namespace. */
+int idrange_write_maps(pid_t pid, const char *map, struct err *err);
+
 /* Opens the folder of locks, made when it is missing: /run/berth/ids for the host's root, else
  * berth/ids below XDG_RUNTIME_DIR or /run/user/UID (host_uid: the user as the host calls him), so
  * that all servers of a user share it; without these, ids below own_fd. */

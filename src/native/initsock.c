@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -18,8 +17,6 @@
 #include "base/id.h"
 #include "wire/sandbox.h"
 #include "native/nspid.h"
-
-enum { FIND_WAIT_S = 1 };
 
 /* A socket's path may be at most 107 bytes (unix(7)): the folder is named by its descriptor. */
 static void make_address(int dir_fd, const char *id, struct sockaddr_un *address)
@@ -64,15 +61,24 @@ void initsock_remove(int dir_fd, const char *id)
     (void)unlinkat(dir_fd, name, 0);
 }
 
-/* The credentials are those of the process that called listen(2) (unix(7), SO_PEERCRED). */
+bool initsock_exists(int dir_fd, const char *id)
+{
+    char name[SANDBOX_ID_MAX + 8];
+    if (!id_is_name(id, SANDBOX_ID_MAX))
+        return false;
+    (void)snprintf(name, sizeof(name), "%.64s.sock", id);
+    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* The credentials are those of the process that called listen(2) (unix(7), SO_PEERCRED). Where more
+ * connections wait to be accepted than it wanted, a connect that may not block fails. */
 static int ask(int dir_fd, const char *id, struct ucred *out, struct err *err)
 {
     struct sockaddr_un address;
-    const struct timeval wait = {.tv_sec = FIND_WAIT_S};
     socklen_t size = sizeof(*out);
     make_address(dir_fd, id, &address);
-    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) != 0)
+    FD_AUTO int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
         return err_sys(err, errno, "socket");
     if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
         bool nobody = errno == ECONNREFUSED || errno == ENOENT;

@@ -5,6 +5,7 @@
 #ifndef BERTH_NATIVE_INITSOCK_H
 #define BERTH_NATIVE_INITSOCK_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -18,6 +19,9 @@ int initsock_connect(int dir_fd, const char *id, int *out_fd, struct err *err);
 /* Removes the file; none is fine. */
 void initsock_remove(int dir_fd, const char *id);
 
+/* Whether there is a file for id, whatever came of who listened. */
+bool initsock_exists(int dir_fd, const char *id);
+
 struct initsock_peer {
     pid_t pid; /* in this process's pid namespace */
     uid_t uid; /* in this process's user namespace */
@@ -25,8 +29,8 @@ struct initsock_peer {
 };
 
 /* Who listens, when it is the first process of a pid namespace of its own. ERR_NOT_FOUND: nobody
- * does, nor will. ERR_UNAVAILABLE: that can't be told now, try later. Waits up to a second for an
- * init that is busy. */
+ * does, nor will. ERR_UNAVAILABLE: that can't be told now, try later: it has not accepted the
+ * connections that wait. Does not block. */
 int initsock_find(int dir_fd, const char *id, struct initsock_peer *out, struct err *err);
 
 /* Calls fn, which may remove the file, for every id that has one. */

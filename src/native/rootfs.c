@@ -18,6 +18,7 @@
 #include "native/asuser.h"
 #include "native/mountfd.h"
 #include "native/parent.h"
+#include "native/spare.h"
 #include "native/treeremove.h"
 
 #define INODE_BYTES 4096 /* of storage for each inode of a tmpfs */
@@ -464,6 +465,8 @@ static int build_writable(const struct rootfs_spec *spec, struct rootfs *rootfs,
                         : add_host(spec, &writable, rootfs, err);
         mountfd_detach(writable.mount_fd);
     }
+    if (result == 0 && spec->on_disk)
+        spare_fill(writable.mount_fd, spec->first_id); /* before the code runs */
     fd_close(&writable.mount_fd);
     return result;
 }

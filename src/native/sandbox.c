@@ -151,19 +151,6 @@ int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandb
     return initsock_connect(host->run_fd, sandbox->id, out_fd, err);
 }
 
-static int write_maps(pid_t pid, const char *map, struct err *err)
-{
-    static const char *const files[] = {"uid_map", "gid_map"};
-    char path[64];
-    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
-        int result = fd_write_file_at(AT_FDCWD, path, map, err);
-        if (result != 0)
-            return result;
-    }
-    return 0;
-}
-
 /* The kernel counts what is shared by all of a user's namespaces (inotify instances, namespaces,
  * keys, ...) for the effective user that made the outermost one: made by the first id of its own
  * range, a sandbox counts for itself, and can't use up what the host's root has. */
@@ -258,7 +245,7 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     result = start_stage(sandbox, &setup, err);
     cgroup_close_entry(&entry);
     if (result == 0)
-        result = write_maps(sandbox->pid, maps.outer, err);
+        result = idrange_write_maps(sandbox->pid, maps.outer, err);
     if (result == 0)
         result = fd_send(sandbox->setup_fd, "G", 1, NULL, 0, 0, err);
     if (result == 0)
@@ -517,18 +504,27 @@ struct sandbox *sandbox_adopt_stopped(const char *id)
 
 /* An earlier engine of an ordinary user made it below a user namespace of its own, over which ours
  * has no right: its init is killed by whoever has init's id (kill(2)). */
-static void kill_init(const struct sandbox *sandbox)
+static int kill_as_init(const struct sandbox *sandbox)
 {
     struct asuser saved;
-    if (syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0) == 0 || errno != EPERM)
-        return;
-    if (asuser_begin(&saved, sandbox->uid) != 0) {
-        log_warn("sandbox %s: become uid %u: %s", sandbox->id, sandbox->uid, strerror(errno));
-        return;
-    }
-    if (syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0) != 0)
-        log_warn("sandbox %s: kill its init: %s", sandbox->id, strerror(errno));
+    if (asuser_begin(&saved, sandbox->uid) != 0)
+        return -1;
+    int result = (int)syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
     asuser_end(&saved);
+    return result;
+}
+
+/* What was refused is repeated for as long as the init is there (sandbox_cleanup()): becoming
+ * another user may fail for a while, and without groups nothing else would end it. */
+static void kill_init(struct sandbox *sandbox)
+{
+    bool said = sandbox->kill_refused;
+    int result = (int)syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
+    if (result != 0 && errno == EPERM)
+        result = kill_as_init(sandbox);
+    sandbox->kill_refused = result != 0 && errno != ESRCH;
+    if (sandbox->kill_refused && !said)
+        log_warn("sandbox %s: kill its init: %s", sandbox->id, strerror(errno));
 }
 
 void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
@@ -603,6 +599,8 @@ bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)
         }
         cgroup_kill(&host->cgroups, sandbox->id);
     }
+    if (!gone && sandbox->pidfd >= 0 && sandbox->kill_refused)
+        kill_init(sandbox);
     /* The descriptor of the init wakes us when it ends, where it could be watched; cgroups have
      * nothing to wait on. */
     bool wait_long = sandbox->pid != 0 && sandbox->disk_job.fd < 0;

@@ -32,7 +32,8 @@ struct sandbox {
     pid_t pid;  /* of init on the host; 0: gone */
     uid_t uid;  /* of an adopted init, as this process sees it; where it was found by its socket */
     int pidfd;
-    int setup_fd; /* engine's end, until the commit */
+    bool kill_refused; /* its init has not got our SIGKILL yet */
+    int setup_fd;      /* engine's end, until the commit */
     struct idrange ids;
     struct engine_create spec; /* of a creation */
     int userns_fd;             /* the inner user namespace, until the root is made */

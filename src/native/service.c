@@ -15,7 +15,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +30,9 @@
 
 #define SWEEP_MS 30000
 #define SWEEP_MS_MAX 86400000
+#define SWEEP_AGAIN_NS (100 * CLOCK_NS_PER_MS) /* when an init was too busy to be found */
+/* For what is being destroyed, from SIGTERM on: less than the monitor waits (supervise.c). */
+#define STOP_NS (8 * CLOCK_NS_PER_S)
 
 enum { EVENT_BATCH = 64 };
 
@@ -42,8 +44,10 @@ struct service {
     struct sandbox *sandboxes;
     int64_t sweep_ns; /* from one sweep to the next */
     int64_t sweep_at_ns;
+    bool sweep_again; /* something could not be adopted now */
     int64_t images_at_ns;
     bool stopping;
+    int64_t stop_ns; /* stopping: when to end, whatever is left */
 };
 
 /* Who an epoll event is for: one of the service's own descriptors, or a sandbox. */
@@ -222,6 +226,36 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
         on_death(service, sandbox);
 }
 
+static void adopt(void *context, const char *id)
+{
+    struct service *service = context;
+    if (find(service, id))
+        return;
+    struct sandbox *sandbox = sandbox_adopt(&service->host, id);
+    if (!sandbox) {
+        service->sweep_again = true;
+        return;
+    }
+    log_info("found sandbox %s%s", id, sandbox->pid > 0 ? "" : ", without life: removing it");
+    add(service, sandbox);
+    if (sandbox->pidfd >= 0)
+        (void)watch(service, sandbox->pidfd, (uint64_t)(uintptr_t)sandbox, EPOLLIN, NULL);
+}
+
+/* The same for a sandbox that is asked for before a sweep could find it: without groups its init
+ * may have been too busy. ERR_UNAVAILABLE: it still is. *out is NULL when there is none. */
+static int find_or_adopt(struct service *service, const char *id, struct sandbox **out,
+                         struct err *err)
+{
+    const struct sandbox_host *host = &service->host;
+    *out = find(service, id);
+    if (*out || !host->usable || host->cgroups.count > 0 || !initsock_exists(host->run_fd, id))
+        return 0;
+    adopt(service, id);
+    *out = find(service, id);
+    return *out ? 0 : err_set(err, ERR_UNAVAILABLE, "init of %s is busy", id);
+}
+
 /* ---- requests ---- */
 
 static int watch_creation(struct service *service, struct sandbox *sandbox, struct err *err)
@@ -243,7 +277,9 @@ static void on_create(struct service *service, const struct engine_msg *msg)
     struct sandbox *known = find(service, msg->create.id);
     bool restart = msg->op == ENGINE_OP_START && known && known->state == ENGINE_STATE_STOPPED;
     int result = 0;
-    if (!service->host.usable)
+    if (service->stopping)
+        result = err_set(&err, ERR_UNAVAILABLE, "the engine is stopping");
+    else if (!service->host.usable)
         result = err_copy(&err, &service->host.unavailable);
     else if (known && !restart)
         result = err_set(&err, ERR_CONFLICT, "sandbox %s exists", msg->create.id);
@@ -282,9 +318,9 @@ static void on_end(struct service *service, const struct engine_msg *msg)
 {
     struct err err = ERR_INIT;
     bool stop = msg->op == ENGINE_OP_STOP;
-    struct sandbox *sandbox = find(service, msg->id);
-    int result = 0;
-    if (!sandbox && stop)
+    struct sandbox *sandbox = NULL;
+    int result = find_or_adopt(service, msg->id, &sandbox, &err);
+    if (result == 0 && !sandbox && stop)
         result = err_set(&err, ERR_NOT_FOUND, "no sandbox %s", msg->id);
     else if (sandbox && stop && (!sandbox->keeps || sandbox->forget))
         result = err_set(&err, ERR_CONFLICT, "sandbox %s keeps no files", msg->id);
@@ -316,20 +352,37 @@ static void on_probe(struct service *service, const struct engine_msg *request)
     answer(service, &msg, -1);
 }
 
+static int compare_ids(const void *left, const void *right)
+{
+    return strcmp(left, right);
+}
+
+/* The ids that follow after, in order; as many as a message holds. */
+static void list_after(const struct service *service, const char *after, struct engine_msg *msg)
+{
+    size_t count = 0;
+    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next)
+        count++;
+    msg->ids = calloc(count + 1, sizeof(*msg->ids));
+    if (!msg->ids) {
+        (void)err_set(&msg->error, ERR_INTERNAL, "no memory for a list of ids");
+        return;
+    }
+    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (!sandbox->freed && strcmp(sandbox->id, after) > 0)
+            memcpy(msg->ids[msg->id_count++], sandbox->id, sizeof(sandbox->id));
+    }
+    qsort(msg->ids, msg->id_count, sizeof(*msg->ids), compare_ids);
+    msg->more = msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1);
+    while (msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1))
+        msg->id_count--;
+}
+
 static void on_list(struct service *service, const struct engine_msg *request)
 {
     struct engine_msg msg = {.op = ENGINE_OP_LIST | ENGINE_REPLY,
                              .request_id = request->request_id};
-    size_t count = 0;
-    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next)
-        count += sandbox->freed ? 0 : 1;
-    msg.ids = calloc(count + 1, sizeof(*msg.ids));
-    /* As many as one message holds; the client asks again once it has destroyed those. */
-    for (const struct sandbox *sandbox = service->sandboxes; msg.ids && sandbox;
-         sandbox = sandbox->next) {
-        if (!sandbox->freed && (msg.id_count + 1) * (SANDBOX_ID_MAX + 9) < ENGINE_MSG_MAX - 64)
-            memcpy(msg.ids[msg.id_count++], sandbox->id, sizeof(sandbox->id));
-    }
+    list_after(service, request->id, &msg);
     answer(service, &msg, -1);
     engine_msg_done(&msg);
 }
@@ -339,8 +392,10 @@ static void on_named(struct service *service, const struct engine_msg *request)
     struct err err = ERR_INIT;
     FD_AUTO int channel_fd = -1;
     struct engine_msg msg = {.op = request->op | ENGINE_REPLY, .request_id = request->request_id};
-    const struct sandbox *sandbox = find(service, request->id);
-    if (!sandbox) {
+    struct sandbox *sandbox = NULL;
+    if (find_or_adopt(service, request->id, &sandbox, &msg.error) != 0) {
+        /* the answer says so */
+    } else if (!sandbox) {
         (void)err_set(&msg.error, ERR_NOT_FOUND, "no sandbox %s", request->id);
     } else if (request->op == ENGINE_OP_INSPECT) {
         msg.state = sandbox->state;
@@ -425,20 +480,6 @@ static void on_listen(struct service *service)
 
 /* ---- what is there already ---- */
 
-static void adopt(void *context, const char *id)
-{
-    struct service *service = context;
-    if (find(service, id))
-        return;
-    struct sandbox *sandbox = sandbox_adopt(&service->host, id);
-    if (!sandbox)
-        return;
-    log_info("found sandbox %s%s", id, sandbox->pid > 0 ? "" : ", without life: removing it");
-    add(service, sandbox);
-    if (sandbox->pidfd >= 0)
-        (void)watch(service, sandbox->pidfd, (uint64_t)(uintptr_t)sandbox, EPOLLIN, NULL);
-}
-
 static void adopt_disk(void *context, const char *id, bool kept)
 {
     struct service *service = context;
@@ -470,6 +511,7 @@ static void sweep(struct service *service)
 {
     struct err err = ERR_INIT;
     service->sweep_at_ns = clock_now_ns() + service->sweep_ns;
+    service->sweep_again = false;
     if (!service->host.usable)
         return;
     const struct sandbox_host *host = &service->host;
@@ -486,6 +528,8 @@ static void sweep(struct service *service)
         log_warn("sweep of disks: %s", err.message);
     if (has_groups && initsock_each(host->run_fd, remove_socket, service, &err) != 0)
         log_warn("sweep of sockets: %s", err.message);
+    if (service->sweep_again && service->sweep_ns > SWEEP_AGAIN_NS)
+        service->sweep_at_ns = clock_now_ns() + SWEEP_AGAIN_NS;
 }
 
 /* Tests ask for a shorter one; a wrong figure is none. */
@@ -537,6 +581,29 @@ static int64_t run_due(struct service *service)
     return service->host.images && service->images_at_ns < next ? service->images_at_ns : next;
 }
 
+/* What is half-made would end with us, and leave its groups to an engine that may never come. */
+static void stop(struct service *service)
+{
+    struct err err = ERR_INIT;
+    (void)err_set(&err, ERR_UNAVAILABLE, "the engine is stopping");
+    service->stopping = true;
+    service->stop_ns = clock_now_ns() + STOP_NS;
+    sandbox_unwatch(&service->host, &service->signal_fd); /* it stays readable */
+    for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (!sandbox->freed && sandbox->state == ENGINE_STATE_CREATING)
+            fail_creation(service, sandbox, &err);
+    }
+}
+
+static bool is_ending(const struct service *service)
+{
+    for (const struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (!sandbox->freed && sandbox->state == ENGINE_STATE_DESTROYING)
+            return true;
+    }
+    return false;
+}
+
 static void dispatch(struct service *service, const struct epoll_event *event)
 {
     switch (event->data.u64) {
@@ -548,7 +615,7 @@ static void dispatch(struct service *service, const struct epoll_event *event)
             on_client(service);
         return;
     case SOURCE_SIGNAL:
-        service->stopping = true;
+        stop(service);
         return;
     case SOURCE_IMAGES:
         service->images_at_ns = 0;
@@ -558,16 +625,23 @@ static void dispatch(struct service *service, const struct epoll_event *event)
     }
 }
 
+/* Told to stop, it first takes what was sent before, and finishes what is being destroyed: the one
+ * that says so may be gone already, and nobody may come after us. */
 static void serve(struct service *service)
 {
     struct epoll_event events[EVENT_BATCH];
-    while (!service->stopping) {
+    bool over = false;
+    while (!over) {
         int64_t next = run_due(service);
         sweep_freed(service);
+        bool ending = is_ending(service);
+        if (service->stopping && (!ending || service->stop_ns < next))
+            next = ending ? service->stop_ns : 0;
         int count =
             epoll_wait(service->host.epoll_fd, events, EVENT_BATCH, clock_poll_timeout_ms(next));
         for (int i = 0; i < count; i++)
             dispatch(service, &events[i]);
+        over = service->stopping && ((count <= 0 && !ending) || service->stop_ns <= clock_now_ns());
     }
 }
 
@@ -575,9 +649,7 @@ static void serve(struct service *service)
 static int begin(struct service *service, struct err *err)
 {
     const struct service_config *config = service->config;
-    int result = open_signals(service, err);
-    if (result == 0)
-        result = fd_set_nonblocking(config->listen_fd, true, err);
+    int result = fd_set_nonblocking(config->listen_fd, true, err);
     if (result == 0)
         result = watch(service, config->listen_fd, SOURCE_LISTEN, EPOLLIN, err);
     if (result == 0)
@@ -599,9 +671,14 @@ int service_run(const struct service_config *config, struct err *err)
                                             .cgroup = config->cgroup,
                                             .userns = config->userns,
                                             .refused = config->refused};
-    int result = host_open(&host_config, &service.host, err);
-    if (result != 0)
+    /* First: what is made from here on has to be removed by whoever is told to end. */
+    int result = open_signals(&service, err);
+    if (result == 0)
+        result = host_open(&host_config, &service.host, err);
+    if (result != 0) {
+        fd_close(&service.signal_fd);
         return result;
+    }
     service.host.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (service.host.epoll_fd < 0)
         result = err_sys(err, errno, "epoll");

@@ -2,6 +2,7 @@
 #ifndef BERTH_NATIVE_TREEREMOVE_H
 #define BERTH_NATIVE_TREEREMOVE_H
 
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -16,8 +17,11 @@ int treeremove_folder(int parent_fd, const char *name, struct err *err);
 int treeremove_start(int parent_fd, const char *name, pid_t *out_pid, int *out_pidfd,
                      struct err *err);
 
-/* Closes the last descriptor of a file that has no name any more, in a process of its own: the
- * kernel frees its blocks then, which takes seconds for one that was written all over. */
+#define TREEREMOVE_SMALL_BYTES (UINT64_C(2) << 20)
+
+/* Closes the last descriptor of a file that has no name any more: the kernel frees its blocks then,
+ * which takes seconds for one that was written all over, so for one that holds more than
+ * TREEREMOVE_SMALL_BYTES a process of its own does it. */
 void treeremove_release(int *fd);
 
 #endif

@@ -62,16 +62,11 @@ static _Noreturn int wait_for_end(void *unused)
 
 static int open_userns(const char *map, int *out_fd, struct err *err)
 {
-    static const char *const files[] = {"uid_map", "gid_map"};
     char path[64];
     pid_t pid = clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, NULL);
     if (pid < 0)
         return err_sys(err, errno, "make a user namespace");
-    int result = 0;
-    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(files); i++) {
-        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
-        result = fd_write_file_at(AT_FDCWD, path, map, err);
-    }
+    int result = idrange_write_maps(pid, map, err);
     (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
     *out_fd = result == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (result == 0 && *out_fd < 0)

@@ -88,26 +88,13 @@ static _Noreturn void child_run(const struct unpack_config *config, int go_fd, i
 
 /* ---- in the engine ---- */
 
-static int write_maps(pid_t pid, struct err *err)
-{
-    static const char *const files[] = {"uid_map", "gid_map"};
-    char path[64];
-    char map[64];
-    (void)snprintf(map, sizeof(map), "0 %u %u\n", IDRANGE_UNPACK, IDRANGE_SIZE);
-    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-        (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
-        int result = fd_write_file_at(AT_FDCWD, path, map, err);
-        if (result != 0)
-            return result;
-    }
-    return 0;
-}
-
 /* Gives the waiting child its ids, maps the mount for them, and lets it go on. */
 static int release_child(pid_t pid, int mount_fd, int go_fd, struct err *err)
 {
     char path[64];
-    int result = write_maps(pid, err);
+    char map[64];
+    (void)snprintf(map, sizeof(map), "0 %u %u\n", IDRANGE_UNPACK, IDRANGE_SIZE);
+    int result = idrange_write_maps(pid, map, err);
     if (result != 0)
         return result;
     (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);

@@ -2,7 +2,9 @@
  * the server does not start with another limit than the operator wrote. */
 #include "server/settings.h"
 
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,6 +17,8 @@ enum setting_kind { SETTING_COUNT, SETTING_BYTES, SETTING_SECONDS, SETTING_CORES
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
+
+enum { VALUE_SIZE = 32 };
 
 static const struct setting {
     const char *name;
@@ -43,6 +47,11 @@ static const struct setting {
     {"BERTH_OPEN_FILES", SETTING_COUNT, FIELD(open_files_max), 1024, 16, 1000000},
     {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 2 * MIB},
     {"BERTH_OUTPUT_MAX", SETTING_BYTES, FIELD(output_max_bytes), 64 * MIB, 1, 1024 * GIB},
+    {"BERTH_MESSAGES_KEEP", SETTING_BYTES, FIELD(messages_keep_bytes), 8 * MIB, KIB, 32 * MIB},
+    {"BERTH_SESSION_TIMEOUT", SETTING_SECONDS, FIELD(session_timeout_ms), 86400000, 1, 31536000000},
+    {"BERTH_SESSION_TIMEOUT_MAX", SETTING_SECONDS, FIELD(session_timeout_max_ms), 2592000000, 1,
+     31536000000},
+    {"BERTH_SESSION_IDLE", SETTING_SECONDS, FIELD(session_idle_ms), 3600000, 1, 31536000000},
     {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
     {"BERTH_KEEP_BYTES", SETTING_BYTES, FIELD(keep_bytes), GIB, MIB, 65536 * GIB},
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
@@ -56,6 +65,39 @@ static const char *const kind_examples[] = {
     [SETTING_SECONDS] = "a number of seconds", [SETTING_CORES] = "a number of cores such as 0.5",
     [SETTING_FACTOR] = "a number such as 1.5",
 };
+
+/* A bound as an operator would write it: 64MiB, 0.25. */
+static void write_value(char out[static VALUE_SIZE], enum setting_kind kind, uint64_t value)
+{
+    static const char *const units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+    size_t unit = 0;
+    if (kind == SETTING_BYTES) {
+        while (unit + 1 < ARRAY_SIZE(units) && value != 0 && value % KIB == 0) {
+            value /= KIB;
+            unit++;
+        }
+    }
+    if (kind == SETTING_COUNT || kind == SETTING_BYTES) {
+        (void)snprintf(out, VALUE_SIZE, "%" PRIu64 "%s", value, units[unit]);
+        return;
+    }
+    int size = snprintf(out, VALUE_SIZE, "%" PRIu64 ".%03" PRIu64, value / 1000, value % 1000);
+    while (size > 0 && out[size - 1] == '0')
+        out[--size] = '\0';
+    if (size > 0 && out[size - 1] == '.')
+        out[size - 1] = '\0';
+}
+
+static int refuse_range(const struct setting *setting, const char *text, struct err *err)
+{
+    char low[VALUE_SIZE];
+    char high[VALUE_SIZE];
+    write_value(low, setting->kind, setting->low);
+    write_value(high, setting->kind, setting->high);
+    return err_set(err, ERR_BAD_INPUT, "%s: %.60s is out of range, it has to be from %s to %s%s",
+                   setting->name, text, low, high,
+                   setting->kind == SETTING_SECONDS ? " seconds" : "");
+}
 
 static int setting_read(const struct setting *setting, const char *text, uint64_t *out,
                         struct err *err)
@@ -77,8 +119,7 @@ static int setting_read(const struct setting *setting, const char *text, uint64_
         return err_set(err, ERR_BAD_INPUT, "%s: expected %s, got \"%.60s\"", setting->name,
                        kind_examples[setting->kind], text);
     if (value < setting->low || value > setting->high)
-        return err_set(err, ERR_BAD_INPUT, "%s: %.60s is out of range; see the table of settings",
-                       setting->name, text);
+        return refuse_range(setting, text, err);
     *out = value;
     return 0;
 }
@@ -105,6 +146,9 @@ static int settings_check(const struct settings *settings, struct err *err)
 {
     if (settings->timeout_ms > settings->timeout_max_ms)
         return err_set(err, ERR_BAD_INPUT, "BERTH_TIMEOUT is above BERTH_TIMEOUT_MAX");
+    if (settings->session_timeout_ms > settings->session_timeout_max_ms)
+        return err_set(err, ERR_BAD_INPUT,
+                       "BERTH_SESSION_TIMEOUT is above BERTH_SESSION_TIMEOUT_MAX");
     if (settings->body_max_bytes > settings->bodies_max_bytes)
         return err_set(err, ERR_BAD_INPUT, "BERTH_BODY_MAX is above BERTH_BODIES_MAX");
     if (settings->memory_budget_bytes != 0 &&

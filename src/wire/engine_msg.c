@@ -35,6 +35,7 @@ enum engine_tag {
     TAG_KEEP_FILES,
     TAG_IMAGES,
     TAG_MISSING,
+    TAG_MORE,
 };
 
 const char *engine_cap_name(unsigned index)
@@ -103,10 +104,20 @@ static void put_reply(struct tlv_writer *writer, const struct engine_msg *msg)
     case ENGINE_OP_LIST:
         for (size_t i = 0; i < msg->id_count; i++)
             tlv_put_str(writer, TAG_LISTED, msg->ids[i]);
+        if (msg->more)
+            tlv_put_u64(writer, TAG_MORE, 1);
         break;
     default:
         break;
     }
+}
+
+bool engine_msg_list_has_room(size_t id_count)
+{
+    const size_t header = 8; /* of a field (tlv.h) */
+    const size_t more = header + sizeof(uint64_t);
+    const size_t room = ENGINE_MSG_MAX - ENGINE_HEADER_SIZE - more;
+    return id_count < room / (header + SANDBOX_ID_MAX + 1);
 }
 
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err)
@@ -289,6 +300,8 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return nonce_field(field, msg, err);
     case TAG_LISTED:
         return list_field(field, msg, err);
+    case TAG_MORE:
+        return copy_flag(field, &msg->more, err);
     }
     return 0;
 }

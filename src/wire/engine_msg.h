@@ -38,7 +38,9 @@ enum engine_op {
     ENGINE_OP_SNAPSHOT,  /* needs ENGINE_CAP_SNAPSHOT */
     ENGINE_OP_DESTROY,   /* blocks until nothing is left; idempotent: an unknown id succeeds */
     ENGINE_OP_INSPECT,   /* does not block; idempotent; ERR_NOT_FOUND for an unknown id */
-    ENGINE_OP_LIST,      /* does not block; idempotent; replies the ids of this instance */
+    ENGINE_OP_LIST,      /* does not block; idempotent; replies the ids of this instance that come
+                            after `id` in the order of strcmp(), as many as a message holds, and
+                            `more`; an engine that knows no `more` replies what it can */
     ENGINE_OP_OPEN_CHANNEL, /* does not block; replies one fd, a further channel to init */
     ENGINE_OP_STATS,        /* does not block; needs ENGINE_CAP_STATS */
     ENGINE_OP_EVENT_GONE,   /* engine to server, request id 0: a sandbox died by itself */
@@ -106,15 +108,20 @@ struct engine_msg {
     uint32_t op; /* enum engine_op, with ENGINE_REPLY set on a reply */
     uint64_t request_id;
     struct err error;            /* reply: kind is ERR_NONE on success */
-    char id[SANDBOX_ID_MAX + 1]; /* DESTROY, INSPECT, OPEN_CHANNEL, EVENT_GONE, ... */
+    char id[SANDBOX_ID_MAX + 1]; /* DESTROY, INSPECT, OPEN_CHANNEL, EVENT_GONE, ...; LIST: "",
+                                    or the last id of the reply before */
     struct engine_create create; /* CREATE and START request */
     struct engine_info info;     /* PROBE reply */
     enum engine_state state;     /* INSPECT reply */
     uint8_t
         nonce[SANDBOX_NONCE_SIZE];   /* CREATE, START, INSPECT reply: what init says in its hello */
-    size_t id_count;                 /* LIST reply */
+    size_t id_count;                 /* LIST reply, in order */
+    bool more;                       /* LIST reply: there are ids after the last one */
     char (*ids)[SANDBOX_ID_MAX + 1]; /* heap, freed by engine_msg_done() */
 };
+
+/* Whether a LIST reply of id_count ids has room for one more. */
+bool engine_msg_list_has_room(size_t id_count);
 
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err);
 int engine_msg_decode(const void *data, size_t size, struct engine_msg *msg, struct err *err);

@@ -29,6 +29,7 @@ enum init_tag {
     TAG_PIDS_MAX,
     TAG_PROFILE,
     TAG_FAULT,
+    TAG_FILE_IDLE,
 };
 
 void init_config_clear(struct init_config *config)
@@ -61,6 +62,8 @@ int init_config_encode(const struct init_config *config, struct buf *out, struct
     tlv_put_u64(&writer, TAG_FILE_SIZE, config->file_size_max);
     tlv_put_u64(&writer, TAG_LIFETIME, config->lifetime_ms);
     tlv_put_u64(&writer, TAG_ORPHAN, config->orphan_ms);
+    if (config->file_idle_ms > 0)
+        tlv_put_u64(&writer, TAG_FILE_IDLE, config->file_idle_ms);
     tlv_put_u64(&writer, TAG_PROFILE, (uint64_t)config->profile);
     if (config->fault[0] != '\0')
         tlv_put_str(&writer, TAG_FAULT, config->fault);
@@ -90,6 +93,8 @@ static uint64_t *number_place(struct init_config *config, uint16_t tag)
         return &config->lifetime_ms;
     case TAG_ORPHAN:
         return &config->orphan_ms;
+    case TAG_FILE_IDLE:
+        return &config->file_idle_ms;
     default:
         return NULL;
     }

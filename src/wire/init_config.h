@@ -36,6 +36,8 @@ struct init_config {
     uint64_t file_size_max; /* RLIMIT_FSIZE, bytes */
     uint64_t lifetime_ms;   /* 0 never */
     uint64_t orphan_ms;
+    uint64_t
+        file_idle_ms; /* a file's child that moves no byte for so long is killed; 0: the usual */
 
     int listen_fd; /* bound stream socket; init calls listen(2) */
     int setup_fd;  /* SEQPACKET to the engine: init writes 'R', reads 'C' (commit) */

@@ -41,6 +41,24 @@ enum put_tag { PUT_PATH = 1, PUT_MODE };
 enum get_tag { GET_PATH = 1, GET_OFFSET, GET_SIZE };
 enum done_tag { DONE_ERRNO = 1, DONE_SIZE };
 
+/* Takes one field into a message that is being decoded; an unknown tag is passed over. */
+typedef int (*field_fn)(const struct tlv_field *field, void *out, struct err *err);
+
+static int decode_fields(const void *payload, size_t size, field_fn take_field, void *out,
+                         struct err *err)
+{
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        result = take_field(&field, out, err);
+        if (result != 0)
+            break;
+    }
+    return result;
+}
+
 int sandbox_hello_encode(const struct sandbox_hello *hello, struct buf *out, struct err *err)
 {
     struct tlv_writer writer;
@@ -52,41 +70,35 @@ int sandbox_hello_encode(const struct sandbox_hello *hello, struct buf *out, str
     return tlv_end(&writer, err);
 }
 
+static int hello_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_hello *hello = out;
+    switch ((enum hello_tag)field->tag) {
+    case HELLO_VERSION_MIN:
+        return tlv_u32(field, &hello->version_min, err);
+    case HELLO_VERSION_MAX:
+        return tlv_u32(field, &hello->version_max, err);
+    case HELLO_CAPABILITIES:
+        return tlv_u64(field, &hello->capabilities, err);
+    case HELLO_NONCE:
+        if (field->size != sizeof(hello->nonce))
+            return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field->size);
+        memcpy(hello->nonce, field->data, sizeof(hello->nonce));
+        return 0;
+    }
+    return 0;
+}
+
 int sandbox_hello_decode(const void *payload, size_t size, struct sandbox_hello *hello,
                          struct err *err)
 {
     struct sandbox_hello decoded = {0};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        int status = 0;
-        switch ((enum hello_tag)field.tag) {
-        case HELLO_VERSION_MIN:
-            status = tlv_u32(&field, &decoded.version_min, err);
-            break;
-        case HELLO_VERSION_MAX:
-            status = tlv_u32(&field, &decoded.version_max, err);
-            break;
-        case HELLO_CAPABILITIES:
-            status = tlv_u64(&field, &decoded.capabilities, err);
-            break;
-        case HELLO_NONCE:
-            if (field.size != sizeof(decoded.nonce))
-                return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field.size);
-            memcpy(decoded.nonce, field.data, sizeof(decoded.nonce));
-            break;
-        }
-        if (status != 0)
-            return status;
-    }
-    if (result != 0)
-        return result;
-    if (decoded.version_min == 0 || decoded.version_max < decoded.version_min)
-        return err_set(err, ERR_PROTOCOL, "a hello without versions");
-    *hello = decoded;
-    return 0;
+    int result = decode_fields(payload, size, hello_field, &decoded, err);
+    if (result == 0 && (decoded.version_min == 0 || decoded.version_max < decoded.version_min))
+        result = err_set(err, ERR_PROTOCOL, "a hello without versions");
+    if (result == 0)
+        *hello = decoded;
+    return result;
 }
 
 int sandbox_hello_agree(const struct sandbox_hello *ours, const struct sandbox_hello *theirs,
@@ -121,8 +133,9 @@ int sandbox_exec_encode(const struct sandbox_exec *exec, struct buf *out, struct
     return tlv_end(&writer, err);
 }
 
-static int exec_field(const struct tlv_field *field, struct sandbox_exec *exec, struct err *err)
+static int exec_field(const struct tlv_field *field, void *out, struct err *err)
 {
+    struct sandbox_exec *exec = out;
     const char *text = NULL;
     int status = 0;
     switch ((enum exec_tag)field->tag) {
@@ -155,15 +168,7 @@ int sandbox_exec_decode(const void *payload, size_t size, struct sandbox_exec *e
 {
     struct sandbox_exec decoded = {
         .execution_id = "", .cwd = "/", .keep_bytes = UINT64_MAX, .output_max_bytes = UINT64_MAX};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = exec_field(&field, &decoded, err);
-        if (result != 0)
-            break;
-    }
+    int result = decode_fields(payload, size, exec_field, &decoded, err);
     if (result == 0 && decoded.argc == 0)
         result = err_set(err, ERR_PROTOCOL, "an execution without a program");
     if (result == 0 && strlen(decoded.execution_id) > SANDBOX_ID_MAX)
@@ -211,8 +216,9 @@ int sandbox_exit_encode(const struct sandbox_exit *exit, struct buf *out, struct
     return tlv_end(&writer, err);
 }
 
-static int exit_field(const struct tlv_field *field, struct sandbox_exit *exit, struct err *err)
+static int exit_field(const struct tlv_field *field, void *out, struct err *err)
 {
+    struct sandbox_exit *exit = out;
     uint32_t cause = 0;
     int status = 0;
     switch ((enum exit_tag)field->tag) {
@@ -257,15 +263,7 @@ int sandbox_exit_decode(const void *payload, size_t size, struct sandbox_exit *e
                         struct err *err)
 {
     struct sandbox_exit decoded = {.start_error = ""};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = exit_field(&field, &decoded, err);
-        if (result != 0)
-            return result;
-    }
+    int result = decode_fields(payload, size, exit_field, &decoded, err);
     if (result != 0)
         return result;
     if (decoded.exit_code > 255)
@@ -283,32 +281,33 @@ int sandbox_put_file_encode(const struct sandbox_put_file *put, struct buf *out,
     return tlv_end(&writer, err);
 }
 
+static int check_path(const char *path, struct err *err)
+{
+    if (path[0] == '\0' || strlen(path) >= SANDBOX_PATH_MAX)
+        return err_set(err, ERR_PROTOCOL, "a file without a usable path");
+    return 0;
+}
+
+static int put_file_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_put_file *put = out;
+    if (field->tag == PUT_PATH)
+        return tlv_str(field, &put->path, err);
+    return field->tag == PUT_MODE ? tlv_u32(field, &put->mode, err) : 0;
+}
+
 int sandbox_put_file_decode(const void *payload, size_t size, struct sandbox_put_file *put,
                             struct err *err)
 {
     struct sandbox_put_file decoded = {.path = "", .mode = 0644};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        if (field.tag == PUT_PATH)
-            result = tlv_str(&field, &decoded.path, err);
-        else if (field.tag == PUT_MODE)
-            result = tlv_u32(&field, &decoded.mode, err);
-        else
-            result = 0;
-        if (result != 0)
-            return result;
-    }
-    if (result != 0)
-        return result;
-    if (decoded.path[0] == '\0' || strlen(decoded.path) >= SANDBOX_PATH_MAX)
-        return err_set(err, ERR_PROTOCOL, "a file without a usable path");
-    if ((decoded.mode & ~0777U) != 0)
-        return err_set(err, ERR_PROTOCOL, "file mode %o", decoded.mode);
-    *put = decoded;
-    return 0;
+    int result = decode_fields(payload, size, put_file_field, &decoded, err);
+    if (result == 0)
+        result = check_path(decoded.path, err);
+    if (result == 0 && (decoded.mode & ~0777U) != 0)
+        result = err_set(err, ERR_PROTOCOL, "file mode %o", decoded.mode);
+    if (result == 0)
+        *put = decoded;
+    return result;
 }
 
 int sandbox_get_file_encode(const struct sandbox_get_file *get, struct buf *out, struct err *err)
@@ -321,34 +320,28 @@ int sandbox_get_file_encode(const struct sandbox_get_file *get, struct buf *out,
     return tlv_end(&writer, err);
 }
 
+static int get_file_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_get_file *get = out;
+    if (field->tag == GET_PATH)
+        return tlv_str(field, &get->path, err);
+    if (field->tag == GET_OFFSET)
+        return tlv_u64(field, &get->offset, err);
+    return field->tag == GET_SIZE ? tlv_u64(field, &get->size_bytes, err) : 0;
+}
+
 int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get_file *get,
                             struct err *err)
 {
     struct sandbox_get_file decoded = {.path = ""};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        if (field.tag == GET_PATH)
-            result = tlv_str(&field, &decoded.path, err);
-        else if (field.tag == GET_OFFSET)
-            result = tlv_u64(&field, &decoded.offset, err);
-        else if (field.tag == GET_SIZE)
-            result = tlv_u64(&field, &decoded.size_bytes, err);
-        else
-            result = 0;
-        if (result != 0)
-            return result;
-    }
-    if (result != 0)
-        return result;
-    if (decoded.path[0] == '\0' || strlen(decoded.path) >= SANDBOX_PATH_MAX)
-        return err_set(err, ERR_PROTOCOL, "a file without a usable path");
-    if (decoded.offset > INT64_MAX)
-        return err_set(err, ERR_PROTOCOL, "a file offset out of range");
-    *get = decoded;
-    return 0;
+    int result = decode_fields(payload, size, get_file_field, &decoded, err);
+    if (result == 0)
+        result = check_path(decoded.path, err);
+    if (result == 0 && decoded.offset > INT64_MAX)
+        result = err_set(err, ERR_PROTOCOL, "a file offset out of range");
+    if (result == 0)
+        *get = decoded;
+    return result;
 }
 
 int sandbox_done_encode(const struct sandbox_done *done, struct buf *out, struct err *err)
@@ -360,30 +353,28 @@ int sandbox_done_encode(const struct sandbox_done *done, struct buf *out, struct
     return tlv_end(&writer, err);
 }
 
+static int done_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_done *done = out;
+    uint32_t number = 0;
+    if (field->tag == DONE_SIZE)
+        return tlv_u64(field, &done->size_bytes, err);
+    if (field->tag != DONE_ERRNO)
+        return 0;
+    int result = tlv_u32(field, &number, err);
+    if (result == 0 && number > 4095)
+        result = err_set(err, ERR_PROTOCOL, "errno %u", number);
+    if (result == 0)
+        done->sys_errno = (int32_t)number;
+    return result;
+}
+
 int sandbox_done_decode(const void *payload, size_t size, struct sandbox_done *done,
                         struct err *err)
 {
     struct sandbox_done decoded = {0};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        uint32_t number = 0;
-        result = 0;
-        if (field.tag == DONE_ERRNO) {
-            result = tlv_u32(&field, &number, err);
-            if (result == 0 && number > 4095)
-                result = err_set(err, ERR_PROTOCOL, "errno %u", number);
-            decoded.sys_errno = (int32_t)number;
-        } else if (field.tag == DONE_SIZE) {
-            result = tlv_u64(&field, &decoded.size_bytes, err);
-        }
-        if (result != 0)
-            return result;
-    }
-    if (result != 0)
-        return result;
-    *done = decoded;
-    return 0;
+    int result = decode_fields(payload, size, done_field, &decoded, err);
+    if (result == 0)
+        *done = decoded;
+    return result;
 }

@@ -214,12 +214,51 @@ def test_a_full_host_makes_no_disks(small):
     hello(engine)
 
 
+def test_disks_count_once_after_a_restart(small):
+    """What living and kept disks hold is promised to them; a new engine takes it off no second time."""
+    host, engine = small
+    before = engine.probe()["disk"]
+    assert abs(host.free() - before) < 4 * MIB, "what was free at the start"
+    spec = {"disk": True, "keep_files": True, "storage": 64 * MIB}
+    write = "dd if=/dev/urandom of=/workspace/f bs=1M count=30 conv=fsync"
+    with engine.create("kept", **spec) as kept, engine.create(**spec) as living:
+        assert kept.sh(write).exit_code == living.sh(write).exit_code == 0
+        kept.channel.close()
+        engine.stop_sandbox("kept")
+        assert host.free() < before - 50 * MIB, "they take what they hold"
+        engine.kill()
+        engine.start()
+        assert abs(engine.probe()["disk"] - before) < 4 * MIB
+    engine.kill()
+    engine.start()
+    assert abs(engine.probe()["disk"] - before) < 4 * MIB
+
+
+def test_a_kept_disk_starts_after_a_full_host(small):
+    """Nothing was synced before the host was full, so that files may be gone; the disk is not."""
+    host, engine = small
+    spec = {"disk": True, "keep_files": True, "storage": 64 * MIB}
+    box = engine.create("unsynced", **spec)
+    assert box.sh("for i in 1 2 3 4; do mkdir -p /workspace/$i/deep; head -c 1000000 /dev/zero >"
+                  " /workspace/$i/deep/file; done").exit_code == 0
+    host.fill()
+    box.sh("dd if=/dev/zero of=/workspace/f bs=1M count=50 conv=fsync; mkdir /workspace/late",
+           timeout_ms=100000)
+    box.channel.close()
+    engine.stop_sandbox("unsynced")
+    host.relieve()
+    with engine.restart_sandbox("unsynced", **spec) as again:
+        assert again.sh("rm -rf /workspace/* && echo more > /workspace/more &&"
+                        " sync /workspace/more && cat /workspace/more").stdout == b"more\n"
+
+
 def test_kept_files_outlive_a_full_host(small):
     """What was written and synced before is there after, when there is space again."""
     host, engine = small
     spec = {"disk": True, "keep_files": True, "storage": 64 * MIB}
     box = engine.create("kept", **spec)
-    assert box.sh("head -c 4000000 /dev/zero | tr '\\0' k > /workspace/kept && sync").exit_code == 0
+    assert box.sh("head -c 4000000 /dev/zero | tr '\\0' k > /workspace/kept && "
+                  "sync /workspace/kept").exit_code == 0  # fsync(2): sync(2) does nothing inside
     host.fill()
     result = box.sh("dd if=/dev/zero of=/workspace/f bs=1M count=50 conv=fsync", timeout_ms=100000)
     assert result.exit_code != 0, result

@@ -8,7 +8,7 @@ import pytest
 
 from engine import Engine, EngineError, MIB
 from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
-from harness import snapshot_tool, wait_until
+from harness import at_rest, snapshot_tool, wait_until
 
 KINDS = {
     "memory": {},
@@ -58,6 +58,10 @@ def hello(engine, **options):
         assert (result.exit_code, result.stdout) == (0, b"hello\n"), result
 
 
+def descriptors(engine):
+    return len(snapshot_tool.listed(f"/proc/{engine.process.pid}/fd"))
+
+
 def attempt(engine, **options):
     """One sandbox from its creation to its end. Returns whether all of it went well."""
     try:
@@ -74,7 +78,7 @@ def test_a_death_at(make_engine, kind, point):
     with Fault(point, armed=False) as fault:
         engine = make_engine(fault)
         hello(engine, **options)
-        fds = len(snapshot_tool.listed(f"/proc/{engine.process.pid}/fd"))
+        fds = at_rest(lambda: descriptors(engine))
         fault.arm()
         well = attempt(engine, **options)
         assert fault.struck(), f"{point} was not reached"
@@ -84,8 +88,9 @@ def test_a_death_at(make_engine, kind, point):
         hello(engine, **options)
         for name in engine.list():  # an answer may have died with the engine after the commit
             engine.destroy(name)
-        now = len(snapshot_tool.listed(f"/proc/{engine.process.pid}/fd"))
-        assert now == fds, f"the engine had {fds} descriptors, now {now}"
+        # It answers that a sandbox is gone, and then closes what it had of it.
+        wait_until(lambda: descriptors(engine) == fds,
+                   lambda: f"the engine had {fds} descriptors, now {descriptors(engine)}")
         finish(engine)
 
 

@@ -265,7 +265,8 @@ def test_cancel(clean_server):
     stream = clean_server.stream("import time; time.sleep(600)")
     name = started(stream)
     path = f"/executions/{name}"
-    wait_until(lambda: clean_server.get(path).json()["status"] == "running", "it runs")
+    # Its row is written behind the `started` event.
+    wait_until(lambda: clean_server.get(path).json().get("status") == "running", "it runs")
     answer = clean_server.request("DELETE", f"/executions/{name}")
     assert answer.status == 200
     assert (answer.json()["status"], answer.json()["killed_by"]) == ("killed", "user")
@@ -431,7 +432,8 @@ def test_leaving_a_stream_kills_the_execution(clean_server):
     name = started(stream)
     stream.close()
     ended = wait_until(lambda: (one := clean_server.get(f"/executions/{name}").json())
-                       ["status"] not in ("queued", "running") and one, "the execution ends")
+                       .get("status", "queued") not in ("queued", "running") and one,
+                       "the execution ends")
     assert (ended["status"], ended["killed_by"]) == ("killed", "user")
 
 

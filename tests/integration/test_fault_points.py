@@ -8,7 +8,7 @@ import os
 import pytest
 
 from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
-from harness import snapshot_tool, wait_until
+from harness import at_rest, snapshot_tool, wait_until
 
 KINDS = {
     "memory": {},
@@ -51,10 +51,7 @@ def ask_until_answered(server, fields, headers):
 def finish(server):
     """Idle, then ended: what both leave."""
     server.hello()
-    server.wait_clean()
-    assert server.metric("berth_sandboxes") == 0
-    assert server.metric("berth_memory_reserved_bytes") == 0
-    assert server.metric("berth_disk_reserved_bytes") == 0
+    server.wait_idle()
     assert server.stop() == 0, server.log()
     assert_nothing_left(server.state)
 
@@ -99,8 +96,8 @@ def test_another_process_dies_at(make_server, point, kind):
         server = make_server(fault.env)
         old = {name: server.child(name) for name in ("berth-server", "berth-native")}
         assert server.post(hello(kind)).json()["stdout"] == "hello\n"
-        server.wait_clean()
-        fds = server.snapshot()["berth-native.fds"]
+        server.wait_idle()
+        fds = at_rest(lambda: server.snapshot()["berth-native.fds"])
         fault.arm()
         answer = server.post(hello(kind))
         wait_until(fault.struck, f"{point} is reached")

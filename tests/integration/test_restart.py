@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import HANG_SECS, Server, wait_until
+from harness import HANG_SECS, Server, cgroup_bases, wait_until
 
 LONG = "print('on', flush=True)\nimport time; time.sleep({})\nprint('through')\n"
 
@@ -173,6 +173,24 @@ def test_a_second_server_on_the_same_state_is_refused(make_server):
     server.hello()
 
 
+@pytest.mark.parametrize("name, value, words", [
+    ("BERTH_MAX_SANDBOXES", "0", "from 1 to 2048"), ("BERTH_RAM", "lots", "a size such as 512MiB"),
+    ("BERTH_CGROUP", "here", "a path from the root")])
+def test_a_wrong_setting_is_said_once(name, value, words):
+    """The server is not started again and again to say the same: status 2 ends all of it."""
+    server = Server(env={name: value})
+    try:
+        with pytest.raises(AssertionError, match="no ready line"):
+            server.start()
+        assert server.process.wait(HANG_SECS) == 2
+        said = [line for line in server.log().splitlines() if name in line]
+        assert len(said) == 1 and words in said[0], server.log()
+        assert "started again" not in server.log().replace("not started again", ""), server.log()
+        assert not cgroup_bases(server.instance), "the engine was told to end while it began"
+    finally:
+        server.remove()
+
+
 def test_two_instances_side_by_side(make_server):
     """Neither the start nor the sweep nor the end of one touches the other's sandboxes."""
     one, two = make_server(), make_server()
@@ -197,8 +215,11 @@ def test_a_signal_ends_it_cleanly(make_server, number):
     stream, name = begin(server, LONG.format(600))
     state = server.state
     assert server.stop(number) == 0, server.log()
-    left = [one for one in server.leftovers() if "cgroup" in one or "process" in one]
-    assert not left, left
+
+    def left():  # nobody is there to remove it: only what is just ending may still be seen
+        return [one for one in server.leftovers() if "cgroup" in one or "process" in one]
+
+    wait_until(lambda: not left(), left)
     events = list(stream)
     assert events[-1][0] != "end" or events[-1][1]["killed_by"] in ("server", "user")
     second = make_server(state=state)

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from engine import Engine, MIB
+from engine import ID, MIB, Engine, tlv
 from faults import assert_nothing_left, can_make, skip_unless
-from harness import cgroup_bases, snapshot_tool, wait_until
+from harness import HANG_SECS, cgroup_bases, snapshot_tool, wait_until
 
 listed = snapshot_tool.listed
 
@@ -52,11 +52,16 @@ class Litter:
         """While the engine stands still, so that no sweep sees a part."""
         if self.engine.process:
             self.engine.process.send_signal(signal.SIGSTOP)
+            wait_until(self.stands_still, "the engine stands still")
         self.drop_groups()
         self.drop_files()
         assert self.left()
         if self.engine.process:
             self.engine.process.send_signal(signal.SIGCONT)
+
+    def stands_still(self):
+        status = snapshot_tool.status_of(self.engine.process.pid)
+        return status["State"].startswith("T")
 
     def drop_groups(self):
         for base in cgroup_bases(self.engine.instance):
@@ -190,3 +195,47 @@ def test_two_instances_never_share_an_id_range(make_engine):
     assert all(uid >= 0x70000000 and uid % 65536 == 0 for uid in uids), uids
     for box in boxes:
         box.channel.close()
+
+
+def test_a_list_is_whole(make_engine):
+    """However many there are: kept disks cost nothing but a name."""
+    engine = make_engine()
+    names = [f"{number:0>64}" for number in range(2000)]
+    for name in names:
+        (engine.state / "priv" / "disks" / f"{name}.keep").touch()
+    wait_until(lambda: len(engine.list()) >= len(names), "the sweep has found them")
+    assert engine.list() == names
+    first, more = engine.list_page()
+    assert more and first == names[:len(first)]
+    assert engine.list_page(names[-1]) == ([], False)
+
+
+@pytest.mark.parametrize("what", ["destroy", "create"])
+def test_a_stop_leaves_nothing_half_done(make_engine, what):
+    """SIGTERM together with requests that nobody waits for: no other engine need come after it."""
+    engine = make_engine({})
+    options = {"disk": True, "storage": 16 * MIB, "memory": 64 * MIB}
+    names = [f"box{number}" for number in range(4)]
+    if what == "destroy":
+        for name in names:
+            engine.create(name, **options).channel.close()
+    process = engine.process
+    process.send_signal(signal.SIGSTOP)
+    for name in names:
+        if what == "destroy":
+            engine.send("destroy", tlv(ID, name))
+        else:
+            engine.send("create", engine.spec(name, **options))
+    if what == "create":  # until the first are being made
+        process.send_signal(signal.SIGCONT)
+        wait_until(lambda: list(cgroup_bases(engine.instance)), "groups are made",
+                   step_secs=0.0002)
+        process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    engine.close_client()
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(HANG_SECS) == 0
+    engine.process = None
+    running = [base for base in cgroup_bases(engine.instance) if base.exists()]
+    left = listed(engine.state / "priv" / "disks") + listed(engine.state / "priv" / "run")
+    assert (running, left) == ([], []), engine.log()

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 
-from harness import BUILD, clean_environment, read, wait_until
+from harness import BUILD, HANG_SECS, SLOW, clean_environment, read, wait_until
 
 HERE = pathlib.Path(__file__).parent
 MARK = "berth-canary-"
@@ -270,9 +270,12 @@ class Host:
     def _memory_of_keeper(self):
         if self.keeper.poll() is not None:
             return f"ended with {self.keeper.returncode}"
-        self.keeper.stdin.write("\n")
-        self.keeper.stdin.flush()
-        ready, _, _ = select.select([self.keeper.stdout], [], [], 20)
+        try:
+            self.keeper.stdin.write("\n")
+            self.keeper.stdin.flush()
+        except BrokenPipeError:  # it is dying
+            return f"ended with {self.keeper.wait(HANG_SECS)}"
+        ready, _, _ = select.select([self.keeper.stdout], [], [], 20 * SLOW)
         return self.keeper.stdout.readline().strip() if ready else "stopped"
 
     def check(self, output=""):
@@ -321,7 +324,7 @@ class Host:
     def _end_neighbour(self):
         for event in self.neighbour_output[:1]:
             self.server.request("DELETE", f"/executions/{event[1]['execution_id']}")
-        self.follower.join(60)
+        self.follower.join(HANG_SECS)
         self.neighbour.close()
 
     def close(self):

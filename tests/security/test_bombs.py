@@ -10,9 +10,9 @@ import pytest
 
 import verdicts
 from bombs import BOMBS, PRELUDE
-from harness import snapshot_tool, wait_until
+from harness import HANG_SECS, SLOW, snapshot_tool, wait_until
 
-BOMB_SECS = 1.5
+BOMB_SECS = 1.5  # long enough to get to a limit, but for a slow machine
 ALONE_SECS = 0.5
 
 # Small work as a program does it: some arithmetic, a file, memory, a process, a pipe, a socket.
@@ -66,7 +66,7 @@ class Worker:
 
     def end(self):
         self.server.request("DELETE", f"/executions/{self.first['execution_id']}")
-        self.thread.join(60)
+        self.thread.join(HANG_SECS)
         self.stream.close()
 
 
@@ -98,7 +98,8 @@ def has_grown(server, before):
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb(server, worker, profile, name):
     code, causes, limits, resources = BOMBS[name]
-    fields = {"code": PRELUDE + code, "timeout": BOMB_SECS, "profile": profile}
+    secs = BOMB_SECS * (SLOW if limits else 1)
+    fields = {"code": PRELUDE + code, "timeout": secs, "profile": profile}
     if resources:
         fields["resources"] = resources
     before = figures(server)

@@ -49,7 +49,10 @@ def test_a_name_that_changes_all_the_time(server):
     running = Running(server, SWAPPING, "strict")
     sandbox = running.connect()
     seen = {}
-    for _ in range(1000):
+    count = 0
+    # On a slow machine fewer do, if they have met the name as more than one thing.
+    while count < 1000 // harness.SLOW or (count < 1000 and not (0 in seen and len(seen) > 2)):
+        count += 1
         number, data = sandbox.get("/workspace/target")
         assert data in ((b"mine", b"") if number == 0 else (b"",)), (number, data)
         seen[number] = seen.get(number, 0) + 1

@@ -14,6 +14,7 @@
 #include "engine/fake.h"
 #include "fake_http.h"
 #include "lang/lang.h"
+#include "languages.h"
 #include "wire/json.h"
 
 static char folder[] = "/tmp/berth-test-api-XXXXXX";
@@ -384,19 +385,6 @@ static void test_error_bodies(void **state)
 
 #define on_rig(test) cmocka_unit_test_setup_teardown(test, rig_open, rig_close)
 
-static int load_languages(void **state)
-{
-    (void)state;
-    return lang_load(NULL);
-}
-
-static int unload_languages(void **state)
-{
-    (void)state;
-    lang_unload();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,5 +399,5 @@ int main(void)
         cmocka_unit_test(test_every_error_has_a_status),
         cmocka_unit_test(test_error_bodies),
     };
-    return cmocka_run_group_tests(tests, load_languages, unload_languages);
+    return cmocka_run_group_tests(tests, languages_load, languages_unload);
 }

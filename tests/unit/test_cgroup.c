@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -296,6 +297,45 @@ static void test_below_a_group(void **state)
         assert_int_equal(unlinkat(rig->root.hierarchies[0].base_fd, "given", AT_REMOVEDIR), 0);
 }
 
+static void write_limit(const struct cgroup_root *root, int dir_fd, uint64_t bytes)
+{
+    char text[32];
+    struct err err = ERR_INIT;
+    bool v2 = root->mode == INIT_CGROUP_V2;
+    (void)snprintf(text, sizeof(text), "%" PRIu64, bytes);
+    assert_ok(fd_write_file_at(dir_fd, v2 ? "memory.max" : "memory.limit_in_bytes", text, &err),
+              err);
+}
+
+/* The least of a group and those above it: an operator's MemoryMax=, a container's limit. */
+static void test_memory_is_bounded_above(void **state)
+{
+    struct rig *rig = *state;
+    skip_unless_open(rig);
+    size_t at = 0;
+    while (!rig->root.hierarchies[at].memory)
+        at++;
+    int base_fd = rig->root.hierarchies[at].base_fd;
+    uint64_t outer = cgroup_memory_bound(&rig->root);
+    assert_true(outer > 64U << 20);
+    assert_int_equal(mkdirat(base_fd, "deep", 0755), 0);
+    FD_AUTO int deep_fd = openat(base_fd, "deep", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct cgroup_root deep = {.mode = rig->root.mode, .count = 1};
+    deep.hierarchies[0] = (struct cgroup_hierarchy){.base_fd = deep_fd, .memory = true};
+    assert_true(cgroup_memory_bound(&deep) == outer);
+    write_limit(&rig->root, base_fd, 48U << 20);
+    assert_int_equal(cgroup_memory_bound(&rig->root), 48U << 20);
+    assert_int_equal(cgroup_memory_bound(&deep), 48U << 20);
+    write_limit(&rig->root, deep_fd, 40U << 20);
+    assert_int_equal(cgroup_memory_bound(&deep), 40U << 20);
+    assert_int_equal(cgroup_memory_bound(&rig->root), 48U << 20); /* not what is below */
+    write_limit(&rig->root, base_fd, 32U << 20);
+    assert_int_equal(cgroup_memory_bound(&deep), 32U << 20);
+    deep.hierarchies[0].memory = false;
+    assert_true(cgroup_memory_bound(&deep) == UINT64_MAX);
+    assert_int_equal(unlinkat(base_fd, "deep", AT_REMOVEDIR), 0);
+}
+
 /* v2: what is named is not there, or can't hand limits down. */
 static void test_a_group_that_is_unfit(void **state)
 {
@@ -397,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_entry_of_nothing_fails, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_failed_creation_leaves_nothing, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_below_a_group, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_memory_is_bounded_above, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_a_group_that_is_unfit, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_read_only_cgroups, rig_open, rig_close),
         cmocka_unit_test(test_a_host_without_cgroups),

@@ -563,6 +563,8 @@ static void faults_leave_the_next_one_alone(void **state)
     EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
     engine_fake_inject(rig.engine, FAKE_FAULT_DESTROY_FAILS, 1);
     EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
+    engine_fake_inject(rig.engine, FAKE_FAULT_DESTROY_LOST, 1);
+    EXPECT(rig.core, "out x\n", "\"status\":\"success\"");
     engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_FAILS, 1);
     struct err err = ERR_INIT;
     struct execution_request request = request_of("out x\n");
@@ -636,7 +638,7 @@ static void kept_text_has_a_bound(void **state)
         }
         assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
         assert_non_null(strstr(buf_cstr(&out), "\"stdout_bytes\":400000"));
-        bool noted = strstr(buf_cstr(&out), "\"note\":\"stdout, stderr and output were dropped");
+        bool noted = strstr(buf_cstr(&out), "\"note\":\"stdout, stderr, output and results were dropped");
         assert_true(noted == (i < 2));
         assert_true((out.size > 800000) == (i >= 2)); /* stdout and output */
     }

@@ -172,6 +172,44 @@ static void test_what_cannot_be_enforced(void **state)
     assert_null(resources_name(4, &capability));
 }
 
+static void assert_missing(const struct engine_info *info, const char *what, const char *wanted)
+{
+    char why[RESOURCES_MISSING_SIZE];
+    resources_missing(info, what, why);
+    assert_string_equal(why, wanted);
+}
+
+/* Of several things that a host lacks, an answer says the one that was asked for. */
+static void test_the_reason_is_the_right_one(void **state)
+{
+    (void)state;
+    const struct core_config config = config_of_defaults();
+    struct engine_info info = host_of(0);
+    (void)snprintf(info.missing, sizeof(info.missing),
+                   "own_files: %0150d; ram, cpu: no control groups; not today; disk_x: not this;"
+                   " container, disk, images: an ordinary user: can't; private_ids: one id",
+                   7);
+    assert_missing(&info, "ram", "no control groups; not today");
+    assert_missing(&info, "cpu", "no control groups; not today");
+    assert_missing(&info, "disk", "an ordinary user: can't");
+    assert_missing(&info, "container", "an ordinary user: can't");
+    assert_missing(&info, "private_ids", "one id");
+    REFUSED_WITH(&config, &info, ERR_UNSUPPORTED, ASK(.cpu_millis = 500),
+                 "resources.cpu: this host can't enforce it: no control groups; not today");
+    REFUSED_WITH(&config, &info, ERR_UNSUPPORTED, ASK(.needs_disk = true),
+                 "on disk: an ordinary user: can't");
+    info.capabilities = ALL & ~ENGINE_CAP_DISK;
+    REFUSED_WITH(&config, &info, ERR_BAD_INPUT, ASK(.storage_bytes = 5 * GIB),
+                 "none on disk: an ordinary user: can't");
+    /* No clause of it: all, as far as there is room. */
+    char all[RESOURCES_MISSING_SIZE];
+    (void)snprintf(all, sizeof(all), "%.*s", RESOURCES_MISSING_SIZE - 1, info.missing);
+    assert_missing(&info, "pids", all);
+    assert_missing(&info, "", all);
+    (void)snprintf(info.missing, sizeof(info.missing), "disk");
+    assert_missing(&info, "disk", "disk");
+}
+
 static uint64_t reserve_of(const struct core_config *config, uint64_t memory_bytes)
 {
     const struct engine_info info = host_of(ALL);
@@ -235,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_every_combination),
         cmocka_unit_test(test_refusals_name_the_figures),
         cmocka_unit_test(test_what_cannot_be_enforced),
+        cmocka_unit_test(test_the_reason_is_the_right_one),
         cmocka_unit_test(test_reservations),
         cmocka_unit_test(test_500_sessions_fit_in_24_gb),
     };

@@ -308,6 +308,7 @@ static void test_space(void **state)
     skip_unless_disks();
     assert_ok(disk_measure(&store, &before, &err), err);
     assert_int_equal(before.promised_bytes, 0);
+    assert_int_equal(before.written_bytes, 0);
     assert_true(before.free_bytes > 0 && before.free_bytes <= before.total_bytes);
     assert_ok(disk_make_now("sparse", 64 * MIB, false, &mount_fd, &err), err);
     assert_ok(disk_measure(&store, &after, &err), err);
@@ -315,6 +316,9 @@ static void test_space(void **state)
     assert_true(disk_put(mount_fd, "file", 'w', 20 * MIB));
     assert_ok(disk_measure(&store, &written, &err), err);
     assert_in_range(after.promised_bytes - written.promised_bytes, 19 * MIB, 24 * MIB);
+    assert_in_range(written.written_bytes - after.written_bytes, 19 * MIB, 24 * MIB);
+    assert_int_equal(written.written_bytes + written.promised_bytes,
+                     after.written_bytes + after.promised_bytes);
 }
 
 static void id_maps(void *context)

@@ -299,6 +299,115 @@ static void destructions_are_repeated(void **state)
     (void)close(fd);
 }
 
+/* Of the linker (--wrap): what this test takes away is memory for calloc(3) in its own thread. */
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+
+static _Thread_local bool no_memory;
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return no_memory ? NULL : __real_calloc(count, size);
+}
+
+/* A destruction that could not be noted is asked for again by whoever reconciles. */
+static void a_forgotten_destruction_is_asked_for(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct engine_msg msg;
+    connected_count = destroyed_count = 0;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    wait_count(&connected_count, 1);
+    no_memory = true;
+    engine_destroy_later(engine, "box");
+    no_memory = false;
+    wait_count(&connected_count, 2); /* on the same connection */
+    engine_destroy_later(engine, "box");
+    receive(fd, &msg);
+    assert_string_equal(msg.id, "box");
+    reply(fd, &msg, -1);
+    wait_count(&destroyed_count, 1);
+    assert_int_equal(connected_count, 2);
+    (void)close(fd);
+    engine_free(engine);
+}
+
+struct listing {
+    struct engine *engine;
+    pthread_t thread;
+    char (*ids)[SANDBOX_ID_MAX + 1];
+    size_t count;
+    int status;
+    struct err err;
+};
+
+static void *list_main(void *context)
+{
+    struct listing *list = context;
+    list->status = engine_list(list->engine, clock_now_ns() + 10 * CLOCK_NS_PER_S, &list->ids,
+                               &list->count, &list->err);
+    return NULL;
+}
+
+/* Starts a list; the scripted engine gets the first request. */
+static void list_start(struct listing *list, struct engine *engine, int fd, struct engine_msg *msg)
+{
+    memset(list, 0, sizeof(*list));
+    list->engine = engine;
+    assert_int_equal(pthread_create(&list->thread, NULL, list_main, list), 0);
+    receive(fd, msg);
+    assert_int_equal(msg->op, ENGINE_OP_LIST);
+    assert_string_equal(msg->id, "");
+}
+
+static void reply_page(int fd, struct engine_msg *msg, char (*ids)[SANDBOX_ID_MAX + 1],
+                       size_t count, bool more)
+{
+    msg->ids = ids;
+    msg->id_count = count;
+    msg->more = more;
+    reply(fd, msg, -1);
+}
+
+static void a_list_comes_in_pages(void **state)
+{
+    (void)state;
+    static char ids[3][SANDBOX_ID_MAX + 1] = {"a", "b", "c"};
+    struct engine *engine = NULL;
+    struct listing list;
+    struct engine_msg msg;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    list_start(&list, engine, fd, &msg);
+    reply_page(fd, &msg, ids, 2, true);
+    receive(fd, &msg);
+    assert_string_equal(msg.id, "b");
+    reply_page(fd, &msg, ids + 2, 1, false);
+    (void)pthread_join(list.thread, NULL);
+    assert_int_equal(list.status, 0);
+    assert_int_equal(list.count, 3);
+    for (size_t i = 0; i < list.count; i++)
+        assert_string_equal(list.ids[i], ids[i]);
+    free(list.ids);
+    /* An empty one, and an engine that says "more" for ever. */
+    list_start(&list, engine, fd, &msg);
+    reply_page(fd, &msg, NULL, 0, false);
+    (void)pthread_join(list.thread, NULL);
+    assert_int_equal(list.status, 0);
+    assert_int_equal(list.count, 0);
+    free(list.ids);
+    list_start(&list, engine, fd, &msg);
+    reply_page(fd, &msg, ids, 1, true);
+    receive(fd, &msg);
+    reply_page(fd, &msg, ids, 1, true);
+    (void)pthread_join(list.thread, NULL);
+    assert_int_equal(list.status, -ERR_PROTOCOL);
+    (void)close(fd);
+    engine_free(engine);
+}
+
 static void calls_have_deadlines(void **state)
 {
     (void)state;
@@ -337,6 +446,8 @@ int main(void)
         cmocka_unit_test(a_late_create_is_destroyed),
         cmocka_unit_test(a_watched_create_ends_early),
         cmocka_unit_test(destructions_are_repeated),
+        cmocka_unit_test(a_forgotten_destruction_is_asked_for),
+        cmocka_unit_test(a_list_comes_in_pages),
         cmocka_unit_test(calls_have_deadlines),
     };
     return cmocka_run_group_tests_name("engine_client", tests, setup, teardown);

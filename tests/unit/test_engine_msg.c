@@ -145,6 +145,25 @@ static void test_list(void **state)
     engine_msg_done(NULL);
 }
 
+/* A list of the longest ids that is said to have room for them is a message. */
+static void test_a_full_list(void **state)
+{
+    (void)state;
+    static char ids[ENGINE_LIST_MAX][SANDBOX_ID_MAX + 1];
+    struct engine_msg sent = {.op = ENGINE_OP_LIST | ENGINE_REPLY, .ids = ids, .more = true};
+    struct engine_msg got;
+    while (engine_msg_list_has_room(sent.id_count)) {
+        (void)snprintf(ids[sent.id_count], sizeof(ids[0]), "%064zu", sent.id_count);
+        sent.id_count++;
+    }
+    assert_true(sent.id_count > 800);
+    round_trip(&sent, &got);
+    assert_int_equal(got.id_count, sent.id_count);
+    assert_true(got.more);
+    assert_string_equal(got.ids[got.id_count - 1], ids[sent.id_count - 1]);
+    engine_msg_done(&got);
+}
+
 static void test_bad_headers(void **state)
 {
     (void)state;
@@ -199,10 +218,15 @@ static void test_capability_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create),           cmocka_unit_test(test_operations_with_an_id),
-        cmocka_unit_test(test_probe_reply),      cmocka_unit_test(test_inspect_and_create_replies),
-        cmocka_unit_test(test_error_reply),      cmocka_unit_test(test_list),
-        cmocka_unit_test(test_bad_headers),      cmocka_unit_test(test_long_texts_are_refused),
+        cmocka_unit_test(test_create),
+        cmocka_unit_test(test_operations_with_an_id),
+        cmocka_unit_test(test_probe_reply),
+        cmocka_unit_test(test_inspect_and_create_replies),
+        cmocka_unit_test(test_error_reply),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_a_full_list),
+        cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_long_texts_are_refused),
         cmocka_unit_test(test_capability_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

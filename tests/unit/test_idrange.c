@@ -9,28 +9,11 @@
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/idrange.h"
 
-static char folder[] = "/tmp/berth-test-ids-XXXXXX";
-static int dir_fd = -1;
 static const struct idrange_space whole = {IDRANGE_WHOLE, IDRANGE_FIRST, IDRANGE_SIZE,
                                            IDRANGE_COUNT};
-
-static int make_folder(void **state)
-{
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    dir_fd = mkdtemp(folder) ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    return dir_fd < 0 ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    fd_close(&dir_fd);
-    child_remove_tree(folder);
-    return 0;
-}
 
 static void test_two_of_one_process(void **state)
 {
@@ -38,15 +21,15 @@ static void test_two_of_one_process(void **state)
     struct err err = ERR_INIT;
     struct idrange first = {.lock_fd = -1};
     struct idrange second = {.lock_fd = -1};
-    assert_ok(idrange_take(dir_fd, &whole, &first, &err), err);
-    assert_ok(idrange_take(dir_fd, &whole, &second, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &first, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &second, &err), err);
     assert_int_equal(first.base, IDRANGE_FIRST);
     assert_int_equal(second.base, IDRANGE_FIRST + IDRANGE_SIZE);
     assert_true((fcntl(first.lock_fd, F_GETFD) & FD_CLOEXEC) != 0);
     idrange_release(&first);
     assert_int_equal(first.lock_fd, -1);
     idrange_release(&first); /* twice is once */
-    assert_ok(idrange_take(dir_fd, &whole, &first, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &first, &err), err);
     assert_int_equal(first.base, IDRANGE_FIRST);
     idrange_release(&first);
     idrange_release(&second);
@@ -73,7 +56,7 @@ static struct holder start_holder(void)
         char byte = 0;
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
         (void)close(stop[1]);
-        require_ok(idrange_take(dir_fd, &whole, &range, &err), err);
+        require_ok(idrange_take(folder_fd, &whole, &range, &err), err);
         require(write(told[1], &range.base, sizeof(range.base)) == (ssize_t)sizeof(range.base));
         require(read(stop[0], &byte, 1) == 0);
         _exit(0);
@@ -100,13 +83,13 @@ static void test_two_processes_never_share(void **state)
     struct idrange ours = {.lock_fd = -1};
     struct holder first = start_holder();
     struct holder second = start_holder();
-    assert_ok(idrange_take(dir_fd, &whole, &ours, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &ours, &err), err);
     assert_int_not_equal(first.base, second.base);
     assert_int_not_equal(first.base, ours.base);
     assert_int_not_equal(second.base, ours.base);
     idrange_release(&ours);
     kill_holder(&first); /* nothing of ours ran at its end: the kernel gives the range back */
-    assert_ok(idrange_take(dir_fd, &whole, &ours, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &ours, &err), err);
     assert_int_equal(ours.base, first.base);
     idrange_release(&ours);
     kill_holder(&second);
@@ -119,7 +102,7 @@ static void test_an_inherited_lock_keeps_the_range(void **state)
     struct err err = ERR_INIT;
     struct idrange first = {.lock_fd = -1};
     struct idrange second = {.lock_fd = -1};
-    assert_ok(idrange_take(dir_fd, &whole, &first, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &first, &err), err);
     uint32_t base = first.base;
     pid_t heir = fork();
     if (heir == 0) {
@@ -129,12 +112,12 @@ static void test_an_inherited_lock_keeps_the_range(void **state)
     }
     assert_true(heir > 0);
     idrange_release(&first);
-    assert_ok(idrange_take(dir_fd, &whole, &second, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &second, &err), err);
     assert_int_not_equal(second.base, base);
     idrange_release(&second);
     (void)kill(heir, SIGKILL);
     (void)waitpid(heir, NULL, 0);
-    assert_ok(idrange_take(dir_fd, &whole, &second, &err), err);
+    assert_ok(idrange_take(folder_fd, &whole, &second, &err), err);
     assert_int_equal(second.base, base);
     idrange_release(&second);
 }
@@ -148,7 +131,7 @@ static void take_all(void *context)
     struct err err = ERR_INIT;
     uint32_t next = IDRANGE_FIRST;
     for (unsigned i = 0; i < IDRANGE_COUNT; i++) {
-        int result = idrange_take(dir_fd, &whole, &range, &err);
+        int result = idrange_take(folder_fd, &whole, &range, &err);
         if (result != 0 && err.sys_errno != 0)
             _exit(CHILD_SKIPPED); /* out of descriptors */
         require_ok(result, err);
@@ -156,7 +139,7 @@ static void take_all(void *context)
         next += IDRANGE_SIZE;
     }
     require(next - 1 <= 0x7fffffffU);
-    require(idrange_take(dir_fd, &whole, &range, &err) == -ERR_UNAVAILABLE);
+    require(idrange_take(folder_fd, &whole, &range, &err) == -ERR_UNAVAILABLE);
     require(err.public_message[0] != '\0');
 }
 
@@ -174,8 +157,8 @@ static void test_a_planted_link_is_refused(void **state)
     (void)state;
     struct err err = ERR_INIT;
     struct idrange range = {.lock_fd = -1};
-    assert_int_equal(symlinkat("/tmp/berth-test-ids-elsewhere", dir_fd, "0"), 0);
-    assert_fails(idrange_take(dir_fd, &whole, &range, &err), ERR_INTERNAL, err);
+    assert_int_equal(symlinkat("/tmp/berth-test-ids-elsewhere", folder_fd, "0"), 0);
+    assert_fails(idrange_take(folder_fd, &whole, &range, &err), ERR_INTERNAL, err);
     assert_int_not_equal(access("/tmp/berth-test-ids-elsewhere", F_OK), 0);
 }
 
@@ -218,11 +201,11 @@ static void test_few_ids_are_handed_out_apart(void **state)
     struct err err = ERR_INIT;
     const struct idrange_space space = idrange_plan(10);
     struct idrange ranges[3] = {{.lock_fd = -1}, {.lock_fd = -1}, {.lock_fd = -1}};
-    assert_ok(idrange_take(dir_fd, &space, &ranges[0], &err), err);
-    assert_ok(idrange_take(dir_fd, &space, &ranges[1], &err), err);
+    assert_ok(idrange_take(folder_fd, &space, &ranges[0], &err), err);
+    assert_ok(idrange_take(folder_fd, &space, &ranges[1], &err), err);
     assert_int_equal(ranges[0].base, 2);
     assert_int_equal(ranges[1].base, 6);
-    assert_fails(idrange_take(dir_fd, &space, &ranges[2], &err), ERR_UNAVAILABLE, err);
+    assert_fails(idrange_take(folder_fd, &space, &ranges[2], &err), ERR_UNAVAILABLE, err);
     idrange_release(&ranges[0]);
     idrange_release(&ranges[1]);
 }
@@ -234,11 +217,11 @@ static void test_one_id_is_everybodys(void **state)
     const struct idrange_space space = idrange_plan(1);
     struct idrange ranges[2] = {{.lock_fd = -1}, {.lock_fd = -1}};
     for (size_t i = 0; i < 2; i++) {
-        assert_ok(idrange_take(dir_fd, &space, &ranges[i], &err), err);
+        assert_ok(idrange_take(folder_fd, &space, &ranges[i], &err), err);
         assert_int_equal(ranges[i].base, 0);
     }
     idrange_release(&ranges[0]);
-    assert_ok(idrange_take(dir_fd, &space, &ranges[0], &err), err);
+    assert_ok(idrange_take(folder_fd, &space, &ranges[0], &err), err);
     idrange_release(&ranges[0]);
     idrange_release(&ranges[1]);
 }
@@ -275,16 +258,16 @@ static void open_as_ordinary_user(void *context)
     char path[64];
     (void)snprintf(path, sizeof(path), "%s/open", folder);
     if (geteuid() == 0)
-        require(fchown(dir_fd, 61234, 61234) == 0 && setresuid(61234, 61234, 61234) == 0);
-    require(mkdirat(dir_fd, "open", 0777) == 0 && fchmodat(dir_fd, "open", 0777, 0) == 0);
+        require(fchown(folder_fd, 61234, 61234) == 0 && setresuid(61234, 61234, 61234) == 0);
+    require(mkdirat(folder_fd, "open", 0777) == 0 && fchmodat(folder_fd, "open", 0777, 0) == 0);
     require(setenv("XDG_RUNTIME_DIR", path, 1) == 0); /* others could write there */
-    require_ok(idrange_open(&space, 4294967294U, dir_fd, &fd, &err), err);
-    require(faccessat(dir_fd, "ids", F_OK, 0) == 0);
-    require(faccessat(dir_fd, "open/berth", F_OK, 0) != 0);
+    require_ok(idrange_open(&space, 4294967294U, folder_fd, &fd, &err), err);
+    require(faccessat(folder_fd, "ids", F_OK, 0) == 0);
+    require(faccessat(folder_fd, "open/berth", F_OK, 0) != 0);
     fd_close(&fd);
-    require(fchmodat(dir_fd, "open", 0700, 0) == 0);
-    require_ok(idrange_open(&space, 4294967294U, dir_fd, &fd, &err), err);
-    require(faccessat(dir_fd, "open/berth/ids", F_OK, 0) == 0);
+    require(fchmodat(folder_fd, "open", 0700, 0) == 0);
+    require_ok(idrange_open(&space, 4294967294U, folder_fd, &fd, &err), err);
+    require(faccessat(folder_fd, "open/berth/ids", F_OK, 0) == 0);
     fd_close(&fd);
 }
 
@@ -298,18 +281,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_ids_are_good_for),
-        cmocka_unit_test_setup_teardown(test_few_ids_are_handed_out_apart, make_folder,
-                                        remove_folder),
-        cmocka_unit_test_setup_teardown(test_one_id_is_everybodys, make_folder, remove_folder),
+        in_folder(test_few_ids_are_handed_out_apart),
+        in_folder(test_one_id_is_everybodys),
         cmocka_unit_test(test_the_maps_of_a_sandbox),
-        cmocka_unit_test_setup_teardown(test_folders_of_an_ordinary_user, make_folder,
-                                        remove_folder),
-        cmocka_unit_test_setup_teardown(test_two_of_one_process, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_two_processes_never_share, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_an_inherited_lock_keeps_the_range, make_folder,
-                                        remove_folder),
-        cmocka_unit_test_setup_teardown(test_all_in_use, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_a_planted_link_is_refused, make_folder, remove_folder),
+        in_folder(test_folders_of_an_ordinary_user),
+        in_folder(test_two_of_one_process),
+        in_folder(test_two_processes_never_share),
+        in_folder(test_an_inherited_lock_keeps_the_range),
+        in_folder(test_all_in_use),
+        in_folder(test_a_planted_link_is_refused),
         cmocka_unit_test(test_the_hosts_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,23 +10,8 @@
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/image.h"
-
-static char folder[] = "/tmp/berth-test-image-XXXXXX";
-
-static int make_folder(void **state)
-{
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    child_remove_tree(folder);
-    return 0;
-}
 
 static const struct image_tree *find(const struct image *image, const char *target)
 {
@@ -191,18 +176,16 @@ root_test(etc_is_made_for_the_sandbox) root_test(all_is_read_only) root_test(usr
     root_test(devices_are_the_harmless_ones) root_test(links_lead_into_usr)
         root_test(clones_are_of_their_own) root_test(no_stage)
 
-#define on_folder(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
-
             int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_folder(test_etc_is_made_for_the_sandbox),
-        on_folder(test_all_is_read_only),
-        on_folder(test_usr_local_is_empty),
-        on_folder(test_devices_are_the_harmless_ones),
-        on_folder(test_links_lead_into_usr),
-        on_folder(test_clones_are_of_their_own),
-        on_folder(test_no_stage),
+        in_folder(test_etc_is_made_for_the_sandbox),
+        in_folder(test_all_is_read_only),
+        in_folder(test_usr_local_is_empty),
+        in_folder(test_devices_are_the_harmless_ones),
+        in_folder(test_links_lead_into_usr),
+        in_folder(test_clones_are_of_their_own),
+        in_folder(test_no_stage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,7 @@ static struct init_config sample(void)
     config.file_size_max = UINT64_C(1) << 40;
     config.lifetime_ms = 60000;
     config.orphan_ms = 5000;
+    config.file_idle_ms = 700;
     config.listen_fd = 4;
     config.setup_fd = 5;
     config.userns_fd = 6;
@@ -63,6 +64,7 @@ static void test_round_trip(void **state)
     assert_true(got.file_size_max == sent.file_size_max);
     assert_int_equal(got.lifetime_ms, 60000);
     assert_int_equal(got.orphan_ms, 5000);
+    assert_int_equal(got.file_idle_ms, 700);
     assert_int_equal(got.listen_fd, 4);
     assert_int_equal(got.setup_fd, 5);
     assert_int_equal(got.userns_fd, 6);

@@ -9,27 +9,9 @@
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/asuser.h"
 #include "native/initsock.h"
-
-static char folder[] = "/tmp/berth-test-sock-XXXXXX";
-static int dir_fd = -1;
-
-static int make_folder(void **state)
-{
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    dir_fd = mkdtemp(folder) ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    return dir_fd < 0 ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    fd_close(&dir_fd);
-    child_remove_tree(folder);
-    return 0;
-}
 
 static void test_a_name_is_taken_once(void **state)
 {
@@ -37,13 +19,13 @@ static void test_a_name_is_taken_once(void **state)
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     int other = -1;
-    assert_ok(initsock_bind(dir_fd, "one", &fd, &err), err);
-    assert_fails(initsock_bind(dir_fd, "one", &other, &err), ERR_CONFLICT, err);
+    assert_ok(initsock_bind(folder_fd, "one", &fd, &err), err);
+    assert_fails(initsock_bind(folder_fd, "one", &other, &err), ERR_CONFLICT, err);
     fd_close(&fd); /* a file without a socket is still somebody's, until it is removed */
-    assert_fails(initsock_bind(dir_fd, "one", &other, &err), ERR_CONFLICT, err);
-    initsock_remove(dir_fd, "one");
-    initsock_remove(dir_fd, "one");
-    assert_ok(initsock_bind(dir_fd, "one", &fd, &err), err);
+    assert_fails(initsock_bind(folder_fd, "one", &other, &err), ERR_CONFLICT, err);
+    initsock_remove(folder_fd, "one");
+    initsock_remove(folder_fd, "one");
+    assert_ok(initsock_bind(folder_fd, "one", &fd, &err), err);
 }
 
 static void test_nobody_listens(void **state)
@@ -53,10 +35,10 @@ static void test_nobody_listens(void **state)
     struct initsock_peer peer;
     FD_AUTO int fd = -1;
     int other = -1;
-    assert_fails(initsock_find(dir_fd, "none", &peer, &err), ERR_NOT_FOUND, err);
-    assert_ok(initsock_bind(dir_fd, "one", &fd, &err), err);
-    assert_fails(initsock_find(dir_fd, "one", &peer, &err), ERR_NOT_FOUND, err);
-    assert_fails(initsock_connect(dir_fd, "one", &other, &err), ERR_UNAVAILABLE, err);
+    assert_fails(initsock_find(folder_fd, "none", &peer, &err), ERR_NOT_FOUND, err);
+    assert_ok(initsock_bind(folder_fd, "one", &fd, &err), err);
+    assert_fails(initsock_find(folder_fd, "one", &peer, &err), ERR_NOT_FOUND, err);
+    assert_fails(initsock_connect(folder_fd, "one", &other, &err), ERR_UNAVAILABLE, err);
 }
 
 /* What listens in our own pid namespace is no init: it must not be taken for one, and killed. */
@@ -67,10 +49,10 @@ static void test_a_listener_that_is_no_init(void **state)
     struct initsock_peer peer;
     FD_AUTO int fd = -1;
     FD_AUTO int connected = -1;
-    assert_ok(initsock_bind(dir_fd, "one", &fd, &err), err);
+    assert_ok(initsock_bind(folder_fd, "one", &fd, &err), err);
     assert_int_equal(listen(fd, 8), 0);
-    assert_fails(initsock_find(dir_fd, "one", &peer, &err), ERR_NOT_FOUND, err);
-    assert_ok(initsock_connect(dir_fd, "one", &connected, &err), err);
+    assert_fails(initsock_find(folder_fd, "one", &peer, &err), ERR_NOT_FOUND, err);
+    assert_ok(initsock_connect(folder_fd, "one", &connected, &err), err);
 }
 
 /* A first process of a pid namespace that listens until it is killed. */
@@ -100,36 +82,44 @@ static void test_an_init_is_found(void **state)
     struct err err = ERR_INIT;
     struct initsock_peer peer;
     FD_AUTO int fd = -1;
-    assert_ok(initsock_bind(dir_fd, "one", &fd, &err), err);
+    assert_ok(initsock_bind(folder_fd, "one", &fd, &err), err);
     pid_t pid = start_init(fd);
     if (pid < 0)
         skip_because("no namespaces can be made");
     fd_close(&fd);
     /* Asked twice, with room for two connections that nobody accepts. */
-    assert_ok(initsock_find(dir_fd, "one", &peer, &err), err);
+    assert_ok(initsock_find(folder_fd, "one", &peer, &err), err);
     assert_int_equal(peer.pid, pid);
     assert_int_equal(syscall(SYS_pidfd_send_signal, peer.pidfd, SIGKILL, NULL, 0), 0);
     struct pollfd poller = {.fd = peer.pidfd, .events = POLLIN};
     assert_int_equal(poll(&poller, 1, -1), 1);
     (void)close(peer.pidfd);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_fails(initsock_find(dir_fd, "one", &peer, &err), ERR_NOT_FOUND, err);
+    assert_fails(initsock_find(folder_fd, "one", &peer, &err), ERR_NOT_FOUND, err);
 }
 
-/* One that lives and accepts nothing is not taken for dead. */
+/* One that lives and accepts nothing is not taken for dead; and nobody waits for it, however many
+ * there are: a second for each would be past the alarm. */
 static void test_a_busy_init_is_for_later(void **state)
 {
+    enum { ASKED = 200, HANG_S = 60 };
     (void)state;
     struct err err = ERR_INIT;
     struct initsock_peer peer;
     FD_AUTO int fd = -1;
     FD_AUTO int first = -1;
     FD_AUTO int second = -1;
-    assert_ok(initsock_bind(dir_fd, "one", &fd, &err), err);
+    assert_false(initsock_exists(folder_fd, "one"));
+    assert_ok(initsock_bind(folder_fd, "one", &fd, &err), err);
+    assert_true(initsock_exists(folder_fd, "one"));
+    assert_false(initsock_exists(folder_fd, "../one"));
     assert_int_equal(listen(fd, 1), 0);
-    assert_ok(initsock_connect(dir_fd, "one", &first, &err), err);
-    assert_ok(initsock_connect(dir_fd, "one", &second, &err), err);
-    assert_fails(initsock_find(dir_fd, "one", &peer, &err), ERR_UNAVAILABLE, err);
+    assert_ok(initsock_connect(folder_fd, "one", &first, &err), err);
+    assert_ok(initsock_connect(folder_fd, "one", &second, &err), err);
+    (void)alarm(HANG_S);
+    for (int i = 0; i < ASKED; i++)
+        assert_fails(initsock_find(folder_fd, "one", &peer, &err), ERR_UNAVAILABLE, err);
+    (void)alarm(0);
 }
 
 static void count(void *context, const char *id)
@@ -145,11 +135,11 @@ static void test_each(void **state)
     FD_AUTO int one = -1;
     FD_AUTO int two = -1;
     unsigned seen = 0;
-    assert_ok(initsock_bind(dir_fd, "one", &one, &err), err);
-    assert_ok(initsock_bind(dir_fd, "two", &two, &err), err);
-    assert_int_equal(mkdirat(dir_fd, "other", 0700), 0);
-    assert_int_equal(mkdirat(dir_fd, ".sock", 0700), 0);
-    assert_ok(initsock_each(dir_fd, count, &seen, &err), err);
+    assert_ok(initsock_bind(folder_fd, "one", &one, &err), err);
+    assert_ok(initsock_bind(folder_fd, "two", &two, &err), err);
+    assert_int_equal(mkdirat(folder_fd, "other", 0700), 0);
+    assert_int_equal(mkdirat(folder_fd, ".sock", 0700), 0);
+    assert_ok(initsock_each(folder_fd, count, &seen, &err), err);
     assert_int_equal(seen, 11);
 }
 
@@ -184,13 +174,9 @@ static void test_acting_as_another(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_name_is_taken_once, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_nobody_listens, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_a_listener_that_is_no_init, make_folder,
-                                        remove_folder),
-        cmocka_unit_test_setup_teardown(test_an_init_is_found, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_a_busy_init_is_for_later, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_each, make_folder, remove_folder),
+        in_folder(test_a_name_is_taken_once),       in_folder(test_nobody_listens),
+        in_folder(test_a_listener_that_is_no_init), in_folder(test_an_init_is_found),
+        in_folder(test_a_busy_init_is_for_later),   in_folder(test_each),
         cmocka_unit_test(test_acting_as_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

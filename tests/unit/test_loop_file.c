@@ -462,6 +462,90 @@ static void test_violations_while_an_exec_waits(void **state)
 
 #define on_rig(test) cmocka_unit_test_setup_teardown(test, rig_make, rig_end)
 
+/* Takes frames until the DONE of stream 8; returns its errno. */
+static int wait_for_done(struct client *client)
+{
+    struct sandbox_done done;
+    struct err err = ERR_INIT;
+    do
+        assert_true(client_next(client));
+    while (client->frame.type != FRAME_DONE);
+    assert_int_equal(client->frame.stream, 8);
+    assert_ok(sandbox_done_decode(client->frame.payload, client->frame.size, &done, &err), err);
+    return done.sys_errno;
+}
+
+/* Code that stops the first other process of its user that it finds, says so, and stays. */
+static const char stopper[] = "while :; do for p in /proc/[0-9]*; do n=${p#/proc/};"
+                              "[ $n = 1 ] || [ $n = $$ ] || { kill -STOP $n && echo stopped &&"
+                              " exec sleep 600; }; done; done 2>/dev/null";
+
+/* Returns what came of stream 8 meanwhile, for which no credit is given. */
+static uint32_t wait_for_stop(struct client *client)
+{
+    uint32_t came = 0;
+    for (;;) {
+        assert_true(client_next(client));
+        if (client->frame.type != FRAME_DATA)
+            continue;
+        if (client->frame.stream == 4 + STREAM_STDOUT)
+            return came;
+        came += (uint32_t)client->frame.size;
+    }
+}
+
+/* The code may stop what works on its files: the operation ends all the same, and the next one is
+ * served. A server that sends nothing is no reason. */
+static void test_a_child_that_the_code_stops(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    struct stat root;
+    struct stat info;
+    char path[128];
+    skip_unless_root();
+    (void)snprintf(path, sizeof(path), "%s/file", rig_folder);
+    if (stat("/", &root) != 0 || stat(rig_folder, &info) != 0 || root.st_dev != info.st_dev)
+        skip_because("/tmp is not on the filesystem of /");
+    rig->config.file_idle_ms = 100;
+    start_committed(rig);
+    client_greet(&client);
+    client_exec(&client, 4, stopper, NULL);
+    begin_put(&client, 8, path, 0644);
+    assert_int_equal(wait_for_stop(&client), 0);
+    client_send(&client, FRAME_DATA, 8, "text", 4);
+    client_send(&client, FRAME_CLOSE, 8, NULL, 0);
+    assert_int_equal(wait_for_done(&client), ETIMEDOUT);
+    begin_put(&client, 8, path, 0644);
+    (void)usleep(300000); /* nothing is the child's to do meanwhile */
+    client_send(&client, FRAME_DATA, 8, "text", 4);
+    client_send(&client, FRAME_CLOSE, 8, NULL, 0);
+    assert_int_equal(wait_for_done(&client), 0);
+    client_close(&client);
+}
+
+static void test_a_reading_child_that_the_code_stops(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    char path[128];
+    skip_unless_root();
+    (void)snprintf(path, sizeof(path), "%s/file", rig_folder);
+    FD_AUTO int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    assert_int_equal(ftruncate(fd, 8 << 20), 0); /* more than a pipe and a window hold */
+    rig->config.file_idle_ms = 100;
+    start_committed(rig);
+    client_greet(&client);
+    client_exec(&client, 4, stopper, NULL);
+    client_get(&client, 8, path, 0, 0);
+    uint32_t came = wait_for_stop(&client);
+    (void)usleep(300000); /* without credit it is not the child's turn */
+    if (came > 0)
+        client_send_u32(&client, FRAME_CREDIT, 8 + STREAM_STDOUT, came);
+    assert_int_equal(wait_for_done(&client), ETIMEDOUT);
+    client_close(&client);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -477,6 +561,8 @@ int main(void)
         on_rig(test_exec_waits_for_its_files),
         on_rig(test_a_kill_of_an_exec_that_waits),
         on_rig(test_violations_while_an_exec_waits),
+        on_rig(test_a_child_that_the_code_stops),
+        on_rig(test_a_reading_child_that_the_code_stops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

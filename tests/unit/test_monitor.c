@@ -2,7 +2,6 @@
 #include "check.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,32 +12,10 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "folder.h"
 #include "monitor/listen.h"
 #include "monitor/options.h"
 #include "monitor/state.h"
-
-static char folder[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    (void)snprintf(folder, sizeof(folder), "/tmp/berth-test-monitor-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *place)
-{
-    (void)info;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-}
 
 static const char *below(const char *name)
 {
@@ -174,7 +151,7 @@ static void test_tcp(void **state)
     assert_true(port != 0);
     assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
     assert_fails(listen_tcp("127.0.0.1", port, &other_fd, &other_port, &err), ERR_CONFLICT, err);
-    assert_fails(listen_tcp("256.0.0.1.invalid", 0, &other_fd, &other_port, &err), ERR_BAD_INPUT,
+    assert_fails(listen_tcp("256.0.0.1.invalid", 0, &other_fd, &other_port, &err), ERR_NOT_FOUND,
                  err);
 }
 
@@ -185,9 +162,8 @@ static void test_engine_socket(void **state)
     char longest[200];
     memset(longest, 'd', sizeof(longest)); /* far longer than sun_path */
     longest[sizeof(longest) - 1] = '\0';
-    FD_AUTO int root_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_int_equal(mkdirat(root_fd, longest, 0700), 0);
-    FD_AUTO int dir_fd = openat(root_fd, longest, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(mkdirat(folder_fd, longest, 0700), 0);
+    FD_AUTO int dir_fd = openat(folder_fd, longest, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     FD_AUTO int fd = -1;
     for (int round = 0; round < 2; round++) { /* the second finds the first one's leavings */
         fd_close(&fd);
@@ -206,12 +182,9 @@ static void test_engine_socket(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options),
-        cmocka_unit_test_setup_teardown(test_state_is_made_and_kept, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_the_lock_excludes, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_planted_links_are_refused, make_folder, remove_folder),
-        cmocka_unit_test(test_tcp),
-        cmocka_unit_test_setup_teardown(test_engine_socket, make_folder, remove_folder),
+        cmocka_unit_test(test_options),    in_folder(test_state_is_made_and_kept),
+        in_folder(test_the_lock_excludes), in_folder(test_planted_links_are_refused),
+        cmocka_unit_test(test_tcp),        in_folder(test_engine_socket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,23 +11,8 @@
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/mountfd.h"
-
-static char folder[] = "/tmp/berth-test-mount-XXXXXX";
-
-static int make_folder(void **state)
-{
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    child_remove_tree(folder);
-    return 0;
-}
 
 static int put(int dir_fd, const char *name, mode_t mode)
 {
@@ -213,16 +198,14 @@ static void test_id_maps(void **state)
     run_as_root(id_maps);
 }
 
-#define on_folder(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_folder(test_tmpfs_has_its_size),
-        on_folder(test_wrong_options),
-        on_folder(test_read_only_clone),
-        on_folder(test_recursion),
-        on_folder(test_id_maps),
+        in_folder(test_tmpfs_has_its_size),
+        in_folder(test_wrong_options),
+        in_folder(test_read_only_clone),
+        in_folder(test_recursion),
+        in_folder(test_id_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,24 +15,13 @@
 #include "base/id.h"
 #include "child.h"
 #include "native/sandbox.h"
+#include "sandbox_spec.h"
 #include "wire/frame.h"
 #include "wire/sandbox.h"
 
 enum { WAIT_MS = 20000 };
 
 static char folder[] = "/tmp/berth-test-native-XXXXXX";
-
-static const struct engine_create good = {
-    .id = "sb-1",
-    .image = "host",
-    .profile = "strict",
-    .memory_bytes = 64U << 20,
-    .storage_bytes = 16U << 20,
-    .cpu_millis = 1000,
-    .pids_max = 32,
-    .open_files_max = 256,
-    .orphan_ms = 60000,
-};
 
 /* ---- refusals, without any privilege ---- */
 
@@ -58,7 +47,7 @@ static void assert_refused(const struct engine_create *spec, enum err_kind kind,
 
 #define REFUSE(kind, word, ...)                                                                    \
     do {                                                                                           \
-        struct engine_create spec = good;                                                          \
+        struct engine_create spec = small_sandbox;                                                 \
         __VA_ARGS__;                                                                               \
         assert_refused(&spec, kind, word);                                                         \
     } while (0)
@@ -106,7 +95,7 @@ static void test_names(void **state)
 static void test_a_host_without_ids(void **state)
 {
     (void)state;
-    assert_refused(&good, ERR_UNAVAILABLE, "id range");
+    assert_refused(&small_sandbox, ERR_UNAVAILABLE, "id range");
 }
 
 static void test_free_takes_nothing(void **state)
@@ -304,8 +293,8 @@ static void a_life(void *context)
     char text[256];
     (void)context;
     open_host();
-    struct sandbox *sandbox = make(&good);
-    require(cgroup_init_pid(&host.cgroups, good.id) == sandbox->pid);
+    struct sandbox *sandbox = make(&small_sandbox);
+    require(cgroup_init_pid(&host.cgroups, small_sandbox.id) == sandbox->pid);
     FD_AUTO int fd = connect_to(sandbox);
     require(run(fd, "id -u; pwd; hostname; echo $$ > file && cat file > copy; exit 9", text,
                 sizeof(text)) == 9);
@@ -322,11 +311,11 @@ static void a_life(void *context)
 /* Two at once have different ids; a second one of the same id is the caller's to refuse. */
 static void two_lives(void *context)
 {
-    struct engine_create second = good;
+    struct engine_create second = small_sandbox;
     (void)context;
     open_host();
     (void)snprintf(second.id, sizeof(second.id), "sb-2");
-    struct sandbox *a = make(&good);
+    struct sandbox *a = make(&small_sandbox);
     struct sandbox *b = make(&second);
     require(a->ids.base != b->ids.base);
     require(a->pid != b->pid);
@@ -345,7 +334,7 @@ static void half_made(void *context)
 {
     (void)context;
     open_host();
-    struct sandbox *sandbox = begin(&good);
+    struct sandbox *sandbox = begin(&small_sandbox);
     struct pollfd poller = {.fd = sandbox->pidfd, .events = POLLIN};
     require(poll(&poller, 1, 0) == 0);
     fd_close(&sandbox->setup_fd);
@@ -359,9 +348,9 @@ static void an_adopted_life(void *context)
 {
     (void)context;
     open_host();
-    struct sandbox *first = make(&good);
+    struct sandbox *first = make(&small_sandbox);
     pid_t pid = first->pid;
-    struct sandbox *found = sandbox_adopt(&host, good.id);
+    struct sandbox *found = sandbox_adopt(&host, small_sandbox.id);
     require(found && found->pid == pid && found->pidfd >= 0 && !found->child);
     require(found->state == ENGINE_STATE_RUNNING);
     sandbox_free(first); /* the first engine forgets it; its init is our child and needs a reaper */
@@ -377,6 +366,40 @@ static void an_adopted_life(void *context)
     close_host();
 }
 
+/* A kill that is refused (of an init below another user namespace, while its user can't be taken)
+ * is repeated until the init is gone. */
+static void a_kill_that_was_refused(void *context)
+{
+    (void)context;
+    empty_host(&host);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        for (;;)
+            (void)pause();
+    }
+    struct sandbox *sandbox = sandbox_adopt_stopped("sb-1");
+    require(pid > 0 && sandbox);
+    sandbox->state = ENGINE_STATE_RUNNING;
+    sandbox->child = true;
+    sandbox->pid = pid;
+    sandbox->uid = 54321;
+    sandbox->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    require(sandbox->pidfd >= 0);
+    require(setresuid(12345, 12345, 0) == 0); /* no right over it, nor to become another */
+    sandbox_kill(&host, sandbox);
+    require(!sandbox_cleanup(&host, sandbox));
+    struct pollfd poller = {.fd = sandbox->pidfd, .events = POLLIN};
+    require(poll(&poller, 1, 0) == 0);
+    require(setresuid(0, 0, 0) == 0);
+    for (int tries = 0; !sandbox_cleanup(&host, sandbox); tries++) {
+        require(tries < WAIT_MS);
+        (void)usleep(1000);
+    }
+    require(sandbox->state == ENGINE_STATE_STOPPED);
+    sandbox_free(sandbox);
+}
+
 /* The stage says what failed, and nothing of it is left. */
 static void a_setup_that_fails(void *context)
 {
@@ -386,14 +409,14 @@ static void a_setup_that_fails(void *context)
     open_host();
     fd_close(&host.init_fd);
     host.init_fd = open("/etc/passwd", O_PATH | O_CLOEXEC); /* no program */
-    struct sandbox *sandbox = begin(&good);
+    struct sandbox *sandbox = begin(&small_sandbox);
     while (result == 0) {
         struct pollfd poller = {.fd = sandbox->setup_fd, .events = POLLIN};
         require(poll(&poller, 1, WAIT_MS) == 1);
         result = sandbox_setup_event(&host, sandbox, &err);
     }
     require(result == -ERR_INTERNAL);
-    require(strstr(err.message, good.id) != NULL);
+    require(strstr(err.message, small_sandbox.id) != NULL);
     unmake(sandbox);
     close_host();
 }
@@ -443,7 +466,7 @@ static void run_as_root(void (*fn)(void *context))
         run_as_root(name);                                                                         \
     }
 root_test(a_life) root_test(two_lives) root_test(half_made) root_test(an_adopted_life)
-    root_test(a_setup_that_fails)
+    root_test(a_setup_that_fails) root_test(a_kill_that_was_refused)
 
 #define on_folder(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
 
@@ -460,6 +483,7 @@ root_test(a_life) root_test(two_lives) root_test(half_made) root_test(an_adopted
         on_folder(test_half_made),
         on_folder(test_an_adopted_life),
         on_folder(test_a_setup_that_fails),
+        cmocka_unit_test(test_a_kill_that_was_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

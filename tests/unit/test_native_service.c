@@ -15,6 +15,7 @@
 #include "base/id.h"
 #include "child.h"
 #include "engine/engine.h"
+#include "sandbox_spec.h"
 #include "wire/init_config.h"
 
 enum { WAIT_S = 20, WAIT_MS = 20000 };
@@ -156,16 +157,7 @@ static void skip_unless_able(struct rig *rig)
 
 static struct engine_create spec_of(const char *id)
 {
-    struct engine_create spec = {
-        .image = "host",
-        .profile = "strict",
-        .memory_bytes = 64U << 20,
-        .storage_bytes = 16U << 20,
-        .cpu_millis = 1000,
-        .pids_max = 32,
-        .open_files_max = 256,
-        .orphan_ms = 60000,
-    };
+    struct engine_create spec = small_sandbox;
     (void)snprintf(spec.id, sizeof(spec.id), "%s", id);
     return spec;
 }

@@ -8,6 +8,7 @@
 #include "api/request.h"
 #include "fake_http.h"
 #include "lang/lang.h"
+#include "languages.h"
 
 static struct api api = {.config = {.engine_name = "native", .timeout_max_ms = 60000}};
 
@@ -22,7 +23,7 @@ static int read_with(const char *body, size_t size, const char *const *headers,
     struct http_response response = {0};
     struct api_call call = {
         .api = &api, .request = &request, .response = &response, .owner = CORE_OWNER_LOCAL};
-    int result = api_request_new(&call, out, err);
+    int result = api_request_new(&call, API_REQUEST_EXECUTE, out, err);
     free(copy); /* everything was copied */
     return result;
 }
@@ -398,19 +399,6 @@ static void test_idempotency_key(void **state)
     }
 }
 
-static int load_languages(void **state)
-{
-    (void)state;
-    return lang_load(NULL);
-}
-
-static int unload_languages(void **state)
-{
-    (void)state;
-    lang_unload();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -430,5 +418,5 @@ int main(void)
         cmocka_unit_test(test_labels),
         cmocka_unit_test(test_idempotency_key),
     };
-    return cmocka_run_group_tests(tests, load_languages, unload_languages);
+    return cmocka_run_group_tests(tests, languages_load, languages_unload);
 }

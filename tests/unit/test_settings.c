@@ -192,6 +192,40 @@ static void test_refusals(void **state)
     refused("BERTH_RESERVE_MIN", "129MiB");
 }
 
+/* Out of range: the range is said, in the words of a setting, and both of its ends are taken. */
+static void test_ranges_are_said(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *wrong, *low, *high;
+    } table[] = {
+        {"BERTH_MAX_SANDBOXES", "2049", "1", "2048"},
+        {"BERTH_QUEUE", "100001", "0", "100000"},
+        {"BERTH_QUEUE_WAIT", "86401", "0.001", "86400"},
+        {"BERTH_KEEP_OUTCOME", "0.5", "1", "2592000"},
+        {"BERTH_MEMORY", "1MiB", "64MiB", "64TiB"},
+        {"BERTH_BODY_MAX", "1", "1KiB", "64MiB"},
+        {"BERTH_OUTPUT_KEEP", "5MiB", "1", "2MiB"},
+        {"BERTH_CPU", "0.001", "0.01", "1024"},
+        {"BERTH_DISK_OVERCOMMIT", "0.5", "1", "1000"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        struct settings settings;
+        struct err err = ERR_INIT;
+        char range[64];
+        (void)setenv(table[i].name, table[i].wrong, 1);
+        assert_fails(settings_load(&settings, &err), ERR_BAD_INPUT, err);
+        (void)snprintf(range, sizeof(range), "from %s to %s", table[i].low, table[i].high);
+        if (!strstr(err.message, range) || !strstr(err.message, table[i].wrong))
+            fail_msg("\"%s\" does not say \"%s\"", err.message, range);
+        (void)setenv(table[i].name, table[i].low, 1);
+        (void)loaded();
+        (void)setenv(table[i].name, table[i].high, 1);
+        (void)loaded();
+        (void)unsetenv(table[i].name);
+    }
+}
+
 static void test_the_fake_engine_is_for_tests(void **state)
 {
     (void)state;
@@ -211,6 +245,7 @@ int main(void)
         cmocka_unit_test_setup(test_defaults, clear),
         cmocka_unit_test_setup(test_values, clear),
         cmocka_unit_test_setup(test_refusals, clear),
+        cmocka_unit_test_setup(test_ranges_are_said, clear),
         cmocka_unit_test_setup(test_the_fake_engine_is_for_tests, clear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,35 +8,29 @@
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/treecopy.h"
 
-static char folder[] = "/tmp/berth-test-copy-XXXXXX";
 static char from[64];
 static int from_fd = -1;
 static int to_fd = -1;
 
 static int make_folders(void **state)
 {
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    if (!mkdtemp(folder))
-        return -1;
-    FD_AUTO int dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (mkdirat(dir_fd, "from", 0755) != 0 || mkdirat(dir_fd, "to", 0755) != 0)
+    if (folder_make(state) != 0 || mkdirat(folder_fd, "from", 0755) != 0 ||
+        mkdirat(folder_fd, "to", 0755) != 0)
         return -1;
     (void)snprintf(from, sizeof(from), "%s/from", folder);
-    from_fd = openat(dir_fd, "from", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    to_fd = openat(dir_fd, "to", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    from_fd = openat(folder_fd, "from", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    to_fd = openat(folder_fd, "to", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return from_fd < 0 || to_fd < 0 ? -1 : 0;
 }
 
 static int remove_folders(void **state)
 {
-    (void)state;
     fd_close(&from_fd);
     fd_close(&to_fd);
-    child_remove_tree(folder);
-    return 0;
+    return folder_remove(state);
 }
 
 static void put(const char *path, const char *text, mode_t mode)

@@ -7,32 +7,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/treeremove.h"
 
 enum { DEEP = 20000, WIDE = 1000 }; /* ten times what a path can say */
 
-static char folder[] = "/tmp/berth-test-remove-XXXXXX";
-static int folder_fd = -1;
-
-static int make_folder(void **state)
+/* With `top` in it, which is what is to be removed. */
+static int make_top(void **state)
 {
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    if (!mkdtemp(folder))
-        return -1;
-    folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return folder_fd >= 0 && mkdirat(folder_fd, "top", 0755) == 0 ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    fd_close(&folder_fd);
-    child_remove_tree(folder);
-    return 0;
+    return folder_make(state) == 0 && mkdirat(folder_fd, "top", 0755) == 0 ? 0 : -1;
 }
 
 static void put(int dir_fd, const char *name)
@@ -159,16 +146,47 @@ static void in_a_child(void **state)
     assert_int_equal(faccessat(folder_fd, "top", F_OK, AT_SYMLINK_NOFOLLOW), -1);
 }
 
+/* Whether releasing a file of this size forked: what a child that was waited for used is counted.
+ */
+static bool release_forks(uint64_t size_bytes)
+{
+    static const char block[1 << 16];
+    struct rusage before;
+    struct rusage after;
+    int fd = openat(folder_fd, "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    for (uint64_t done = 0; done < size_bytes; done += sizeof(block))
+        assert_int_equal(write(fd, block, sizeof(block)), sizeof(block));
+    assert_int_equal(unlinkat(folder_fd, "file", 0), 0);
+    assert_int_equal(getrusage(RUSAGE_CHILDREN, &before), 0);
+    treeremove_release(&fd);
+    assert_int_equal(fd, -1);
+    assert_int_equal(getrusage(RUSAGE_CHILDREN, &after), 0);
+    return after.ru_minflt > before.ru_minflt;
+}
+
+static void only_what_is_large_gets_a_process(void **state)
+{
+    (void)state;
+    int none = -1;
+    treeremove_release(&none);
+    assert_false(release_forks(0));
+    assert_false(release_forks(TREEREMOVE_SMALL_BYTES / 2));
+    assert_true(release_forks(2 * TREEREMOVE_SMALL_BYTES));
+}
+
+#define on_top(test) cmocka_unit_test_setup_teardown(test, make_top, folder_remove)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(deeper_than_any_stack_or_path, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(wide_and_branching, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(links_are_not_followed, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(a_link_is_no_folder, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(missing_is_fine, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(folders_without_rights, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(in_a_child, make_folder, remove_folder),
+        on_top(deeper_than_any_stack_or_path),
+        on_top(wide_and_branching),
+        on_top(links_are_not_followed),
+        on_top(a_link_is_no_folder),
+        on_top(missing_is_fine),
+        on_top(folders_without_rights),
+        on_top(in_a_child),
+        on_top(only_what_is_large_gets_a_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

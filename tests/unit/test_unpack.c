@@ -11,23 +11,8 @@
 
 #include "base/fd.h"
 #include "child.h"
+#include "folder.h"
 #include "native/unpack.h"
-
-static char folder[] = "/tmp/berth-test-unpack-XXXXXX";
-
-static int make_folder(void **state)
-{
-    (void)state;
-    memcpy(folder + sizeof(folder) - 7, "XXXXXX", 6);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    child_remove_tree(folder);
-    return 0;
-}
 
 /* Starts path on a script in the place of the archive, and waits for its end. */
 static int run(const char *path, const char *script, char *summary, struct err *err)
@@ -187,9 +172,9 @@ static void run_case(void **state)
 {
     skip_unless_root();
     const struct test_case *one = *state;
-    (void)make_folder(NULL);
+    (void)folder_make(NULL);
     int status = child_run(one->fn, NULL);
-    (void)remove_folder(NULL);
+    (void)folder_remove(NULL);
     assert_int_equal(status, 0);
 }
 
