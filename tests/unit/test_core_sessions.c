@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "core/core.h"
 #include "core/core_internal.h"
+#include "core/record.h"
 #include "core/session.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
@@ -276,6 +277,19 @@ static void wait_for_running(struct core *core, const char *id, char execution[s
     }
 }
 
+static void wait_for_output(struct core *core, const char *execution)
+{
+    struct record_cursor cursor = {0};
+    struct record *record = live_record(core, NULL, execution);
+    int stream = 0;
+    assert_non_null(record);
+    BUF_AUTO struct buf piece;
+    buf_init(&piece, 4096);
+    while (record_next(record, &cursor, INT64_MAX, &stream, &piece) != RECORD_PIECE)
+        continue;
+    record_unref(record);
+}
+
 static void executions_come_in_order(void **state)
 {
     const struct rig *rig = *state;
@@ -308,20 +322,15 @@ static void an_interrupt_keeps_the_state(void **state)
     assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"interrupted\":null"));
     struct runner runner;
-    runner_start(&runner, rig->core, id, "set x 1\nsleep 60000\n");
+    runner_start(&runner, rig->core, id, "set x 1\noutn on\nsleep 60000\n");
     wait_for_running(rig->core, id, execution);
+    wait_for_output(rig->core, execution);
     out.size = 0;
     assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), execution));
-    /* One that comes before the code has begun is none. */
-    while (pthread_tryjoin_np(runner.thread, NULL) != 0) {
-        assert_true(live_interrupt(rig->core, NULL, execution) ||
-                    !live_exists(rig->core, execution));
-        (void)poll(NULL, 0, 5);
-    }
-    assert_int_equal(runner.result, 0);
-    const char *text = buf_cstr(&runner.out);
-    assert_non_null(strstr(text, "\"name\":\"KeyboardInterrupt\""));
+    const char *text = runner_join(&runner);
+    if (!strstr(text, "\"name\":\"KeyboardInterrupt\""))
+        fail_msg("no interrupt: %s", text);
     assert_non_null(strstr(text, "\"state\":\"kept\""));
     buf_done(&runner.out);
     EXPECT(rig->core, id, "get x\n", "\"stdout\":\"1\\n\"");
