@@ -35,7 +35,7 @@ check: deps ## include arrows, headers, format, banned calls, clang-tidy
 asan: deps ## unit tests with AddressSanitizer and UBSan
 	@scripts/sanitize.sh build-asan address,undefined
 
-tsan: deps ## unit tests with ThreadSanitizer
+tsan: deps ## unit tests of what has threads, with ThreadSanitizer
 	@scripts/sanitize.sh build-tsan thread
 
 asan-suites: build ## integration suites, server and engine with AddressSanitizer and UBSan

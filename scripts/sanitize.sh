@@ -8,4 +8,9 @@ ninja -C "$1"
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-exec meson test -C "$1" --no-rebuild --print-errorlogs
+case $2 in
+thread) set -- "$@" --no-suite one-thread ;;
+esac
+folder=$1
+shift 2
+exec meson test -C "$folder" --no-rebuild --print-errorlogs "$@"

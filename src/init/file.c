@@ -20,11 +20,14 @@
 
 #define INSIDE ((uint64_t)(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS))
 #define CHUNK (64U * 1024U)
+#define OPEN_TRIES 1000 /* renames without a pause are to end too */
 
 #ifndef MQUEUE_MAGIC
 #define MQUEUE_MAGIC 0x19800202
 #endif
 
+/* A ".." in the path is EAGAIN when anything of the host was renamed or mounted meanwhile, since
+ * the kernel then can't tell that it stayed inside; to be tried again (openat2(2)). */
 static int open_inside(int root_fd, const char *path, int flags, mode_t mode, uint64_t resolve)
 {
     struct open_how how;
@@ -32,7 +35,13 @@ static int open_inside(int root_fd, const char *path, int flags, mode_t mode, ui
     how.flags = (unsigned)flags | O_CLOEXEC;
     how.mode = (flags & O_CREAT) != 0 ? mode : 0;
     how.resolve = resolve;
-    return (int)syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
+    int fd = -1;
+    for (int i = 0; i < OPEN_TRIES; i++) {
+        fd = (int)syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
+        if (fd >= 0 || errno != EAGAIN)
+            break;
+    }
+    return fd;
 }
 
 /* Writing stays on the root's own mount: nothing below it is the code's to write but what the code
