@@ -28,8 +28,10 @@ int session_find(struct core *core, const char *owner, const char *id, struct se
     if (session)
         session->references++;
     (void)pthread_mutex_unlock(&core->lock);
-    if (!session)
-        return not_found(id, err);
+    if (!session) {
+        (void)not_found(id, err);
+        return -ERR_NOT_FOUND;
+    }
     *out = session;
     return 0;
 }
