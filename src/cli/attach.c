@@ -26,7 +26,7 @@ struct attach {
     char execute_path[160], interrupt_path[160];
     struct prompt *prompt;
     struct buf code; /* of lines that are not run yet */
-    bool left;       /* SIGTERM came while code ran */
+    bool terminated; /* SIGTERM came while code ran */
 };
 
 /* A Ctrl-C that was pressed as the last code ended is not meant for the next. */
@@ -59,7 +59,7 @@ static int run_block(struct attach *attach, struct err *err)
     if (prompt_is_edited(attach->prompt))
         forget_signals();
     int result = watch_code(&watch, attach->execute_path, body, strlen(body), err);
-    attach->left = watch.left && watch.interrupts < INTERRUPTS_MAX;
+    attach->terminated = watch.terminated;
     return result;
 }
 
@@ -71,7 +71,7 @@ static int run_or_say(struct attach *attach, struct err *err)
     attach->code.size = 0;
     if (result == 0)
         return 0;
-    if (result == -ERR_NOT_FOUND || attach->left || !prompt_is_edited(attach->prompt))
+    if (result == -ERR_NOT_FOUND || attach->terminated || !prompt_is_edited(attach->prompt))
         return err_copy(err, &local);
     (void)fprintf(stderr, "berth: %s\n", local.message);
     return 0;

@@ -7,12 +7,14 @@
 
 struct scan {
     const char *at, *end;
-    int depth;      /* of brackets */
-    char quote;     /* of the string that is open; '\0' none */
-    bool triple;    /* three quotes end it, and a line's end does not */
-    bool continued; /* the line ended with a backslash */
-    char last;      /* of this logical line: the last character that is no blank; '\0' none */
-    bool compound;  /* only an empty line ends it */
+    int depth;         /* of brackets */
+    char quote;        /* of the string that is open; '\0' none */
+    bool triple;       /* three quotes end it, and a line's end does not */
+    bool continued;    /* the line ended with a backslash */
+    char last;         /* of this logical line: the last character that is no blank; '\0' none */
+    bool compound;     /* only an empty line ends it */
+    const char *begin; /* of this logical line */
+    bool indented;     /* the logical line before it was */
 };
 
 static bool starts_with(const struct scan *scan, const char *word, size_t size)
@@ -54,6 +56,8 @@ static void scan_newline(struct scan *scan)
     scan->continued = scan->last == '\\';
     if (scan->depth == 0 && !scan->continued) {
         scan->compound |= scan->last == ':';
+        scan->indented = *scan->begin == ' ' || *scan->begin == '\t';
+        scan->begin = scan->at;
         scan->last = '\0';
     } else if (scan->continued) {
         scan->last = ' '; /* the backslash is used up, and the logical line goes on */
@@ -109,7 +113,7 @@ static bool is_blank(const char *line, size_t size)
 
 bool block_is_whole(const char *text, size_t size)
 {
-    struct scan scan = {.at = text, .end = text + size};
+    struct scan scan = {.at = text, .end = text + size, .begin = text};
     while (scan.at < scan.end) {
         if (*scan.at == '\0')
             return true; /* no text */
@@ -122,7 +126,5 @@ bool block_is_whole(const char *text, size_t size)
         return false;
     size_t line_size = 0;
     const char *line = last_line(text, size, &line_size);
-    bool blank = is_blank(line, line_size);
-    bool indented = line_size > 0 && (line[0] == ' ' || line[0] == '\t');
-    return blank || !(scan.compound || indented);
+    return is_blank(line, line_size) || !(scan.compound || scan.indented);
 }

@@ -197,6 +197,8 @@ static enum prompt_end read_edited(struct prompt *prompt, const char **line, siz
     int count = 0;
     HistEvent event;
     prompt->dropped = false;
+    /* Before the prompt is seen, so that no key is taken as the terminal took it before. */
+    (void)el_set(prompt->edit, EL_PREP_TERM, 1);
     const char *text = el_gets(prompt->edit, &count);
     if (prompt->dropped)
         return PROMPT_DROPPED;

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "cli/call.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/local.h"
@@ -45,13 +46,10 @@ static int print_object(struct run *run, const struct buf *answer, struct err *e
     json_t *object = json_loadb((const char *)answer->data, answer->size, JSON_ALLOW_NUL, NULL);
     if (!object)
         return err_set(err, ERR_PROTOCOL, "the server's answer is not JSON");
-    MEM_AUTO char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-    if (text) {
-        show_take_end(&run->show, object);
-        (void)printf("%s\n", text);
-    }
+    int result = call_print(object, err);
+    show_take_end(&run->show, object);
     json_decref(object);
-    return text ? 0 : err_set(err, ERR_INTERNAL, "no memory");
+    return result;
 }
 
 static int run_once(struct run *run, const char *url, const char *body, struct err *err)

@@ -170,17 +170,18 @@ static int take_options(int argc, char **argv, struct session_options *options,
 static int read_code(int argc, char **argv, struct session_options *options,
                      struct fields_sources *sources, struct err *err)
 {
-    const char *operand = optind < argc ? argv[optind] : NULL;
+    int count = argc - optind;
     bool wanted = !sources->code_path;
-    if (argc - optind != (wanted ? 1 : 0))
-        return err_set(err, ERR_BAD_INPUT,
-                       wanted && operand ? "CODE is one word, in quotes; options come before it"
-                       : wanted          ? "say what to run after the id: CODE, -f FILE or -"
-                                         : "-f and code are one too many");
-    if (wanted && strcmp(operand, "-") == 0)
-        sources->code_path = operand;
-    else if (wanted)
-        sources->code = operand;
+    if (!wanted && count > 0)
+        return err_set(err, ERR_BAD_INPUT, "-f and code are one too many");
+    if (wanted && count == 0)
+        return err_set(err, ERR_BAD_INPUT, "say what to run after the id: CODE, -f FILE or -");
+    if (count > 1)
+        return err_set(err, ERR_BAD_INPUT, "CODE is one word, in quotes; options come before it");
+    if (count == 1 && strcmp(argv[optind], "-") == 0)
+        sources->code_path = argv[optind];
+    else if (count == 1)
+        sources->code = argv[optind];
     return fields_read_sources(sources, options->request, err);
 }
 

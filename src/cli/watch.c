@@ -19,6 +19,7 @@ static struct client_aside on_signal(void *context, int signal_number)
     bool leave = signal_number == SIGTERM && watch->term_leaves;
     if (leave || watch->show.id[0] == '\0' || watch->interrupts >= watch->interrupts_max) {
         watch->left = true;
+        watch->terminated = signal_number == SIGTERM;
         return (struct client_aside){0};
     }
     watch->interrupts++;
@@ -69,15 +70,18 @@ static void pause_between(struct watch *watch)
         (void)sigaddset(&wanted, SIGTERM);
     }
     (void)sigprocmask(SIG_BLOCK, &wanted, &before);
-    watch->left = sigtimedwait(&wanted, NULL, &second) > 0;
+    int signal_number = sigtimedwait(&wanted, NULL, &second);
+    watch->left = signal_number > 0;
+    watch->terminated = signal_number == SIGTERM;
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Whether another try may show more: the connection broke, or the server broke it off. */
+/* Whether another try may show more: something came, then the connection broke, or the server broke
+ * it off. */
 static bool may_go_on(const struct watch *watch, int result)
 {
     bool broken = result == 0 || result == -ERR_CLOSED || result == -ERR_UNAVAILABLE;
-    return broken && !watch->left && !watch->show.failed && watch->show.id[0] != '\0';
+    return broken && !watch->left && !watch->show.failed && watch->show.last > 0;
 }
 
 static int say_why(const struct watch *watch, int result, struct err *err)

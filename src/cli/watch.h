@@ -19,7 +19,8 @@ struct watch {
     struct show show;
 
     unsigned interrupts;
-    bool left; /* a signal ended the wait; what runs goes on */
+    bool left;       /* a signal ended the wait; what runs goes on */
+    bool terminated; /* and it was SIGTERM */
 };
 
 /* Sends code (a request as JSON) to path, and shows what it says until its end. When the connection
