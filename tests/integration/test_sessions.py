@@ -411,3 +411,29 @@ def test_renewal_against_expiry(server):
             wait_until(lambda session=session: session.get().status == 404, "it is gone")
     print(f"{renewed} renewed, {gone} gone")
     server.wait_clean()
+
+
+# ---- libraries of the host's image ----
+
+def test_plots_and_tables(session):
+    """Debian's packages: a figure is a PNG with no call, a table HTML."""
+    import base64
+    import struct
+    import zlib
+    session.run("import matplotlib.pyplot as plt\nimport pandas as pd\nimport numpy as np", timeout=60)
+    assert session.run("np.__version__")["results"], "numpy is there in the next call"
+    done = session.run("plt.plot([1, 2, 4])\nNone", timeout=60)
+    (data,) = [result["image/png"] for result in done["results"] if "image/png" in result]
+    png = base64.b64decode(data)
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", png[16:24])
+    pixels, at = b"", 8
+    while at < len(png):
+        size, kind = struct.unpack(">I4s", png[at:at + 8])
+        pixels += png[at + 8:at + 8 + size] if kind == b"IDAT" else b""
+        at += size + 12
+    rows = zlib.decompress(pixels)
+    assert (width, height) == (640, 480) and len(rows) == height * (1 + 4 * width)
+    assert len(set(rows)) > 20, "something is drawn"
+    done = session.run("pd.DataFrame({'a': [1, 2]})")
+    assert "<table" in done["results"][0]["text/html"] and "text/plain" in done["results"][0]
