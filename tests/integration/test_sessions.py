@@ -433,7 +433,7 @@ def test_plots_and_tables(session):
         pixels += png[at + 8:at + 8 + size] if kind == b"IDAT" else b""
         at += size + 12
     rows = zlib.decompress(pixels)
-    assert (width, height) == (640, 480) and len(rows) == height * (1 + 4 * width)
+    assert width > 300 and height > 200 and len(rows) == height * (1 + 4 * width)
     assert len(set(rows)) > 20, "something is drawn"
     done = session.run("pd.DataFrame({'a': [1, 2]})")
     assert "<table" in done["results"][0]["text/html"] and "text/plain" in done["results"][0]
