@@ -71,6 +71,7 @@ int api_executions_events(struct api_call *call, struct err *err)
                                              .free = free,
                                              .owner = followed->owner,
                                              .gone_fd = followed->gone_fd,
-                                             .after = after};
+                                             .after = after,
+                                             .waits = true};
     return api_stream_start(call, format == EVENTS_NONE ? EVENTS_SSE : format, &source, err);
 }

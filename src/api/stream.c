@@ -271,7 +271,7 @@ int api_stream_start(struct api_call *call, enum events_format format,
     stream->source = *source;
     events_init(&stream->events, format);
     stream->events.next_id = source->after + 1;
-    stream->patience_ns = STREAM_PATIENCE_NS;
+    stream->patience_ns = source->waits ? INT64_MAX / 4 : STREAM_PATIENCE_NS;
     pthread_mutex_init(&stream->mutex, NULL);
     pthread_cond_init(&stream->changed, NULL);
     buf_init(&stream->queue, 2 * (size_t)API_BODY_MAX);

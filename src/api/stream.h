@@ -16,6 +16,7 @@ struct api_stream_source {
     const char *owner; /* borrowed from the subject */
     int gone_fd;       /* written to when the reader has gone, so that the run ends; -1: none */
     uint64_t after;    /* events that the reader has */
+    bool waits;        /* a slow reader holds up nothing else: the queue never grows for it */
 };
 
 /* Starts the source on a thread of its own and waits until its first event is there, or it has

@@ -11,11 +11,13 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/execution_text.h"
+#include "core/session_internal.h"
 #include "wire/frame.h"
 
 #define BACKSTOP_NS (10 * CLOCK_NS_PER_S) /* past the timeout init is not believed to live */
 #define CLAIM_TRIES 1000
 #define EXIT_KILLED 137
+#define SETTLE_NS (50 * CLOCK_NS_PER_MS) /* between two looks at one that nobody has taken over */
 #define OBJECT_MAX (64U * 1024U) /* names and figures; labels and results come on top */
 
 /* ---- what it says ---- */
@@ -107,6 +109,8 @@ int attempt_resume(struct attempt *attempt, struct core *core,
     attempt->ran = true;
     attempt->outcome.created_us = row->created_us;
     attempt->outcome.started_us = row->started_us != 0 ? row->started_us : row->created_us;
+    if (row->started_us == 0) /* the server died before it was written down */
+        store_execution_started(core->store, row->id, "", attempt->outcome.started_us, false);
     record_start(attempt->record);
     return 0;
 }
@@ -167,6 +171,13 @@ int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err)
         result = execution_read(core, subject->owner, first_id, &row, out, &failure);
         if (result == 0 && row.has_outcome)
             return 1;
+        if (result == 0 && row.finished_us == 0 && session_exists(core, row.session_id)) {
+            if (core_is_stopping(core))
+                return core_say_stopping(err); /* the next server has its outcome */
+            clock_sleep_ns(SETTLE_NS); /* init may hold it: whoever settles the session knows */
+            i--;
+            continue;
+        }
         if (result == 0 && row.finished_us == 0) /* ended, and its outcome could not be stored */
             result = execution_end_orphan(core, &row, &failure);
         if (result != 0 && result != -ERR_NOT_FOUND)
@@ -308,6 +319,8 @@ int attempt_answer(struct attempt *attempt, bool omit_streamed, struct buf *out,
     if (store_outcome(core, &attempt->outcome, &object, text, &failure) != 0)
         log_error("execution %s: its outcome could not be stored: %s", attempt->live.id,
                   failure.message); /* the code ran: its caller gets the outcome all the same */
+    else
+        attempt->stored = true;
     fault_point("server.stored");
     count_outcome(attempt);
     record_end(attempt->record, &object);

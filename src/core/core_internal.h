@@ -36,6 +36,7 @@ struct box {
     enum sandbox_state state;
     bool holds_place; /* of admission, with its reservation */
     bool of_session;  /* it stays when the server stops */
+    bool died;        /* by itself */
     struct reservation reserve;
     struct box *next;
 };
@@ -130,8 +131,8 @@ int box_create(struct core *core, struct live *live, int gone_fd, const struct p
 /* Says that code runs in it, or no more. */
 void box_busy(struct core *core, const char *id);
 void box_ready(struct core *core, const char *id);
-/* Says that it is a session's from now on. */
-void box_keep(struct core *core, const char *id);
+/* Says that it is a session's from now on, which is in the table. False: it died meanwhile. */
+bool box_keep(struct core *core, const char *id);
 /* Enters a session's sandbox that an earlier server made, with what is reserved for it. */
 int box_adopt(struct core *core, const char *id, const struct reservation *reserve,
               struct err *err);

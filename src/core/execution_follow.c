@@ -144,6 +144,8 @@ int core_execution_follow(struct core *core, const char *owner, const char *id, 
             return result > 0 ? 0 : result;
         if (client_has_gone(&follower))
             return err_set(err, ERR_CLOSED, "the reader of the events has gone");
+        if (core_is_stopping(core))
+            return core_say_stopping(err);
         clock_sleep_ns(SETTLE_NS);
     }
 }

@@ -63,13 +63,15 @@ void box_ready(struct core *core, const char *id)
     (void)pthread_mutex_unlock(&core->lock);
 }
 
-void box_keep(struct core *core, const char *id)
+bool box_keep(struct core *core, const char *id)
 {
     (void)pthread_mutex_lock(&core->lock);
     struct box *box = find_locked(core, id);
+    bool lives = box && !box->died;
     if (box)
         box->of_session = true;
     (void)pthread_mutex_unlock(&core->lock);
+    return lives;
 }
 
 int box_adopt(struct core *core, const char *id, const struct reservation *reserve, struct err *err)
@@ -250,9 +252,11 @@ void box_on_gone(struct core *core, const char *id)
 {
     char execution_id[ID_UUID_SIZE] = "";
     (void)pthread_mutex_lock(&core->lock);
-    const struct box *box = find_locked(core, id);
+    struct box *box = find_locked(core, id);
     bool expected = box && box->state == SANDBOX_DESTROYING;
     bool of_session = box && box->of_session;
+    if (box)
+        box->died = true;
     for (struct live *live = core->lives; live; live = live->next) {
         if (strcmp(live->sandbox_id, id) == 0)
             memcpy(execution_id, live->id, sizeof(live->id));

@@ -164,6 +164,15 @@ void session_reconcile(struct core *core)
     }
 }
 
+void session_settle_again(struct core *core, struct session *session)
+{
+    session_set_channel(core, session, NULL);
+    (void)pthread_mutex_lock(&core->lock);
+    session->to_settle = core->reconcile_wanted = true;
+    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
 void session_leave_all(struct core *core)
 {
     (void)pthread_mutex_lock(&core->lock);

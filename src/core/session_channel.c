@@ -49,6 +49,7 @@ static int follow_held(struct core *core, struct session *session, struct channe
     int result = attempt_resume(&attempt, core, &subject, row, err);
     if (result != 0)
         return result;
+    struct live *waits = turn->live; /* only this thread changes it */
     session_set_running(core, turn, &attempt.live);
     const struct sandbox_attach attach = {.execution_id = row->id};
     struct channel_watch watch;
@@ -66,8 +67,10 @@ static int follow_held(struct core *core, struct session *session, struct channe
         buf_init(&object, CORE_OBJECT_MAX);
         int answered = attempt_answer(&attempt, true, &object, result == 0 ? err : NULL);
         result = result == 0 ? answered : err_copy(err, &failure);
+        if (result == 0 && !attempt.stored)
+            result = err_set(err, ERR_UNAVAILABLE, "the outcome of %s can't be stored", row->id);
     }
-    session_set_running(core, turn, NULL);
+    session_set_running(core, turn, waits);
     attempt_end(&attempt);
     return result;
 }
@@ -145,6 +148,8 @@ void session_set_channel(struct core *core, struct session *session, struct chan
     (void)pthread_mutex_lock(&core->lock);
     struct channel *old = session->channel;
     session->channel = channel;
+    if (channel && core->stopping) /* session_leave_all() did not see it */
+        channel_break(channel);
     (void)pthread_mutex_unlock(&core->lock);
     channel_close(old);
 }

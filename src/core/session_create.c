@@ -15,6 +15,8 @@
 #include "lang/lang.h"
 
 #define KERNEL_NS (60 * CLOCK_NS_PER_S) /* for a kernel to be ready */
+#define CLAIM_TRIES 50
+#define CLAIM_NS (10 * CLOCK_NS_PER_MS)
 #define HALF_MADE_MS 60000              /* a sandbox whose server died before it was a session */
 
 /* One request as it goes. */
@@ -155,10 +157,14 @@ static int enter(struct making *making, struct buf *out, struct err *err)
     }
     fault_point("server.session_stored");
     session->channel = take(making->channel);
-    box_keep(core, making->sandbox_id);
     making->sandbox_id[0] = '\0';
     session_add(core, session);
-    result = session_append_json(core, session, out, err);
+    if (box_keep(core, session->row.sandbox_id)) {
+        result = session_append_json(core, session, out, err);
+    } else { /* nobody would hear of it any more */
+        session_drop(core, session, "its sandbox died while it was made");
+        result = err_public(err, ERR_UNAVAILABLE, "the session ended while it was made");
+    }
     session_unref(core, session);
     return result;
 }
@@ -230,8 +236,16 @@ int core_session_create(struct core *core, const struct session_request *request
     if (result == 0)
         result = create(&making, out, &failure);
     plan_done(&making.plan);
-    if (result == -ERR_CONFLICT) /* another request with this key was first */
-        result = answer_known_key(core, request, out, &failure);
+    if (result == -ERR_CONFLICT) { /* another request with this key was first */
+        for (int i = 0; i < CLAIM_TRIES; i++) { /* its row is there before it is in the table */
+            int known = answer_known_key(core, request, out, &failure);
+            if (known != 0) {
+                result = known;
+                break;
+            }
+            clock_sleep_ns(CLAIM_NS);
+        }
+    }
     if (result >= 0)
         return 0;
     atomic_fetch_add(&core->metrics.refused[failure.kind], 1);

@@ -62,13 +62,15 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
 {
     struct err failure = ERR_INIT;
     int result = session_see_channel(attempt->core, session, turn, &failure);
-    if (session_is_lost(result) && !core_is_stopping(attempt->core)) {
+    if ((session_is_lost(result) || result == -ERR_NOT_FOUND) && !core_is_stopping(attempt->core)) {
         session_drop(attempt->core, session, failure.message);
         return err_public(err, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
     }
     if (result != 0)
         return err_copy(err, &failure);
+    (void)pthread_mutex_lock(&attempt->core->lock);
     session->executions++;
+    (void)pthread_mutex_unlock(&attempt->core->lock);
     (void)attempt_start(attempt, session->row.sandbox_id);
     result = run_code(attempt, session, request, timeout_ms, err);
     box_ready(attempt->core, session->row.sandbox_id);
@@ -83,8 +85,10 @@ static int run_and_answer(struct attempt *attempt, struct session *session,
     int result = run_in_turn(attempt, session, turn, request, timeout_ms, err);
     if (result == 0)
         result = attempt_answer(attempt, omit_streamed, out, err);
-    if (result == 0 && session->channel)
+    if (result == 0 && session->channel && attempt->stored)
         channel_forget_later(session->channel, attempt->live.id);
+    else if (result == 0)
+        session_settle_again(attempt->core, session);
     return result;
 }
 
@@ -140,6 +144,8 @@ static int execute_in(struct core *core, struct session *session,
                                             .gone_fd = -1,
                                             .outlives_client = true};
     int result = check_timeout(core, &timeout_ms, err);
+    if (result == 0 && request->code_size > SANDBOX_CODE_MAX)
+        result = err_public(err, ERR_TOO_LARGE, "code: more than %u bytes", SANDBOX_CODE_MAX);
     if (result == 0)
         result = quota_check(request->owner, QUOTA_EXECUTION, &use, err);
     if (result == 0)

@@ -91,5 +91,8 @@ int session_load(struct core *core, struct err *err);
 /* The engine is there: sessions whose sandbox is gone are dropped, and what ran in the others while
  * there was no server is settled, by threads. */
 void session_reconcile(struct core *core);
+/* For who has the turn: an outcome could not be stored, and init still holds it. A thread fetches
+ * it from there until it can. */
+void session_settle_again(struct core *core, struct session *session);
 
 #endif

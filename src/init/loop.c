@@ -40,6 +40,16 @@ static bool has_connection(const struct loop *loop)
     return false;
 }
 
+/* Who comes when there is none waits in the backlog: a close would read as the end of the sandbox. */
+static bool has_free_connection(const struct loop *loop)
+{
+    for (size_t i = 0; i < CONNECTION_MAX; i++) {
+        if (loop->connections[i].fd < 0)
+            return true;
+    }
+    return false;
+}
+
 static void end_connection(struct loop *loop, struct connection *connection)
 {
     connection_close(connection, &loop->jobs);
@@ -173,7 +183,7 @@ static void turn(struct loop *loop, struct poll_set *set)
 {
     set->count = 0;
     (void)poll_add(set, loop->signal_fd, POLLIN);
-    (void)poll_add(set, loop->listen_fd, POLLIN);
+    (void)poll_add(set, has_free_connection(loop) ? loop->listen_fd : -1, POLLIN);
     (void)poll_add(set, loop->setup_fd, POLLIN); /* -1 is ignored by poll(2) */
     (void)poll_add(set, loop->oom_fd,
                    loop->config->cgroup_mode == INIT_CGROUP_V2 ? POLLPRI : POLLIN);

@@ -194,7 +194,8 @@ void run_schedule(struct job_table *table)
         (!has_spec && job_table_count(table, JOB_KERNEL) > 0))
         return;
     if (kernel->state == KERNEL_ALIVE) {
-        begin(job, table);
+        if (kernel->fd >= 0) /* else it is deaf and about to be killed: the next one gets it */
+            begin(job, table);
     } else if (kernel->state == KERNEL_NONE && !kernel->wanted) {
         if (!job->run.asked && has_spec) {
             kernel->wanted = true;
@@ -274,7 +275,7 @@ bool run_take_message(struct job *job, struct job_table *table, const uint8_t *b
     if (!job->draining) { /* what was written before it comes before it */
         job_drain(job);
         job->run.message_sent = 0;
-        job->run.message_bytes += size;
+        job->run.message_bytes += size > 0 ? size : KERNEL_HEADER_SIZE; /* to a bound */
         if (!is_wanted(job, size))
             job->run.message_sent = size;
     }
