@@ -23,6 +23,8 @@
 
 /* Ids of people and of nobody (Debian Policy, 9.2.2). */
 enum { FIRST_PERSON = 1000, NOBODY = 65534 };
+#define STAGE_BYTES (UINT64_C(64) << 20)
+#define STAGE_INODES 65536
 
 /* Folders of the root beside /usr: links into /usr on a merged system, folders of their own else.
  */
@@ -195,8 +197,10 @@ static int bind_tree(struct image *image, int stage_fd, const char *name, int di
         result = mountfd_attach(mount_fd, stage_fd, name, err);
     if (result == 0)
         result = add_tree(image, wanted, mount_fd, err);
-    if (result == 0)
+    if (result == 0) {
+        image->trees[image->tree_count - 1].staged = dir_fd == stage_fd;
         (void)fd_take(&mount_fd);
+    }
     return result;
 }
 
@@ -415,7 +419,7 @@ static int add_dev(struct image *image, int stage_fd, struct err *err)
 static int open_stage(const char *stage_path, int *out_fd, struct err *err)
 {
     FD_AUTO int fd = -1;
-    int result = mountfd_tmpfs(64U << 20, 65536, MOUNT_ATTR_NOSUID, &fd, err);
+    int result = mountfd_tmpfs(STAGE_BYTES, STAGE_INODES, MOUNT_ATTR_NOSUID, &fd, err);
     if (result == 0)
         result = mountfd_attach(fd, AT_FDCWD, stage_path, err);
     if (result == 0)
@@ -479,6 +483,33 @@ int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out
     }
     *out_fd = fd_take(&fd);
     return 0;
+}
+
+static int copy_staged(const struct image_tree *tree, uid_t first_id, int *out_fd, struct err *err)
+{
+    FD_AUTO int fd = -1;
+    int result =
+        mountfd_tmpfs(STAGE_BYTES, STAGE_INODES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, &fd, err);
+    if (result == 0)
+        result = treecopy_owned(tree->fd, fd, first_id, err);
+    if (result != 0)
+        return err_wrap(err, "copy /%s", tree->target), result;
+    *out_fd = fd_take(&fd);
+    return 0;
+}
+
+int image_layer(struct image_tree *tree, int userns_fd, uid_t first_id, int *out_fd,
+                struct err *err)
+{
+    FD_AUTO int fd = -1;
+    int result = tree->idmap || !tree->staged ? image_clone(tree, false, userns_fd, &fd, err) : 0;
+    if (result == 0 && !tree->idmap && tree->staged) {
+        fd_close(&fd);
+        result = copy_staged(tree, first_id, &fd, err);
+    }
+    if (result == 0)
+        *out_fd = fd_take(&fd);
+    return result;
 }
 
 /* Makes the overlay of the attached tree; it wants a second layer, which is empty. */

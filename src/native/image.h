@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 
@@ -27,6 +28,7 @@ struct image_tree {
     enum image_use use;
     int fd;             /* an attached mount in the engine's own mount namespace */
     bool idmap;         /* cleared when its filesystem has no id-mapped mounts */
+    bool staged;        /* small, and of the stage: where it has no id map it may be copied */
     bool flat;          /* it can be no layer of an overlay here: it is bound as it is */
     bool deep;          /* with what is mounted below it on the host */
     bool over_previous; /* as a layer it lies over the tree before it, at the same target */
@@ -44,6 +46,12 @@ struct image {
     struct image_link links[IMAGE_LINK_MAX];
     size_t link_count;
 };
+
+/* A detached mount of a tree as a layer to write over: the tree with its ids mapped, or, where its
+ * filesystem has no such mounts (tmpfs before Linux 6.3), a copy of a staged one whose owners are
+ * counted from first_id. */
+int image_layer(struct image_tree *tree, int userns_fd, uid_t first_id, int *out_fd,
+                struct err *err);
 
 /* Builds the trees below the folder stage_path, which has to be in a mount namespace of this
  * process's own. The folder's earlier content of ours is replaced. */

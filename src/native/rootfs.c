@@ -390,9 +390,9 @@ static int add_layered(const struct rootfs_spec *spec, const struct writable *wr
     size_t count = 0;
     int result = 0;
     if (index + 1 < spec->host->tree_count && tree[1].over_previous)
-        result = image_clone(&tree[1], false, spec->userns_fd, &layers[count++], err);
+        result = image_layer(&tree[1], spec->userns_fd, spec->first_id, &layers[count++], err);
     if (result == 0)
-        result = image_clone(tree, false, spec->userns_fd, &layers[count++], err);
+        result = image_layer(tree, spec->userns_fd, spec->first_id, &layers[count++], err);
     if (result == 0)
         result = add_overlay(spec, writable, tree->target, layers, count, rootfs, err);
     fd_close(&layers[0]);

@@ -118,6 +118,33 @@ static void test_no_mode_lets_the_sandbox_in(void **state)
     assert_int_equal(info.st_mode & 07022, 0);
 }
 
+/* For a sandbox: everything, whose owners are counted from its first id. */
+static void test_all_of_it_for_other_owners(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct stat info;
+    if (geteuid() != 0)
+        skip();
+    put_folder("tree", 0750);
+    put("tree/secret", "text", 0600);
+    assert_int_equal(symlinkat("secret", from_fd, "tree/link"), 0);
+    assert_int_equal(fchownat(from_fd, "tree/secret", 3, 42, 0), 0);
+    FD_AUTO int tree_fd = openat(from_fd, "tree", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    assert_ok(treecopy_owned(tree_fd, to_fd, 100000, &err), err);
+    assert_int_equal(fstatat(to_fd, "secret", &info, 0), 0);
+    assert_int_equal(info.st_uid, 100003);
+    assert_int_equal(info.st_gid, 100042);
+    assert_int_equal(info.st_mode & 07777, 0600);
+    assert_int_equal(info.st_size, 4);
+    assert_int_equal(fstatat(to_fd, "link", &info, AT_SYMLINK_NOFOLLOW), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(info.st_uid, 100000);
+    assert_int_equal(fstat(to_fd, &info), 0);
+    assert_int_equal(info.st_uid, 100000);
+    assert_int_equal(info.st_mode & 0777, 0750);
+}
+
 static void test_links_stay_links(void **state)
 {
     (void)state;
@@ -217,6 +244,7 @@ int main(void)
         on_folders(test_files_and_folders),
         on_folders(test_secrets_stay_out),
         on_folders(test_no_mode_lets_the_sandbox_in),
+        on_folders(test_all_of_it_for_other_owners),
         on_folders(test_links_stay_links),
         on_folders(test_links_in_the_way_are_refused),
         on_folders(test_missing),
