@@ -27,10 +27,12 @@ struct session {
     size_t turn_count;
     uint64_t executions;
     int64_t used_us;
+    unsigned files; /* that have a channel of their own now, and terminals */
     struct session *next;
 };
 
 #define SESSION_TURNS_MAX 64
+#define SESSION_FILES_MAX 5 /* init takes 8 connections; one is for code, others for renewals */
 
 /* session.c: the table. */
 /* The open session of that owner (NULL: any), with a reference. ERR_NOT_FOUND (public). */

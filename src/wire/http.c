@@ -57,6 +57,7 @@ struct http_request {
     bool begun;
     struct buf body;
     size_t held_bytes; /* of the budget of all bodies */
+    struct http_intake intake;
 };
 
 struct http_stream {
@@ -66,6 +67,8 @@ struct http_stream {
     http_stream_fn produce;
     void *context;
     void (*free)(void *context);
+    bool sized;
+    uint64_t left; /* to be produced, when sized */
 };
 
 const char *http_request_method(const struct http_request *request)
@@ -103,6 +106,11 @@ int http_request_gone_fd(const struct http_request *request)
     return http_watch_gone_fd(request->server->watch, request->connection->handle);
 }
 
+void *http_request_intake(const struct http_request *request)
+{
+    return request->intake.context;
+}
+
 int http_response_header(struct http_response *response, const char *name, const char *value,
                          struct err *err)
 {
@@ -136,8 +144,14 @@ static ssize_t http_stream_read(void *context, uint64_t position, char *out, siz
                        stream->server->config.idle_timeout_ms);
         if (result < 0)
             return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (stream->sized && stream->pending.size > stream->left) {
+            log_error("http: a stream gave more than its length");
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        }
         if (stream->pending.size == 0)
-            return MHD_CONTENT_READER_END_OF_STREAM;
+            return stream->sized && stream->left > 0 ? MHD_CONTENT_READER_END_WITH_ERROR
+                                                     : MHD_CONTENT_READER_END_OF_STREAM;
+        stream->left -= stream->sized ? stream->pending.size : 0;
     }
     size_t size = stream->pending.size < max ? stream->pending.size : max;
     memcpy(out, stream->pending.data, size);
@@ -166,8 +180,11 @@ static struct MHD_Response *http_make_stream(struct http_request *request,
     stream->produce = response->stream;
     stream->context = response->stream_context;
     stream->free = response->stream_free;
+    stream->sized = response->stream_sized;
+    stream->left = response->stream_size;
     struct MHD_Response *made = MHD_create_response_from_callback(
-        MHD_SIZE_UNKNOWN, HTTP_STREAM_BLOCK, http_stream_read, stream, http_stream_done);
+        stream->sized ? stream->left : MHD_SIZE_UNKNOWN, HTTP_STREAM_BLOCK, http_stream_read,
+        stream, http_stream_done);
     if (!made)
         free(stream);
     else
@@ -305,8 +322,6 @@ static int http_begin(struct http_request *request, const char *version, struct 
         result = http_head_target(target, &request->path, &query_text, err);
     if (result == 0 && query_text)
         result = http_head_query(query_text, &request->query, err);
-    if (result == 0 && request->head.length > server->config.body_max)
-        result = http_too_large(server, err);
     return result;
 }
 
@@ -318,15 +333,35 @@ static enum MHD_Result http_take_head(struct http_request *request, const char *
     request->begun = true;
     if (http_begin(request, version, &err) < 0)
         return http_refuse(request, &err);
-    if (!server->handlers.admit(server->handlers.context, request, &response)) {
+    /* It may block, and its client may leave meanwhile. */
+    http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_HANDLER, 0);
+    if (!server->handlers.admit(server->handlers.context, request, &request->intake, &response)) {
         request->connection->linger = http_has_body(request);
         response.close = response.close || http_has_body(request);
         return http_answer(request, &response);
     }
+    if (!request->intake.piece && request->head.length > server->config.body_max) {
+        (void)http_too_large(server, &err);
+        return http_refuse(request, &err);
+    }
     if (http_has_body(request))
         http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_BODY,
-                       server->config.body_timeout_ms);
+                       request->intake.piece ? server->config.idle_timeout_ms
+                                            : server->config.body_timeout_ms);
     return MHD_YES;
+}
+
+/* Gives a piece away. The client's time begins again when it was taken. */
+static int http_pass_on(struct http_request *request, const char *data, size_t size,
+                        struct err *err)
+{
+    struct http_server *server = request->server;
+    const struct http_intake *intake = &request->intake;
+    http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_HANDLER, 0);
+    int result = intake->piece(intake->context, (const uint8_t *)data, size, err);
+    http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_BODY,
+                   server->config.idle_timeout_ms);
+    return result;
 }
 
 static enum MHD_Result http_take_body(struct http_request *request, const char *data, size_t size)
@@ -334,6 +369,9 @@ static enum MHD_Result http_take_body(struct http_request *request, const char *
     struct http_server *server = request->server;
     struct err err = ERR_INIT;
     int result = 0;
+    if (request->intake.piece)
+        return http_pass_on(request, data, size, &err) == 0 ? MHD_YES
+                                                            : http_refuse_body(request, &err);
     if (request->body.size + size > server->config.body_max)
         result = http_too_large(server, &err);
     if (result == 0) /* as it comes: an announced body that never does takes nothing */
@@ -405,6 +443,8 @@ static void http_on_completed(void *context, struct MHD_Connection *mhd, void **
         http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_IDLE,
                        server->config.idle_timeout_ms);
     }
+    if (request->intake.free)
+        request->intake.free(request->intake.context);
     atomic_fetch_sub(&server->bodies_held, request->held_bytes);
     buf_done(&request->body);
     http_head_free_query(request->query);

@@ -18,10 +18,11 @@ struct fixture {
     struct sockaddr_in address;
 };
 
-static bool on_admit(void *context, const struct http_request *request,
+static bool on_admit(void *context, const struct http_request *request, struct http_intake *intake,
                      struct http_response *response)
 {
     (void)context;
+    (void)intake;
     if (strcmp(http_request_path(request), "/deny") != 0)
         return true;
     response->status = 403;
