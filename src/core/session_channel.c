@@ -12,6 +12,7 @@
 #include "core/attempt.h"
 
 #define UNFINISHED_MAX 256
+#define RETRY_NS (10 * CLOCK_NS_PER_MS)
 #define CALL_NS (10 * CLOCK_NS_PER_S) /* for init to answer a small question */
 #define HELD_NS                                                                                    \
     (3600 * 24 * CLOCK_NS_PER_S) /* for one that still runs; init enforces its timeout */
@@ -163,20 +164,35 @@ int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t i
     return channel_timers(channel, &timers, clock_now_ns() + CALL_NS, err);
 }
 
+/* Tells init, again while the engine can't reach it: it may be about to end, or the engine new. */
+static int tell_times(struct core *core, struct session *session, uint64_t lifetime_ms,
+                      uint64_t idle_ms, struct err *err)
+{
+    int64_t until_ns = clock_now_ns() + CALL_NS;
+    for (;;) {
+        struct channel *channel = NULL;
+        struct err failure = ERR_INIT;
+        int result = session_open_channel(core, session, &channel, &failure);
+        if (result == 0)
+            result = session_set_timers(channel, lifetime_ms, idle_ms, &failure);
+        channel_close(channel);
+        if (result == 0)
+            return 0;
+        if (session_is_lost(result) || result == -ERR_NOT_FOUND || session_is_closed(core, session))
+            return err_public(err, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
+        if (result != -ERR_UNAVAILABLE || clock_now_ns() > until_ns)
+            return err_copy(err, &failure);
+        clock_sleep_ns(RETRY_NS);
+    }
+}
+
 /* Tells init, then the books. */
 static int renew(struct core *core, struct session *session, uint64_t lifetime_ms, uint64_t idle_ms,
                  struct err *err)
 {
-    struct channel *channel = NULL;
-    struct err failure = ERR_INIT;
-    int result = session_open_channel(core, session, &channel, &failure);
-    if (result == 0)
-        result = session_set_timers(channel, lifetime_ms, idle_ms, &failure);
-    channel_close(channel);
-    if (session_is_lost(result) || result == -ERR_NOT_FOUND)
-        return err_public(err, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
+    int result = tell_times(core, session, lifetime_ms, idle_ms, err);
     if (result != 0)
-        return err_copy(err, &failure);
+        return result;
     int64_t lifetime_us = lifetime_ms == 0 ? 0 : clock_wall_us() + (int64_t)lifetime_ms * 1000;
     (void)pthread_mutex_lock(&core->lock);
     session->row.idle_ms = idle_ms;

@@ -68,9 +68,6 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
     }
     if (result != 0)
         return err_copy(err, &failure);
-    result = attempt_wait_for_row(attempt, err);
-    if (result != 0)
-        return result;
     session->executions++;
     (void)attempt_start(attempt, session->row.sandbox_id);
     result = run_code(attempt, session, request, timeout_ms, err);
@@ -97,7 +94,10 @@ static int execute_claimed(struct attempt *attempt, struct session *session,
 {
     struct session_turn turn = {.live = &attempt->live};
     int64_t queued_ns = clock_now_ns();
-    int result = session_take_turn(attempt->core, session, &turn, err);
+    int result = attempt_wait_for_row(attempt, err); /* who sees it in its turn may ask for it */
+    if (result != 0)
+        return result;
+    result = session_take_turn(attempt->core, session, &turn, err);
     attempt->outcome.queue_us = (clock_now_ns() - queued_ns) / 1000;
     if (result == 0) {
         result =
@@ -107,8 +107,7 @@ static int execute_claimed(struct attempt *attempt, struct session *session,
         attempt_end_cancelled(attempt);
         result = attempt_answer(attempt, omit_streamed, out, err);
     }
-    int row = attempt_wait_for_row(attempt, NULL);
-    if (result != 0 && row == 0 && !attempt->ran)
+    if (result != 0 && !attempt->ran)
         attempt_forget(attempt);
     return result;
 }

@@ -29,15 +29,16 @@ enum frame_type {
     FRAME_KILL,      /* to init: end the execution or file of this stream; u32 enum kill_cause */
     FRAME_PUT_FILE,  /* to init: struct sandbox_put_file; its bytes follow as DATA, then CLOSE */
     FRAME_DONE,      /* from init: struct sandbox_done, the outcome of a file operation */
-    FRAME_PING,      /* to init */
-    FRAME_PONG,      /* from init */
-    FRAME_GET_FILE,  /* to init: struct sandbox_get_file; its bytes come as DATA on the stream of
-                        stdout, then CLOSE, then DONE */
-    FRAME_KERNEL,    /* to init: struct sandbox_kernel, on a fresh stream; starts the kernel. DONE
-                        when it is ready, at once when one of the same words lives; EEXIST: one of
-                        others does */
-    FRAME_RUN,       /* to init: struct sandbox_run, on a fresh stream. The code follows as DATA on
-                        that stream (no credit is needed: at most SANDBOX_CODE_MAX), then CLOSE */
+    FRAME_PING,     /* to init. A file that failed is the failure of the execution behind it, unless
+                       a PING is in between: so says who has heard of it */
+    FRAME_PONG,     /* from init */
+    FRAME_GET_FILE, /* to init: struct sandbox_get_file; its bytes come as DATA on the stream of
+                       stdout, then CLOSE, then DONE */
+    FRAME_KERNEL,   /* to init: struct sandbox_kernel, on a fresh stream; starts the kernel. DONE
+                       when it is ready, at once when one of the same words lives; EEXIST: one of
+                       others does */
+    FRAME_RUN,      /* to init: struct sandbox_run, on a fresh stream. The code follows as DATA on
+                       that stream (no credit is needed: at most SANDBOX_CODE_MAX), then CLOSE */
     FRAME_MESSAGE_PART, /* from init, control stream: a piece of a kernel's message, more follow */
     FRAME_MESSAGE,      /* the same, and it is whole now; both cost credit as DATA does */
     FRAME_INTERRUPT,    /* to init: SIGINT to what the execution of this stream runs */
