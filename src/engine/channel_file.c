@@ -17,8 +17,9 @@ static struct transfer *transfer_of(struct talk *talk)
 /* What a path that the caller chose, or files that are too large, can lead to. */
 static bool is_callers_fault(int sys_errno)
 {
-    static const int faults[] = {EACCES, EPERM,  ELOOP,  EXDEV, ENOTDIR, EISDIR,
-                                 EEXIST, ENOENT, ENOSPC, EFBIG, EROFS,   ENAMETOOLONG};
+    static const int faults[] = {EACCES, EPERM,        ELOOP,  EXDEV,   ENOTDIR,
+                                 EISDIR, EEXIST,       ENOENT, ENOSPC,  EFBIG,
+                                 EROFS,  ENAMETOOLONG, ENXIO,  ETXTBSY, EDQUOT};
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
         if (faults[i] == sys_errno)
             return true;
