@@ -47,6 +47,7 @@ int api_sessions_renew(struct api_call *call, struct err *err);
 int api_sessions_delete(struct api_call *call, struct err *err);
 int api_session_files_get(struct api_call *call, struct err *err);
 int api_session_files_put(struct api_call *call, struct err *err);
+int api_session_terminal(struct api_call *call, struct err *err);
 
 /* Of a route that takes its body by pieces: called when the head is whole. */
 typedef int (*api_intake_fn)(struct api_call *call, struct http_intake *intake, struct err *err);

@@ -38,6 +38,7 @@ static const struct api_route routes[] = {
     {"POST", "/sessions/{id}/renew", api_sessions_renew},
     {"GET", "/sessions/{id}/files", api_session_files_get},
     {"PUT", "/sessions/{id}/files", api_session_files_put},
+    {"GET", "/sessions/{id}/terminal", api_session_terminal},
 };
 
 /* The routes whose body is raw bytes of any content type, taken by pieces. That a body needs JSON
@@ -161,7 +162,7 @@ static void api_finish(struct api *api, struct http_response *response)
 {
     int status = response->status ? response->status : 200;
     api->answered[status / 100 % 6]++;
-    if (!response->content_type)
+    if (!response->content_type && !response->upgrade)
         response->content_type = "application/json";
     (void)http_response_header(response, "X-Content-Type-Options", "nosniff", NULL);
     (void)http_response_header(response, "Cache-Control", "no-store", NULL);

@@ -21,17 +21,30 @@ struct session_file {
     struct channel_writer *writer;
 };
 
-/* The session is used until now. One place more, or less, of those that files may take. */
-static bool take_place(struct core *core, struct session *session, bool take)
+int session_take_place(struct core *core, struct session *session, struct err *err)
 {
     (void)pthread_mutex_lock(&core->lock);
-    bool taken = !take || session->files < SESSION_FILES_MAX;
-    if (taken) {
-        session->files = take ? session->files + 1 : session->files - 1;
-        session->used_us = clock_wall_us();
-    }
+    bool taken = session->files < SESSION_FILES_MAX;
+    session->files += taken;
+    session->used_us = clock_wall_us();
     (void)pthread_mutex_unlock(&core->lock);
-    return taken;
+    if (taken)
+        return 0;
+    int result = err_public(err, ERR_UNAVAILABLE,
+                            "%d files and terminals of this session are open already, the most at "
+                            "once; try again",
+                            SESSION_FILES_MAX);
+    if (err)
+        err->retry_after_s = 1;
+    return result;
+}
+
+void session_give_place(struct core *core, struct session *session)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    session->files--;
+    session->used_us = clock_wall_us();
+    (void)pthread_mutex_unlock(&core->lock);
 }
 
 int core_session_file_open(struct core *core, const char *owner, const char *session_id,
@@ -42,16 +55,8 @@ int core_session_file_open(struct core *core, const char *owner, const char *ses
     if (result != 0)
         return result;
     struct session_file *file = calloc(1, sizeof(*file));
-    if (!file) {
-        result = err_set(err, ERR_INTERNAL, "no memory for a file");
-    } else if (!take_place(core, session, true)) {
-        result = err_public(err, ERR_UNAVAILABLE,
-                            "%d files and terminals of this session are open already, the most at "
-                            "once; try again",
-                            SESSION_FILES_MAX);
-        if (err)
-            err->retry_after_s = 1;
-    }
+    result = file ? session_take_place(core, session, err)
+                  : err_set(err, ERR_INTERNAL, "no memory for a file");
     if (result != 0) {
         free(file);
         session_unref(core, session);
@@ -78,7 +83,7 @@ void core_session_file_close(struct session_file *file)
     if (!file)
         return;
     end_talk(file);
-    (void)take_place(file->core, file->session, false);
+    session_give_place(file->core, file->session);
     session_unref(file->core, file->session);
     free(file);
 }

@@ -85,6 +85,12 @@ int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t i
 /* Whether a failure of a channel says that the sandbox is no more. */
 bool session_is_lost(int result);
 
+/* session_files.c */
+/* One place more, or less, of SESSION_FILES_MAX; the session is used until now. ERR_UNAVAILABLE
+ * (public): there is none. To give one back never fails. */
+int session_take_place(struct core *core, struct session *session, struct err *err);
+void session_give_place(struct core *core, struct session *session);
+
 /* session_adopt.c */
 /* The server stops: executions of sessions are left to run, and their threads come back. */
 void session_leave_all(struct core *core);

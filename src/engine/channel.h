@@ -99,6 +99,22 @@ int channel_run(struct channel *channel, const struct channel_run *run, struct c
 int channel_attach(struct channel *channel, const struct sandbox_attach *attach,
                    const struct channel_watch *watch, struct channel_exit *out, struct err *err);
 
+struct channel_terminal {
+    struct sandbox_exec exec; /* with a terminal, and not held */
+    /* Its output, as STREAM_STDOUT; of it cancel_fd and gone_fd mean a hang-up. deadline_ns is for
+     * its start alone. */
+    struct channel_watch watch;
+    int input_fd; /* readable: input has something to say */
+    /* Gives what was typed, at most size; 0: nothing now. *resize becomes columns << 16 | rows when
+     * the window has changed. Negative: hang up. Does not wait for input. */
+    ssize_t (*input)(void *context, uint8_t *data, size_t size, uint32_t *resize, struct err *err);
+};
+
+/* Runs a program on a terminal until it ends, or until either side hangs up: ERR_CLOSED, and then
+ * channel_close() is what its processes hear as a hang-up. Fails as channel_exec() otherwise. */
+int channel_terminal(struct channel *channel, const struct channel_terminal *terminal,
+                     struct channel_exit *out, struct err *err);
+
 /* One request and its answer each; deadline_ns as in channel_watch, failures as channel_exec().
  * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND, ERR_CONFLICT and ERR_UNSUPPORTED.
  * Nothing is sent before init's hello: the first of a channel costs a round trip more. */

@@ -58,6 +58,9 @@ struct http_request {
     struct buf body;
     size_t held_bytes; /* of the budget of all bodies */
     struct http_intake intake;
+    http_upgrade_fn upgrade;
+    void *upgrade_context;
+    void (*upgrade_free)(void *context);
 };
 
 struct http_stream {
@@ -216,11 +219,38 @@ static void http_add_headers(struct MHD_Response *made, struct http_response *re
         (void)MHD_add_response_header(made, MHD_HTTP_HEADER_CONNECTION, "close");
 }
 
+static void http_on_upgrade(void *context, struct MHD_Connection *mhd, void *request_context,
+                            const char *early, size_t early_size, MHD_socket socket_fd,
+                            struct MHD_UpgradeResponseHandle *handle)
+{
+    struct http_request *request = context;
+    (void)mhd;
+    (void)request_context;
+    http_watch_set(request->server->watch, request->connection->handle, HTTP_WATCH_HANDLER, 0);
+    request->upgrade(request->upgrade_context, socket_fd, (const uint8_t *)early, early_size);
+    (void)MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
+}
+
+/* The request outlives the upgraded connection, and the context goes with it. */
+static struct MHD_Response *http_make_upgrade(struct http_request *request,
+                                              struct http_response *response)
+{
+    request->upgrade = response->upgrade;
+    request->upgrade_context = response->stream_context;
+    request->upgrade_free = response->stream_free;
+    response->stream_free = NULL;
+    response->status = MHD_HTTP_SWITCHING_PROTOCOLS;
+    response->content_type = NULL;
+    return MHD_create_response_for_upgrade(http_on_upgrade, request);
+}
+
 /* Queues the answer and takes the response apart. MHD_NO closes the connection. */
 static enum MHD_Result http_answer(struct http_request *request, struct http_response *response)
 {
     struct MHD_Response *made = NULL;
-    if (response->stream) {
+    if (response->upgrade) {
+        made = http_make_upgrade(request, response);
+    } else if (response->stream) {
         made = http_make_stream(request, response);
     } else {
         made = MHD_create_response_from_buffer(response->body.size, response->body.data,
@@ -347,7 +377,7 @@ static enum MHD_Result http_take_head(struct http_request *request, const char *
     if (http_has_body(request))
         http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_BODY,
                        request->intake.piece ? server->config.idle_timeout_ms
-                                            : server->config.body_timeout_ms);
+                                             : server->config.body_timeout_ms);
     return MHD_YES;
 }
 
@@ -445,6 +475,8 @@ static void http_on_completed(void *context, struct MHD_Connection *mhd, void **
     }
     if (request->intake.free)
         request->intake.free(request->intake.context);
+    if (request->upgrade_free)
+        request->upgrade_free(request->upgrade_context);
     atomic_fetch_sub(&server->bodies_held, request->held_bytes);
     buf_done(&request->body);
     http_head_free_query(request->query);
@@ -495,10 +527,11 @@ static size_t http_keep_escapes(void *context, struct MHD_Connection *mhd, char 
 static struct MHD_Daemon *http_start(struct http_server *server, int listen_fd)
 {
     return MHD_start_daemon(
-        MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL,
-        http_on_request, server, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_THREAD_STACK_SIZE,
-        (size_t)HTTP_STACK_BYTES, MHD_OPTION_CONNECTION_LIMIT, server->config.connection_max,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC |
+            MHD_ALLOW_UPGRADE,
+        0, NULL, NULL, http_on_request, server, MHD_OPTION_LISTEN_SOCKET, listen_fd,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)HTTP_STACK_BYTES, MHD_OPTION_CONNECTION_LIMIT,
+        server->config.connection_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         2 * server->config.head_max + 2 * (size_t)HTTP_STREAM_BLOCK,
         /* Its own strictness answers twice on one request; http_head.c asks for the same and more.
          */

@@ -60,6 +60,12 @@ void *http_request_intake(const struct http_request *request);
  * sees that the body is not whole. */
 typedef int (*http_stream_fn)(void *context, struct buf *out, struct err *err);
 
+/* Has the connection, which is no HTTP any more, on its thread until it returns; may block. early:
+ * bytes that came behind the head already. socket_fd is borrowed, and may be non-blocking or not.
+ * http_request_gone_fd() tells of a peer that left and of a server that stops. */
+typedef void (*http_upgrade_fn)(void *context, int socket_fd, const uint8_t *early,
+                                size_t early_size);
+
 struct http_response {
     int status; /* 200 when left 0 */
     const char *content_type;
@@ -69,7 +75,10 @@ struct http_response {
     http_stream_fn stream; /* set: the body is streamed, `body` is not used */
     bool stream_sized;     /* with Content-Length stream_size, else chunked */
     uint64_t stream_size;  /* no more may be produced; less breaks the connection off */
-    void *stream_context;
+    http_upgrade_fn
+        upgrade;          /* set: 101, and then this; `stream` and `body` are not used. Not called
+                             when the answer can't be sent. stream_free comes in any case. */
+    void *stream_context; /* of either */
     void (*stream_free)(void *context);
 };
 
