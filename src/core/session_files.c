@@ -57,7 +57,7 @@ int core_session_file_open(struct core *core, const char *owner, const char *ses
     struct session_file *file = calloc(1, sizeof(*file));
     result = file ? session_take_place(core, session, err)
                   : err_set(err, ERR_INTERNAL, "no memory for a file");
-    if (result != 0) {
+    if (result != 0 || !file) {
         free(file);
         session_unref(core, session);
         return result;

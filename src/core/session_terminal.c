@@ -38,7 +38,7 @@ int core_session_terminal_open(struct core *core, const char *owner, const char 
     if (session_is_lost(result) || result == -ERR_NOT_FOUND)
         result =
             err_public(&failure, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
-    if (result != 0) {
+    if (result != 0 || !terminal) {
         channel_close(channel);
         session_give_place(core, session);
         session_unref(core, session);

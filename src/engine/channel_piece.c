@@ -1,7 +1,7 @@
 /* Owns files that go through a channel piece by piece, at the pace of whoever calls: a talk that
  * pauses between two calls. */
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "engine/channel_transfer.h"
@@ -87,7 +87,7 @@ int channel_read_open(struct channel *channel, const struct sandbox_get_file *ge
     struct transfer *transfer = &reader->transfer;
     transfer_init(transfer, channel, &read_type, FRAME_GET_FILE);
     buf_init(&reader->pending, FRAME_DATA_MAX + SANDBOX_FILE_INFO_SIZE);
-    (void)strncpy(reader->path, get->path, sizeof(reader->path) - 1);
+    (void)snprintf(reader->path, sizeof(reader->path), "%s", get->path);
     reader->step_ns = step_ns;
     reader->watch = *watch;
     reader->watch.interrupt_fd = -1;
@@ -206,7 +206,7 @@ int channel_write_open(struct channel *channel, const struct sandbox_put_file *p
         return err_set(err, ERR_INTERNAL, "no memory for a file");
     struct transfer *transfer = &writer->transfer;
     transfer_init(transfer, channel, &write_type, FRAME_PUT_FILE);
-    (void)strncpy(writer->path, put->path, sizeof(writer->path) - 1);
+    (void)snprintf(writer->path, sizeof(writer->path), "%s", put->path);
     writer->step_ns = step_ns;
     writer->watch = *watch;
     writer->watch.interrupt_fd = -1;
