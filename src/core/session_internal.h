@@ -27,10 +27,12 @@ struct session {
     size_t turn_count;
     uint64_t executions;
     int64_t used_us;
+    unsigned files; /* that have a channel of their own now, and terminals */
     struct session *next;
 };
 
 #define SESSION_TURNS_MAX 64
+#define SESSION_FILES_MAX 5 /* init takes 8 connections; one is for code, others for renewals */
 
 /* session.c: the table. */
 /* The open session of that owner (NULL: any), with a reference. ERR_NOT_FOUND (public). */
@@ -82,6 +84,12 @@ int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t i
                        struct err *err);
 /* Whether a failure of a channel says that the sandbox is no more. */
 bool session_is_lost(int result);
+
+/* session_files.c */
+/* One place more, or less, of SESSION_FILES_MAX; the session is used until now. ERR_UNAVAILABLE
+ * (public): there is none. To give one back never fails. */
+int session_take_place(struct core *core, struct session *session, struct err *err);
+void session_give_place(struct core *core, struct session *session);
 
 /* session_adopt.c */
 /* The server stops: executions of sessions are left to run, and their threads come back. */

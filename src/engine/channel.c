@@ -265,7 +265,7 @@ static int take_input(struct talk *talk, struct err *err)
     return take_frames(talk, err);
 }
 
-enum { POLL_SOCKET, POLL_CANCEL, POLL_GONE, POLL_INTERRUPT, POLL_COUNT };
+enum { POLL_SOCKET, POLL_CANCEL, POLL_GONE, POLL_INTERRUPT, POLL_INPUT, POLL_COUNT };
 
 static void watch_add(const struct talk *talk, struct pollfd fds[static POLL_COUNT])
 {
@@ -306,7 +306,10 @@ static int wait_and_take(struct talk *talk, struct err *err)
         [POLL_CANCEL] = {.fd = -1, .events = POLLIN},
         [POLL_GONE] = {.fd = -1, .events = POLLIN | POLLRDHUP},
         [POLL_INTERRUPT] = {.fd = -1, .events = POLLIN},
+        [POLL_INPUT] = {.fd = -1, .events = POLLIN},
     };
+    if (talk->has_input && !talk->input_ready)
+        fds[POLL_INPUT].fd = talk->input_fd;
     watch_add(talk, fds);
     if (channel->out.size > 0)
         fds[POLL_SOCKET].events |= POLLOUT;
@@ -320,6 +323,7 @@ static int wait_and_take(struct talk *talk, struct err *err)
             return 0;
         return err_sys(err, errno, "poll of a channel");
     }
+    talk->input_ready = talk->input_ready || fds[POLL_INPUT].revents != 0;
     /* What was said before the reason to cancel counts: an exit that is here already stands. */
     int result = (fds[POLL_SOCKET].revents & ~POLLOUT) != 0 ? take_input(talk, err) : 0;
     return result == 0 ? watch_check(talk, fds, err) : result;

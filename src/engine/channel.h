@@ -99,6 +99,22 @@ int channel_run(struct channel *channel, const struct channel_run *run, struct c
 int channel_attach(struct channel *channel, const struct sandbox_attach *attach,
                    const struct channel_watch *watch, struct channel_exit *out, struct err *err);
 
+struct channel_terminal {
+    struct sandbox_exec exec; /* with a terminal, and not held */
+    /* Its output, as STREAM_STDOUT; of it cancel_fd and gone_fd mean a hang-up. deadline_ns is for
+     * its start alone. */
+    struct channel_watch watch;
+    int input_fd; /* readable: input has something to say */
+    /* Gives what was typed, at most size; 0: nothing now. *resize becomes columns << 16 | rows when
+     * the window has changed. Negative: hang up. Does not wait for input. */
+    ssize_t (*input)(void *context, uint8_t *data, size_t size, uint32_t *resize, struct err *err);
+};
+
+/* Runs a program on a terminal until it ends, or until either side hangs up: ERR_CLOSED, and then
+ * channel_close() is what its processes hear as a hang-up. Fails as channel_exec() otherwise. */
+int channel_terminal(struct channel *channel, const struct channel_terminal *terminal,
+                     struct channel_exit *out, struct err *err);
+
 /* One request and its answer each; deadline_ns as in channel_watch, failures as channel_exec().
  * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND, ERR_CONFLICT and ERR_UNSUPPORTED.
  * Nothing is sent before init's hello: the first of a channel costs a round trip more. */
@@ -138,5 +154,38 @@ typedef ssize_t (*channel_input_fn)(void *context, uint8_t *data, size_t size, s
 int channel_put_stream(struct channel *channel, const struct sandbox_put_file *put,
                        channel_input_fn input, void *context, int64_t deadline_ns,
                        uint64_t *out_size, struct err *err);
+
+/* The same piece by piece, at the caller's pace: for who is called with bytes, or asked for them.
+ * Nothing else may be done on the channel meanwhile, and after a close before the end, or a failure
+ * that is not init's answer, it is only good for channel_close(). Of watch only cancel_fd,
+ * cancel_cause and gone_fd are used; *watch is copied. Each call waits for init as long as step_ns.
+ */
+struct channel_reader;
+struct channel_writer;
+
+/* Opens the file and says what it is; get->info is SANDBOX_INFO_FIRST or SANDBOX_INFO_ONLY. Fails
+ * as channel_get_file(). */
+int channel_read_open(struct channel *channel, const struct sandbox_get_file *get,
+                      const struct channel_watch *watch, int64_t step_ns,
+                      struct sandbox_file_info *out_info, struct channel_reader **out,
+                      struct err *err);
+/* Appends the next bytes, at most FRAME_DATA_MAX and the few that came with the information, and
+ * returns 1; 0 at the end. Never gives more than *out_info promised of what was asked for; less,
+ * when the file was cut meanwhile. */
+int channel_read_next(struct channel_reader *reader, struct buf *out, struct err *err);
+/* NULL is allowed. */
+void channel_read_close(struct channel_reader *reader);
+
+/* Returns when init was asked. A refusal shows at one of the calls below. */
+int channel_write_open(struct channel *channel, const struct sandbox_put_file *put,
+                       const struct channel_watch *watch, int64_t step_ns,
+                       struct channel_writer **out, struct err *err);
+/* Returns when all of it is on its way; blocks while init takes no more. Fails as
+ * channel_put_stream(). */
+int channel_write(struct channel_writer *writer, const void *data, size_t size, struct err *err);
+/* The end of the file: *out_size is what was written. */
+int channel_write_end(struct channel_writer *writer, uint64_t *out_size, struct err *err);
+/* Without channel_write_end(): what was written stays. NULL is allowed. */
+void channel_write_close(struct channel_writer *writer);
 
 #endif

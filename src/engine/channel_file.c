@@ -5,24 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/channel_internal.h"
-
-/* One file on its way. */
-struct transfer {
-    struct talk talk;
-    enum frame_type request;
-    struct buf payload;
-    struct sandbox_done done;
-    uint64_t moved;    /* bytes that came, or that were queued */
-    struct err broken; /* why our side gave up; ERR_NONE: it did not */
-    /* out of the sandbox */
-    struct incoming in;
-    uint64_t size_max; /* bytes that were asked for */
-    /* into it */
-    struct outgoing bytes; /* its data is not used: pieces are asked for one by one */
-    channel_input_fn input;
-    void *context;
-};
+#include "engine/channel_transfer.h"
 
 static struct transfer *transfer_of(struct talk *talk)
 {
@@ -34,8 +17,9 @@ static struct transfer *transfer_of(struct talk *talk)
 /* What a path that the caller chose, or files that are too large, can lead to. */
 static bool is_callers_fault(int sys_errno)
 {
-    static const int faults[] = {EACCES, EPERM,  ELOOP,  EXDEV, ENOTDIR, EISDIR,
-                                 EEXIST, ENOENT, ENOSPC, EFBIG, EROFS,   ENAMETOOLONG};
+    static const int faults[] = {EACCES, EPERM,        ELOOP,  EXDEV,   ENOTDIR,
+                                 EISDIR, EEXIST,       ENOENT, ENOSPC,  EFBIG,
+                                 EROFS,  ENAMETOOLONG, ENXIO,  ETXTBSY, EDQUOT};
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
         if (faults[i] == sys_errno)
             return true;
@@ -55,8 +39,8 @@ int channel_file_error(const char *field, const char *verb, const char *path, in
 }
 
 /* The outcome of a talk that came to its end. */
-static int judge(const struct transfer *transfer, const char *verb, const char *path,
-                 uint64_t *out_size, struct err *err)
+int transfer_judge(const struct transfer *transfer, const char *verb, const char *path,
+                   uint64_t *out_size, struct err *err)
 {
     int sys_errno = transfer->done.sys_errno;
     bool reads = transfer->request == FRAME_GET_FILE;
@@ -81,7 +65,7 @@ static int judge(const struct transfer *transfer, const char *verb, const char *
 /* ---- both ways ---- */
 
 /* Asks once; false: not yet, as init has not said hello. */
-static bool ask(struct transfer *transfer, int *result, struct err *err)
+bool transfer_ask(struct transfer *transfer, int *result, struct err *err)
 {
     struct talk *talk = &transfer->talk;
     *result = 0;
@@ -94,7 +78,7 @@ static bool ask(struct transfer *transfer, int *result, struct err *err)
     return *result == 0;
 }
 
-static int transfer_kill(struct talk *talk, enum kill_cause cause, struct err *err)
+int transfer_kill(struct talk *talk, enum kill_cause cause, struct err *err)
 {
     struct transfer *transfer = transfer_of(talk);
     if (talk->killed)
@@ -135,8 +119,8 @@ static bool transfer_is_over(const struct talk *talk)
     return talk->answered;
 }
 
-static void transfer_init(struct transfer *transfer, struct channel *channel,
-                          const struct talk_type *type, enum frame_type request)
+void transfer_init(struct transfer *transfer, struct channel *channel, const struct talk_type *type,
+                   enum frame_type request)
 {
     *transfer = (struct transfer){
         .talk = {.channel = channel, .type = type, .stream = channel_take_stream(channel)},
@@ -144,18 +128,17 @@ static void transfer_init(struct transfer *transfer, struct channel *channel,
     buf_init(&transfer->payload, FRAME_PAYLOAD_MAX);
 }
 
-static void transfer_done(struct transfer *transfer)
+void transfer_done(struct transfer *transfer)
 {
     buf_done(&transfer->payload);
 }
-#define TRANSFER_AUTO __attribute__((cleanup(transfer_done)))
 
 /* ---- out of the sandbox ---- */
 
-static int get_queue(struct talk *talk, struct err *err)
+int transfer_get_queue(struct talk *talk, struct err *err)
 {
     int result = 0;
-    (void)ask(transfer_of(talk), &result, err);
+    (void)transfer_ask(transfer_of(talk), &result, err);
     return result;
 }
 
@@ -181,7 +164,7 @@ static int on_data(struct transfer *transfer, const struct frame *frame, struct 
     return result == 0 ? channel_grant(talk->channel, &transfer->in, frame, err) : result;
 }
 
-static int get_take(struct talk *talk, const struct frame *frame, struct err *err)
+int transfer_get_take(struct talk *talk, const struct frame *frame, struct err *err)
 {
     struct transfer *transfer = transfer_of(talk);
     bool is_bytes = talk->asked && frame->stream == talk->stream + STREAM_STDOUT;
@@ -196,8 +179,20 @@ static int get_take(struct talk *talk, const struct frame *frame, struct err *er
     return channel_out_of_turn(talk, frame, err);
 }
 
-static const struct talk_type get_type = {
-    .queue = get_queue, .take = get_take, .is_over = transfer_is_over, .kill = transfer_kill};
+static const struct talk_type get_type = {.queue = transfer_get_queue,
+                                          .take = transfer_get_take,
+                                          .is_over = transfer_is_over,
+                                          .kill = transfer_kill};
+
+/* The bytes that may come for what was asked. */
+uint64_t transfer_most(const struct sandbox_get_file *get)
+{
+    uint64_t info = get->info == SANDBOX_INFO_NONE ? 0 : SANDBOX_FILE_INFO_SIZE;
+    if (get->info == SANDBOX_INFO_ONLY)
+        return info;
+    bool open_end = get->size_bytes == 0 || get->size_bytes > UINT64_MAX - info;
+    return open_end ? UINT64_MAX : get->size_bytes + info;
+}
 
 int channel_get_file(struct channel *channel, const struct sandbox_get_file *get,
                      const struct channel_watch *watch, uint64_t *out_size, struct err *err)
@@ -210,11 +205,11 @@ int channel_get_file(struct channel *channel, const struct sandbox_get_file *get
     transfer.talk.deadline_ns = watch->deadline_ns;
     transfer.talk.needs = SANDBOX_CAP_GET_FILE;
     transfer.in.window = FRAME_WINDOW;
-    transfer.size_max = get->size_bytes != 0 ? get->size_bytes : UINT64_MAX;
+    transfer.size_max = transfer_most(get);
     int result = sandbox_get_file_encode(get, &transfer.payload, err);
     if (result == 0)
         result = channel_talk(&transfer.talk, err);
-    return result == 0 ? judge(&transfer, "read", get->path, out_size, err) : result;
+    return result == 0 ? transfer_judge(&transfer, "read", get->path, out_size, err) : result;
 }
 
 /* ---- into the sandbox ---- */
@@ -248,7 +243,7 @@ static int put_queue(struct talk *talk, struct err *err)
     const struct outgoing *bytes = &transfer->bytes;
     bool fresh = !talk->asked;
     int result = 0;
-    if (!ask(transfer, &result, err))
+    if (!transfer_ask(transfer, &result, err))
         return result;
     /* The request, and each piece, leave alone: the next one may be long in coming. */
     if (!fresh && talk->channel->out.size == 0 && bytes->credit > 0 && !bytes->closed &&
@@ -258,7 +253,7 @@ static int put_queue(struct talk *talk, struct err *err)
     return result;
 }
 
-static int put_take(struct talk *talk, const struct frame *frame, struct err *err)
+int transfer_put_take(struct talk *talk, const struct frame *frame, struct err *err)
 {
     struct transfer *transfer = transfer_of(talk);
     if (!talk->asked || frame->stream != talk->stream)
@@ -274,7 +269,7 @@ static int put_take(struct talk *talk, const struct frame *frame, struct err *er
 }
 
 static const struct talk_type put_type = {
-    .queue = put_queue, .take = put_take, .is_over = transfer_is_over};
+    .queue = put_queue, .take = transfer_put_take, .is_over = transfer_is_over};
 
 int channel_put_stream(struct channel *channel, const struct sandbox_put_file *put,
                        channel_input_fn input, void *context, int64_t deadline_ns,
@@ -290,5 +285,5 @@ int channel_put_stream(struct channel *channel, const struct sandbox_put_file *p
     int result = sandbox_put_file_encode(put, &transfer.payload, err);
     if (result == 0)
         result = channel_talk(&transfer.talk, err);
-    return result == 0 ? judge(&transfer, "written", put->path, out_size, err) : result;
+    return result == 0 ? transfer_judge(&transfer, "written", put->path, out_size, err) : result;
 }

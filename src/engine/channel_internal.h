@@ -74,6 +74,9 @@ struct talk {
     bool killed;    /* nothing is watched any more */
     bool answered;  /* init said its last word on the stream */
     bool eager;     /* there is more to queue as soon as the socket has taken all */
+    bool has_input; /* input_fd is watched, until it is ready */
+    bool input_ready;
+    int input_fd;
 };
 
 /* Talks to the end: 0, or the first failure. */

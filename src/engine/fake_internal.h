@@ -23,6 +23,8 @@ enum {
 struct fake_file {
     char path[256];
     struct buf bytes;
+    uint64_t inode;
+    int64_t changed_ns;
 };
 
 struct fake_put {

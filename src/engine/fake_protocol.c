@@ -23,8 +23,11 @@ static struct fake_file *make_file(struct fake_sandbox *box, const char *path)
                        path);
         buf_init(&file->bytes, FAKE_BYTES_MAX);
     }
-    if (file)
+    if (file) {
         file->bytes.size = 0;
+        file->inode = (uint64_t)(file - box->files) + 1;
+        file->changed_ns++; /* a count of its versions does as a time */
+    }
     return file;
 }
 
@@ -105,9 +108,18 @@ static void on_get_file(struct fake_sandbox *box, struct fake_connection *connec
         end_get(connection, ENOENT);
         return;
     }
+    if (ask.info != SANDBOX_INFO_NONE) {
+        const struct sandbox_file_info info = {
+            .size_bytes = file->bytes.size, .inode = file->inode, .changed_ns = file->changed_ns};
+        uint8_t told[SANDBOX_FILE_INFO_SIZE];
+        sandbox_file_info_encode(&info, told);
+        (void)buf_append(&get->bytes, told, sizeof(told), NULL);
+    }
     uint64_t size = file->bytes.size > ask.offset ? file->bytes.size - ask.offset : 0;
     if (ask.size_bytes > 0 && ask.size_bytes < size)
         size = ask.size_bytes;
+    if (ask.info == SANDBOX_INFO_ONLY)
+        size = 0;
     if (size > 0)
         (void)buf_append(&get->bytes, file->bytes.data + ask.offset, (size_t)size, NULL);
     fake_step_get(connection);

@@ -38,7 +38,7 @@ enum exit_tag {
     EXIT_STATE_LOST
 };
 enum put_tag { PUT_PATH = 1, PUT_MODE };
-enum get_tag { GET_PATH = 1, GET_OFFSET, GET_SIZE };
+enum get_tag { GET_PATH = 1, GET_OFFSET, GET_SIZE, GET_INFO };
 enum done_tag { DONE_ERRNO = 1, DONE_SIZE };
 
 /* Takes one field into a message that is being decoded; an unknown tag is passed over. */
@@ -317,6 +317,7 @@ int sandbox_get_file_encode(const struct sandbox_get_file *get, struct buf *out,
     tlv_put_str(&writer, GET_PATH, get->path);
     tlv_put_u64(&writer, GET_OFFSET, get->offset);
     tlv_put_u64(&writer, GET_SIZE, get->size_bytes);
+    tlv_put_u64(&writer, GET_INFO, (uint64_t)get->info);
     return tlv_end(&writer, err);
 }
 
@@ -327,7 +328,17 @@ static int get_file_field(const struct tlv_field *field, void *out, struct err *
         return tlv_str(field, &get->path, err);
     if (field->tag == GET_OFFSET)
         return tlv_u64(field, &get->offset, err);
-    return field->tag == GET_SIZE ? tlv_u64(field, &get->size_bytes, err) : 0;
+    if (field->tag == GET_SIZE)
+        return tlv_u64(field, &get->size_bytes, err);
+    if (field->tag != GET_INFO)
+        return 0;
+    uint32_t info = 0;
+    int result = tlv_u32(field, &info, err);
+    if (result == 0 && info >= SANDBOX_INFO_COUNT)
+        result = err_set(err, ERR_PROTOCOL, "a file with information %u", info);
+    if (result == 0)
+        get->info = (enum sandbox_get_info)info;
+    return result;
 }
 
 int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get_file *get,
@@ -342,6 +353,27 @@ int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get
     if (result == 0)
         *get = decoded;
     return result;
+}
+
+void sandbox_file_info_encode(const struct sandbox_file_info *info,
+                              uint8_t out[static SANDBOX_FILE_INFO_SIZE])
+{
+    const uint64_t words[] = {info->size_bytes, info->inode, (uint64_t)info->changed_ns,
+                              (uint64_t)info->modified_ns};
+    for (size_t i = 0; i < SANDBOX_FILE_INFO_SIZE; i++)
+        out[i] = (uint8_t)(words[i / 8] >> (i % 8 * 8));
+}
+
+void sandbox_file_info_decode(const uint8_t data[static SANDBOX_FILE_INFO_SIZE],
+                              struct sandbox_file_info *out)
+{
+    uint64_t words[SANDBOX_FILE_INFO_SIZE / 8] = {0};
+    for (size_t i = 0; i < SANDBOX_FILE_INFO_SIZE; i++)
+        words[i / 8] |= (uint64_t)data[i] << (i % 8 * 8);
+    *out = (struct sandbox_file_info){.size_bytes = words[0],
+                                      .inode = words[1],
+                                      .changed_ns = (int64_t)words[2],
+                                      .modified_ns = (int64_t)words[3]};
 }
 
 int sandbox_done_encode(const struct sandbox_done *done, struct buf *out, struct err *err)

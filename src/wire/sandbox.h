@@ -189,11 +189,34 @@ int sandbox_put_file_encode(const struct sandbox_put_file *put, struct buf *out,
 int sandbox_put_file_decode(const void *payload, size_t size, struct sandbox_put_file *put,
                             struct err *err);
 
+enum sandbox_get_info {
+    SANDBOX_INFO_NONE,
+    SANDBOX_INFO_FIRST, /* a struct sandbox_file_info comes before the bytes, and counts as some */
+    SANDBOX_INFO_ONLY,  /* it comes alone */
+    SANDBOX_INFO_COUNT
+};
+
 struct sandbox_get_file {
     const char *path;    /* absolute, or relative to /workspace; a regular file */
     uint64_t offset;     /* first byte; past the end: nothing */
-    uint64_t size_bytes; /* at most; 0: to the end */
+    uint64_t size_bytes; /* at most, without the info; 0: to the end */
+    enum sandbox_get_info info;
 };
+
+/* A file at the moment when it was opened: no byte past size_bytes comes after it. The last three
+ * tell one version of a file from another; of the two times only `changed` is the kernel's own. */
+struct sandbox_file_info {
+    uint64_t size_bytes;
+    uint64_t inode;
+    int64_t changed_ns;  /* st_ctim, since 1970 */
+    int64_t modified_ns; /* st_mtim */
+};
+
+#define SANDBOX_FILE_INFO_SIZE 32 /* little-endian, in this order */
+void sandbox_file_info_encode(const struct sandbox_file_info *info,
+                              uint8_t out[static SANDBOX_FILE_INFO_SIZE]);
+void sandbox_file_info_decode(const uint8_t data[static SANDBOX_FILE_INFO_SIZE],
+                              struct sandbox_file_info *out);
 
 int sandbox_get_file_encode(const struct sandbox_get_file *get, struct buf *out, struct err *err);
 int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get_file *get,
