@@ -18,7 +18,7 @@
 #define CLAIM_TRIES 1000
 #define EXIT_KILLED 137
 #define SETTLE_NS (50 * CLOCK_NS_PER_MS) /* between two looks at one that nobody has taken over */
-#define OBJECT_MAX (64U * 1024U) /* names and figures; labels and results come on top */
+#define OBJECT_MAX (64U * 1024U)         /* names and figures; labels and results come on top */
 
 /* ---- what it says ---- */
 

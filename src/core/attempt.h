@@ -28,7 +28,7 @@ struct attempt {
     bool insert_waits; /* begun and not waited for */
     bool ran;          /* the code may have reached init */
     bool sink_failed;
-    bool stored; /* its outcome: init may forget it */
+    bool stored;           /* its outcome: init may forget it */
     struct record *record; /* that of live, with a reference of its own */
     struct channel_exit exit;
     struct execution_outcome outcome;

@@ -17,7 +17,7 @@
 #define KERNEL_NS (60 * CLOCK_NS_PER_S) /* for a kernel to be ready */
 #define CLAIM_TRIES 50
 #define CLAIM_NS (10 * CLOCK_NS_PER_MS)
-#define HALF_MADE_MS 60000              /* a sandbox whose server died before it was a session */
+#define HALF_MADE_MS 60000 /* a sandbox whose server died before it was a session */
 
 /* One request as it goes. */
 struct making {
@@ -236,7 +236,7 @@ int core_session_create(struct core *core, const struct session_request *request
     if (result == 0)
         result = create(&making, out, &failure);
     plan_done(&making.plan);
-    if (result == -ERR_CONFLICT) { /* another request with this key was first */
+    if (result == -ERR_CONFLICT) {              /* another request with this key was first */
         for (int i = 0; i < CLAIM_TRIES; i++) { /* its row is there before it is in the table */
             int known = answer_known_key(core, request, out, &failure);
             if (known != 0) {

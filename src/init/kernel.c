@@ -168,7 +168,7 @@ bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, in
         return false;
     bool script = kernel->job && kernel->job->run.mode == SANDBOX_RUN_SCRIPT &&
                   kernel->job->run.phase != RUN_DRAINING;
-    step_status(kernel); /* why it was not executed, if so */
+    step_status(kernel);          /* why it was not executed, if so */
     pipes_done(&kernel->passing); /* else the run that it never got would wait for their end */
     kernel->pid = -1;
     kernel->wait_status = wait_status;

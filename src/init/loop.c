@@ -40,7 +40,8 @@ static bool has_connection(const struct loop *loop)
     return false;
 }
 
-/* Who comes when there is none waits in the backlog: a close would read as the end of the sandbox. */
+/* Who comes when there is none waits in the backlog: a close would read as the end of the sandbox.
+ */
 static bool has_free_connection(const struct loop *loop)
 {
     for (size_t i = 0; i < CONNECTION_MAX; i++) {
