@@ -4,25 +4,41 @@ _berth() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "serve run ps version help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session drain version help" -- "$cur")
         return
+    fi
+    if [[ $command == session ]]; then
+        if [ "$COMP_CWORD" -eq 2 ]; then
+            mapfile -t COMPREPLY < <(compgen -W "new exec attach ls rm" -- "$cur")
+            return
+        fi
+        command="session ${COMP_WORDS[2]}"
     fi
     case $prev in
     --lang | -l) mapfile -t COMPREPLY < <(compgen -W "python" -- "$cur"); return ;;
     --profile) mapfile -t COMPREPLY < <(compgen -W "strict container" -- "$cur"); return ;;
     --file | --stdin) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    --state) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-    --code | -c | --timeout | -t | --ram | --cpu | --storage | --image | --env | -e | --host | --port) return ;;
+    --state | --save-images) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+    --code | -c | --timeout | -t | --idle-timeout | --ram | --cpu | --storage | --image | --env | -e | --host | --port) return ;;
     esac
     local words=""
     case $command in
     serve) words="--host --port --state --help" ;;
     run) words="--code --lang --timeout --ram --cpu --storage --image --profile --env --file --stdin --json --help" ;;
     ps) words="--all --json --help" ;;
-    help) words="serve run ps version" ;;
+    logs) words="--follow --save-images --help" ;;
+    drain) words="--help" ;;
+    "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --env --json --help" ;;
+    "session exec") words="--file --timeout --stdin --save-images --json --help" ;;
+    "session attach") words="--timeout --save-images --help" ;;
+    "session ls") words="--quiet --json --help" ;;
+    "session rm") words="--help" ;;
+    help) words="serve run ps logs session drain version" ;;
     esac
     if [[ $command == run && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+    elif [[ $command == session\ [ear]* && $cur != -* ]]; then # ids
+        mapfile -t COMPREPLY < <(compgen -W "$("${COMP_WORDS[0]}" session ls --quiet 2>/dev/null)" -- "$cur")
     else
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
     fi

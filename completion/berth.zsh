@@ -4,7 +4,9 @@
 _berth() {
     local -a commands
     commands=('serve:start the server' 'run:run code in a fresh sandbox'
-        'ps:list the executions of a server' 'version:print the version' 'help:show help')
+        'ps:list the executions of a server' 'logs:print what an execution has said'
+        'session:sandboxes that keep their state' 'drain:end all that runs on a server'
+        'version:print the version' 'help:show help')
     if ((CURRENT == 2)); then
         _describe command commands
         return
@@ -21,7 +23,32 @@ _berth() {
             '--stdin[standard input]:file:_files' '--json[print the object]' '--help' '*:file:_files'
         ;;
     ps) _arguments '--all' '--json' '--help' ;;
-    help) _values command serve run ps version ;;
+    logs) _arguments '(-f --follow)'{-f,--follow}'[wait for the rest]' '--save-images[folder]:folder:_files -/' '--help' ;;
+    drain) _arguments '--help' ;;
+    session)
+        if ((CURRENT == 3)); then
+            _values command new exec attach ls rm
+            return
+        fi
+        case $words[3] in
+        new)
+            _arguments '(-l --lang)'{-l,--lang}'[language]:language:(python)' \
+                '(-t --timeout)'{-t,--timeout}'[end it after]:seconds:' '--idle-timeout[end it when idle]:seconds:' \
+                '--ram[memory limit]:size:' '--cpu[cores]:cores:' '--storage[size of the writable root]:size:' \
+                '--image[what is under /]:image:' '--profile[rights inside]:profile:(strict container)' \
+                '*'{-e,--env}'[variable]:NAME=VALUE:' '--json[print the object]' '--help'
+            ;;
+        exec)
+            _arguments '(-f --file)'{-f,--file}'[the code]:file:_files' '(-t --timeout)'{-t,--timeout}'[seconds]:seconds:' \
+                '--stdin[standard input]:file:_files' '--save-images[folder]:folder:_files -/' '--json[print the object]' \
+                '--help' '*:id:'
+            ;;
+        attach) _arguments '(-t --timeout)'{-t,--timeout}'[seconds]:seconds:' '--save-images[folder]:folder:_files -/' '--help' ':id:' ;;
+        ls) _arguments '(-q --quiet)'{-q,--quiet}'[ids alone]' '--json' '--help' ;;
+        rm) _arguments '--help' '*:id:' ;;
+        esac
+        ;;
+    help) _values command serve run ps logs session drain version ;;
     esac
 }
 _berth "$@"

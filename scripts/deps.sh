@@ -4,9 +4,10 @@
 set -eu
 
 packages="gcc make meson ninja-build pkg-config libmicrohttpd-dev libjansson-dev libsqlite3-dev
-libseccomp-dev libarchive-dev libinih-dev libcurl4-openssl-dev libcmocka-dev musl-tools musl-dev
+libwslay-dev libseccomp-dev libarchive-dev libinih-dev libcurl4-openssl-dev libedit-dev libcmocka-dev musl-tools
+musl-dev
 linux-libc-dev python3 python3-pytest clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
-curl e2fsprogs sudo uidmap"
+curl e2fsprogs sudo uidmap python3-numpy python3-pandas python3-matplotlib"
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then

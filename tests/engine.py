@@ -28,9 +28,11 @@ REPLY = 0x8000
  STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE) = range(1, 29)
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
-     "ping", "pong", "get_file"), 1)}
+     "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",
+     "attach", "forget", "list", "listed", "timers"), 1)}
 FRAME_NAMES = {number: name for name, number in FRAMES.items()}
 CAUSES = ("none", "timeout", "oom", "output", "signal", "user", "server")
+NEVER = (1 << 64) - 1
 CAP_DISK, CAP_CONTAINER = 1 << 10, 1 << 11
 MIB = 1 << 20
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -257,14 +259,26 @@ class Engine:
 
 class Result:
     def __init__(self):
-        self.stdout = self.stderr = b""
+        self.streams = {2: bytearray(), 3: bytearray()}
         self.exit_code = self.cause = self.errno = self.size = None
         self.start_error = ""
+        self.messages, self.part = [], b""
+        self.events = []  # (kind, part, bytes), as they are counted for ATTACH
+        self.state_lost = self.messages_dropped = False
+        self.started = False
+
+    @property
+    def stdout(self):
+        return bytes(self.streams[2])
+
+    @property
+    def stderr(self):
+        return bytes(self.streams[3])
 
     def __repr__(self):
         return (f"Result(exit={self.exit_code}, cause={self.cause}, errno={self.errno}, "
-                f"start_error={self.start_error!r}, stdout={self.stdout[-2000:]!r}, "
-                f"stderr={self.stderr[-2000:]!r})")
+                f"start_error={self.start_error!r}, lost={self.state_lost}, "
+                f"stdout={self.stdout[-2000:]!r}, stderr={self.stderr[-2000:]!r})")
 
 
 class Sandbox:
@@ -275,6 +289,7 @@ class Sandbox:
         self.channel.setblocking(True)
         self.channel.settimeout(harness.HANG_SECS)
         self.buffer = b""
+        self.others = []
         self.stream = 0
         hello = tlv(1, 1) + tlv(2, 1) + tlv(3, 0) + tlv(4, bytes(16))
         self.send("hello", 0, hello)
@@ -299,35 +314,73 @@ class Sandbox:
                 raise ConnectionError("init closed the channel")
             self.buffer += piece
 
-    def begin(self, argv, env=(), cwd="/", timeout_ms=60000, keep=MIB, output_max=64 * MIB):
+    def begin(self, argv, env=(), cwd="/", timeout_ms=60000, keep=MIB, output_max=64 * MIB,
+              execution_id=None, hold=False, terminal=None):
         self.stream += 4
-        payload = b"".join((tlv(1, f"e{self.stream}"), tlv(2, cwd),
+        columns, rows = terminal or (0, 0)
+        payload = b"".join((tlv(1, execution_id or f"e{self.stream}"), tlv(2, cwd),
                             *(tlv(3, arg) for arg in argv), *(tlv(4, entry) for entry in env),
-                            tlv(5, timeout_ms), tlv(6, keep), tlv(7, output_max)))
+                            tlv(5, timeout_ms), tlv(6, keep), tlv(7, output_max),
+                            tlv(8, int(hold)), tlv(9, columns << 16 | rows)))
         self.send("exec", self.stream, payload)
         return self.stream
 
-    def finish(self, stream):
-        """Takes frames until the last one of the stream."""
-        result = Result()
-        while True:
-            kind, at, payload = self.frame()
-            if kind == "data" and at & ~3 == stream:
-                if at == stream + 3:
-                    result.stderr += payload
-                else:
-                    result.stdout += payload
+    def take(self, result, frame, credit=True):
+        """Adds one frame of a stream to what came of it; whether it was the last one."""
+        kind, at, payload = frame
+        if kind == "data":
+            result.streams[at & 3] += payload
+        elif kind in ("message_part", "message"):
+            result.part += payload
+            if kind == "message":
+                result.messages.append(result.part)
+                result.part = b""
+        elif kind == "started":
+            result.started = True
+        elif kind == "exit":
+            found = dict(fields(payload))
+            result.exit_code = number(found[1])
+            result.cause = CAUSES[number(found[2])]
+            result.start_error = text(found.get(11, b"\0"))
+            result.limits_hit = number(found[3])
+            result.stdout_bytes, result.message_bytes = number(found[8]), number(found[12])
+            result.messages_dropped = number(found[13]) == 1
+            result.state_lost = number(found[14]) == 1
+            return True
+        elif kind == "done":
+            found = dict(fields(payload))
+            result.errno, result.size = number(found[1]), number(found[2])
+            return True
+        if kind in ("data", "message", "message_part"):
+            result.events.append((kind, at & 3, payload))
+            if credit:
                 self.send("credit", at, struct.pack("<I", len(payload)))
-            elif kind == "exit" and at == stream:
-                found = dict(fields(payload))
-                result.exit_code = number(found[1])
-                result.cause = CAUSES[number(found[2])]
-                result.start_error = text(found.get(11, b"\0"))
-                return result
-            elif kind == "done" and at == stream:
-                found = dict(fields(payload))
-                result.errno, result.size = number(found[1]), number(found[2])
-                return result
+        return False
+
+    def finish(self, stream, result=None):
+        """Takes frames until the last one of the stream; those of others are kept for them."""
+        result = result or Result()
+        while not self.take(result, self.frame_of(stream)):
+            pass
+        return result
+
+    def frame_of(self, stream):
+        """The next frame of an execution's streams."""
+        for i, frame in enumerate(self.others):
+            if frame[1] & ~3 == stream:
+                return self.others.pop(i)
+        while True:
+            frame = self.frame()
+            if frame[1] & ~3 == stream:
+                return frame
+            self.others.append(frame)
+
+    def wait_output(self, stream, wanted, result=None):
+        """Takes frames of a stream until its output contains something."""
+        result = result or Result()
+        while wanted not in result.stdout:
+            assert not self.take(result, self.frame_of(stream)), result
+        return result
 
     def run(self, *argv, stdin=b"", env=(PATH,), **options):
         stream = self.begin(argv, env, **options)
@@ -353,17 +406,97 @@ class Sandbox:
         self.send("get_file", self.stream, tlv(1, path) + tlv(2, offset) + tlv(3, size))
         return self.finish(self.stream)
 
+    # ---- sessions ----
+
+    def request(self, kind, payload=b""):
+        self.stream += 4
+        self.send(kind, self.stream, payload)
+        return self.stream
+
+    def begin_kernel(self, argv, env=(PATH,), cwd="/workspace"):
+        return self.request("kernel", b"".join((
+            tlv(1, cwd), *(tlv(2, arg) for arg in argv), *(tlv(3, entry) for entry in env))))
+
+    def kernel(self, argv, **options):
+        """Starts the kernel; the errno of its DONE."""
+        return self.finish(self.begin_kernel(argv, **options)).errno
+
+    def begin_code(self, code, execution_id=None, mode=0, file="<cell>", env=(), timeout_ms=60000,
+                   grace_ms=1000, keep=MIB, output_max=64 * MIB, messages_max=MIB, hold=False,
+                   stdin=b""):
+        code = code if isinstance(code, bytes) else code.encode()
+        self.stream += 4
+        stream = self.stream
+        self.send("run", stream, b"".join((
+            tlv(1, execution_id or f"r{stream}"), tlv(2, mode), tlv(3, file),
+            *(tlv(4, entry) for entry in env), tlv(5, timeout_ms), tlv(6, grace_ms), tlv(7, keep),
+            tlv(8, output_max), tlv(9, messages_max), tlv(10, int(hold)))))
+        for at in range(0, len(code), 32768):
+            self.send("data", stream, code[at:at + 32768])
+        self.send("close", stream)
+        if stdin is not None:
+            if stdin:
+                self.send("data", stream + 1, stdin)
+            self.send("close", stream + 1)
+        return stream
+
+    def run_code(self, code, **options):
+        return self.finish(self.begin_code(code, **options))
+
+    def begin_attach(self, execution_id, after=0):
+        return self.request("attach", tlv(1, execution_id) + tlv(2, after))
+
+    def attach(self, execution_id, after=0):
+        return self.finish(self.begin_attach(execution_id, after))
+
+    def forget(self, execution_id):
+        return self.finish(self.request("forget", tlv(1, execution_id) + tlv(2, 0))).errno
+
+    def timers(self, lifetime_ms=0, idle_ms=0, orphan_ms=0):
+        return self.finish(self.request(
+            "timers", tlv(1, lifetime_ms) + tlv(2, idle_ms) + tlv(3, orphan_ms))).errno
+
+    def list_held(self):
+        """({id: (ended, events)}, kernel lives, lifetime_ms, idle_ms)"""
+        kind, _, payload = self.frame_of(self.request("list"))
+        assert kind == "listed", kind
+        held, rest = [], {}
+        for tag, data in fields(payload):
+            if tag == 1:
+                held.append([text(data), None, None])
+            elif tag in (2, 3):
+                held[-1][tag - 1] = number(data)
+            else:
+                rest[tag] = number(data)
+        return ({name: (bool(ended), events) for name, ended, events in held}, bool(rest[4]),
+                rest[5], rest[6])
+
+    def kill(self, stream, cause="user"):
+        self.send("kill", stream, struct.pack("<I", CAUSES.index(cause)))
+
+    def interrupt(self, stream):
+        self.send("interrupt", stream)
+
+    def resize(self, stream, columns, rows):
+        self.send("resize", stream, struct.pack("<I", columns << 16 | rows))
+
     def closed(self, secs=harness.HANG_SECS):
         """Whether init goes within secs."""
         end = time.monotonic() + secs
         while time.monotonic() < end:
             ready, _, _ = select.select([self.channel], [], [], max(0, end - time.monotonic()))
-            if ready and not self.channel.recv(1 << 16):
+            try:
+                if ready and not self.channel.recv(1 << 16):
+                    return True
+            except ConnectionResetError:  # it had not read all that was sent
                 return True
         return False
 
-    def destroy(self):
+    def close(self):
         self.channel.close()
+
+    def destroy(self):
+        self.close()
         self.engine.destroy(self.id)
 
     def __enter__(self):

@@ -106,10 +106,11 @@ class Answer:
 class Stream:
     """A streamed execution: events as (name, data), in the order that they come."""
 
-    def __init__(self, server, fields, accept, headers=None, timeout_secs=HANG_SECS):
+    def __init__(self, server, fields, accept, headers=None, timeout_secs=HANG_SECS,
+                 path="/execute"):
         self.connection = http.client.HTTPConnection(LOOPBACK, server.port, timeout=timeout_secs)
         all_headers = {**JSON_TYPE, "Accept": accept, **(headers or {})}
-        self.connection.request("POST", "/execute", json.dumps(fields), all_headers)
+        self.connection.request("POST", path, json.dumps(fields), all_headers)
         self.response = self.connection.getresponse()
         self.status = self.response.status
         self.sse = "event-stream" in accept
@@ -423,10 +424,20 @@ def assert_time(text):
     time.strptime(text.split(".")[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")
 
 
+def end_sessions(server):
+    """Those that a test left, or that a failed one did not come to end: they outlive a server."""
+    try:
+        for session_id in server.get("/sessions").json()["sessions"]:
+            server.request("DELETE", f"/sessions/{session_id}")
+    except (OSError, KeyError):
+        pass  # it does not answer, and the look at what is left tells
+
+
 def end(server):
     """Stops a server and looks at what it left: nothing but its state folder."""
     try:
         if server.process:
+            end_sessions(server)
             assert server.stop() == 0, server.log()
         server.wait_clean()
         left = cgroup_bases(server.instance)

@@ -37,6 +37,22 @@ int api_execute(struct api_call *call, struct err *err);
 int api_executions_list(struct api_call *call, struct err *err);
 int api_executions_get(struct api_call *call, struct err *err);
 int api_executions_cancel(struct api_call *call, struct err *err);
+int api_executions_events(struct api_call *call, struct err *err);
+int api_sessions_create(struct api_call *call, struct err *err);
+int api_sessions_list(struct api_call *call, struct err *err);
+int api_sessions_get(struct api_call *call, struct err *err);
+int api_sessions_execute(struct api_call *call, struct err *err);
+int api_sessions_interrupt(struct api_call *call, struct err *err);
+int api_sessions_renew(struct api_call *call, struct err *err);
+int api_sessions_delete(struct api_call *call, struct err *err);
+int api_session_files_get(struct api_call *call, struct err *err);
+int api_session_files_put(struct api_call *call, struct err *err);
+int api_session_terminal(struct api_call *call, struct err *err);
+
+/* Of a route that takes its body by pieces: called when the head is whole. */
+typedef int (*api_intake_fn)(struct api_call *call, struct http_intake *intake, struct err *err);
+
+int api_session_files_begin(struct api_call *call, struct http_intake *intake, struct err *err);
 
 /* The HTTP status of an error kind, and the body {"error", "detail", "timestamp"}. */
 int api_error_status(enum err_kind kind);

@@ -34,6 +34,7 @@ static const struct {
     [ERR_CLOSED] = {503, "unavailable", "the sandbox went away; try again"},
     [ERR_PROTOCOL] = {500, "internal error", "the server failed; its log says why"},
     [ERR_INTERNAL] = {500, "internal error", "the server failed; its log says why"},
+    [ERR_RANGE] = {416, "range not satisfiable", "no byte of this range is there"},
 };
 
 static enum err_kind api_error_kind(enum err_kind kind)

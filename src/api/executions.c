@@ -1,6 +1,10 @@
-/* Owns the routes of executions as objects: list, look up, cancel. */
+/* Owns the routes of executions as objects: list, look up, cancel, follow. */
 #include "api/call.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "api/stream.h"
 #include "base/parse.h"
 #include "core/core.h"
 
@@ -29,4 +33,45 @@ int api_executions_cancel(struct api_call *call, struct err *err)
 {
     return core_execution_cancel(call->api->config.core, call->owner, call->id,
                                  &call->response->body, err);
+}
+
+/* One that is followed. */
+struct followed {
+    char owner[64];
+    char id[SANDBOX_ID_MAX + 1];
+    uint64_t after;
+    int gone_fd;
+};
+
+static int follow(struct core *core, void *subject, const struct execution_sink *sink,
+                  struct buf *out, struct err *err)
+{
+    const struct followed *followed = subject;
+    return core_execution_follow(core, followed->owner, followed->id, followed->after,
+                                 followed->gone_fd, sink, out, err);
+}
+
+int api_executions_events(struct api_call *call, struct err *err)
+{
+    const char *after_text = http_request_query(call->request, "after");
+    enum events_format format = events_negotiate(http_request_header(call->request, "Accept"));
+    struct err problem = ERR_INIT;
+    uint64_t after = 0;
+    if (after_text && parse_u64(after_text, 0, INT64_MAX, &after, &problem) < 0)
+        return err_public(err, ERR_BAD_INPUT, "after: %.300s", problem.public_message);
+    struct followed *followed = calloc(1, sizeof(*followed));
+    if (!followed)
+        return err_set(err, ERR_INTERNAL, "no memory for a stream");
+    (void)snprintf(followed->owner, sizeof(followed->owner), "%s", call->owner);
+    (void)snprintf(followed->id, sizeof(followed->id), "%s", call->id);
+    followed->after = after;
+    followed->gone_fd = http_request_gone_fd(call->request);
+    const struct api_stream_source source = {.subject = followed,
+                                             .run = follow,
+                                             .free = free,
+                                             .owner = followed->owner,
+                                             .gone_fd = followed->gone_fd,
+                                             .after = after,
+                                             .waits = true};
+    return api_stream_start(call, format == EVENTS_NONE ? EVENTS_SSE : format, &source, err);
 }

@@ -86,14 +86,20 @@ static int request_only(const struct api_request *request, const char *field, co
     return err_public(err, ERR_UNSUPPORTED, "%s: this server offers only \"%s\" yet", field, only);
 }
 
-static int request_read_choices(struct api_request *request, const struct api_config *config,
-                                struct err *err)
+static int request_read_libraries(const struct api_request *request, struct err *err)
 {
     json_t *libraries = NULL;
-    bool keep_template = false;
     int result = json_get_array(request->json, "libraries", &libraries, err);
     if (result == 0 && json_array_size(libraries) > 0)
         result = err_public(err, ERR_UNSUPPORTED, "libraries: this server can't install any yet");
+    return result;
+}
+
+static int request_read_choices(struct api_request *request, const struct api_config *config,
+                                struct err *err)
+{
+    bool keep_template = false;
+    int result = request_read_libraries(request, err);
     if (result == 0)
         result = json_get_bool(request->json, "keep_template", &keep_template, err);
     if (result == 0)
@@ -290,42 +296,93 @@ static int request_read_key(struct api_request *request, const char *key, struct
     return request->idempotency_key ? 0 : request_no_memory(err);
 }
 
-static int request_read(struct api_request *request, struct api_call *call, struct err *err)
+static int request_read_times(const struct json_t *json, const struct api_config *config,
+                              uint64_t *timeout_ms, uint64_t *idle_ms, struct err *err)
 {
-    struct execution_request *execution = &request->execution;
-    const struct api_config *config = &call->api->config;
+    int result =
+        json_get_duration(json, "timeout", config->session_timeout_max_ms, timeout_ms, err);
+    return result == 0 ? json_get_duration(json, "idle_timeout", config->session_timeout_max_ms,
+                                           idle_ms, err)
+                       : result;
+}
+
+int api_request_times(struct api_call *call, uint64_t *out_timeout_ms, uint64_t *out_idle_ms,
+                      struct err *err)
+{
+    JSON_AUTO struct json_t *json = NULL;
     size_t size = 0;
     const uint8_t *body = http_request_body(call->request, &size);
-    int result = json_parse_object(body, size, &request->json, err);
-    if (result == 0)
-        result = json_get_text(request->json, "code", &execution->code, &execution->code_size, err);
+    *out_timeout_ms = *out_idle_ms = 0;
+    int result = size > 0 ? json_parse_object(body, size, &json, err) : 0;
+    return result == 0 && json
+               ? request_read_times(json, &call->api->config, out_timeout_ms, out_idle_ms, err)
+               : result;
+}
+
+/* What is run, and for how long. */
+static int request_read_code(struct api_request *request, const struct api_config *config,
+                             struct err *err)
+{
+    struct execution_request *execution = &request->execution;
+    int result = json_get_text(request->json, "code", &execution->code, &execution->code_size, err);
     if (result == 0 && !execution->code)
         result = err_public(err, ERR_BAD_INPUT, "code: expected a string, got nothing");
     if (result == 0)
-        result = request_read_lang(request, err);
-    if (result == 0)
         result = json_get_text(request->json, "stdin", &execution->stdin_data,
                                &execution->stdin_size, err);
-    if (result == 0)
-        result = json_get_duration(request->json, "timeout", config->timeout_max_ms,
-                                   &execution->timeout_ms, err);
+    return result == 0 ? json_get_duration(request->json, "timeout", config->timeout_max_ms,
+                                           &execution->timeout_ms, err)
+                       : result;
+}
+
+/* Where it is run. */
+static int request_read_place(struct api_request *request, const struct api_config *config,
+                              struct err *err)
+{
+    int result = request_read_lang(request, err);
     if (result == 0)
         result = request_read_resources(request, err);
     if (result == 0)
         result = request_read_choices(request, config, err);
-    if (result == 0)
-        result = request_read_env(request, err);
-    if (result == 0)
+    return result == 0 ? request_read_env(request, err) : result;
+}
+
+/* An empty body is an empty object where every field has a default. */
+static int request_parse(struct api_request *request, const struct api_call *call,
+                         bool may_be_empty, struct err *err)
+{
+    size_t size = 0;
+    const uint8_t *body = http_request_body(call->request, &size);
+    static const uint8_t empty[] = {'{', '}'};
+    return size == 0 && may_be_empty ? json_parse_object(empty, sizeof(empty), &request->json, err)
+                                     : json_parse_object(body, size, &request->json, err);
+}
+
+static int request_read(struct api_request *request, struct api_call *call,
+                        enum api_request_kind kind, struct err *err)
+{
+    const struct api_config *config = &call->api->config;
+    int result = request_parse(request, call, kind == API_REQUEST_SESSION, err);
+    if (result == 0 && kind != API_REQUEST_SESSION)
+        result = request_read_code(request, config, err);
+    if (result == 0 && kind == API_REQUEST_SESSION)
+        result = request_read_times(request->json, config, &request->execution.timeout_ms,
+                                    &request->idle_ms, err);
+    if (result == 0 && kind != API_REQUEST_CELL)
+        result = request_read_place(request, config, err);
+    if (result == 0 && kind == API_REQUEST_CELL)
+        result = request_read_libraries(request, err);
+    if (result == 0 && kind == API_REQUEST_EXECUTE)
         result = request_read_files(request, err);
     if (result == 0)
         result = request_read_labels(request, err);
-    if (result == 0)
-        result =
-            request_read_key(request, http_request_header(call->request, "Idempotency-Key"), err);
-    return result;
+    return result == 0 ? request_read_key(
+                             request, http_request_header(call->request, "Idempotency-Key"), err)
+                       : result;
 }
 
-int api_request_new(struct api_call *call, struct api_request **out, struct err *err)
+int api_request_new(struct api_call *call, enum api_request_kind kind, struct api_request **out,
+                    struct err *err)
 {
     struct api_request *request = calloc(1, sizeof(*request));
     if (!request)
@@ -333,7 +390,8 @@ int api_request_new(struct api_call *call, struct api_request **out, struct err 
     request->execution.gone_fd = http_request_gone_fd(call->request);
     request->owner = strdup(call->owner);
     request->execution.owner = request->owner;
-    int result = request->owner ? request_read(request, call, err) : request_no_memory(err);
+    memcpy(request->session_id, call->id, sizeof(request->session_id));
+    int result = request->owner ? request_read(request, call, kind, err) : request_no_memory(err);
     if (result < 0) {
         api_request_free(request);
         return result;

@@ -1,4 +1,4 @@
-/* Inside src/api: the body of POST /execute, read and checked.
+/* Inside src/api: the bodies of calls that run code or make a session, read and checked.
  *
  * Unknown fields are ignored; a wrong type, and a known field with a value that this server does
  * not offer, is ERR_BAD_INPUT or ERR_UNSUPPORTED naming the field. */
@@ -10,8 +10,16 @@
 
 struct json_t;
 
+enum api_request_kind {
+    API_REQUEST_EXECUTE,
+    API_REQUEST_SESSION, /* no code, stdin or files; execution.timeout_ms is its lifetime */
+    API_REQUEST_CELL,    /* code, stdin, timeout, labels: the session has the rest */
+};
+
 struct api_request {
-    struct execution_request execution; /* points into the members below */
+    struct execution_request execution;  /* points into the members below */
+    uint64_t idle_ms;                    /* of a session; 0: not said */
+    char session_id[SANDBOX_ID_MAX + 1]; /* of a cell */
     struct json_t *json;
     char *labels;
     char *idempotency_key;
@@ -23,7 +31,11 @@ struct api_request {
 
 /* Reads the call's body. Everything is copied: *out outlives the HTTP request, but for gone_fd,
  * which lives as long as the connection. Freed by api_request_free(). Does not block. */
-int api_request_new(struct api_call *call, struct api_request **out, struct err *err);
+int api_request_new(struct api_call *call, enum api_request_kind kind, struct api_request **out,
+                    struct err *err);
+/* Reads `timeout` and `idle_timeout` of a session's body: milliseconds, 0: not said. */
+int api_request_times(struct api_call *call, uint64_t *out_timeout_ms, uint64_t *out_idle_ms,
+                      struct err *err);
 /* NULL is allowed. */
 void api_request_free(struct api_request *request);
 

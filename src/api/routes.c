@@ -28,6 +28,27 @@ static const struct api_route routes[] = {
     {"GET", "/executions", api_executions_list},
     {"GET", "/executions/{id}", api_executions_get},
     {"DELETE", "/executions/{id}", api_executions_cancel},
+    {"GET", "/executions/{id}/events", api_executions_events},
+    {"POST", "/sessions", api_sessions_create},
+    {"GET", "/sessions", api_sessions_list},
+    {"GET", "/sessions/{id}", api_sessions_get},
+    {"DELETE", "/sessions/{id}", api_sessions_delete},
+    {"POST", "/sessions/{id}/execute", api_sessions_execute},
+    {"POST", "/sessions/{id}/interrupt", api_sessions_interrupt},
+    {"POST", "/sessions/{id}/renew", api_sessions_renew},
+    {"GET", "/sessions/{id}/files", api_session_files_get},
+    {"PUT", "/sessions/{id}/files", api_session_files_put},
+    {"GET", "/sessions/{id}/terminal", api_session_terminal},
+};
+
+/* The routes whose body is raw bytes of any content type, taken by pieces. That a body needs JSON
+ * elsewhere keeps web pages out, whose forms can't send that type. A form can't send a PUT either,
+ * and for the PUT of a script a browser asks first (CORS) and gets no leave here: PUT only. */
+static const struct {
+    api_handler_fn handler;
+    api_intake_fn begin;
+} api_intakes[] = {
+    {api_session_files_put, api_session_files_begin},
 };
 
 /* id gets the segment that stands at {id}, cut when it is too long to be an id. */
@@ -102,6 +123,17 @@ static int api_check_content(const struct http_request *request, struct err *err
     return 0;
 }
 
+/* What is to be done with the head of an admitted request. */
+static int api_begin(struct api_call *call, const struct api_route *route,
+                     struct http_intake *intake, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(api_intakes); i++) {
+        if (api_intakes[i].handler == route->handler)
+            return api_intakes[i].begin(call, intake, err);
+    }
+    return api_check_content(call->request, err);
+}
+
 static int api_check_access(struct api *api, const struct http_request *request, struct err *err)
 {
     struct access_request question = {
@@ -130,7 +162,7 @@ static void api_finish(struct api *api, struct http_response *response)
 {
     int status = response->status ? response->status : 200;
     api->answered[status / 100 % 6]++;
-    if (!response->content_type)
+    if (!response->content_type && !response->upgrade)
         response->content_type = "application/json";
     (void)http_response_header(response, "X-Content-Type-Options", "nosniff", NULL);
     (void)http_response_header(response, "Cache-Control", "no-store", NULL);
@@ -143,18 +175,19 @@ static void api_refuse(void *context, const struct err *error, struct http_respo
     api_finish(api, response);
 }
 
-static bool api_admit(void *context, const struct http_request *request,
+static bool api_admit(void *context, const struct http_request *request, struct http_intake *intake,
                       struct http_response *response)
 {
     struct api *api = context;
     struct err err = ERR_INIT;
     const struct api_route *route = NULL;
-    char id[SANDBOX_ID_MAX + 1];
+    struct api_call call = {
+        .api = api, .request = request, .response = response, .owner = CORE_OWNER_LOCAL};
     int result = api_check_access(api, request, &err);
     if (result == 0)
-        result = api_find(request, response, &route, id, &err);
+        result = api_find(request, response, &route, call.id, &err);
     if (result == 0)
-        result = api_check_content(request, &err);
+        result = api_begin(&call, route, intake, &err);
     if (result == 0)
         return true;
     api_refuse(api, &err, response);

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "core/execution_text.h"
 #include "wire/frame.h"
 #include "wire/json.h"
 
@@ -27,7 +28,7 @@
 
 struct api_stream {
     struct core *core;
-    struct api_request *request;
+    struct api_stream_source source;
     struct events events; /* the runner's */
     int64_t patience_ns;  /* the runner's: how long it may still wait for the reader */
     pthread_t runner;
@@ -98,13 +99,23 @@ static int stream_on_started(void *context, const char *execution_id, struct err
     return stream_put(stream, &piece, err);
 }
 
+/* A message is its kind and the JSON of its event. */
+static int stream_append_message(struct api_stream *stream, const uint8_t *data, size_t size,
+                                 struct buf *out, struct err *err)
+{
+    const char *name = data[0] == MESSAGE_ERROR ? "error" : "result";
+    return events_append(&stream->events, name, data + 1, size - 1, out, err);
+}
+
 static int stream_on_output(void *context, int which, const uint8_t *data, size_t size,
                             struct err *err)
 {
     struct api_stream *stream = context;
     struct buf piece BUF_AUTO;
     buf_init(&piece, size * 6 + 512);
-    int result = events_append_output(&stream->events, which, data, size, &piece, err);
+    int result = which == STREAM_CONTROL
+                     ? stream_append_message(stream, data, size, &piece, err)
+                     : events_append_output(&stream->events, which, data, size, &piece, err);
     return result == 0 && piece.size > 0 ? stream_put(stream, &piece, err) : result;
 }
 
@@ -128,44 +139,17 @@ static int stream_put_end(struct api_stream *stream, struct buf *object, struct 
     return result == 0 ? stream_put(stream, &piece, err) : result;
 }
 
-/* The outcome of a known idempotency key (or of an execution that was cancelled before it ran): the
- * text that was not streamed yet comes as events first, so that a reader of events misses nothing.
- * How the two texts were interleaved is not known any more. */
-static int stream_put_replay(struct api_stream *stream, struct json_t *object, struct err *err)
+/* The outcome of a known idempotency key: its events are those of the first request. */
+static int stream_replay(struct api_stream *stream, const struct execution_sink *sink,
+                         struct buf *object, struct err *err)
 {
-    const char *id = json_string_value(json_object_get(object, "execution_id"));
-    struct buf rest BUF_AUTO;
-    int result = 0;
-    if (id && json_is_string(json_object_get(object, "started_at")))
-        result = stream_on_started(stream, id, err);
-    for (int which = STREAM_STDOUT; which <= STREAM_STDERR && result == 0; which++) {
-        const json_t *text = json_object_get(object, which == STREAM_STDOUT ? "stdout" : "stderr");
-        size_t size = json_string_length(text);
-        if (size > 0)
-            result = stream_on_output(stream, which, (const uint8_t *)json_string_value(text), size,
-                                      err);
-    }
-    (void)json_object_del(object, "stdout");
-    (void)json_object_del(object, "stderr");
-    (void)json_object_del(object, "output");
-    char *line MEM_AUTO = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15));
-    buf_init(&rest, API_BODY_MAX);
-    if (result == 0)
-        result = line ? buf_append_str(&rest, line, err)
-                      : err_set(err, ERR_INTERNAL, "no memory for a stored outcome");
-    return result == 0 ? stream_put_end(stream, &rest, err) : result;
-}
-
-static int stream_put_outcome(struct api_stream *stream, struct buf *object, struct err *err)
-{
-    if (stream->started)
-        return stream_put_end(stream, object, err);
-    struct json_t *json JSON_AUTO =
+    JSON_AUTO struct json_t *json =
         json_loadb((const char *)object->data, object->size, JSON_ALLOW_NUL, NULL);
-    if (!json)
+    const char *id = json_string_value(json_object_get(json, "execution_id"));
+    if (!id)
         return err_set(err, ERR_INTERNAL, "a stored outcome is not JSON");
-    buf_done(object);
-    return stream_put_replay(stream, json, err);
+    object->size = 0;
+    return core_execution_follow(stream->core, stream->source.owner, id, 0, -1, sink, object, err);
 }
 
 static void stream_put_error(struct api_stream *stream, const struct err *error)
@@ -190,10 +174,11 @@ static void *stream_run(void *context)
     struct execution_sink sink = {
         .context = stream, .started = stream_on_started, .output = stream_on_output};
     buf_init(&object, API_BODY_MAX);
-    int result =
-        core_execute(stream->core, &stream->request->execution, &sink, true, &object, &err);
+    int result = stream->source.run(stream->core, stream->source.subject, &sink, &object, &err);
+    if (result == 0 && !stream->started && stream->source.after == 0)
+        result = stream_replay(stream, &sink, &object, &err);
     if (result == 0)
-        result = stream_put_outcome(stream, &object, &err);
+        result = stream_put_end(stream, &object, &err);
     if (result < 0 && stream->started) /* written by this thread alone */
         stream_put_error(stream, &err);
     pthread_mutex_lock(&stream->mutex);
@@ -234,9 +219,9 @@ static void stream_free(void *context)
     stream->abandoned = true;
     pthread_cond_broadcast(&stream->changed);
     pthread_mutex_unlock(&stream->mutex);
-    if (cut && stream->request->execution.gone_fd >= 0) {
+    if (cut && stream->source.gone_fd >= 0) {
         /* The code may be silent: it is the descriptor of a peer that left that ends it. */
-        ssize_t ignored = write(stream->request->execution.gone_fd, &one, sizeof(one));
+        ssize_t ignored = write(stream->source.gone_fd, &one, sizeof(one));
         (void)ignored;
     }
     if (stream->joinable)
@@ -244,7 +229,7 @@ static void stream_free(void *context)
     pthread_cond_destroy(&stream->changed);
     pthread_mutex_destroy(&stream->mutex);
     buf_done(&stream->queue);
-    api_request_free(stream->request);
+    stream->source.free(stream->source.subject);
     free(stream);
 }
 
@@ -274,18 +259,19 @@ static int stream_wait(struct api_stream *stream, struct err *err)
     return result;
 }
 
-int api_stream_start(struct api_call *call, enum events_format format, struct api_request *request,
-                     struct err *err)
+int api_stream_start(struct api_call *call, enum events_format format,
+                     const struct api_stream_source *source, struct err *err)
 {
     struct api_stream *stream = calloc(1, sizeof(*stream));
     if (!stream) {
-        api_request_free(request);
+        source->free(source->subject);
         return err_set(err, ERR_INTERNAL, "no memory for a stream");
     }
     stream->core = call->api->config.core;
-    stream->request = request;
+    stream->source = *source;
     events_init(&stream->events, format);
-    stream->patience_ns = STREAM_PATIENCE_NS;
+    stream->events.next_id = source->after + 1;
+    stream->patience_ns = source->waits ? INT64_MAX / 4 : STREAM_PATIENCE_NS;
     pthread_mutex_init(&stream->mutex, NULL);
     pthread_cond_init(&stream->changed, NULL);
     buf_init(&stream->queue, 2 * (size_t)API_BODY_MAX);
@@ -303,4 +289,24 @@ int api_stream_start(struct api_call *call, enum events_format format, struct ap
     call->response->stream_context = stream;
     call->response->stream_free = stream_free;
     return 0;
+}
+
+static void free_request(void *subject)
+{
+    api_request_free(subject);
+}
+
+int api_stream_request(struct api_call *call, enum events_format format,
+                       struct api_request *request,
+                       int (*run)(struct core *core, void *request,
+                                  const struct execution_sink *sink, struct buf *out,
+                                  struct err *err),
+                       struct err *err)
+{
+    const struct api_stream_source source = {.subject = request,
+                                             .run = run,
+                                             .free = free_request,
+                                             .owner = request->owner,
+                                             .gone_fd = request->execution.gone_fd};
+    return api_stream_start(call, format, &source, err);
 }

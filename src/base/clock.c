@@ -19,6 +19,13 @@ int64_t clock_wall_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+void clock_sleep_ns(int64_t duration_ns)
+{
+    const struct timespec duration = {.tv_sec = (time_t)(duration_ns / CLOCK_NS_PER_S),
+                                      .tv_nsec = (long)(duration_ns % CLOCK_NS_PER_S)};
+    (void)nanosleep(&duration, NULL);
+}
+
 int clock_poll_timeout_ms(int64_t deadline_ns)
 {
     if (deadline_ns == INT64_MAX)

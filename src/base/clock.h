@@ -15,6 +15,9 @@ int64_t clock_now_ns(void);
 /* CLOCK_REALTIME in microseconds since 1970. */
 int64_t clock_wall_us(void);
 
+/* Sleeps for about that long; a signal may end it earlier. */
+void clock_sleep_ns(int64_t duration_ns);
+
 /* The poll(2) timeout until deadline_ns: 0 when it passed, rounded up, -1 for INT64_MAX. */
 int clock_poll_timeout_ms(int64_t deadline_ns);
 

@@ -23,6 +23,7 @@ static const char *const kind_names[ERR_KIND_COUNT] = {
     [ERR_CLOSED] = "closed",
     [ERR_PROTOCOL] = "protocol",
     [ERR_INTERNAL] = "internal",
+    [ERR_RANGE] = "range",
 };
 
 const char *err_kind_name(enum err_kind kind)

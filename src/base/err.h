@@ -26,6 +26,7 @@ enum err_kind {
     ERR_CLOSED,       /* the peer went away */
     ERR_PROTOCOL,     /* a peer sent bytes that the protocol does not allow */
     ERR_INTERNAL,     /* our bug, or a resource of this process ran out (500) */
+    ERR_RANGE,        /* no byte of the range that was asked for is there (416) */
     ERR_KIND_COUNT
 };
 

@@ -9,5 +9,8 @@
 int cli_serve(int argc, char **argv);
 int cli_run(int argc, char **argv);
 int cli_ps(int argc, char **argv);
+int cli_logs(int argc, char **argv);
+int cli_session(int argc, char **argv);
+int cli_drain(int argc, char **argv);
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 enum { CONNECT_TIMEOUT_MS = 5000, POLL_MS = 10000 };
@@ -18,12 +19,13 @@ enum { CONNECT_TIMEOUT_MS = 5000, POLL_MS = 10000 };
 struct transfer {
     const struct client_request *request;
     CURL *easy;
-    CURL *cancel_easy; /* the DELETE, NULL before it is sent */
+    CURL *aside_easy; /* the newest of what signals made us send */
     struct curl_slist *headers;
     struct buf *answer;
     struct buf line; /* the start of a line whose end has not come yet */
     struct err err;
-    int result; /* of the line callback */
+    int result;       /* of the line callback */
+    int64_t heard_ns; /* when something came last */
 };
 
 const char *client_url(bool *is_default)
@@ -69,6 +71,7 @@ static size_t on_data(char *data, size_t one, size_t size, void *context)
     (void)one;
     struct transfer *transfer = context;
     long status = 0;
+    transfer->heard_ns = clock_now_ns();
     (void)curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
     if (transfer->request->line && status == 200)
         transfer->result = take_lines(transfer, data, size);
@@ -126,18 +129,22 @@ static int prepare(struct transfer *transfer, struct err *err)
     return 0;
 }
 
-/* Asks the server to end what runs. Returns false when there is nothing to ask for. */
-static bool send_cancel(struct transfer *transfer, CURLM *multi)
+/* One that is still under way gives way. Returns false when there is nothing to send. */
+static bool send_aside(struct transfer *transfer, CURLM *multi, int signal_number)
 {
     const struct client_request *request = transfer->request;
-    const char *path = transfer->cancel_easy ? NULL : request->cancel(request->context);
-    if (!path)
+    struct client_aside aside = request->signal(request->context, signal_number);
+    if (!aside.method)
         return false;
-    transfer->cancel_easy = new_easy(request, "DELETE", path);
-    if (!transfer->cancel_easy)
+    if (transfer->aside_easy) {
+        (void)curl_multi_remove_handle(multi, transfer->aside_easy);
+        curl_easy_cleanup(transfer->aside_easy);
+    }
+    transfer->aside_easy = new_easy(request, aside.method, aside.path);
+    if (!transfer->aside_easy)
         return false;
-    (void)curl_easy_setopt(transfer->cancel_easy, CURLOPT_WRITEFUNCTION, on_ignored);
-    return curl_multi_add_handle(multi, transfer->cancel_easy) == CURLM_OK;
+    (void)curl_easy_setopt(transfer->aside_easy, CURLOPT_WRITEFUNCTION, on_ignored);
+    return curl_multi_add_handle(multi, transfer->aside_easy) == CURLM_OK;
 }
 
 /* Whether the main request has ended; *code is its outcome. */
@@ -164,11 +171,16 @@ static int drive(struct transfer *transfer, CURLM *multi, int signal_fd, CURLcod
             return err_set(err, ERR_INTERNAL, "libcurl: %s", curl_multi_strerror(status));
         if (is_finished(transfer, multi, code))
             return 0;
+        int64_t silent_ns = transfer->request->silence_ns;
+        int wait_ms =
+            silent_ns > 0 ? clock_poll_timeout_ms(transfer->heard_ns + silent_ns) : POLL_MS;
+        if (wait_ms == 0)
+            return err_set(err, ERR_TIMEOUT, "nothing came");
         struct curl_waitfd extra = {.fd = signal_fd, .events = CURL_WAIT_POLLIN};
-        (void)curl_multi_poll(multi, &extra, signal_fd >= 0 ? 1 : 0, POLL_MS, NULL);
+        (void)curl_multi_poll(multi, &extra, signal_fd >= 0 ? 1 : 0, wait_ms, NULL);
         struct signalfd_siginfo info;
         if (signal_fd >= 0 && read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info) &&
-            !send_cancel(transfer, multi))
+            !send_aside(transfer, multi, (int)info.ssi_signo))
             return err_set(err, ERR_CLOSED, "interrupted");
     }
 }
@@ -200,7 +212,7 @@ static int judge(struct transfer *transfer, CURLcode code, long *status, struct 
 int client_send(const struct client_request *request, struct buf *answer, long *status,
                 struct err *err)
 {
-    struct transfer transfer = {.request = request, .answer = answer};
+    struct transfer transfer = {.request = request, .answer = answer, .heard_ns = clock_now_ns()};
     buf_init(&transfer.line, answer->max);
     FD_AUTO int signal_fd = -1;
     sigset_t before;
@@ -208,7 +220,7 @@ int client_send(const struct client_request *request, struct buf *answer, long *
     CURLcode code = CURLE_OK;
     CURLM *multi = curl_multi_init();
     int result = multi ? prepare(&transfer, err) : err_set(err, ERR_INTERNAL, "libcurl: no memory");
-    if (result == 0 && request->cancel)
+    if (result == 0 && request->signal)
         result = open_signals(&before, &signal_fd, err);
     if (result == 0 && curl_multi_add_handle(multi, transfer.easy) != CURLM_OK)
         result = err_set(err, ERR_INTERNAL, "libcurl refuses the request");
@@ -216,7 +228,7 @@ int client_send(const struct client_request *request, struct buf *answer, long *
         result = drive(&transfer, multi, signal_fd, &code, err);
     if (result == 0)
         result = judge(&transfer, code, status, err);
-    CURL *handles[] = {transfer.easy, transfer.cancel_easy};
+    CURL *handles[] = {transfer.easy, transfer.aside_easy};
     for (size_t i = 0; i < 2; i++) {
         if (handles[i] && multi)
             (void)curl_multi_remove_handle(multi, handles[i]);
@@ -239,7 +251,8 @@ int client_refused(long status, struct buf *answer, struct err *err)
     if (!detail && !name)
         result = err_set(err, ERR_PROTOCOL, "the server answered %ld and not like berth", status);
     else
-        result = err_set(err, ERR_BAD_INPUT, "%s (HTTP %ld)", detail ? detail : name, status);
+        result = err_set(err, status == 404 ? ERR_NOT_FOUND : ERR_BAD_INPUT, "%s (HTTP %ld)",
+                         detail ? detail : name, status);
     json_decref(body);
     return result;
 }

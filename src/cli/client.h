@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -14,19 +15,25 @@
  * the request off with that error. */
 typedef int (*client_line_fn)(void *context, const char *line, size_t size, struct err *err);
 
-/* Called on SIGINT or SIGTERM: returns the path to send a DELETE to, or NULL when there is none
- * yet, which ends the request at once. A second signal always does. */
-typedef const char *(*client_cancel_fn)(void *context);
+/* What a signal makes the client send beside the request that it waits for. Borrowed. */
+struct client_aside {
+    const char *method; /* NULL: nothing, and the request ends at once */
+    const char *path;
+};
+
+/* Called on each SIGINT and SIGTERM while a request is under way. */
+typedef struct client_aside (*client_signal_fn)(void *context, int signal_number);
 
 struct client_request {
     const char *url;    /* of the server, without the path */
-    const char *method; /* "GET" or "POST" */
+    const char *method; /* "GET", "POST" or "DELETE" */
     const char *path;
     const char *accept; /* NULL: application/json */
     const void *body;   /* NULL: none */
     size_t body_size;
+    int64_t silence_ns;      /* 0: none; ERR_TIMEOUT once nothing came for so long */
     client_line_fn line;     /* for a 200 answer; NULL: gather it whole in *answer */
-    client_cancel_fn cancel; /* NULL: signals do what they always do */
+    client_signal_fn signal; /* NULL: signals do what they always do */
     void *context;
 };
 
@@ -39,7 +46,8 @@ const char *client_url(bool *is_default);
 int client_send(const struct client_request *request, struct buf *answer, long *status,
                 struct err *err);
 
-/* Turns an error answer into one line for the terminal: its "detail", else its "error". */
+/* Turns an error answer into one line for the terminal: its "detail", else its "error". A 404
+ * is ERR_NOT_FOUND. */
 int client_refused(long status, struct buf *answer, struct err *err);
 
 #endif

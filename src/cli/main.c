@@ -16,6 +16,9 @@ static const char help[] = "usage: berth COMMAND [options]\n"
                            "  serve     start the server\n"
                            "  run       run code in a fresh sandbox\n"
                            "  ps        list the executions of a server\n"
+                           "  logs      print what an execution has said\n"
+                           "  session   sandboxes that keep their state: make, use, list, end\n"
+                           "  drain     end all that runs on a server\n"
                            "  version   print the version\n"
                            "  help      this text, or that of a command\n"
                            "\n"
@@ -45,9 +48,9 @@ static const struct {
     const char *name;
     int (*call)(int argc, char **argv);
 } commands[] = {
-    {"serve", cli_serve},     {"run", cli_run},   {"ps", cli_ps},
-    {"version", cli_version}, {"help", cli_help}, {"--version", cli_version},
-    {"--help", cli_help},     {"-h", cli_help},
+    {"serve", cli_serve},       {"run", cli_run},     {"ps", cli_ps},           {"logs", cli_logs},
+    {"session", cli_session},   {"drain", cli_drain}, {"version", cli_version}, {"help", cli_help},
+    {"--version", cli_version}, {"--help", cli_help}, {"-h", cli_help},
 };
 
 static int dispatch(int argc, char **argv)

@@ -5,13 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/buf.h"
 #include "base/err.h"
-#include "base/mem.h"
+#include "cli/call.h"
 #include "cli/cli.h"
 #include "cli/client.h"
-
-enum { ANSWER_MAX = 16 * 1024 * 1024 };
+#include "wire/json.h"
 
 static const char help[] =
     "usage: berth ps [--all] [--json]\n"
@@ -22,12 +20,6 @@ static const char help[] =
     "      --json   print the server's answer\n"
     "  -h, --help   this text\n";
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "-";
-}
-
 static void print_table(const json_t *answer)
 {
     const json_t *list = json_object_get(answer, "executions");
@@ -36,8 +28,9 @@ static void print_table(const json_t *answer)
     (void)printf("%-36s  %-8s  %-10s  %s\n", "EXECUTION ID", "STATUS", "LANGUAGE", "CREATED");
     json_array_foreach(list, index, one)
     {
-        (void)printf("%-36s  %-8s  %-10s  %s\n", text_of(one, "execution_id"),
-                     text_of(one, "status"), text_of(one, "lang"), text_of(one, "created_at"));
+        (void)printf("%-36s  %-8s  %-10s  %s\n", call_text(one, "execution_id"),
+                     call_text(one, "status"), call_text(one, "lang"),
+                     call_text(one, "created_at"));
     }
     if (json_is_string(json_object_get(answer, "next")))
         (void)printf("and more\n");
@@ -45,29 +38,13 @@ static void print_table(const json_t *answer)
 
 static int show(bool all, bool raw, struct err *err)
 {
-    BUF_AUTO struct buf bytes;
-    buf_init(&bytes, ANSWER_MAX);
     bool is_default = false;
-    struct client_request request = {
-        .url = client_url(&is_default),
-        .method = "GET",
-        .path = all ? "/executions" : "/executions?status=running",
-    };
-    long status = 0;
-    int result = client_send(&request, &bytes, &status, err);
-    if (result == 0 && status != 200)
-        result = client_refused(status, &bytes, err);
-    if (result != 0)
-        return result;
-    json_t *answer = json_loadb((const char *)bytes.data, bytes.size, JSON_ALLOW_NUL, NULL);
-    if (!answer)
-        return err_set(err, ERR_PROTOCOL, "the server's answer is not JSON");
-    MEM_AUTO char *text = raw ? json_dumps(answer, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
-    if (text)
-        (void)printf("%s\n", text);
-    else
-        print_table(answer);
-    json_decref(answer);
+    JSON_AUTO struct json_t *answer = NULL;
+    const char *path = all ? "/executions" : "/executions?status=running";
+    int result = call_json(client_url(&is_default), "GET", path, NULL, &answer, err);
+    if (result != 0 || raw)
+        return result == 0 ? call_print(answer, err) : result;
+    print_table(answer);
     return 0;
 }
 

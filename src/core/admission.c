@@ -250,6 +250,15 @@ void admission_created(struct admission *admission)
     (void)pthread_mutex_unlock(&admission->lock);
 }
 
+void admission_adopt(struct admission *admission, const struct reservation *reserve)
+{
+    (void)pthread_mutex_lock(&admission->lock);
+    admission->living++;
+    admission->reserved.memory_bytes += reserve->memory_bytes;
+    admission->reserved.disk_bytes += reserve->disk_bytes;
+    (void)pthread_mutex_unlock(&admission->lock);
+}
+
 void admission_release(struct admission *admission, const struct reservation *reserve)
 {
     int64_t now_ns = clock_now_ns();

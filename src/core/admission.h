@@ -36,6 +36,8 @@ void admission_set_budget(struct admission *admission, const struct reservation 
  * cancel_fd or gone_fd became readable (-1: none). */
 int admission_acquire(struct admission *admission, const struct reservation *reserve,
                       int64_t deadline_ns, int cancel_fd, int gone_fd, struct err *err);
+/* Takes a place among the living and the reservation for what lives already, whatever is left. */
+void admission_adopt(struct admission *admission, const struct reservation *reserve);
 /* Gives back the place among the creations, after the creation ended. */
 void admission_created(struct admission *admission);
 /* Gives back the place among the living and its reservation, after nothing of the sandbox is left.

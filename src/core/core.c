@@ -17,6 +17,8 @@
 #include "base/mem.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
+#include "core/record.h"
+#include "core/session_internal.h"
 
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
@@ -37,15 +39,25 @@ int core_engine(struct core *core, struct engine **out, struct err *err)
     return 0;
 }
 
-int live_begin(struct core *core, const char *owner, struct live *live, struct err *err)
+int live_begin(struct core *core, const char *owner, const char *id, struct record *record,
+               struct live *live, struct err *err)
 {
     memset(live, 0, sizeof(*live));
-    id_uuid(live->id);
+    live->record = record;
+    if (id)
+        (void)snprintf(live->id, sizeof(live->id), "%s", id);
+    else
+        id_uuid(live->id);
     if (snprintf(live->owner, sizeof(live->owner), "%s", owner) >= (int)sizeof(live->owner))
         return err_set(err, ERR_INTERNAL, "an owner's name that is too long");
     live->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (live->cancel_fd < 0)
-        return err_sys(err, errno, "eventfd of an execution");
+    live->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (live->cancel_fd < 0 || live->interrupt_fd < 0) {
+        int sys_errno = errno;
+        fd_close(&live->cancel_fd);
+        fd_close(&live->interrupt_fd);
+        return err_sys(err, sys_errno, "eventfd of an execution");
+    }
     (void)pthread_mutex_lock(&core->lock);
     bool stopping = core->stopping;
     if (!stopping) {
@@ -56,10 +68,24 @@ int live_begin(struct core *core, const char *owner, struct live *live, struct e
     if (!stopping)
         return 0;
     fd_close(&live->cancel_fd);
+    fd_close(&live->interrupt_fd);
+    return core_say_stopping(err);
+}
+
+int core_say_stopping(struct err *err)
+{
     int result = err_public(err, ERR_UNAVAILABLE, "the server is stopping; try again");
     if (err)
         err->retry_after_s = 2;
     return result;
+}
+
+bool core_is_stopping(struct core *core)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    bool stopping = core->stopping;
+    (void)pthread_mutex_unlock(&core->lock);
+    return stopping;
 }
 
 void live_end(struct core *core, struct live *live)
@@ -74,6 +100,7 @@ void live_end(struct core *core, struct live *live)
     (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
     fd_close(&live->cancel_fd);
+    fd_close(&live->interrupt_fd);
 }
 
 static struct live *find_live_locked(struct core *core, const char *owner, const char *id)
@@ -85,9 +112,9 @@ static struct live *find_live_locked(struct core *core, const char *owner, const
     return NULL;
 }
 
-/* The first cause stands. The write to an eventfd never blocks, so it is done under the lock, which
- * keeps the entry from going. */
-static void cancel_locked(struct live *live, enum kill_cause cause)
+/* The write to an eventfd never blocks, so it is done under the lock, which keeps the entry from
+ * going. */
+void live_cancel_locked(struct live *live, enum kill_cause cause)
 {
     int none = KILL_NONE;
     uint64_t one = 1;
@@ -100,9 +127,30 @@ bool live_cancel(struct core *core, const char *owner, const char *id, enum kill
     (void)pthread_mutex_lock(&core->lock);
     struct live *live = find_live_locked(core, owner, id);
     if (live)
-        cancel_locked(live, cause);
+        live_cancel_locked(live, cause);
+    (void)pthread_cond_broadcast(&core->changed); /* it may wait for its turn in a session */
     (void)pthread_mutex_unlock(&core->lock);
     return live != NULL;
+}
+
+bool live_interrupt(struct core *core, const char *owner, const char *id)
+{
+    uint64_t one = 1;
+    (void)pthread_mutex_lock(&core->lock);
+    struct live *live = find_live_locked(core, owner, id);
+    if (live)
+        (void)!write(live->interrupt_fd, &one, sizeof(one));
+    (void)pthread_mutex_unlock(&core->lock);
+    return live != NULL;
+}
+
+struct record *live_record(struct core *core, const char *owner, const char *id)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    const struct live *live = find_live_locked(core, owner, id);
+    struct record *record = live ? record_ref(live->record) : NULL;
+    (void)pthread_mutex_unlock(&core->lock);
+    return record;
 }
 
 bool live_exists(struct core *core, const char *id)
@@ -158,7 +206,10 @@ static int reconcile(struct core *core, struct err *err)
     core_set_info(core, &info);
     if (info.unavailable[0] != '\0')
         log_error("engine %s can make no sandbox: %s", info.name, info.unavailable);
-    return box_reconcile(core, err);
+    result = box_reconcile(core, err);
+    if (result == 0)
+        session_reconcile(core);
+    return result;
 }
 
 /* Waits until there is something to reconcile. Returns false when it is time to stop. */
@@ -207,7 +258,10 @@ static void *housekeeper_main(void *context)
 static int settle_books(struct core *core, struct err *err)
 {
     struct err failure = ERR_INIT;
-    int result = execution_end_orphans(core, &failure);
+    int result = session_load(core, err); /* without them their sandboxes would be nobody's */
+    if (result != 0)
+        return result;
+    result = execution_end_orphans(core, &failure);
     if (result == 0)
         result = store_sandbox_clear(core->store, &failure);
     if (result == -ERR_UNAVAILABLE) {
@@ -272,9 +326,23 @@ void core_stop(struct core *core)
 {
     (void)pthread_mutex_lock(&core->lock);
     core->stopping = true;
-    for (struct live *live = core->lives; live; live = live->next)
-        cancel_locked(live, KILL_SERVER);
+    for (struct live *live = core->lives; live; live = live->next) {
+        if (!live->of_session)
+            live_cancel_locked(live, KILL_SERVER);
+    }
+    (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
+    session_leave_all(core);
+}
+
+/* Whether there is a sandbox that is not to stay. */
+static bool has_own_box_locked(const struct core *core)
+{
+    for (const struct box *box = core->boxes; box; box = box->next) {
+        if (!box->of_session || box->state == SANDBOX_DESTROYING)
+            return true;
+    }
+    return false;
 }
 
 /* Ends what runs and waits for it; then waits a little for the sandboxes to go. What is left then
@@ -283,13 +351,13 @@ static void drain(struct core *core)
 {
     core_stop(core);
     (void)pthread_mutex_lock(&core->lock);
-    while (core->lives)
+    while (core->lives || core->settlers > 0)
         (void)pthread_cond_wait(&core->changed, &core->lock);
     int64_t until_ns = clock_now_ns() + FREE_WAIT_NS;
     const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
                                    .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
     int status = 0;
-    while (core->boxes && status != ETIMEDOUT)
+    while (has_own_box_locked(core) && status != ETIMEDOUT)
         status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
     core->housekeeper_stop = true;
     (void)pthread_cond_broadcast(&core->changed);
@@ -304,6 +372,7 @@ void core_free(struct core *core)
     if (core->housekeeper_runs)
         (void)pthread_join(core->housekeeper, NULL);
     engine_free(core->engine);
+    session_free_all(core);
     while (core->boxes) {
         struct box *next = core->boxes->next;
         free(core->boxes);
@@ -329,6 +398,8 @@ static int read_execution(struct core *core, const char *owner, const char *id,
     int result = execution_read(core, owner, id, row, out, err);
     if (result != 0 || row->finished_us != 0 || live_exists(core, id))
         return result;
+    if (session_exists(core, row->session_id)) /* init may hold it */
+        return 0;
     result = execution_read(core, owner, id, row, out, err);
     if (result == 0 && row->finished_us == 0 && execution_end_orphan(core, row, NULL) == 0)
         result = execution_read(core, owner, id, row, out, err);

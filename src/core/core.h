@@ -38,10 +38,14 @@ struct core_config {
     uint32_t cpu_millis;
     uint32_t pids_max;
     uint32_t open_files_max;
-    uint64_t keep_output_bytes; /* of stdout and of stderr (contract: 1 MiB) */
-    uint64_t output_max_bytes;  /* of both; past it killed (contract: 64 MiB) */
-    uint64_t keep_bytes;        /* of the text of all outcomes together; 0: no bound */
-    uint64_t keep_outcome_ms;   /* how long an outcome can be asked for (contract: an hour) */
+    uint64_t keep_output_bytes;   /* of stdout and of stderr (contract: 1 MiB) */
+    uint64_t keep_messages_bytes; /* of a kernel's messages: results, plots, tracebacks */
+    uint64_t output_max_bytes;    /* of both; past it killed (contract: 64 MiB) */
+    uint64_t keep_bytes;          /* of the text of all outcomes together; 0: no bound */
+    uint64_t session_timeout_ms;  /* lifetime of a session when the request names none */
+    uint64_t session_timeout_max_ms;
+    uint64_t session_idle_ms; /* the same of its idle time */
+    uint64_t keep_outcome_ms; /* how long an outcome can be asked for (contract: an hour) */
 };
 
 /* Opens the store, runs its migrations, and ends what an earlier server left: executions that were
@@ -88,7 +92,10 @@ struct execution_request {
                     with an idempotency key: its owner comes back for the outcome */
 };
 
-/* Live output. Called on the thread of core_execute(); a negative result kills the execution. */
+/* Live output, in the pieces that are kept: number 1 is the start, 2 the first piece. stream is
+ * STREAM_STDOUT or STREAM_STDERR, or STREAM_CONTROL for a message (enum execution_message and
+ * JSON). Called on the thread of the call that it is given to; a negative result kills an execution
+ * that is not to outlive its client. */
 struct execution_sink {
     void *context;
     int (*started)(void *context, const char *execution_id, struct err *err);
@@ -109,6 +116,12 @@ int core_execute(struct core *core, const struct execution_request *request,
 /* The execution object (outcome, or {"execution_id", "status": "queued"|"running", ...}). */
 int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
                        struct err *err);
+/* Follows an execution that runs, or ran, from after the event of that number: calls sink, and then
+ * appends its object without stdout, stderr and output. Returns early with ERR_CLOSED when gone_fd
+ * becomes readable; looked at about once a second. */
+int core_execution_follow(struct core *core, const char *owner, const char *id, uint64_t after,
+                          int gone_fd, const struct execution_sink *sink, struct buf *out,
+                          struct err *err);
 /* Cancels; waits for the end; answers the object. ERR_CONFLICT is never used: ending twice is fine.
  */
 int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,

@@ -14,12 +14,18 @@
 #include "engine/engine.h"
 #include "store/store.h"
 
-/* An execution that has not ended; on the stack of core_execute(), linked while it lives. */
+struct record;
+struct session;
+
+/* An execution that has not ended; on the stack of whoever runs it, linked while it lives. */
 struct live {
     char id[ID_UUID_SIZE];
     char owner[STORE_TEXT_SIZE];
     char sandbox_id[SANDBOX_ID_MAX + 1]; /* guarded by core->lock; "" before there is one */
+    struct record *record;               /* what others follow; borrowed from who runs it */
     int cancel_fd;                       /* eventfd */
+    int interrupt_fd;                    /* eventfd; each write interrupts the code once */
+    bool of_session;                     /* it goes on when the server stops */
     _Atomic int cancel_cause;            /* enum kill_cause; KILL_NONE: not cancelled */
     struct live *next;
 };
@@ -29,6 +35,8 @@ struct box {
     char id[SANDBOX_ID_MAX + 1];
     enum sandbox_state state;
     bool holds_place; /* of admission, with its reservation */
+    bool of_session;  /* it stays when the server stops */
+    bool died;        /* by itself */
     struct reservation reserve;
     struct box *next;
 };
@@ -52,6 +60,8 @@ struct core {
     bool stopping, housekeeper_stop, reconcile_wanted;
     struct live *lives;
     struct box *boxes;
+    struct session *sessions; /* session_internal.h */
+    int settlers;             /* threads that see to sessions of an earlier server */
 };
 
 /* execution_plan.c: what a request comes to, with defaults and limits applied. */
@@ -83,25 +93,49 @@ int core_engine_info(struct core *core, int64_t age_max_ns, int64_t deadline_ns,
                      struct engine_info *out, struct err *err);
 /* Takes what the engine said of its host, and the budget that follows from it. */
 void core_set_info(struct core *core, const struct engine_info *info);
-/* Enters an execution; ERR_UNAVAILABLE when the server stops. */
-int live_begin(struct core *core, const char *owner, struct live *live, struct err *err);
+/* Whether core_stop() was called. */
+bool core_is_stopping(struct core *core);
+int core_say_stopping(struct err *err);
+#define CORE_OBJECT_MAX (64U << 20) /* of one execution object, whole */
+/* Enters an execution, with a new id, or with the one that it had under an earlier server;
+ * ERR_UNAVAILABLE when the server stops. */
+int live_begin(struct core *core, const char *owner, const char *id, struct record *record,
+               struct live *live, struct err *err);
 void live_end(struct core *core, struct live *live);
 /* Cancels by id (owner NULL: any). Returns whether it lives. */
 bool live_cancel(struct core *core, const char *owner, const char *id, enum kill_cause cause);
 bool live_exists(struct core *core, const char *id);
+/* The first cause stands. With core->lock held. */
+void live_cancel_locked(struct live *live, enum kill_cause cause);
+/* Wakes the code of an execution with an interrupt. Returns whether it lives. */
+bool live_interrupt(struct core *core, const char *owner, const char *id);
+/* The record of an execution that lives, with a reference of its own; NULL: it does not. */
+struct record *live_record(struct core *core, const char *owner, const char *id);
 /* Waits until no execution of that id lives. */
 void live_wait(struct core *core, const char *id);
 
 /* sandboxes.c */
+/* How long a sandbox lives by itself, as struct engine_create has it. */
+struct box_life {
+    uint64_t lifetime_ms, orphan_ms;
+};
+#define BOX_LIFETIME_EXTRA_MS 30000 /* past a timeout: then init ends the sandbox by itself */
+
 /* Makes a sandbox for live: tries again with a fresh id when the engine went away, within the
  * core's budget. Takes over one place of admission and its reservation, which come back when the
  * sandbox is gone, also after a failure. ERR_CLOSED: cancelled meanwhile. ERR_BAD_INPUT,
  * ERR_UNSUPPORTED and ERR_UNAVAILABLE may hold the engine's own public words. */
 int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
-               char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+               const struct box_life *life, char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
-/* Says that code runs in it. */
+/* Says that code runs in it, or no more. */
 void box_busy(struct core *core, const char *id);
+void box_ready(struct core *core, const char *id);
+/* Says that it is a session's from now on, which is in the table. False: it died meanwhile. */
+bool box_keep(struct core *core, const char *id);
+/* Enters a session's sandbox that an earlier server made, with what is reserved for it. */
+int box_adopt(struct core *core, const char *id, const struct reservation *reserve,
+              struct err *err);
 /* Ends it, without waiting. */
 void box_destroy(struct core *core, const char *id);
 void box_on_destroyed(struct core *core, const char *id);
@@ -109,15 +143,21 @@ void box_on_gone(struct core *core, const char *id);
 /* Destroys what the engine has and nobody owns. */
 int box_reconcile(struct core *core, struct err *err);
 
-/* execution_read.c: reads a row, and appends its outcome's whole object when there is one. As
+/* execution_read.c */
+struct execution_text;
+/* Reads a row, its outcome's object and what the code said. */
+int execution_read_parts(struct core *core, const char *owner, const char *id,
+                         struct store_execution *row, struct buf *object,
+                         struct execution_text *text, struct err *err);
+/* Reads a row, and appends its outcome's whole object when there is one. As
  * store_execution_get() otherwise. */
 int execution_read(struct core *core, const char *owner, const char *id,
                    struct store_execution *row, struct buf *out, struct err *err);
 
-/* execution.c: gives an execution that runs no more and has no outcome in the store the outcome
+/* attempt.c: gives an execution that runs no more and has no outcome in the store the outcome
  * "killed by the server". */
 int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err);
-/* The same for all that an earlier server left. */
+/* execution.c: the same for all that an earlier server left outside of sessions. */
 int execution_end_orphans(struct core *core, struct err *err);
 
 #endif

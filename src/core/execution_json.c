@@ -11,10 +11,7 @@
 static int put_text(struct buf *out, const char *key, const struct buf *text, struct err *err)
 {
     int result = buf_printf(out, err, "\"%s\":", key);
-    if (result != 0)
-        return result;
-    return text ? json_append_bytes(out, text->data, text->size, err)
-                : buf_append_str(out, "\"\"", err);
+    return result == 0 ? json_append_bytes(out, text->data, text->size, err) : result;
 }
 
 static int put_string(struct buf *out, const char *key, const char *value, struct err *err)
@@ -61,22 +58,43 @@ static int put_usage(struct buf *out, const struct execution_outcome *outcome, s
         outcome->create_us / 1000, outcome->create_us % 1000);
 }
 
-static int put_texts(struct buf *out, const struct execution_outcome *outcome, struct err *err)
+/* What the code said. */
+static int put_streams(struct buf *out, const struct execution_streams *streams, bool omit_text,
+                       struct err *err)
 {
     const struct {
         const char *key;
         const struct buf *text;
-    } texts[] = {{"stdout", outcome->out}, {"stderr", outcome->err_out}, {"output", outcome->both}};
+    } texts[] = {
+        {"stdout", &streams->out}, {"stderr", &streams->err_out}, {"output", &streams->both}};
     int result = 0;
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && result == 0; i++) {
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && result == 0 && !omit_text; i++) {
         result = put_text(out, texts[i].key, texts[i].text, err);
         if (result == 0)
             result = buf_append_str(out, ",", err);
     }
-    return result;
+    if (result == 0)
+        result = buf_append_str(out, "\"results\":[", err);
+    if (result == 0)
+        result = buf_append(out, streams->results.data, streams->results.size, err);
+    if (result == 0)
+        result = buf_append_str(out, "],\"error\":", err);
+    if (result == 0)
+        result = streams->error.size > 0
+                     ? buf_append(out, streams->error.data, streams->error.size, err)
+                     : buf_append_str(out, "null", err);
+    return result == 0 ? buf_append_str(out, ",", err) : result;
 }
 
-/* The members after the text. */
+/* Of a session: what became of its variables. */
+static const char *state_text(const struct execution_outcome *outcome)
+{
+    if (!outcome->session_id || outcome->started_us == 0)
+        return "null";
+    return outcome->exit.state_lost ? "\"lost\"" : "\"kept\"";
+}
+
+/* The members after what the code said. */
 static int put_end(struct buf *out, const struct execution_outcome *outcome, struct err *err)
 {
     const struct sandbox_exit *exit = &outcome->exit;
@@ -92,9 +110,8 @@ static int put_end(struct buf *out, const struct execution_outcome *outcome, str
     if (result == 0)
         result = put_limits(out, exit->limits_hit, err);
     if (result == 0)
-        result =
-            buf_printf(out, err, ",\"state\":null,\"truncated\":%s,\"results\":[],\"error\":null",
-                       outcome->truncated ? "true" : "false");
+        result = buf_printf(out, err, ",\"state\":%s,\"truncated\":%s", state_text(outcome),
+                            outcome->truncated ? "true" : "false");
     return result == 0 ? put_usage(out, outcome, err) : result;
 }
 
@@ -104,6 +121,10 @@ static int put_extra(struct buf *out, const struct execution_outcome *outcome, s
     int result = buf_append_str(out, ",", err);
     if (result == 0)
         result = put_string(out, "lang", outcome->lang, err);
+    if (result == 0)
+        result = buf_append_str(out, ",", err);
+    if (result == 0)
+        result = put_string(out, "session_id", outcome->session_id, err);
     if (result == 0)
         result = buf_printf(out, err, ",\"labels\":%s,", outcome->labels ? outcome->labels : "{}");
     if (result == 0)
@@ -115,20 +136,19 @@ static int put_extra(struct buf *out, const struct execution_outcome *outcome, s
     return result == 0 ? buf_append_str(out, "}", err) : result;
 }
 
-int execution_json_outcome(const struct execution_outcome *outcome, bool with_text, struct buf *out,
+int execution_json_outcome(const struct execution_outcome *outcome, struct buf *out,
                            struct err *err)
 {
     int result = buf_printf(out, err, "{\"execution_id\":\"%s\",\"status\":\"%s\",", outcome->id,
                             execution_state_name(outcome->state));
-    if (result == 0 && with_text)
-        result = put_texts(out, outcome, err);
     if (result == 0)
         result = put_end(out, outcome, err);
     return result == 0 ? put_extra(out, outcome, err) : result;
 }
 
-/* Where the text goes: behind execution_id and status, which hold no quote of a caller's. */
-static size_t place_of_text(const struct buf *object)
+/* Where what the code said goes: behind execution_id and status, which hold no quote of a caller's.
+ */
+static size_t place_of_streams(const struct buf *object)
 {
     static const char next[] = "\"exit_code\":";
     const uint8_t *found =
@@ -136,21 +156,18 @@ static size_t place_of_text(const struct buf *object)
     return found ? (size_t)(found - object->data) : object->size;
 }
 
-int execution_json_whole(const struct buf *object, const struct execution_outcome *text,
-                         struct buf *out, struct err *err)
+int execution_json_whole(const struct buf *object, const struct execution_streams *streams,
+                         bool omit_text, struct buf *out, struct err *err)
 {
-    static const char has_text[] = "\"stdout\":";
-    static const struct execution_outcome dropped;
-    size_t place = place_of_text(object);
-    if (place == object->size || memmem(object->data, place, has_text, sizeof(has_text) - 1))
-        return buf_append(out, object->data, object->size, err);
+    static const struct execution_streams dropped;
+    size_t place = place_of_streams(object);
     int result = buf_append(out, object->data, place, err);
     if (result == 0)
-        result = put_texts(out, text ? text : &dropped, err);
-    if (result == 0 && !text)
+        result = put_streams(out, streams ? streams : &dropped, omit_text, err);
+    if (result == 0 && !streams)
         result = buf_append_str(out,
-                                "\"note\":\"stdout, stderr and output were dropped: newer outcomes"
-                                " took the room that is kept for them\",",
+                                "\"note\":\"stdout, stderr, output and results were dropped: newer"
+                                " outcomes took the room that is kept for them\",",
                                 err);
     return result == 0 ? buf_append(out, object->data + place, object->size - place, err) : result;
 }

@@ -4,73 +4,129 @@
 #include "wire/frame.h"
 #include "wire/tlv.h"
 
-#define RUN_SIZE 4U
-#define RUN_MAX (UINT32_MAX >> 1)
+#define PIECE_SIZE 4U
+#define LENGTH_MAX (UINT32_MAX >> 2)
 
 void execution_text_init(struct execution_text *text, size_t bytes_max)
 {
     buf_init(&text->bytes, bytes_max);
-    buf_init(&text->runs, RUN_SIZE * bytes_max); /* each run has a byte at least */
+    buf_init(&text->pieces, PIECE_SIZE * bytes_max); /* each piece has a byte at least */
 }
 
 void execution_text_done(struct execution_text *text)
 {
     buf_done(&text->bytes);
-    buf_done(&text->runs);
+    buf_done(&text->pieces);
 }
 
 int execution_text_add(struct execution_text *text, int stream, const void *data, size_t size,
                        struct err *err)
 {
-    uint8_t run[RUN_SIZE];
-    uint32_t is_stderr = stream == STREAM_STDERR ? 1 : 0;
+    uint8_t piece[PIECE_SIZE];
     if (size == 0)
         return 0;
+    if (size > LENGTH_MAX)
+        return err_set(err, ERR_TOO_LARGE, "a piece of %zu bytes", size);
     int result = buf_append(&text->bytes, data, size, err);
     if (result != 0)
         return result;
-    uint8_t *last = text->runs.size > 0 ? text->runs.data + text->runs.size - RUN_SIZE : NULL;
-    uint32_t value = last ? tlv_load_u32(last) : 0;
-    if (last && (value & 1) == is_stderr && size <= RUN_MAX - (value >> 1)) {
-        tlv_store_u32(last, value + ((uint32_t)size << 1));
-        return 0;
-    }
-    tlv_store_u32(run, (uint32_t)size << 1 | is_stderr);
-    result = buf_append(&text->runs, run, sizeof(run), err);
+    tlv_store_u32(piece, (uint32_t)size << 2 | (uint32_t)stream);
+    result = buf_append(&text->pieces, piece, sizeof(piece), err);
     if (result != 0)
         text->bytes.size -= size;
     return result;
 }
 
+size_t execution_text_count(const struct execution_text *text)
+{
+    return text->pieces.size / PIECE_SIZE;
+}
+
+bool execution_text_next(const struct execution_text *text, struct execution_text_cursor *cursor,
+                         int *out_stream, const uint8_t **out_data, size_t *out_size)
+{
+    if (cursor->index >= execution_text_count(text))
+        return false;
+    uint32_t value = tlv_load_u32(text->pieces.data + PIECE_SIZE * cursor->index);
+    *out_stream = (int)(value & 3);
+    *out_size = value >> 2;
+    *out_data = text->bytes.data + cursor->bytes;
+    cursor->index++;
+    cursor->bytes += *out_size;
+    return true;
+}
+
 int execution_text_encode(const struct execution_text *text, struct buf *out, struct err *err)
 {
-    uint8_t count[RUN_SIZE];
+    uint8_t count[PIECE_SIZE];
     if (text->bytes.size == 0)
         return 0;
-    tlv_store_u32(count, (uint32_t)(text->runs.size / RUN_SIZE));
+    tlv_store_u32(count, (uint32_t)execution_text_count(text));
     int result = buf_append(out, count, sizeof(count), err);
     if (result == 0)
-        result = buf_append(out, text->runs.data, text->runs.size, err);
+        result = buf_append(out, text->pieces.data, text->pieces.size, err);
     return result == 0 ? buf_append(out, text->bytes.data, text->bytes.size, err) : result;
 }
 
-int execution_text_decode(const struct buf *stored, struct buf *out, struct buf *err_out,
-                          struct buf *both, struct err *err)
+int execution_text_decode(const struct buf *stored, struct execution_text *out, struct err *err)
 {
     if (stored->size == 0)
         return 0;
-    uint32_t count = stored->size >= RUN_SIZE ? tlv_load_u32(stored->data) : UINT32_MAX;
-    size_t at = RUN_SIZE * ((size_t)count + 1);
+    uint32_t count = stored->size >= PIECE_SIZE ? tlv_load_u32(stored->data) : UINT32_MAX;
+    size_t at = PIECE_SIZE * ((size_t)count + 1);
     if (at > stored->size)
         return err_set(err, ERR_INTERNAL, "a kept text of %zu bytes is broken", stored->size);
-    int result = buf_append(both, stored->data + at, stored->size - at, err);
-    for (uint32_t i = 0; i < count && result == 0; i++) {
-        uint32_t value = tlv_load_u32(stored->data + RUN_SIZE * ((size_t)i + 1));
-        size_t size = value >> 1;
-        if (size > stored->size - at)
-            return err_set(err, ERR_INTERNAL, "run %u of a kept text is broken", i);
-        result = buf_append((value & 1) != 0 ? err_out : out, stored->data + at, size, err);
-        at += size;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < count; i++)
+        total += tlv_load_u32(stored->data + PIECE_SIZE * ((size_t)i + 1)) >> 2;
+    if (total != stored->size - at)
+        return err_set(err, ERR_INTERNAL, "the pieces of a kept text are not its bytes");
+    int result = buf_append(&out->pieces, stored->data + PIECE_SIZE, at - PIECE_SIZE, err);
+    return result == 0 ? buf_append(&out->bytes, stored->data + at, stored->size - at, err)
+                       : result;
+}
+
+static int add_message(struct execution_streams *streams, const uint8_t *data, size_t size,
+                       struct err *err)
+{
+    if (data[0] == MESSAGE_ERROR) {
+        streams->error.size = 0; /* the last one is what ended it */
+        return buf_append(&streams->error, data + 1, size - 1, err);
     }
+    int result = streams->results.size > 0 ? buf_append_str(&streams->results, ",", err) : 0;
+    return result == 0 ? buf_append(&streams->results, data + 1, size - 1, err) : result;
+}
+
+int execution_streams_make(const struct execution_text *text, struct execution_streams *out,
+                           struct err *err)
+{
+    struct buf *const all[] = {&out->out, &out->err_out, &out->both, &out->results, &out->error};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        buf_init(all[i], 2 * text->bytes.size + 1);
+    struct execution_text_cursor cursor = {0};
+    int stream = 0;
+    const uint8_t *data = NULL;
+    size_t size = 0;
+    int result = 0;
+    while (result == 0 && execution_text_next(text, &cursor, &stream, &data, &size)) {
+        if (stream == STREAM_CONTROL) {
+            result = add_message(out, data, size, err);
+            continue;
+        }
+        result = buf_append(stream == STREAM_STDERR ? &out->err_out : &out->out, data, size, err);
+        if (result == 0)
+            result = buf_append(&out->both, data, size, err);
+    }
+    if (result != 0)
+        execution_streams_done(out);
     return result;
+}
+
+void execution_streams_done(struct execution_streams *streams)
+{
+    buf_done(&streams->out);
+    buf_done(&streams->err_out);
+    buf_done(&streams->both);
+    buf_done(&streams->results);
+    buf_done(&streams->error);
 }

@@ -6,7 +6,7 @@
 
 #include "base/err.h"
 
-enum quota_kind { QUOTA_EXECUTION, QUOTA_SANDBOX };
+enum quota_kind { QUOTA_EXECUTION, QUOTA_SANDBOX, QUOTA_SESSION };
 
 struct quota_use {
     uint64_t memory_bytes;

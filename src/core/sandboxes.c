@@ -13,9 +13,9 @@
 #include "base/mem.h"
 #include "core/core_internal.h"
 #include "core/quota.h"
+#include "core/session_internal.h"
 
 #define RETRY_PAUSE_MS 20
-#define LIFETIME_EXTRA_MS 30000 /* past the timeout: then init ends the sandbox by itself */
 
 static struct box *find_locked(struct core *core, const char *id)
 {
@@ -53,6 +53,45 @@ void box_busy(struct core *core, const char *id)
     move_box(core, id, SANDBOX_BUSY);
 }
 
+/* One that is being destroyed meanwhile stays so. */
+void box_ready(struct core *core, const char *id)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    struct box *box = find_locked(core, id);
+    if (box && box->state == SANDBOX_BUSY)
+        (void)sandbox_state_move(&box->state, SANDBOX_READY);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+bool box_keep(struct core *core, const char *id)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    struct box *box = find_locked(core, id);
+    bool lives = box && !box->died;
+    if (box)
+        box->of_session = true;
+    (void)pthread_mutex_unlock(&core->lock);
+    return lives;
+}
+
+int box_adopt(struct core *core, const char *id, const struct reservation *reserve, struct err *err)
+{
+    struct box *box = calloc(1, sizeof(*box));
+    if (!box)
+        return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
+    (void)snprintf(box->id, sizeof(box->id), "%s", id);
+    box->state = SANDBOX_READY;
+    box->holds_place = true;
+    box->of_session = true;
+    box->reserve = *reserve;
+    admission_adopt(core->admission, reserve);
+    (void)pthread_mutex_lock(&core->lock);
+    box->next = core->boxes;
+    core->boxes = box;
+    (void)pthread_mutex_unlock(&core->lock);
+    return 0;
+}
+
 /* Ends a box; its place stays with it, or is kept back for another try. */
 static void end_box(struct core *core, struct engine *engine, const char *id, bool keep_place)
 {
@@ -77,9 +116,9 @@ void box_destroy(struct core *core, const char *id)
 
 /* One try. *out_id is set also on failure, "" when there is nothing to destroy. */
 static int try_create(struct core *core, struct live *live, struct engine *engine,
-                      const struct plan *plan, const struct engine_wait *wait,
-                      char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
-                      uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+                      const struct plan *plan, const struct box_life *life,
+                      const struct engine_wait *wait, char out_id[static SANDBOX_ID_MAX + 1],
+                      int *out_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     out_id[0] = '\0';
     struct box *box = calloc(1, sizeof(*box));
@@ -93,7 +132,8 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
                                  .cpu_millis = plan->resources.cpu_millis,
                                  .pids_max = core->config.pids_max,
                                  .open_files_max = core->config.open_files_max,
-                                 .lifetime_ms = plan->timeout_ms + LIFETIME_EXTRA_MS};
+                                 .lifetime_ms = life->lifetime_ms,
+                                 .orphan_ms = life->orphan_ms};
     (void)snprintf(spec.image, sizeof(spec.image), "%s", plan->image);
     (void)snprintf(spec.profile, sizeof(spec.profile), "%s", plan->profile);
     memcpy(spec.id, out_id, sizeof(spec.id));
@@ -134,9 +174,9 @@ static void make_presentable(struct err *failure)
 
 /* Tries until there is a sandbox, a reason to stop trying, or the budget of time is used up. */
 static int create_in_tries(struct core *core, struct live *live, int gone_fd, struct engine *engine,
-                           const struct plan *plan, char out_id[static SANDBOX_ID_MAX + 1],
-                           int *out_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE],
-                           struct err *err)
+                           const struct plan *plan, const struct box_life *life,
+                           char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+                           uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     const struct engine_wait wait = {.deadline_ns = clock_now_ns() + core->create_budget_ns,
                                      .cancel_fd = live->cancel_fd,
@@ -144,7 +184,7 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
     for (;;) {
         struct err failure = ERR_INIT;
         int result =
-            try_create(core, live, engine, plan, &wait, out_id, out_fd, out_nonce, &failure);
+            try_create(core, live, engine, plan, life, &wait, out_id, out_fd, out_nonce, &failure);
         bool cancelled = engine_wait_is_over(&wait, 0);
         if (result == 0 && !cancelled)
             return 0;
@@ -169,7 +209,7 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
 }
 
 int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
-               char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+               const struct box_life *life, char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     const struct quota_use use = {.memory_bytes = plan->resources.memory_bytes,
@@ -182,7 +222,7 @@ int box_create(struct core *core, struct live *live, int gone_fd, const struct p
         admission_release(core->admission, &plan->resources.reserve);
         return result;
     }
-    return create_in_tries(core, live, gone_fd, engine, plan, out_id, out_fd, out_nonce, err);
+    return create_in_tries(core, live, gone_fd, engine, plan, life, out_id, out_fd, out_nonce, err);
 }
 
 void box_on_destroyed(struct core *core, const char *id)
@@ -212,8 +252,11 @@ void box_on_gone(struct core *core, const char *id)
 {
     char execution_id[ID_UUID_SIZE] = "";
     (void)pthread_mutex_lock(&core->lock);
-    const struct box *box = find_locked(core, id);
+    struct box *box = find_locked(core, id);
     bool expected = box && box->state == SANDBOX_DESTROYING;
+    bool of_session = box && box->of_session;
+    if (box)
+        box->died = true;
     for (struct live *live = core->lives; live; live = live->next) {
         if (strcmp(live->sandbox_id, id) == 0)
             memcpy(execution_id, live->id, sizeof(live->id));
@@ -221,6 +264,8 @@ void box_on_gone(struct core *core, const char *id)
     (void)pthread_mutex_unlock(&core->lock);
     if (expected)
         return; /* its init saw our channel close before the engine read our destroy */
+    if (of_session && session_on_gone(core, id))
+        return;
     atomic_fetch_add(&core->metrics.sandboxes_died, 1);
     log_warn("sandbox %s died by itself", id);
     /* Its channel ends too; this is for a descriptor that somebody else still holds. */
@@ -264,8 +309,8 @@ int box_reconcile(struct core *core, struct err *err)
     result = engine_list(engine, clock_now_ns() + 5 * CLOCK_NS_PER_S, &ids, &count, err);
     if (result != 0)
         return result;
-    /* A box is entered before it is made: what is listed and not in the table is nobody's. That
-     * goes for stopped ones too, as nothing owns a sandbox that runs no execution. */
+    /* A box is entered before it is made, and those of sessions before there is an engine: what is
+     * listed and not in the table is nobody's. */
     for (size_t i = 0; i < count; i++) {
         (void)pthread_mutex_lock(&core->lock);
         bool owned = find_locked(core, ids[i]) != NULL;

@@ -1,15 +1,17 @@
 /* A channel: the server's end of the byte stream to the init of one sandbox.
  *
- * A channel belongs to one thread at a time. It runs one execution after the other, each a straight
+ * A channel belongs to one thread at a time. It does one thing after the other, each a straight
  * line: frames are written and read on the calling thread. What arrives is untrusted bytes.
  *
- * Nothing is sent before channel_exec(): hello, files and the execution leave in one write, and the
- * peer's hello is checked when its first frame arrives, so that the whole costs one round trip. */
+ * Nothing is sent before channel_exec() or another of the functions that block: hello, files and
+ * the execution leave in one write, and the peer's hello is checked when its first frame arrives,
+ * so that the whole costs one round trip. A channel is used again after what ended well. */
 #ifndef BERTH_ENGINE_CHANNEL_H
 #define BERTH_ENGINE_CHANNEL_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "wire/sandbox.h"
@@ -36,26 +38,154 @@ int channel_put_file(struct channel *channel, const char *path, uint32_t mode, c
 typedef int (*channel_output_fn)(void *context, int stream, const uint8_t *data, size_t size,
                                  struct err *err);
 
+/* Called with each whole message of a kernel: the bytes of a JSON text that nobody has checked. As
+ * channel_output_fn otherwise. */
+typedef int (*channel_message_fn)(void *context, const uint8_t *data, size_t size, struct err *err);
+
+/* What is watched while something runs, and where its output goes. */
+struct channel_watch {
+    int cancel_fd; /* an eventfd; readable means: kill with cause `*cancel_cause`. -1 none */
+    const _Atomic int *cancel_cause; /* enum kill_cause, read when cancel_fd becomes readable */
+    int interrupt_fd;    /* an eventfd; readable means: interrupt once, and read it. -1 none */
+    int gone_fd;         /* readable or hung up means: kill with cause "user". -1 none */
+    int64_t deadline_ns; /* past it init is not believed to be alive: ERR_TIMEOUT */
+    channel_output_fn output;
+    channel_message_fn message; /* NULL: messages are dropped */
+    void *context;              /* of both */
+    uint64_t *events;           /* counts up by the events that were taken, for attach->after; those
+                                   that came since a message began count once it is whole. NULL */
+};
+
+/* Where the words of init about a start that failed go. */
+struct channel_exit {
+    struct sandbox_exit exit; /* its start_error points to the text below */
+    char start_error[512];
+};
+
 struct channel_exec {
     struct sandbox_exec exec;
     const void *stdin_data; /* all of standard input; closed after it */
     size_t stdin_size;
-    int cancel_fd; /* an eventfd; readable means: kill with cause `*cancel_cause`. -1 none */
-    const _Atomic int *cancel_cause; /* enum kill_cause, read when cancel_fd becomes readable */
-    int gone_fd;         /* readable or hung up means: kill with cause "user". -1 none */
-    int64_t deadline_ns; /* past it init is not believed to be alive: ERR_TIMEOUT */
-    channel_output_fn output;
-    void *output_context;
+    struct channel_watch watch;
 };
 
 /* Writes the queued files, runs one program and waits for its end. On success *out is what init
- * reported (its start_error is copied into start_error).
+ * reported.
  * ERR_BAD_INPUT (public, naming the path): the sandbox refused a file: no right, a symbolic link
  * out, a full disk. ERR_UNAVAILABLE: it could not write one for no reason of ours. ERR_CLOSED: init
  * died before it reported; ERR_TIMEOUT: see deadline_ns; ERR_PROTOCOL: it sent nonsense, or its
- * nonce or version is wrong. After a failure, and after a cancellation that came before init heard
- * of the execution, the channel is only good for channel_close(). */
-int channel_exec(struct channel *channel, const struct channel_exec *exec, struct sandbox_exit *out,
-                 char *start_error, size_t start_error_size, struct err *err);
+ * nonce or version is wrong; ERR_UNSUPPORTED: it lacks what exec asks for; ERR_CONFLICT: it is
+ * held, and another channel has attached to it. After a failure, and after a cancellation that came
+ * before init heard of the execution, the channel is only good for channel_close(). */
+int channel_exec(struct channel *channel, const struct channel_exec *exec, struct channel_exit *out,
+                 struct err *err);
+
+struct channel_run {
+    struct sandbox_run run;
+    const void *code;
+    size_t code_size; /* at most SANDBOX_CODE_MAX */
+    const void *stdin_data;
+    size_t stdin_size;
+    struct channel_watch watch;
+};
+
+/* The same for code in the kernel of the sandbox. ERR_UNSUPPORTED: this init has none. */
+int channel_run(struct channel *channel, const struct channel_run *run, struct channel_exit *out,
+                struct err *err);
+
+/* The same for a held execution that began on another channel: its events after attach->after.
+ * ERR_NOT_FOUND: init does not know it. ERR_BAD_INPUT: it has fewer events. The channel stays good
+ * after both. */
+int channel_attach(struct channel *channel, const struct sandbox_attach *attach,
+                   const struct channel_watch *watch, struct channel_exit *out, struct err *err);
+
+struct channel_terminal {
+    struct sandbox_exec exec; /* with a terminal, and not held */
+    /* Its output, as STREAM_STDOUT; of it cancel_fd and gone_fd mean a hang-up. deadline_ns is for
+     * its start alone. */
+    struct channel_watch watch;
+    int input_fd; /* readable: input has something to say */
+    /* Gives what was typed, at most size; 0: nothing now. *resize becomes columns << 16 | rows when
+     * the window has changed. Negative: hang up. Does not wait for input. */
+    ssize_t (*input)(void *context, uint8_t *data, size_t size, uint32_t *resize, struct err *err);
+};
+
+/* Runs a program on a terminal until it ends, or until either side hangs up: ERR_CLOSED, and then
+ * channel_close() is what its processes hear as a hang-up. Fails as channel_exec() otherwise. */
+int channel_terminal(struct channel *channel, const struct channel_terminal *terminal,
+                     struct channel_exit *out, struct err *err);
+
+/* One request and its answer each; deadline_ns as in channel_watch, failures as channel_exec().
+ * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND, ERR_CONFLICT and ERR_UNSUPPORTED.
+ * Nothing is sent before init's hello: the first of a channel costs a round trip more. */
+/* Returns when the kernel is ready. ERR_BAD_INPUT (public): it can't be started. ERR_CONFLICT: one
+ * of other words lives. */
+int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
+                   int64_t deadline_ns, struct err *err);
+/* ERR_NOT_FOUND: init holds no such execution, or it runs. */
+int channel_forget(struct channel *channel, const char *execution_id, int64_t deadline_ns,
+                   struct err *err);
+/* The same, with what is sent next; nobody waits for the answer. A failure shows at the next call.
+ */
+void channel_forget_later(struct channel *channel, const char *execution_id);
+/* Makes every call on this channel fail with ERR_CLOSED soon; the one thing that another thread may
+ * call. What is held goes on. */
+void channel_break(struct channel *channel);
+int channel_list(struct channel *channel, int64_t deadline_ns, struct sandbox_listed *out,
+                 struct err *err);
+int channel_timers(struct channel *channel, const struct sandbox_timers *timers,
+                   int64_t deadline_ns, struct err *err);
+
+/* Streams a file out of the sandbox: calls output (stream is STREAM_STDOUT) with its bytes, which
+ * may block; the deadline moves on by the time that it takes. ERR_NOT_FOUND, ERR_BAD_INPUT
+ * (public): there is none, or it is no regular file, or the code may not read it. ERR_CLOSED: it
+ * was cancelled. An error of output is handed on. Otherwise as the calls above; the channel stays
+ * good after each of these. *out_size: the bytes read. interrupt_fd and message are not used. */
+int channel_get_file(struct channel *channel, const struct sandbox_get_file *get,
+                     const struct channel_watch *watch, uint64_t *out_size, struct err *err);
+
+/* Gives the next bytes of a file, at most size; 0 is its end, negative (*err filled) breaks it off:
+ * what was written stays. May block; the deadline moves on by the time that it takes. */
+typedef ssize_t (*channel_input_fn)(void *context, uint8_t *data, size_t size, struct err *err);
+
+/* Streams a file into it. *out_size: the bytes written. ERR_BAD_INPUT (public), ERR_UNAVAILABLE: it
+ * can't be written, as in channel_exec(); init may say so only after the last byte. An error of
+ * input is handed on. Otherwise as the calls above; the channel stays good after each of these. */
+int channel_put_stream(struct channel *channel, const struct sandbox_put_file *put,
+                       channel_input_fn input, void *context, int64_t deadline_ns,
+                       uint64_t *out_size, struct err *err);
+
+/* The same piece by piece, at the caller's pace: for who is called with bytes, or asked for them.
+ * Nothing else may be done on the channel meanwhile, and after a close before the end, or a failure
+ * that is not init's answer, it is only good for channel_close(). Of watch only cancel_fd,
+ * cancel_cause and gone_fd are used; *watch is copied. Each call waits for init as long as step_ns.
+ */
+struct channel_reader;
+struct channel_writer;
+
+/* Opens the file and says what it is; get->info is SANDBOX_INFO_FIRST or SANDBOX_INFO_ONLY. Fails
+ * as channel_get_file(). */
+int channel_read_open(struct channel *channel, const struct sandbox_get_file *get,
+                      const struct channel_watch *watch, int64_t step_ns,
+                      struct sandbox_file_info *out_info, struct channel_reader **out,
+                      struct err *err);
+/* Appends the next bytes, at most FRAME_DATA_MAX and the few that came with the information, and
+ * returns 1; 0 at the end. Never gives more than *out_info promised of what was asked for; less,
+ * when the file was cut meanwhile. */
+int channel_read_next(struct channel_reader *reader, struct buf *out, struct err *err);
+/* NULL is allowed. */
+void channel_read_close(struct channel_reader *reader);
+
+/* Returns when init was asked. A refusal shows at one of the calls below. */
+int channel_write_open(struct channel *channel, const struct sandbox_put_file *put,
+                       const struct channel_watch *watch, int64_t step_ns,
+                       struct channel_writer **out, struct err *err);
+/* Returns when all of it is on its way; blocks while init takes no more. Fails as
+ * channel_put_stream(). */
+int channel_write(struct channel_writer *writer, const void *data, size_t size, struct err *err);
+/* The end of the file: *out_size is what was written. */
+int channel_write_end(struct channel_writer *writer, uint64_t *out_size, struct err *err);
+/* Without channel_write_end(): what was written stays. NULL is allowed. */
+void channel_write_close(struct channel_writer *writer);
 
 #endif

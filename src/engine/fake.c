@@ -16,10 +16,11 @@
 #include "engine/fake_sandbox.h"
 
 static const char *const fault_names[FAKE_FAULT_COUNT] = {
-    "none",       "create-fails",  "create-hangs", "create-refused", "unpacking",
-    "restart",    "destroy-fails", "destroy-lost", "close-early",    "close-output",
-    "close-exit", "dies",          "garbage",      "oversized",      "wrong-nonce",
-    "wrong-exit", "wrong-stream",  "no-credit",    "mute",
+    "none",         "create-fails",  "create-hangs",   "create-refused", "unpacking",
+    "restart",      "destroy-fails", "destroy-lost",   "close-early",    "close-output",
+    "close-exit",   "dies",          "garbage",        "oversized",      "wrong-nonce",
+    "wrong-exit",   "wrong-stream",  "no-credit",      "mute",           "silent",
+    "kernel-fails", "kernel-dies",   "attach-unknown",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -167,8 +168,12 @@ static int make(struct fake *fake, const struct engine_create *spec, enum engine
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
     (void)snprintf(entry->id, sizeof(entry->id), "%s", spec->id);
     entry->keeps_files = spec->keep_files;
-    const struct fake_spec parts = {
-        .id = spec->id, .fault = fault, .died = on_died, .context = fake};
+    const struct fake_spec parts = {.id = spec->id,
+                                    .fault = fault,
+                                    .lifetime_ms = spec->lifetime_ms,
+                                    .orphan_ms = spec->orphan_ms,
+                                    .died = on_died,
+                                    .context = fake};
     int result = fake_sandbox_new(&parts, &entry->sandbox, out_fd, out_nonce, err);
     if (result != 0)
         return result;
@@ -250,6 +255,8 @@ static int fake_start(struct engine *engine, const struct engine_create *spec, i
         .id = spec->id,
         .left = entry->sandbox,
         .fault = take_fault(fake, FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_COUNT - 1),
+        .lifetime_ms = spec->lifetime_ms,
+        .orphan_ms = spec->orphan_ms,
         .died = on_died,
         .context = fake};
     struct fake_sandbox *sandbox = NULL;
@@ -352,11 +359,17 @@ static int fake_list(struct engine *engine, int64_t deadline_ns,
 static int fake_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
                              int *out_channel_fd, struct err *err)
 {
-    (void)engine;
-    (void)id;
     (void)deadline_ns;
-    (void)out_channel_fd;
-    return err_set(err, ERR_UNSUPPORTED, "the fake engine has one channel a sandbox");
+    struct fake *fake = fake_of(engine);
+    enum engine_fake_fault fault = take_fault(fake, FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_COUNT - 1);
+    /* With the lock: nobody frees the sandbox meanwhile. */
+    (void)pthread_mutex_lock(&fake->lock);
+    struct entry *entry = find_locked(fake, id);
+    int result = entry && !entry->stopped
+                     ? fake_sandbox_connect(entry->sandbox, fault, out_channel_fd, err)
+                     : err_set(err, ERR_NOT_FOUND, "no sandbox %s lives", id);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return result;
 }
 
 static void do_task(struct fake *fake, const struct task *task)

@@ -1,18 +1,29 @@
-/* fake: an engine inside this process, for tests: a sandbox is a thread that speaks the sandbox
- * protocol over a socket pair and runs a tiny script. Needs no privilege and isolates nothing. Its
+/* fake: an engine inside this process, for tests: a sandbox is a few threads that speak the sandbox
+ * protocol over socket pairs and run tiny scripts. Needs no privilege and isolates nothing. Its
  * files are memory, and outlive a stop where they are to be kept. It has the images "host" and
- * "debian", and says that it enforces all limits.
+ * "debian", and says that it enforces all limits. Lifetime, idle and orphan times end it as they
+ * end a real one, with events.gone; but a lifetime or orphan time of 0 is none.
  *
- * The script is the file that the last argument of the execution names, one step a line:
+ * The script is the file that the last argument of an execution names, or the code of a run, one
+ * step a line:
  *   out TEXT, err TEXT   writes a line       outn TEXT   without the newline
  *   stdin                copies standard input to standard output
  *   env NAME, cat PATH   writes a variable, a file that was put
  *   flood N              writes N bytes of 'x' and honours credit
- *   sleep MS             waits; ends early when it is killed
+ *   sleep MS             waits; ends early when it is killed or interrupted
+ *   set NAME TEXT        a variable; those of a run stay with the kernel
+ *   get NAME             writes its line; raises NameError
+ *   raise NAME TEXT      ends with 1, a line on stderr and the message of an error
+ *   result TEXT          the message of a result, as plain text    resultn N   of N bytes
+ *   message TEXT         a message, as it stands
+ *   deaf                 interrupts are ignored from here on
  *   exit N, signal N     ends with that code, by that signal
  *   oom                  ends as if the memory limit was hit
  *   fault NAME           does what that fault says, from here on
- * An unknown step writes to stderr and ends with 1, as an interpreter would. */
+ * An unknown step writes to stderr and ends with 1, as an interpreter would. An interrupt raises
+ * KeyboardInterrupt in a run and ends an execution by signal 2, both with 130; a run that waits for
+ * another is killed. Whatever kills a run, signal and
+ * oom included, ends its kernel. */
 #ifndef BERTH_ENGINE_FAKE_H
 #define BERTH_ENGINE_FAKE_H
 
@@ -23,7 +34,9 @@ struct engine_events;
 struct engine_info;
 struct engine_create;
 
-/* What may go wrong. The first group strikes when the engine is called, the second in a sandbox. */
+/* What may go wrong. The first group strikes when the engine is called, up to destroy-fails; the
+ * second in a sandbox, once. One of those is taken by the next creation, start or further channel,
+ * and strikes where its line says; the rest when the next script begins. */
 enum engine_fake_fault {
     FAKE_FAULT_NONE,
     FAKE_FAULT_CREATE_FAILS,   /* ERR_INTERNAL */
@@ -33,7 +46,7 @@ enum engine_fake_fault {
     FAKE_FAULT_RESTART,        /* ERR_UNAVAILABLE, then events.connected */
     FAKE_FAULT_DESTROY_FAILS,  /* the first try; repeated by itself */
     FAKE_FAULT_DESTROY_LOST,   /* engine_destroy_later() is not noted; events.connected */
-    FAKE_FAULT_CLOSE_EARLY,    /* closes the channel before its hello */
+    FAKE_FAULT_CLOSE_EARLY,    /* closes that channel before its hello */
     FAKE_FAULT_CLOSE_OUTPUT,   /* closes it after the next output */
     FAKE_FAULT_CLOSE_EXIT,     /* closes it instead of the exit */
     FAKE_FAULT_DIES,           /* the same, with events.gone */
@@ -43,7 +56,11 @@ enum engine_fake_fault {
     FAKE_FAULT_WRONG_EXIT,     /* exit code 4711 */
     FAKE_FAULT_WRONG_STREAM,   /* data for a stream that nobody opened */
     FAKE_FAULT_NO_CREDIT,      /* data beyond the credit */
-    FAKE_FAULT_MUTE,           /* never reports the exit */
+    FAKE_FAULT_MUTE,           /* never reports an exit */
+    FAKE_FAULT_SILENT,         /* init hangs: reads and says nothing more, on no channel */
+    FAKE_FAULT_KERNEL_FAILS,   /* no kernel can be started (ENOENT) */
+    FAKE_FAULT_KERNEL_DIES,    /* by signal 11; struck by an execution: between two runs */
+    FAKE_FAULT_ATTACH_UNKNOWN, /* no held execution is known to ATTACH */
     FAKE_FAULT_COUNT
 };
 

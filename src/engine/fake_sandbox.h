@@ -1,4 +1,4 @@
-/* One sandbox of the fake engine: a thread that plays init. For fake.c only. */
+/* One sandbox of the fake engine: threads that play init and its code. For fake.c only. */
 #ifndef BERTH_ENGINE_FAKE_SANDBOX_H
 #define BERTH_ENGINE_FAKE_SANDBOX_H
 
@@ -13,16 +13,21 @@ struct fake_spec {
     const char *id;
     struct fake_sandbox *left; /* one that ended, whose files this one gets; NULL: none */
     enum engine_fake_fault fault;
-    void (*died)(void *context, const char *id); /* on the sandbox's thread: FAKE_FAULT_DIES */
+    uint64_t lifetime_ms, orphan_ms;             /* 0: never */
+    void (*died)(void *context, const char *id); /* on the sandbox's thread: it ended by itself */
     void *context;
 };
 
-/* Starts the thread. *out_fd is the server's end of the channel, the caller's to close. */
+/* Starts it. *out_fd is the server's end of the first channel, the caller's to close. */
 int fake_sandbox_new(const struct fake_spec *spec, struct fake_sandbox **out, int *out_fd,
                      uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
-/* Ends the thread and keeps the files. Ending twice is fine; not from the sandbox's own thread. */
+/* A further channel; a fault strikes the sandbox from here on. Does not block. ERR_NOT_FOUND: it
+ * has ended. */
+int fake_sandbox_connect(struct fake_sandbox *sandbox, enum engine_fake_fault fault, int *out_fd,
+                         struct err *err);
+/* Ends it and keeps the files. Ending twice is fine; not from one of the sandbox's own threads. */
 void fake_sandbox_end(struct fake_sandbox *sandbox);
-/* Ends the thread and frees all. */
+/* Ends it and frees all. */
 void fake_sandbox_free(struct fake_sandbox *sandbox);
 
 #endif

@@ -15,11 +15,15 @@
 #include "base/fd.h"
 #include "init/group.h"
 #include "init/identity.h"
+#include "init/terminal.h"
+#include "wire/kernel_msg.h"
+
+_Static_assert(KERNEL_FD == 3, "STATUS_FD is the next one");
 
 enum {
     EXIT_NOT_RUNNABLE = 126,
     EXIT_NOT_FOUND = 127,
-    STATUS_FD = 3,
+    STATUS_FD = 4,
     OWN_FILES_MIN = 256 /* init: a pipe a job, and more for the execution */
 };
 #define OOM_SCORE_ADJ "500" /* as if it had half of the memory more */
@@ -156,11 +160,19 @@ static int exec_found(const struct sandbox_exec *exec)
 }
 
 /* Init's descriptors are close-on-exec. Here they go earlier, before a path of the caller's is
- * touched: all but the one that tells of a failure. */
-static int keep_status_only(int status_fd)
+ * touched: all but the one that tells of a failure, and a kernel's. Returns the former. */
+static int keep_needed(const struct child_pipes *pipes)
 {
-    if (status_fd != STATUS_FD && dup3(status_fd, STATUS_FD, O_CLOEXEC) < 0)
-        return status_fd;
+    /* First out of the way of each other. */
+    int status_fd = fcntl(pipes->status_fd, F_DUPFD_CLOEXEC, STATUS_FD + 1);
+    int kernel_fd =
+        pipes->kernel_fd >= 0 ? fcntl(pipes->kernel_fd, F_DUPFD_CLOEXEC, STATUS_FD + 1) : -1;
+    if (status_fd < 0 || dup3(status_fd, STATUS_FD, O_CLOEXEC) < 0)
+        return pipes->status_fd;
+    if (kernel_fd >= 0)
+        (void)dup2(kernel_fd, KERNEL_FD);
+    else
+        (void)close(KERNEL_FD);
     (void)syscall(SYS_close_range, STATUS_FD + 1U, ~0U, 0U);
     return STATUS_FD;
 }
@@ -179,7 +191,9 @@ _Noreturn void child_exec(const struct init_config *config, const struct sandbox
     const char *failed = identity_become_code(config, true);
     if (failed)
         fail_start(status_fd, EXIT_NOT_RUNNABLE, failed, errno);
-    status_fd = keep_status_only(status_fd);
+    if (pipes->terminal_fd >= 0 && terminal_enter(pipes->terminal_fd, pipes->terminal) != 0)
+        fail_start(status_fd, EXIT_NOT_RUNNABLE, "make a terminal", errno);
+    status_fd = keep_needed(pipes);
     child_set_limits(config);
     (void)umask(022);
     if (chdir(exec->cwd) != 0)

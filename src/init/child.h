@@ -6,15 +6,27 @@
 #ifndef BERTH_INIT_CHILD_H
 #define BERTH_INIT_CHILD_H
 
+#include <stdint.h>
+
 #include "wire/init_config.h"
 #include "wire/sandbox.h"
 
 struct child_pipes {
-    int stdin_fd;  /* becomes 0; -1: /dev/null */
-    int stdout_fd; /* becomes 1; -1: /dev/null */
-    int stderr_fd; /* becomes 2; -1: /dev/null */
-    int status_fd; /* close-on-exec; a start that fails writes an exit code byte and a text */
+    int stdin_fd;      /* becomes 0; -1: /dev/null */
+    int stdout_fd;     /* becomes 1; -1: /dev/null */
+    int stderr_fd;     /* becomes 2; -1: /dev/null */
+    int status_fd;     /* close-on-exec; a start that fails writes an exit code byte and a text */
+    int kernel_fd;     /* becomes KERNEL_FD; -1: none */
+    int terminal_fd;   /* a terminal is put on 0, 1 and 2, its other side goes here; -1: none */
+    uint32_t terminal; /* its size, columns << 16 | rows */
 };
+#define CHILD_PIPES_NONE                                                                           \
+    ((struct child_pipes){.stdin_fd = -1,                                                          \
+                          .stdout_fd = -1,                                                         \
+                          .stderr_fd = -1,                                                         \
+                          .status_fd = -1,                                                         \
+                          .kernel_fd = -1,                                                         \
+                          .terminal_fd = -1})
 
 /* Starts exec->argv. On failure writes to status_fd and exits. */
 _Noreturn void child_exec(const struct init_config *config, const struct sandbox_exec *exec,

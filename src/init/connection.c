@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "init/session.h"
+#include "init/terminal.h"
 #include "wire/sandbox.h"
 
 #define OUT_MAX (8U * 1024U * 1024U)
@@ -46,7 +48,9 @@ static int on_hello(struct connection *connection, const struct job_table *jobs,
     struct sandbox_hello ours = {.version_min = SANDBOX_VERSION_MIN,
                                  .version_max = SANDBOX_VERSION_MAX,
                                  .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
-                                                 SANDBOX_CAP_GET_FILE};
+                                                 SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
+                                                 SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                                                 SANDBOX_CAP_TERMINAL};
     if (jobs->config->cgroup_mode != INIT_CGROUP_NONE)
         ours.capabilities |= SANDBOX_CAP_CGROUP;
     memcpy(ours.nonce, jobs->config->nonce, sizeof(ours.nonce));
@@ -69,25 +73,17 @@ static int on_hello(struct connection *connection, const struct job_table *jobs,
 /* ---- executions ---- */
 
 /* An execution that could not even begin: STARTED is left out, the ends and EXIT are sent. */
-static int send_exit(struct connection *connection, const struct sandbox_exit *exit,
-                     struct err *err)
+static void send_exit(struct connection *connection, const struct sandbox_exit *exit)
 {
-    uint32_t stream = connection->exec.stream;
-    BUF_AUTO struct buf payload;
-    buf_init(&payload, FRAME_PAYLOAD_MAX);
-    int result = sandbox_exit_encode(exit, &payload, err);
-    for (uint32_t i = STREAM_STDOUT; result == 0 && i <= STREAM_STDERR; i++)
-        result = frame_append(&connection->out, FRAME_CLOSE, stream + i, NULL, 0, err);
-    if (result == 0)
-        result =
-            frame_append(&connection->out, FRAME_EXIT, stream, payload.data, payload.size, err);
-    return result;
+    struct outlet outlet;
+    outlet_open(&outlet, &connection->out, connection->exec.stream);
+    outlet_send_refusal(&outlet, exit);
 }
 
-static int refuse_exec(struct connection *connection, const char *why, struct err *err)
+static void refuse_exec(struct connection *connection, const char *why)
 {
     const struct sandbox_exit exit = {.exit_code = EXIT_REFUSED, .start_error = why};
-    return send_exit(connection, &exit, err);
+    send_exit(connection, &exit);
 }
 
 static int run_exec(struct connection *connection, struct job_table *jobs, struct err *err)
@@ -100,12 +96,11 @@ static int run_exec(struct connection *connection, struct job_table *jobs, struc
     struct job *job = job_table_free_job(jobs);
     struct err failure = ERR_INIT;
     if (waiting->files_failed)
-        result = refuse_exec(connection, "a file of this execution was not written", err);
-    else if (!job || job_table_has(jobs, NULL, JOB_EXEC))
-        result = refuse_exec(connection, "another execution is running", err);
-    else if (job_start_exec(job, jobs->config, &exec, waiting->stream, &connection->out,
-                            &failure) != 0)
-        result = refuse_exec(connection, failure.message, err);
+        refuse_exec(connection, "a file of this execution was not written");
+    else if (!job || job_table_count(jobs, JOB_EXEC) >= JOB_EXEC_MAX)
+        refuse_exec(connection, "too many executions are running");
+    else if (job_start_exec(job, jobs, &exec, waiting->stream, &connection->out, &failure) != 0)
+        refuse_exec(connection, failure.message);
     else if (waiting->input.size > 0)
         result = job_feed(job, waiting->input.data, waiting->input.size, err);
     if (job && job->kind == JOB_EXEC && waiting->input_closed)
@@ -114,30 +109,21 @@ static int run_exec(struct connection *connection, struct job_table *jobs, struc
     return result;
 }
 
-/* Whether a file is still written that this connection's EXEC came behind. */
-static bool exec_is_held(const struct connection *connection, const struct job_table *jobs)
-{
-    for (size_t i = 0; i < JOB_MAX; i++) {
-        if (jobs->jobs[i].failed == &connection->exec.files_failed)
-            return true;
-    }
-    return false;
-}
-
 /* Starts, or ends, the EXEC that came when nothing holds it any more. */
 static int step_exec(struct connection *connection, struct job_table *jobs, struct err *err)
 {
     struct waiting_exec *exec = &connection->exec;
-    if (!exec->waiting || exec_is_held(connection, jobs))
+    if (!exec->waiting || job_table_awaits_files(jobs, &exec->files_failed))
         return 0;
-    if (exec->killed == KILL_NONE && !job_table_free_job(jobs))
+    if (exec->killed == KILL_NONE && (jobs->killing || !job_table_free_job(jobs)))
         return 0;
     exec->waiting = false;
     if (exec->killed == KILL_NONE)
         return run_exec(connection, jobs, err);
     const struct sandbox_exit exit = {
         .exit_code = EXIT_KILLED, .cause = exec->killed, .start_error = "ended before its start"};
-    return send_exit(connection, &exit, err);
+    send_exit(connection, &exit);
+    return 0;
 }
 
 static bool is_new_stream(const struct connection *connection, struct job_table *jobs,
@@ -145,7 +131,8 @@ static bool is_new_stream(const struct connection *connection, struct job_table 
 {
     bool waits = connection->exec.waiting && connection->exec.stream == stream;
     return stream != 0 && stream % STREAM_STEP == 0 && !waits &&
-           !job_table_find(jobs, &connection->out, stream);
+           !job_table_find(jobs, &connection->out, stream) &&
+           !held_find_stream(&jobs->held, &connection->out, stream);
 }
 
 static int on_exec(struct connection *connection, struct job_table *jobs, const struct frame *frame,
@@ -161,28 +148,18 @@ static int on_exec(struct connection *connection, struct job_table *jobs, const 
     exec->files_failed = connection->file_failed;
     connection->file_failed = false;
     exec->payload.size = exec->input.size = 0;
-    for (size_t i = 0; i < JOB_MAX; i++) {
-        struct job *job = &jobs->jobs[i];
-        if (job->kind == JOB_PUT_FILE && job->out == &connection->out)
-            job->failed = &exec->files_failed;
-    }
+    job_table_follow_files(jobs, &connection->out, &exec->files_failed);
     int result = buf_append(&exec->payload, frame->payload, frame->size, err);
     return result == 0 ? step_exec(connection, jobs, err) : result;
 }
 
-/* The files that a killed execution waits for end with it: they were for nothing else, and one that
- * the code holds up (it may stop a process of its own user) holds up nobody. */
 static void kill_waiting(struct connection *connection, struct job_table *jobs,
                          enum kill_cause cause)
 {
     if (connection->exec.killed != KILL_NONE)
         return;
     connection->exec.killed = cause;
-    for (size_t i = 0; i < JOB_MAX; i++) {
-        struct job *job = &jobs->jobs[i];
-        if (job->failed == &connection->exec.files_failed)
-            job_kill(job, jobs->config, cause);
-    }
+    job_table_kill_files(jobs, &connection->exec.files_failed, cause);
 }
 
 /* ---- files ---- */
@@ -233,17 +210,31 @@ static int read_cause(const struct frame *frame, enum kill_cause *out, struct er
     return result;
 }
 
-static int on_credit(struct job *job, const struct frame *frame, struct err *err)
+/* Into the code of a run, or into standard input. */
+static int on_data(struct job *job, const struct frame *frame, struct err *err)
 {
-    uint32_t part = frame->stream % STREAM_STEP;
-    uint32_t value = 0;
-    int result = frame_u32(frame, &value, err);
-    if (result != 0)
+    if (job->kind == JOB_RUN && frame->stream % STREAM_STEP == STREAM_CONTROL)
+        return run_feed_code(job, frame->payload, frame->size, err);
+    return job_feed(job, frame->payload, frame->size, err);
+}
+
+static void on_close(struct job *job, struct job_table *jobs, const struct frame *frame)
+{
+    if (job->kind == JOB_RUN && frame->stream % STREAM_STEP == STREAM_CONTROL)
+        run_end_code(job, jobs);
+    else
+        job_feed_end(job);
+}
+
+static int on_resize(struct job *job, const struct frame *frame, struct err *err)
+{
+    uint32_t size = 0;
+    int result = frame_u32(frame, &size, err);
+    if (result != 0 || !job->terminal)
         return result;
-    if (part < STREAM_STDOUT || value > FRAME_WINDOW ||
-        job->outputs[part - STREAM_STDOUT].credit > FRAME_WINDOW - value)
-        return err_set(err, ERR_PROTOCOL, "credit %u on stream %u", value, frame->stream);
-    job->outputs[part - STREAM_STDOUT].credit += value;
+    job->resize = size; /* the terminal may not have come yet */
+    if (job->outputs[0].fd >= 0)
+        terminal_resize(job->outputs[0].fd, size);
     return 0;
 }
 
@@ -266,9 +257,22 @@ static int on_waiting_stream(struct connection *connection, struct job_table *jo
         if (result == 0)
             kill_waiting(connection, jobs, cause);
         return result;
+    case FRAME_INTERRUPT:
+        kill_waiting(connection, jobs, KILL_USER); /* nothing is there that could hear it */
+        return 0;
+    case FRAME_RESIZE:
+        return 0;
     default:
         return err_set(err, ERR_PROTOCOL, "frame type %d", (int)frame->type);
     }
+}
+
+/* Credit for an execution that ended, whose log is still sent. */
+static int on_held_stream(struct job_table *jobs, struct connection *connection,
+                          const struct frame *frame, struct err *err)
+{
+    struct held *held = held_find_stream(&jobs->held, &connection->out, frame->stream);
+    return held && frame->type == FRAME_CREDIT ? outlet_take_credit(&held->outlet, frame, err) : 0;
 }
 
 /* Frames for a job that ended meanwhile are dropped. */
@@ -282,20 +286,25 @@ static int on_stream(struct connection *connection, struct job_table *jobs,
     enum kill_cause cause = KILL_NONE;
     int result = 0;
     if (!job)
-        return 0;
+        return on_held_stream(jobs, connection, frame, err);
     switch (frame->type) {
     case FRAME_DATA:
-        return job_feed(job, frame->payload, frame->size, err);
+        return on_data(job, frame, err);
     case FRAME_CLOSE:
-        job_feed_end(job);
+        on_close(job, jobs, frame);
         return 0;
     case FRAME_CREDIT:
-        return on_credit(job, frame, err);
+        return outlet_take_credit(job->outlet, frame, err);
     case FRAME_KILL:
         result = read_cause(frame, &cause, err);
         if (result == 0)
-            job_kill(job, jobs->config, cause);
+            job_kill(job, jobs, cause);
         return result;
+    case FRAME_INTERRUPT:
+        job_interrupt(job, jobs);
+        return 0;
+    case FRAME_RESIZE:
+        return on_resize(job, frame, err);
     default:
         return err_set(err, ERR_PROTOCOL, "frame type %d", (int)frame->type);
     }
@@ -316,10 +325,17 @@ static int on_frame(struct connection *connection, struct job_table *jobs,
     case FRAME_GET_FILE:
         return on_get_file(connection, jobs, frame, err);
     case FRAME_PING:
+        connection->file_failed = false;
         return frame_append(&connection->out, FRAME_PONG, frame->stream, NULL, 0, err);
     default:
-        return on_stream(connection, jobs, frame, err);
+        break;
     }
+    if (!session_begins(frame->type))
+        return on_stream(connection, jobs, frame, err);
+    if (!is_new_stream(connection, jobs, frame->stream))
+        return err_set(err, ERR_PROTOCOL, "frame type %d on stream %u", (int)frame->type,
+                       frame->stream);
+    return session_begin(jobs, &connection->out, &connection->file_failed, frame, err);
 }
 
 /* Takes frames while there is a free job for what they may start. */

@@ -190,6 +190,31 @@ static int open_readable(const char *path, int *out_fd, struct stat *info)
     return 0;
 }
 
+/* Returns 0 or an errno. */
+static int send_bytes(const void *data, size_t size)
+{
+    struct err err = ERR_INIT;
+    if (fd_write_all(STDOUT_FILENO, data, size, &err) == 0)
+        return 0;
+    return err.sys_errno > 0 ? err.sys_errno : EPIPE;
+}
+
+static int64_t time_ns(const struct timespec *time)
+{
+    return (int64_t)((uint64_t)time->tv_sec * 1000000000U + (uint64_t)time->tv_nsec);
+}
+
+static int send_info(const struct stat *info)
+{
+    const struct sandbox_file_info told = {.size_bytes = (uint64_t)info->st_size,
+                                           .inode = info->st_ino,
+                                           .changed_ns = time_ns(&info->st_ctim),
+                                           .modified_ns = time_ns(&info->st_mtim)};
+    uint8_t bytes[SANDBOX_FILE_INFO_SIZE];
+    sandbox_file_info_encode(&told, bytes);
+    return send_bytes(bytes, sizeof(bytes));
+}
+
 static int read_file(const struct sandbox_get_file *get)
 {
     static char chunk[CHUNK];
@@ -198,7 +223,9 @@ static int read_file(const struct sandbox_get_file *get)
     struct stat info = {0};
     full_path(get->path, path, sizeof(path));
     int result = open_readable(path, &fd, &info);
-    if (result != 0)
+    if (result == 0 && get->info != SANDBOX_INFO_NONE)
+        result = send_info(&info);
+    if (result != 0 || get->info == SANDBOX_INFO_ONLY)
         return result;
     uint64_t end = (uint64_t)info.st_size;
     if (get->size_bytes > 0 && get->offset < end && get->size_bytes < end - get->offset)
@@ -210,9 +237,9 @@ static int read_file(const struct sandbox_get_file *get)
             return errno;
         if (got == 0)
             return 0; /* it was cut meanwhile */
-        struct err err = ERR_INIT;
-        if (fd_write_all(STDOUT_FILENO, chunk, (size_t)got, &err) != 0)
-            return err.sys_errno > 0 ? err.sys_errno : EPIPE;
+        result = send_bytes(chunk, (size_t)got);
+        if (result != 0)
+            return result;
         offset += (uint64_t)got;
     }
     return 0;

@@ -15,9 +15,10 @@
 _Noreturn void file_put(const struct init_config *config, const struct sandbox_put_file *put,
                         const struct child_pipes *pipes);
 
-/* Writes the asked range of get->path to standard output: a regular file of any mount but the
- * kernel's own (/proc and its like). What is appended after the file was opened is left out, so
- * that a file that grows has an end. Exits with 0 or the errno of what failed. */
+/* Writes the asked range of get->path to standard output, after its struct sandbox_file_info where
+ * that is asked for: a regular file of any mount but the kernel's own (/proc and its like). What is
+ * appended after the file was opened is left out, so that a file that grows has an end. Exits with
+ * 0 or the errno of what failed. */
 _Noreturn void file_get(const struct init_config *config, const struct sandbox_get_file *get,
                         const struct child_pipes *pipes);
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -22,6 +23,8 @@ enum {
     KEYED_FILE_SIZE = 1024,
     PROCS_FILE_SIZE = 16384,
     LIST_MAX = PROCS_FILE_SIZE / 2,
+    ANCESTORS_MAX = 64,
+    STATUS_FILE_SIZE = 4096,
     ROUNDS_MAX = 100 /* of a kill without cgroups that spares somebody */
 };
 
@@ -173,6 +176,43 @@ void group_kill(const struct init_config *config)
         kill_listed(&listed);
 }
 
+/* The parent of a process; 0 when it is gone. Its name may hold anything, so the fields begin
+ * behind the last parenthesis (proc(5)). */
+static pid_t parent_of(pid_t pid)
+{
+    char path[32];
+    char text[KEYED_FILE_SIZE];
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if (fd_read_file_at(AT_FDCWD, path, text, sizeof(text), NULL) < 0)
+        return 0;
+    const char *fields = strrchr(text, ')');
+    return fields && strlen(fields) > 4 ? (pid_t)strtol(fields + 4, NULL, 10) : 0;
+}
+
+static bool is_below(pid_t pid, pid_t session)
+{
+    for (int depth = 0; pid > 1 && depth < ANCESTORS_MAX; depth++) {
+        if (getsid(pid) == session)
+            return true;
+        pid = parent_of(pid);
+    }
+    return false;
+}
+
+size_t group_kill_session(const struct init_config *config, pid_t session)
+{
+    size_t count = 0;
+    if (session <= 1 || !list_code(config, &listed))
+        return 0;
+    for (size_t i = 0; i < listed.count; i++) {
+        if (is_below(listed.pids[i], session))
+            listed.pids[count++] = listed.pids[i];
+    }
+    listed.count = count; /* all are found before the first is gone: it may be an ancestor */
+    kill_listed(&listed);
+    return count;
+}
+
 bool group_is_empty(const struct init_config *config)
 {
     if ((config->pids_dir_fd >= 0 || spared_count > 0) && list_code(config, &listed))
@@ -242,4 +282,28 @@ void group_read(const struct init_config *config, struct group_usage *out)
     out->pids_peak = read_number(config->pids_dir_fd, "pids.peak");
     out->pids_refused = read_keyed(config->pids_dir_fd, "pids.events", "max");
     out->oom_kills = group_oom_kills(config);
+}
+
+void group_read_process(pid_t pid, struct rusage *out)
+{
+    char path[32];
+    char text[STATUS_FILE_SIZE];
+    clockid_t clock = 0;
+    struct timespec used = {0};
+    memset(out, 0, sizeof(*out));
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    if (fd_read_file_at(AT_FDCWD, path, text, sizeof(text), NULL) > 0) {
+        const char *peak = strstr(text, "VmHWM:");
+        out->ru_maxrss = peak ? strtol(peak + strlen("VmHWM:"), NULL, 10) : 0;
+    }
+    if (clock_getcpuclockid(pid, &clock) == 0 && clock_gettime(clock, &used) == 0) {
+        out->ru_utime.tv_sec = used.tv_sec;
+        out->ru_utime.tv_usec = used.tv_nsec / 1000;
+    }
+}
+
+uint64_t group_cpu_us(const struct rusage *rusage)
+{
+    return (uint64_t)(rusage->ru_utime.tv_sec + rusage->ru_stime.tv_sec) * 1000000 +
+           (uint64_t)(rusage->ru_utime.tv_usec + rusage->ru_stime.tv_usec);
 }

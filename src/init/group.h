@@ -6,7 +6,9 @@
 #define BERTH_INIT_GROUP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -33,12 +35,17 @@ int group_join(const struct init_config *config, struct err *err);
 /* A child of init's own that works on a file: it is in the group, so that its memory counts, but it
  * is not the code. Until group_unspare(), kills leave it out and emptiness does not wait for it. At
  * most GROUP_SPARED_MAX; call unspare when it was reaped, not later: its number may come again. */
-#define GROUP_SPARED_MAX 32
+#define GROUP_SPARED_MAX 48
 void group_spare(pid_t pid);
 void group_unspare(pid_t pid);
 
 /* Forbids new processes and kills every process of the group once; call until group_is_empty(). */
 void group_kill(const struct init_config *config);
+
+/* Kills, once, every process of the code that is in this session, or that has an ancestor in it
+ * that lives. What left the session and lost its parents is not among them: nothing tells it from
+ * what another execution left. Returns how many there were. */
+size_t group_kill_session(const struct init_config *config, pid_t session);
 
 /* Whether no living process of the code is left. Without cgroups: of init's children. */
 bool group_is_empty(const struct init_config *config);
@@ -47,6 +54,13 @@ bool group_is_empty(const struct init_config *config);
 void group_reopen(const struct init_config *config);
 
 void group_read(const struct init_config *config, struct group_usage *out);
+
+/* What a living process used so far: its time, and its largest resident set. 0 where /proc does not
+ * tell. */
+void group_read_process(pid_t pid, struct rusage *out);
+
+/* User and system time together. */
+uint64_t group_cpu_us(const struct rusage *rusage);
 
 /* Only the OOM counter: cheap enough to be asked often. */
 uint64_t group_oom_kills(const struct init_config *config);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "base/fault.h"
+#include "init/job_table.h"
 
 #define FOLIO_MAX_BYTES (UINT64_C(2) << 20)
 
@@ -26,6 +27,11 @@ static bool is_full(const struct statfs *root)
     return root->f_bavail < (folio < part ? folio : part);
 }
 
+static bool is_cut(const struct job *job, int index)
+{
+    return job->outputs[index].full || job->outputs[index].total > job->keep_bytes;
+}
+
 static uint32_t limits_hit(const struct job *job, const struct group_usage *used,
                            const struct sandbox_exit *exit)
 {
@@ -37,8 +43,7 @@ static uint32_t limits_hit(const struct job *job, const struct group_usage *used
     /* Short waits for the quota are how it works; a tenth of the time is a limit that was felt. */
     if ((used->throttled_us - job->base.throttled_us) * 10 > exit->wall_us)
         hit |= LIMIT_CPU;
-    if (job->outputs[0].total > job->keep_bytes || job->outputs[1].total > job->keep_bytes ||
-        job->cause == KILL_OUTPUT)
+    if (is_cut(job, 0) || is_cut(job, 1) || job->run.messages_dropped || job->cause == KILL_OUTPUT)
         hit |= LIMIT_OUTPUT;
     struct statfs root;
     if (statfs("/", &root) == 0 && root.f_blocks > 0) {
@@ -61,60 +66,95 @@ static void settle_cause(struct job *job, const struct group_usage *used)
         job->cause = KILL_SIGNAL;
 }
 
-static void fill_exit(struct job *job, const struct init_config *config, struct sandbox_exit *exit)
+/* By the wait status of the first process, or of the kernel. */
+static uint32_t exit_code_of(const struct job *job)
 {
-    struct group_usage used;
-    group_read(config, &used);
-    settle_cause(job, &used);
-    memset(exit, 0, sizeof(*exit));
-    exit->exit_code = WIFSIGNALED(job->wait_status)
-                          ? (uint32_t)(SIGNAL_BASE + WTERMSIG(job->wait_status))
-                          : (uint32_t)WEXITSTATUS(job->wait_status);
-    exit->cause = job->cause;
+    if (WIFSIGNALED(job->wait_status))
+        return (uint32_t)(SIGNAL_BASE + WTERMSIG(job->wait_status));
     /* A program that ended by itself while we were killing it still was ended by us. */
-    if (job->cause != KILL_NONE && !WIFSIGNALED(job->wait_status) && job->killing)
-        exit->exit_code = SIGNAL_BASE + SIGKILL;
+    if (job->cause != KILL_NONE && job->killing)
+        return SIGNAL_BASE + SIGKILL;
+    return (uint32_t)WEXITSTATUS(job->wait_status);
+}
+
+/* What is the same for a program and for a run. */
+static void fill_exit(struct job *job, const struct init_config *config,
+                      const struct group_usage *used, struct sandbox_exit *exit)
+{
+    memset(exit, 0, sizeof(*exit));
+    exit->cause = job->cause;
     exit->wall_us = (uint64_t)((job->ended_ns - job->started_ns) / 1000);
-    exit->cpu_us = used.cpu_us - job->base.cpu_us;
+    exit->cpu_us = used->cpu_us - job->base.cpu_us;
     if (config->cgroup_mode == INIT_CGROUP_NONE)
-        exit->cpu_us =
-            (uint64_t)(job->rusage.ru_utime.tv_sec + job->rusage.ru_stime.tv_sec) * 1000000 +
-            (uint64_t)(job->rusage.ru_utime.tv_usec + job->rusage.ru_stime.tv_usec);
+        exit->cpu_us = group_cpu_us(&job->rusage) - job->base.cpu_us;
     exit->max_rss_bytes = (uint64_t)job->rusage.ru_maxrss * 1024;
-    exit->memory_peak_bytes = used.memory_peak_bytes;
-    exit->pids_peak = used.pids_peak;
+    exit->memory_peak_bytes = used->memory_peak_bytes;
+    exit->pids_peak = used->pids_peak;
     exit->stdout_bytes = job->outputs[0].total;
     exit->stderr_bytes = job->outputs[1].total;
-    exit->limits_hit = limits_hit(job, &used, exit);
+    exit->message_bytes = job->run.message_bytes;
+    exit->messages_dropped = job->run.messages_dropped;
+    exit->limits_hit = limits_hit(job, used, exit);
     exit->start_error = job->start_error[0] != '\0' ? job->start_error + 1 : "";
 }
 
-void job_end_exec(struct job *job, const struct init_config *config)
+/* The log of a held one says it to whoever is attached. */
+static void say_exit(struct job *job, const struct sandbox_exit *exit)
 {
-    struct sandbox_exit exit;
-    fill_exit(job, config, &exit);
-    if (job->killing)
-        group_reopen(config);
-    fault_point("init.exit");
     BUF_AUTO struct buf payload;
     buf_init(&payload, FRAME_PAYLOAD_MAX);
-    if (job->out && sandbox_exit_encode(&exit, &payload, NULL) == 0)
-        (void)frame_append(job->out, FRAME_EXIT, job->stream, payload.data, payload.size, NULL);
+    fault_point("init.exit");
+    if (sandbox_exit_encode(exit, &payload, NULL) != 0)
+        return;
+    if (job->held)
+        held_end(job->held, payload.data, payload.size);
+    else
+        outlet_send(job->outlet, FRAME_EXIT, STREAM_CONTROL, payload.data, payload.size);
 }
 
-void job_end_file(const struct job *job)
+void job_end_exec(struct job *job, struct job_table *table)
 {
-    struct sandbox_done done = {.size_bytes = job->stdin_total};
-    if (job->kind == JOB_GET_FILE)
-        done.size_bytes = job->outputs[0].sent;
-    if (WIFEXITED(job->wait_status))
-        done.sys_errno = WEXITSTATUS(job->wait_status);
-    else if (job->cause == KILL_TIMEOUT)
-        done.sys_errno = ETIMEDOUT;
+    struct group_usage used;
+    struct sandbox_exit exit;
+    group_read(table->config, &used);
+    settle_cause(job, &used);
+    fill_exit(job, table->config, &used, &exit);
+    exit.exit_code = exit_code_of(job);
+    say_exit(job, &exit);
+}
+
+void job_end_run(struct job *job, struct job_table *table)
+{
+    struct group_usage used;
+    struct sandbox_exit exit;
+    bool done = job->run.phase == RUN_DRAINING;
+    group_read(table->config, &used);
+    if (!done)
+        settle_cause(job, &used);
+    if (done && table->kernel.pid > 0)
+        group_read_process(table->kernel.pid, &job->rusage);
+    fill_exit(job, table->config, &used, &exit);
+    exit.exit_code = done ? job->run.exit_code : exit_code_of(job);
+    exit.state_lost = table->kernel.lost;
+    table->kernel.lost = false;
+    say_exit(job, &exit);
+}
+
+void job_end_refused(struct job *job, const struct sandbox_exit *exit)
+{
+    if (job->held)
+        say_exit(job, exit);
     else
-        done.sys_errno = job->cause != KILL_NONE ? ECANCELED : EIO;
-    BUF_AUTO struct buf payload;
-    buf_init(&payload, FRAME_PAYLOAD_MAX);
-    if (job->out && sandbox_done_encode(&done, &payload, NULL) == 0)
-        (void)frame_append(job->out, FRAME_DONE, job->stream, payload.data, payload.size, NULL);
+        outlet_send_refusal(job->outlet, exit);
+}
+
+void job_end_file(struct job *job)
+{
+    int sys_errno = EIO;
+    if (WIFEXITED(job->wait_status))
+        sys_errno = WEXITSTATUS(job->wait_status);
+    else if (job->cause != KILL_NONE)
+        sys_errno = job->cause == KILL_TIMEOUT ? ETIMEDOUT : ECANCELED;
+    outlet_send_done(job->outlet, sys_errno,
+                     job->kind == JOB_GET_FILE ? job->outputs[0].sent : job->stdin_total);
 }

@@ -4,11 +4,16 @@
 
 #include "init/job.h"
 
-/* The first process is reaped, the group empty, the pipes at their end. Lifts what a kill forbade,
- * and appends EXIT when somebody listens. */
-void job_end_exec(struct job *job, const struct init_config *config);
+/* The first process is reaped, what it left behind ended, the pipes at their end. Says EXIT. */
+void job_end_exec(struct job *job, struct job_table *table);
 
-/* The child is reaped. Appends DONE when somebody listens. */
-void job_end_file(const struct job *job);
+/* The same of a run: either the kernel said that it is done, or it is reaped. */
+void job_end_run(struct job *job, struct job_table *table);
+
+/* EXIT of what did not begin. */
+void job_end_refused(struct job *job, const struct sandbox_exit *exit);
+
+/* The child is reaped. Says DONE. */
+void job_end_file(struct job *job);
 
 #endif

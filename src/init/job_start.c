@@ -1,114 +1,116 @@
-/* Owns the forking of a job's child and the pipes between the two. */
-#include "init/job.h"
-
+/* Owns the forking of a job's child. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fault.h"
 #include "base/fd.h"
 #include "init/child.h"
 #include "init/file.h"
+#include "init/job_table.h"
 
-/* A job's pipe ends; the child's side is closed in the parent once it runs. */
-struct pipe_set {
-    int child[3];
-    int ours[3];
-    int status[2];
-};
+enum { ALL_PIPES = PIPES_STDIN | PIPES_STDOUT | PIPES_STDERR | PIPES_STATUS };
 
-#define PIPE_SET_AUTO __attribute__((cleanup(pipe_set_done)))
-#define PIPE_SET_INIT                                                                              \
-    {                                                                                              \
-        {-1, -1, -1}, {-1, -1, -1},                                                                \
-        {                                                                                          \
-            -1, -1                                                                                 \
-        }                                                                                          \
-    }
-
-static void pipe_set_done(struct pipe_set *set)
+void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t stream)
 {
-    for (int i = 0; i < 3; i++) {
-        fd_close(&set->child[i]);
-        fd_close(&set->ours[i]);
-    }
-    fd_close(&set->status[0]);
-    fd_close(&set->status[1]);
-}
-
-static int make_pipe(int *read_end, int *write_end, int *ours, struct err *err)
-{
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return err_sys(err, errno, "pipe");
-    *read_end = ends[0];
-    *write_end = ends[1];
-    /* The pipe is init's, and the code may open it again by name: /dev/stdout, /proc/self/fd/1. */
-    if (fchmod(ends[0], 0666) != 0)
-        return err_sys(err, errno, "mode of a pipe");
-    return fd_set_nonblocking(*ours, true, err);
-}
-
-/* The pipes that this kind of job has. */
-static int pipe_set_make(struct pipe_set *set, enum job_kind kind, struct err *err)
-{
-    int result = 0;
-    if (kind != JOB_GET_FILE)
-        result = make_pipe(&set->child[0], &set->ours[0], &set->ours[0], err);
-    if (result == 0 && kind != JOB_PUT_FILE)
-        result = make_pipe(&set->ours[1], &set->child[1], &set->ours[1], err);
-    if (result == 0 && kind == JOB_EXEC)
-        result = make_pipe(&set->ours[2], &set->child[2], &set->ours[2], err);
-    if (result == 0 && kind == JOB_EXEC)
-        result = make_pipe(&set->status[0], &set->status[1], &set->status[0], err);
-    return result;
-}
-
-static void job_begin(struct job *job, enum job_kind kind, uint32_t stream, struct buf *out,
-                      struct pipe_set *set)
-{
+    job_init(job);
     job->kind = kind;
-    job->stream = stream;
-    job->out = out;
-    job->stdin_fd = fd_take(&set->ours[0]);
-    job->outputs[0] = (struct job_output){.fd = fd_take(&set->ours[1]), .credit = FRAME_WINDOW};
-    job->outputs[1] = (struct job_output){.fd = fd_take(&set->ours[2]), .credit = FRAME_WINDOW};
-    job->status_fd = fd_take(&set->status[0]);
-    buf_init(&job->stdin_queue, FRAME_WINDOW);
+    outlet_open(&job->own, out, stream);
+    buf_init(&job->stdin_queue, FRAME_WINDOW + 1); /* and the end of a terminal's */
     job->deadline_ns = INT64_MAX;
     job->keep_bytes = UINT64_MAX;
     job->output_max_bytes = UINT64_MAX;
+    job->run.grace_ns = INT64_MAX;
     job->started_ns = clock_now_ns();
 }
 
-int job_start_exec(struct job *job, const struct init_config *config,
-                   const struct sandbox_exec *exec, uint32_t stream, struct buf *out,
-                   struct err *err)
+void job_take_pipes(struct job *job, struct pipes *pipes)
 {
-    PIPE_SET_AUTO struct pipe_set set = PIPE_SET_INIT;
-    int result = pipe_set_make(&set, JOB_EXEC, err);
-    if (result != 0)
-        return result;
-    struct group_usage base;
-    group_read(config, &base);
+    job->stdin_fd = fd_take(&pipes->ours[0]);
+    job->outputs[0].fd = fd_take(&pipes->ours[1]);
+    job->outputs[1].fd = fd_take(&pipes->ours[2]);
+    job->status_fd = fd_take(&pipes->status[0]);
+}
+
+/* Forks the program; ends[] is the socket over which its terminal comes, if it gets one. */
+static int fork_exec(struct job *job, const struct init_config *config,
+                     const struct sandbox_exec *exec, const struct pipes *pipes, int terminal_fd,
+                     struct err *err)
+{
     fault_point("init.exec");
+    group_read(config, &job->base);
     pid_t pid = group_fork(config);
     if (pid < 0)
         return err_sys(err, errno, "fork");
     if (pid == 0) {
-        const struct child_pipes pipes = {set.child[0], set.child[1], set.child[2], set.status[1]};
-        child_exec(config, exec, &pipes);
+        struct child_pipes ends = CHILD_PIPES_NONE;
+        ends.stdin_fd = pipes->child[0];
+        ends.stdout_fd = pipes->child[1];
+        ends.stderr_fd = pipes->child[2];
+        ends.status_fd = pipes->status[1];
+        ends.terminal_fd = terminal_fd;
+        ends.terminal = exec->terminal;
+        child_exec(config, exec, &ends);
     }
-    job_begin(job, JOB_EXEC, stream, out, &set);
-    job->pid = pid;
-    job->base = base;
+    job->pid = job->session = pid;
+    return 0;
+}
+
+static int start_child(struct job *job, const struct init_config *config,
+                       const struct sandbox_exec *exec, struct err *err)
+{
+    PIPES_AUTO struct pipes pipes = PIPES_INIT;
+    FD_AUTO int ours = -1;
+    FD_AUTO int theirs = -1;
+    int ends[2] = {-1, -1};
+    if (exec->terminal != 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+        return err_sys(err, errno, "socketpair");
+    ours = ends[0];
+    theirs = ends[1];
+    int result = pipes_make(&pipes, exec->terminal != 0 ? PIPES_STATUS : ALL_PIPES, err);
+    if (result == 0)
+        result = fork_exec(job, config, exec, &pipes, theirs, err);
+    if (result != 0)
+        return result;
+    job_take_pipes(job, &pipes);
+    job->terminal = exec->terminal != 0;
+    job->terminal_fd = fd_take(&ours);
+    return 0;
+}
+
+int job_start_exec(struct job *job, struct job_table *table, const struct sandbox_exec *exec,
+                   uint32_t stream, struct buf *out, struct err *err)
+{
+    const char *why = NULL;
+    struct held *held = NULL;
+    if (exec->hold) {
+        held = held_open(&table->held, exec->execution_id, out, stream, &why);
+        if (!held)
+            return err_set(err, ERR_QUOTA, "%s", why);
+    }
+    job_begin(job, JOB_EXEC, out, stream);
+    int result = start_child(job, table->config, exec, err);
+    if (result != 0) {
+        if (held)
+            held_close(&table->held, held);
+        job_clear(job);
+        return result;
+    }
     job->keep_bytes = exec->keep_bytes;
     job->output_max_bytes = exec->output_max_bytes;
     if (exec->timeout_ms > 0 && exec->timeout_ms < UINT64_C(1) << 40)
         job->deadline_ns = job->started_ns + (int64_t)exec->timeout_ms * CLOCK_NS_PER_MS;
-    return frame_append(out, FRAME_STARTED, stream, NULL, 0, err);
+    if (held) {
+        job->held = held;
+        job->outlet = &held->outlet;
+        held->begun = held->started = true; /* it is said when the log is sent */
+        return 0;
+    }
+    outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);
+    if (job->terminal)
+        outlet_send(job->outlet, FRAME_CLOSE, STREAM_STDERR, NULL, 0);
+    return 0;
 }
 
 /* What the child of a file job is to do. It does not return. */
@@ -122,20 +124,23 @@ static int start_file(struct job *job, const struct init_config *config, enum jo
                       const struct file_work *work, uint32_t stream, struct buf *out,
                       struct err *err)
 {
-    PIPE_SET_AUTO struct pipe_set set = PIPE_SET_INIT;
-    int result = pipe_set_make(&set, kind, err);
+    PIPES_AUTO struct pipes pipes = PIPES_INIT;
+    int result = pipes_make(&pipes, kind == JOB_PUT_FILE ? PIPES_STDIN : PIPES_STDOUT, err);
     if (result != 0)
         return result;
     pid_t pid = group_fork(config);
     if (pid < 0)
         return err_sys(err, errno, "fork");
     if (pid == 0) {
-        const struct child_pipes pipes = {set.child[0], set.child[1], -1, -1};
+        struct child_pipes ends = CHILD_PIPES_NONE;
+        ends.stdin_fd = pipes.child[0];
+        ends.stdout_fd = pipes.child[1];
         if (work->put)
-            file_put(config, work->put, &pipes);
-        file_get(config, work->get, &pipes);
+            file_put(config, work->put, &ends);
+        file_get(config, work->get, &ends);
     }
-    job_begin(job, kind, stream, out, &set);
+    job_begin(job, kind, out, stream);
+    job_take_pipes(job, &pipes);
     job->pid = pid;
     group_spare(pid);
     return 0;

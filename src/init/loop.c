@@ -16,7 +16,7 @@
 #include "init/connection.h"
 #include "init/job_table.h"
 
-enum { CONNECTION_MAX = 4, POLL_MAX = 4 + CONNECTION_MAX + 4 * JOB_MAX };
+enum { CONNECTION_MAX = 8, POLL_MAX = 6 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX };
 #define CONNECT_GRACE_NS (10 * CLOCK_NS_PER_S) /* from the commit to the first connection */
 
 struct loop {
@@ -25,10 +25,8 @@ struct loop {
     int listen_fd;
     int setup_fd; /* -1 once committed */
     int oom_fd;
-    int64_t end_ns;      /* lifetime */
-    int64_t orphaned_ns; /* since when there is no connection; INT64_MAX: there is one */
-    bool orphan_counts;  /* a server was there once */
     bool over;
+    bool unsettled; /* the turn before did something */
     struct connection connections[CONNECTION_MAX];
     struct job_table jobs;
 };
@@ -42,13 +40,23 @@ static bool has_connection(const struct loop *loop)
     return false;
 }
 
+/* Who comes when there is none waits in the backlog: a close would read as the end of the sandbox.
+ */
+static bool has_free_connection(const struct loop *loop)
+{
+    for (size_t i = 0; i < CONNECTION_MAX; i++) {
+        if (loop->connections[i].fd < 0)
+            return true;
+    }
+    return false;
+}
+
 static void end_connection(struct loop *loop, struct connection *connection)
 {
     connection_close(connection, &loop->jobs);
     if (has_connection(loop))
         return;
-    loop->orphaned_ns = clock_now_ns();
-    loop->orphan_counts = true;
+    loop->jobs.timers.orphan_from = clock_now_ns();
 }
 
 static void accept_connection(struct loop *loop)
@@ -60,7 +68,7 @@ static void accept_connection(struct loop *loop)
         if (loop->connections[i].fd >= 0)
             continue;
         connection_open(&loop->connections[i], fd);
-        loop->orphaned_ns = INT64_MAX;
+        loop->jobs.timers.orphan_from = INT64_MAX;
         return;
     }
     (void)close(fd);
@@ -99,41 +107,58 @@ static struct pollfd *poll_add(struct poll_set *set, int fd, short events)
     return entry;
 }
 
-static void poll_add_jobs(const struct loop *loop, struct poll_set *set)
+static void poll_add_job(const struct job *job, struct poll_set *set)
 {
-    for (size_t i = 0; i < JOB_MAX; i++) {
-        const struct job *job = &loop->jobs.jobs[i];
-        if (job->kind == JOB_FREE)
-            continue;
-        if (job->stdin_fd >= 0 && job->stdin_queue.size > 0)
-            (void)poll_add(set, job->stdin_fd, POLLOUT);
-        if (job->status_fd >= 0)
-            (void)poll_add(set, job->status_fd, POLLIN);
-        for (int k = 0; k < 2; k++) {
-            if (job_wants_output(job, k))
-                (void)poll_add(set, job->outputs[k].fd, POLLIN);
-        }
+    if (job->stdin_fd >= 0 && job->stdin_queue.size > 0)
+        (void)poll_add(set, job->stdin_fd, POLLOUT);
+    if (job->status_fd >= 0)
+        (void)poll_add(set, job->status_fd, POLLIN);
+    if (job->terminal_fd >= 0)
+        (void)poll_add(set, job->terminal_fd, POLLIN);
+    for (int i = 0; i < 2; i++) {
+        if (job_wants_output(job, i))
+            (void)poll_add(set, job->outputs[i].fd, POLLIN);
     }
+}
+
+static void poll_add_all(const struct loop *loop, struct poll_set *set)
+{
+    const struct kernel *kernel = &loop->jobs.kernel;
+    const struct leftover *leftover = &loop->jobs.leftover;
+    for (size_t i = 0; i < JOB_MAX; i++) {
+        if (loop->jobs.jobs[i].kind != JOB_FREE)
+            poll_add_job(&loop->jobs.jobs[i], set);
+    }
+    (void)poll_add(set, kernel->status_fd, POLLIN); /* -1 is ignored by poll(2) */
+    if (kernel_events(kernel) != 0)
+        (void)poll_add(set, kernel->fd, kernel_events(kernel));
+    for (size_t i = 0; i < LEFTOVER_MAX && leftover_wants(leftover, clock_now_ns()); i++)
+        (void)poll_add(set, leftover->fds[i], POLLIN);
 }
 
 static int64_t next_wakeup(const struct loop *loop)
 {
-    int64_t wakeup = loop->end_ns;
-    if (loop->orphan_counts && loop->orphaned_ns != INT64_MAX) {
-        int64_t orphan = loop->orphaned_ns + (int64_t)loop->config->orphan_ms * CLOCK_NS_PER_MS;
-        wakeup = orphan < wakeup ? orphan : wakeup;
-    }
+    int64_t wakeup = timers_end_ns(&loop->jobs.timers);
     int64_t jobs = job_table_wakeup_ns(&loop->jobs);
     return jobs < wakeup ? jobs : wakeup;
 }
 
+/* Whether an EXEC waits counts as well: it has no job yet. */
+static bool is_idle(const struct loop *loop)
+{
+    for (size_t i = 0; i < CONNECTION_MAX; i++) {
+        if (loop->connections[i].fd >= 0 && loop->connections[i].exec.waiting)
+            return false;
+    }
+    return job_table_count(&loop->jobs, JOB_FREE) == JOB_MAX;
+}
+
+/* The one place where the sandbox ends for its timers: behind all frames of this turn. */
 static void check_end(struct loop *loop)
 {
     int64_t now_ns = clock_now_ns();
-    if (now_ns >= loop->end_ns)
-        loop->over = true;
-    if (loop->orphan_counts && loop->orphaned_ns != INT64_MAX &&
-        now_ns - loop->orphaned_ns >= (int64_t)loop->config->orphan_ms * CLOCK_NS_PER_MS)
+    timers_set_idle(&loop->jobs.timers, is_idle(loop), now_ns);
+    if (now_ns >= timers_end_ns(&loop->jobs.timers))
         loop->over = true;
 }
 
@@ -150,8 +175,7 @@ static void on_setup(struct loop *loop)
     fault_point("init.commit");
     /* The engine connects next; should it die in between, nobody else ever does. */
     if (!has_connection(loop)) {
-        loop->orphaned_ns = clock_now_ns() + CONNECT_GRACE_NS;
-        loop->orphan_counts = true;
+        loop->jobs.timers.orphan_from = clock_now_ns() + CONNECT_GRACE_NS;
     }
     fd_close(&loop->setup_fd);
 }
@@ -160,7 +184,7 @@ static void turn(struct loop *loop, struct poll_set *set)
 {
     set->count = 0;
     (void)poll_add(set, loop->signal_fd, POLLIN);
-    (void)poll_add(set, loop->listen_fd, POLLIN);
+    (void)poll_add(set, has_free_connection(loop) ? loop->listen_fd : -1, POLLIN);
     (void)poll_add(set, loop->setup_fd, POLLIN); /* -1 is ignored by poll(2) */
     (void)poll_add(set, loop->oom_fd,
                    loop->config->cgroup_mode == INIT_CGROUP_V2 ? POLLPRI : POLLIN);
@@ -171,8 +195,13 @@ static void turn(struct loop *loop, struct poll_set *set)
         events = (short)(events | (connection->out.size > 0 ? POLLOUT : 0));
         of_connection[i] = poll_add(set, connection->fd, events);
     }
-    poll_add_jobs(loop, set);
-    if (poll(set->entries, set->count, clock_poll_timeout_ms(next_wakeup(loop))) < 0)
+    poll_add_all(loop, set);
+    /* What a turn leads to may be seen by a step that comes before in the next one: that one does
+     * not wait. */
+    int timeout_ms = loop->unsettled ? 0 : clock_poll_timeout_ms(next_wakeup(loop));
+    int ready = poll(set->entries, set->count, timeout_ms);
+    loop->unsettled = ready > 0 || !loop->unsettled;
+    if (ready < 0)
         return; /* EINTR: no handler is installed, so only a stop and continue */
     if (set->entries[0].revents != 0)
         reap_children(loop);
@@ -209,10 +238,6 @@ int loop_run(const struct init_config *config, struct err *err)
     loop.listen_fd = config->listen_fd;
     loop.setup_fd = config->setup_fd;
     loop.oom_fd = config->oom_event_fd;
-    loop.orphaned_ns = INT64_MAX;
-    loop.end_ns = config->lifetime_ms == 0
-                      ? INT64_MAX
-                      : clock_now_ns() + (int64_t)config->lifetime_ms * CLOCK_NS_PER_MS;
     for (size_t i = 0; i < CONNECTION_MAX; i++)
         connection_init(&loop.connections[i]);
     job_table_init(&loop.jobs, config);

@@ -1,4 +1,5 @@
-/* Owns the table of languages, read from the embedded INI files. Runs nothing. */
+/* Owns the table of languages, read from the embedded INI files, and the sources of their kernels.
+ * Runs nothing. */
 #include "lang/lang.h"
 
 #include <ctype.h>
@@ -10,10 +11,10 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base/embed.h"
 #include "base/id.h"
 
 extern const struct embedded_file languages_files[];
+extern const struct embedded_file kernels_files[];
 
 enum { LANGS_MAX = 64 };
 
@@ -38,6 +39,8 @@ static void lang_free(struct lang *lang)
         return;
     free((void *)(uintptr_t)lang->name);
     free((void *)(uintptr_t)lang->source);
+    free((void *)(uintptr_t)lang->kernel);
+    free_strings(lang->kernel_run, LANG_ARGS_MAX);
     free_strings(lang->aliases, LANG_NAMES_MAX);
     free_strings(lang->run, LANG_ARGS_MAX);
     free_strings(lang->env, LANG_ENV_MAX);
@@ -75,8 +78,12 @@ static bool set_language_key(struct lang *lang, const char *name, const char *va
         return (lang->name = strdup(value)) != NULL;
     if (strcmp(name, "source") == 0 && !lang->source)
         return (lang->source = strdup(value)) != NULL;
+    if (strcmp(name, "kernel") == 0 && !lang->kernel)
+        return (lang->kernel = strdup(value)) != NULL;
     if (strcmp(name, "aliases") == 0)
         return push_words(lang->aliases, LANG_NAMES_MAX, value, ", \t");
+    if (strcmp(name, "kernel_run") == 0)
+        return push_words(lang->kernel_run, LANG_ARGS_MAX, value, " \t");
     if (strcmp(name, "run") == 0)
         return push_words(lang->run, LANG_ARGS_MAX, value, " \t");
     return false;
@@ -129,6 +136,11 @@ static int check(const struct lang *lang, const char *file, struct err *err)
         return err_set(err, ERR_INTERNAL, "languages/%s: source has to be a plain file name", file);
     if (!lang->run[0])
         return err_set(err, ERR_INTERNAL, "languages/%s: run is missing", file);
+    if ((lang->kernel != NULL) != (lang->kernel_run[0] != NULL))
+        return err_set(err, ERR_INTERNAL, "languages/%s: kernel and kernel_run go together", file);
+    if (lang->kernel && !lang_kernel_source(lang))
+        return err_set(err, ERR_INTERNAL, "languages/%s: there is no kernels/%s", file,
+                       lang->kernel);
     const char *taken = find(lang->name) ? lang->name : NULL;
     for (size_t i = 0; !taken && i < LANG_NAMES_MAX && lang->aliases[i]; i++)
         taken = find(lang->aliases[i]) ? lang->aliases[i] : NULL;
@@ -190,6 +202,15 @@ int lang_find(const char *name, const struct lang **out, struct err *err)
     }
     return err_public(err, ERR_BAD_INPUT, "lang: \"%.32s\" is not a language here; there is: %s",
                       name, known);
+}
+
+const struct embedded_file *lang_kernel_source(const struct lang *lang)
+{
+    for (const struct embedded_file *file = kernels_files; lang->kernel && file->name; file++) {
+        if (strcmp(file->name, lang->kernel) == 0)
+            return file;
+    }
+    return NULL;
 }
 
 const struct lang *const *lang_all(size_t *out_count)

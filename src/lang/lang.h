@@ -1,9 +1,11 @@
-/* Languages, each declared by one file in languages/ (INI, embedded by the build). */
+/* Languages, each declared by one file in languages/ (INI, embedded by the build), and their
+ * kernels. */
 #ifndef BERTH_LANG_LANG_H
 #define BERTH_LANG_LANG_H
 
 #include <stddef.h>
 
+#include "base/embed.h"
 #include "base/err.h"
 
 #define LANG_ARGS_MAX 16
@@ -16,6 +18,9 @@ struct lang {
     const char *source;                  /* file that the code is written to, in the cwd */
     const char *run[LANG_ARGS_MAX];      /* argv, NULL-ended; "{source}" is replaced by source */
     const char *env[LANG_ENV_MAX];       /* "NAME=value" set before the request's, NULL-ended */
+    const char *kernel;                  /* file name of its kernel in kernels/; NULL: none */
+    /* argv of its kernel, NULL-ended; "{kernel}" is replaced by the kernel's text */
+    const char *kernel_run[LANG_ARGS_MAX];
 };
 
 /* Reads all embedded files. ERR_INTERNAL names a file that is wrong. Call once, before threads. */
@@ -24,6 +29,9 @@ int lang_load(struct err *err);
 /* By name or alias, case-insensitive. ERR_BAD_INPUT (public) lists what there is. The result lives
  * until lang_unload(). */
 int lang_find(const char *name, const struct lang **out, struct err *err);
+
+/* The source of the language's kernel, or NULL when it has none. Static. */
+const struct embedded_file *lang_kernel_source(const struct lang *lang);
 
 /* All languages in the order of their names. */
 const struct lang *const *lang_all(size_t *out_count);

@@ -48,6 +48,7 @@ static const char *const etc_names[] = {
     "localtime",
     "lsb-release",
     "magic",
+    "matplotlibrc",
     "mime.types",
     "nsswitch.conf",
     "os-release",

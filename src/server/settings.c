@@ -47,6 +47,11 @@ static const struct setting {
     {"BERTH_OPEN_FILES", SETTING_COUNT, FIELD(open_files_max), 1024, 16, 1000000},
     {"BERTH_OUTPUT_KEEP", SETTING_BYTES, FIELD(output_keep_bytes), MIB, 1, 2 * MIB},
     {"BERTH_OUTPUT_MAX", SETTING_BYTES, FIELD(output_max_bytes), 64 * MIB, 1, 1024 * GIB},
+    {"BERTH_MESSAGES_KEEP", SETTING_BYTES, FIELD(messages_keep_bytes), 8 * MIB, KIB, 32 * MIB},
+    {"BERTH_SESSION_TIMEOUT", SETTING_SECONDS, FIELD(session_timeout_ms), 86400000, 1, 31536000000},
+    {"BERTH_SESSION_TIMEOUT_MAX", SETTING_SECONDS, FIELD(session_timeout_max_ms), 2592000000, 1,
+     31536000000},
+    {"BERTH_SESSION_IDLE", SETTING_SECONDS, FIELD(session_idle_ms), 3600000, 1, 31536000000},
     {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
     {"BERTH_KEEP_BYTES", SETTING_BYTES, FIELD(keep_bytes), GIB, MIB, 65536 * GIB},
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
@@ -141,6 +146,9 @@ static int settings_check(const struct settings *settings, struct err *err)
 {
     if (settings->timeout_ms > settings->timeout_max_ms)
         return err_set(err, ERR_BAD_INPUT, "BERTH_TIMEOUT is above BERTH_TIMEOUT_MAX");
+    if (settings->session_timeout_ms > settings->session_timeout_max_ms)
+        return err_set(err, ERR_BAD_INPUT,
+                       "BERTH_SESSION_TIMEOUT is above BERTH_SESSION_TIMEOUT_MAX");
     if (settings->body_max_bytes > settings->bodies_max_bytes)
         return err_set(err, ERR_BAD_INPUT, "BERTH_BODY_MAX is above BERTH_BODIES_MAX");
     if (settings->memory_budget_bytes != 0 &&

@@ -10,14 +10,18 @@
 
 #define COLUMNS                                                                                    \
     "id, owner, lang, status, created_us, started_us, finished_us, outcome IS NOT NULL,"           \
-    " text IS NOT NULL"
+    " text IS NOT NULL, session_id"
+#define SESSION_COLUMNS                                                                            \
+    "id, owner, labels, idempotency_key, lang, image, profile, engine, sandbox_id, nonce,"         \
+    " memory_bytes, storage_bytes, cpu_millis, disk, reserve_memory_bytes, reserve_disk_bytes,"    \
+    " timeout_ms, idle_ms, created_us, lifetime_us"
 
 static const char *const sql_texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
     [SQL_ROLLBACK] = "ROLLBACK",
     [SQL_INSERT] = "INSERT INTO executions (id, owner, labels, lang, status, idempotency_key,"
-                   " created_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                   " created_us, session_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [SQL_STARTED] = "UPDATE executions SET status = 'running', sandbox_id = ?2, started_us = ?3"
                     " WHERE id = ?1 AND status = 'queued'",
     [SQL_FINISH] = "UPDATE executions SET status = ?2, finished_us = ?3, expires_us = ?4,"
@@ -32,7 +36,10 @@ static const char *const sql_texts[SQL_COUNT] = {
                  " (SELECT created_us, id FROM executions WHERE id = ?3 AND owner = ?1))"
                  " ORDER BY created_us DESC, id DESC LIMIT ?4",
     [SQL_UNFINISHED] = "SELECT " COLUMNS " FROM executions"
-                       " WHERE status IN ('queued', 'running') LIMIT ?1",
+                       " WHERE status IN ('queued', 'running') AND CASE WHEN ?1 IS NULL"
+                       " THEN session_id IS NULL OR session_id NOT IN (SELECT id FROM sessions)"
+                       " ELSE session_id = ?1 END"
+                       " ORDER BY created_us, id LIMIT ?2",
     [SQL_EXPIRE] = "UPDATE executions SET outcome = NULL, text = NULL, text_size = NULL,"
                    " idempotency_key = NULL, expires_us = NULL"
                    " WHERE id IN (SELECT id FROM executions WHERE expires_us <= ?1 LIMIT 1000)",
@@ -43,6 +50,14 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_TEXT_OLDEST] = "SELECT id, text_size FROM executions WHERE text_size > 0"
                         " ORDER BY finished_us LIMIT 1",
     [SQL_TEXT_DROP] = "UPDATE executions SET text = NULL, text_size = NULL WHERE id = ?1",
+    [SQL_SESSION_INSERT] = "INSERT INTO sessions (" SESSION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5,"
+                           " ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,"
+                           " ?20)",
+    [SQL_SESSION_RENEW] = "UPDATE sessions SET timeout_ms = ?2, idle_ms = ?3, lifetime_us = ?4"
+                          " WHERE id = ?1",
+    [SQL_SESSION_REMOVE] = "DELETE FROM sessions WHERE id = ?1",
+    [SQL_SESSION_BY_KEY] = "SELECT id FROM sessions WHERE owner = ?1 AND idempotency_key = ?2",
+    [SQL_SESSION_ALL] = "SELECT " SESSION_COLUMNS " FROM sessions ORDER BY created_us, id",
     [SQL_SANDBOX_PUT] = "INSERT INTO sandboxes (id, owner, engine, state, created_us)"
                         " VALUES (?1, ?2, ?3, ?4, ?5)"
                         " ON CONFLICT (id) DO UPDATE SET state = excluded.state",

@@ -27,6 +27,7 @@ void store_close(struct store *store);
 
 #define STORE_ID_SIZE 72
 #define STORE_TEXT_SIZE 64
+#define STORE_NONCE_SIZE 16
 
 /* A row of an execution as it is read back. Times are microseconds since 1970, 0 when not set. */
 struct store_execution {
@@ -34,6 +35,7 @@ struct store_execution {
     char owner[STORE_TEXT_SIZE];
     char lang[STORE_TEXT_SIZE];
     char status[STORE_TEXT_SIZE];
+    char session_id[STORE_ID_SIZE]; /* "": none */
     int64_t created_us, started_us, finished_us;
     bool has_outcome; /* false while it runs, and again when the outcome has expired */
     bool has_text;    /* false also when the text was dropped before its outcome */
@@ -53,6 +55,7 @@ struct store_outcome {
 struct store_execution_new {
     const char *id, *owner, *labels, *lang, *status;
     const char *idempotency_key; /* NULL: none */
+    const char *session_id;      /* NULL: a sandbox of its own */
     int64_t created_us;
 };
 
@@ -61,6 +64,7 @@ struct store_job {
     int (*run)(struct store *store, struct store_job *job, struct err *err);
     union {
         const struct store_execution_new *execution;
+        const struct store_session *session;
         struct store_update *update;
     } input;
     struct store_job *next;
@@ -105,13 +109,50 @@ int store_execution_list(struct store *store, const char *owner, const char *sta
                          const char *after, unsigned limit, struct store_execution **out,
                          size_t *out_count, struct err *err);
 
-/* The rows, at most limit, that are queued or running. *out is heap, the caller's. */
-int store_execution_unfinished(struct store *store, unsigned limit, struct store_execution **out,
-                               size_t *out_count, struct err *err);
+/* The rows of a session (NULL: of none that there is), at most limit, that are queued or running,
+ * oldest first.
+ * *out is heap, the caller's. */
+int store_execution_unfinished(struct store *store, const char *session_id, unsigned limit,
+                               struct store_execution **out, size_t *out_count, struct err *err);
 
 /* Drops outcomes and keys that expired by now_us and rows that ended before history_us. The writer
  * does it by itself too, once a minute. Waits for the commit. */
 int store_expire(struct store *store, int64_t now_us, int64_t history_us, struct err *err);
+
+/* A session as it is written and read. Times 0: never. */
+struct store_session {
+    char id[STORE_ID_SIZE];
+    char owner[STORE_TEXT_SIZE];
+    char lang[STORE_TEXT_SIZE];
+    char image[STORE_TEXT_SIZE];
+    char profile[STORE_TEXT_SIZE];
+    char engine[STORE_TEXT_SIZE];
+    char sandbox_id[STORE_ID_SIZE];
+    uint8_t nonce[STORE_NONCE_SIZE];
+    uint64_t memory_bytes, storage_bytes, reserve_memory_bytes, reserve_disk_bytes;
+    uint32_t cpu_millis;
+    bool disk;
+    uint64_t timeout_ms; /* lifetime, from the last renewal on; 0: none */
+    uint64_t idle_ms;    /* 0: none */
+    int64_t created_us, lifetime_us;
+    char *labels;          /* heap when it was read */
+    char *idempotency_key; /* NULL: none; the same */
+};
+void store_session_done(struct store_session *session);
+
+/* Writes a session; waits for the commit. ERR_CONFLICT: the id or the owner's key is taken. */
+int store_session_insert(struct store *store, const struct store_session *session, struct err *err);
+/* New times of a session; waits for the commit. ERR_NOT_FOUND: there is none. */
+int store_session_renew(struct store *store, const char *id, uint64_t timeout_ms, uint64_t idle_ms,
+                        int64_t lifetime_us, struct err *err);
+/* Removes it; waits for the commit. One that is not there is no error. */
+int store_session_remove(struct store *store, const char *id, struct err *err);
+/* The id that an owner's key names. ERR_NOT_FOUND: none. */
+int store_session_by_key(struct store *store, const char *owner, const char *key,
+                         char out_id[static STORE_ID_SIZE], struct err *err);
+/* All sessions, oldest first. *out is heap, each to be given to store_session_done(). */
+int store_session_all(struct store *store, struct store_session **out, size_t *out_count,
+                      struct err *err);
 
 /* The life of a sandbox in the books. None of these wait; failures are logged. */
 void store_sandbox_put(struct store *store, const char *id, const char *owner, const char *engine,

@@ -21,6 +21,7 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
     store_bind_text(statement, 5, row->status);
     store_bind_text(statement, 6, row->idempotency_key);
     (void)sqlite3_bind_int64(statement, 7, row->created_us);
+    store_bind_text(statement, 8, row->session_id);
     return store_step(&store->writer, statement, err);
 }
 
@@ -148,10 +149,9 @@ static void set_text(char *out, size_t size, const char *text)
     (void)snprintf(out, size, "%s", text);
 }
 
-/* Runs one job with the caller's values and waits for its commit. */
-static int write_and_wait(struct store *store,
-                          int (*run)(struct store *, struct store_job *, struct err *),
-                          struct store_update *update, struct err *err)
+int store_write(struct store *store,
+                int (*run)(struct store *store, struct store_job *job, struct err *err),
+                struct store_update *update, struct err *err)
 {
     struct store_job job = {.run = run, .input.update = update};
     store_writer_submit(store, &job);
@@ -187,7 +187,7 @@ void store_execution_started(struct store *store, const char *id, const char *sa
     set_text(update.text[0], sizeof(update.text[0]), sandbox_id);
     if (!wait)
         write_later(store, run_started, &update);
-    else if (write_and_wait(store, run_started, &update, &err) != 0)
+    else if (store_write(store, run_started, &update, &err) != 0)
         log_error("%s", err.message);
 }
 
@@ -196,20 +196,20 @@ int store_execution_finish(struct store *store, const char *id, const struct sto
 {
     struct store_update update = {.outcome = outcome};
     set_text(update.id, sizeof(update.id), id);
-    return write_and_wait(store, run_finish, &update, err);
+    return store_write(store, run_finish, &update, err);
 }
 
 int store_execution_remove(struct store *store, const char *id, struct err *err)
 {
     struct store_update update = {0};
     set_text(update.id, sizeof(update.id), id);
-    return write_and_wait(store, run_remove, &update, err);
+    return store_write(store, run_remove, &update, err);
 }
 
 int store_expire(struct store *store, int64_t now_us, int64_t history_us, struct err *err)
 {
     struct store_update update = {.time_us = {now_us, history_us}};
-    return write_and_wait(store, run_expire, &update, err);
+    return store_write(store, run_expire, &update, err);
 }
 
 void store_sandbox_put(struct store *store, const char *id, const char *owner, const char *engine,
@@ -233,5 +233,5 @@ void store_sandbox_remove(struct store *store, const char *id)
 int store_sandbox_clear(struct store *store, struct err *err)
 {
     struct store_update update = {0};
-    return write_and_wait(store, run_sandbox_clear, &update, err);
+    return store_write(store, run_sandbox_clear, &update, err);
 }

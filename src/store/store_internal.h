@@ -25,6 +25,11 @@ enum store_sql {
     SQL_TEXT_SUM,
     SQL_TEXT_OLDEST,
     SQL_TEXT_DROP,
+    SQL_SESSION_INSERT,
+    SQL_SESSION_RENEW,
+    SQL_SESSION_REMOVE,
+    SQL_SESSION_BY_KEY,
+    SQL_SESSION_ALL,
     SQL_SANDBOX_PUT,
     SQL_SANDBOX_REMOVE,
     SQL_SANDBOX_CLEAR,
@@ -59,7 +64,7 @@ struct store {
 struct store_update {
     char id[STORE_ID_SIZE];
     char text[3][STORE_TEXT_SIZE + 16]; /* sandbox id; or owner, engine, state; or status */
-    int64_t time_us[2];
+    int64_t time_us[3];
     const struct store_outcome *outcome; /* never of a detached job */
 };
 
@@ -96,6 +101,18 @@ int store_writer_start(struct store *store, struct err *err);
 void store_writer_stop(struct store *store);
 /* Queues a job; a detached one is heap and owned by the queue, with its input.update. */
 void store_writer_submit(struct store *store, struct store_job *job);
+
+/* Runs one job with the caller's values and waits for its commit. */
+int store_write(struct store *store,
+                int (*run)(struct store *store, struct store_job *job, struct err *err),
+                struct store_update *update, struct err *err);
+
+/* Takes the reader's lock for the rest of the scope. */
+void store_unlock_at(pthread_mutex_t **lock);
+#define READER_LOCK(store)                                                                         \
+    __attribute__((cleanup(store_unlock_at))) pthread_mutex_t *reader_lock_ =                      \
+        &(store)->reader_lock;                                                                     \
+    (void)pthread_mutex_lock(reader_lock_)
 
 /* store_executions.c: one round of expiry on the writer's connection. */
 int store_expire_now(struct store_connection *connection, int64_t now_us, int64_t history_us,

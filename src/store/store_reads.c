@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "store/store_internal.h"
 
-static void unlock_at(pthread_mutex_t **lock)
+void store_unlock_at(pthread_mutex_t **lock)
 {
     (void)pthread_mutex_unlock(*lock);
 }
@@ -28,12 +28,8 @@ static void read_row(sqlite3_stmt *statement, struct store_execution *out)
     out->finished_us = sqlite3_column_int64(statement, 6);
     out->has_outcome = sqlite3_column_int(statement, 7) != 0;
     out->has_text = sqlite3_column_int(statement, 8) != 0;
+    store_column_text(statement, 9, out->session_id, sizeof(out->session_id));
 }
-
-/* Takes the reader's lock for the rest of the scope. */
-#define READER_LOCK(store)                                                                         \
-    __attribute__((cleanup(unlock_at))) pthread_mutex_t *reader_lock_ = &(store)->reader_lock;     \
-    (void)pthread_mutex_lock(reader_lock_)
 
 static int append_blob(sqlite3_stmt *statement, int column, struct buf *out, struct err *err)
 {
@@ -59,8 +55,8 @@ int store_execution_get(struct store *store, const char *owner, const char *id,
     if (status != SQLITE_ROW)
         return store_error(&store->reader, "read an execution", err);
     read_row(statement, out);
-    result = append_blob(statement, 9, object, err);
-    return result == 0 ? append_blob(statement, 10, text, err) : result;
+    result = append_blob(statement, 10, object, err);
+    return result == 0 ? append_blob(statement, 11, text, err) : result;
 }
 
 int store_execution_by_key(struct store *store, const char *owner, const char *key,
@@ -116,14 +112,15 @@ int store_execution_list(struct store *store, const char *owner, const char *sta
     return read_rows(store, statement, limit, out, out_count, err);
 }
 
-int store_execution_unfinished(struct store *store, unsigned limit, struct store_execution **out,
-                               size_t *out_count, struct err *err)
+int store_execution_unfinished(struct store *store, const char *session_id, unsigned limit,
+                               struct store_execution **out, size_t *out_count, struct err *err)
 {
     READER_LOCK(store);
     STATEMENT_AUTO sqlite3_stmt *statement = NULL;
     int result = store_statement(&store->reader, SQL_UNFINISHED, &statement, err);
     if (result != 0)
         return result;
-    (void)sqlite3_bind_int64(statement, 1, limit);
+    store_bind_text(statement, 1, session_id);
+    (void)sqlite3_bind_int64(statement, 2, limit);
     return read_rows(store, statement, limit, out, out_count, err);
 }

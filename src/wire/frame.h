@@ -23,19 +23,39 @@ enum frame_type {
     FRAME_STARTED,   /* from init: the code runs (no payload) */
     FRAME_EXIT,      /* from init: struct sandbox_exit; the last frame of an execution */
     FRAME_DATA,      /* both ways: bytes of a stream; costs credit */
-    FRAME_CREDIT,    /* both ways: u32, bytes that the receiver may take more of the stream */
+    FRAME_CREDIT,    /* both ways: u32, bytes that the receiver may take more of the stream. Given
+                        before less than FRAME_DATA_MAX is left: a held event is never cut */
     FRAME_CLOSE,     /* both ways: the end of a stream's bytes */
     FRAME_KILL,      /* to init: end the execution or file of this stream; u32 enum kill_cause */
     FRAME_PUT_FILE,  /* to init: struct sandbox_put_file; its bytes follow as DATA, then CLOSE */
     FRAME_DONE,      /* from init: struct sandbox_done, the outcome of a file operation */
-    FRAME_PING,      /* to init */
-    FRAME_PONG,      /* from init */
-    FRAME_GET_FILE,  /* to init: struct sandbox_get_file; its bytes come as DATA on the stream of
-                        stdout, then CLOSE, then DONE */
+    FRAME_PING,     /* to init. A file that failed is the failure of the execution behind it, unless
+                       a PING is in between: so says who has heard of it */
+    FRAME_PONG,     /* from init */
+    FRAME_GET_FILE, /* to init: struct sandbox_get_file; its bytes come as DATA on the stream of
+                       stdout, then CLOSE, then DONE */
+    FRAME_KERNEL,   /* to init: struct sandbox_kernel, on a fresh stream; starts the kernel. DONE
+                       when it is ready, at once when one of the same words lives; EEXIST: one of
+                       others does */
+    FRAME_RUN,      /* to init: struct sandbox_run, on a fresh stream. The code follows as DATA on
+                       that stream (no credit is needed: at most SANDBOX_CODE_MAX), then CLOSE */
+    FRAME_MESSAGE_PART, /* from init, control stream: a piece of a kernel's message, more follow */
+    FRAME_MESSAGE,      /* the same, and it is whole now; both cost credit as DATA does */
+    FRAME_INTERRUPT,    /* to init: SIGINT to what the execution of this stream runs */
+    FRAME_RESIZE,       /* to init: u32, columns << 16 | rows, of the execution's terminal */
+    FRAME_ATTACH,       /* to init: struct sandbox_attach, on a fresh stream: a held execution's
+                           STARTED, events, the CLOSE of its outputs and EXIT; or DONE: ESRCH, there
+                           is none; EINVAL, it has fewer events. The stream that was attached before
+                           ends with DONE and ECANCELED */
+    FRAME_FORGET,       /* to init: struct sandbox_attach (after is ignored), on a fresh stream:
+                           DONE; ESRCH: there is none; EBUSY: it has not ended */
+    FRAME_LIST,         /* to init, on a fresh stream: LISTED on the same */
+    FRAME_LISTED,       /* from init: struct sandbox_listed */
+    FRAME_TIMERS,       /* to init: struct sandbox_timers, on a fresh stream: DONE */
     FRAME_TYPE_COUNT
 };
 
-/* The streams of one execution: the id of its EXEC frame plus one of these. */
+/* The streams of one execution: the id of its EXEC, RUN or ATTACH frame plus one of these. */
 enum frame_stream { STREAM_CONTROL = 0, STREAM_STDIN = 1, STREAM_STDOUT = 2, STREAM_STDERR = 3 };
 #define STREAM_STEP 4U
 

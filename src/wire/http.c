@@ -57,6 +57,10 @@ struct http_request {
     bool begun;
     struct buf body;
     size_t held_bytes; /* of the budget of all bodies */
+    struct http_intake intake;
+    http_upgrade_fn upgrade;
+    void *upgrade_context;
+    void (*upgrade_free)(void *context);
 };
 
 struct http_stream {
@@ -66,6 +70,8 @@ struct http_stream {
     http_stream_fn produce;
     void *context;
     void (*free)(void *context);
+    bool sized;
+    uint64_t left; /* to be produced, when sized */
 };
 
 const char *http_request_method(const struct http_request *request)
@@ -103,6 +109,11 @@ int http_request_gone_fd(const struct http_request *request)
     return http_watch_gone_fd(request->server->watch, request->connection->handle);
 }
 
+void *http_request_intake(const struct http_request *request)
+{
+    return request->intake.context;
+}
+
 int http_response_header(struct http_response *response, const char *name, const char *value,
                          struct err *err)
 {
@@ -136,8 +147,14 @@ static ssize_t http_stream_read(void *context, uint64_t position, char *out, siz
                        stream->server->config.idle_timeout_ms);
         if (result < 0)
             return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (stream->sized && stream->pending.size > stream->left) {
+            log_error("http: a stream gave more than its length");
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        }
         if (stream->pending.size == 0)
-            return MHD_CONTENT_READER_END_OF_STREAM;
+            return stream->sized && stream->left > 0 ? MHD_CONTENT_READER_END_WITH_ERROR
+                                                     : MHD_CONTENT_READER_END_OF_STREAM;
+        stream->left -= stream->sized ? stream->pending.size : 0;
     }
     size_t size = stream->pending.size < max ? stream->pending.size : max;
     memcpy(out, stream->pending.data, size);
@@ -166,8 +183,11 @@ static struct MHD_Response *http_make_stream(struct http_request *request,
     stream->produce = response->stream;
     stream->context = response->stream_context;
     stream->free = response->stream_free;
+    stream->sized = response->stream_sized;
+    stream->left = response->stream_size;
     struct MHD_Response *made = MHD_create_response_from_callback(
-        MHD_SIZE_UNKNOWN, HTTP_STREAM_BLOCK, http_stream_read, stream, http_stream_done);
+        stream->sized ? stream->left : MHD_SIZE_UNKNOWN, HTTP_STREAM_BLOCK, http_stream_read,
+        stream, http_stream_done);
     if (!made)
         free(stream);
     else
@@ -199,11 +219,38 @@ static void http_add_headers(struct MHD_Response *made, struct http_response *re
         (void)MHD_add_response_header(made, MHD_HTTP_HEADER_CONNECTION, "close");
 }
 
+static void http_on_upgrade(void *context, struct MHD_Connection *mhd, void *request_context,
+                            const char *early, size_t early_size, MHD_socket socket_fd,
+                            struct MHD_UpgradeResponseHandle *handle)
+{
+    struct http_request *request = context;
+    (void)mhd;
+    (void)request_context;
+    http_watch_set(request->server->watch, request->connection->handle, HTTP_WATCH_HANDLER, 0);
+    request->upgrade(request->upgrade_context, socket_fd, (const uint8_t *)early, early_size);
+    (void)MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
+}
+
+/* The request outlives the upgraded connection, and the context goes with it. */
+static struct MHD_Response *http_make_upgrade(struct http_request *request,
+                                              struct http_response *response)
+{
+    request->upgrade = response->upgrade;
+    request->upgrade_context = response->stream_context;
+    request->upgrade_free = response->stream_free;
+    response->stream_free = NULL;
+    response->status = MHD_HTTP_SWITCHING_PROTOCOLS;
+    response->content_type = NULL;
+    return MHD_create_response_for_upgrade(http_on_upgrade, request);
+}
+
 /* Queues the answer and takes the response apart. MHD_NO closes the connection. */
 static enum MHD_Result http_answer(struct http_request *request, struct http_response *response)
 {
     struct MHD_Response *made = NULL;
-    if (response->stream) {
+    if (response->upgrade) {
+        made = http_make_upgrade(request, response);
+    } else if (response->stream) {
         made = http_make_stream(request, response);
     } else {
         made = MHD_create_response_from_buffer(response->body.size, response->body.data,
@@ -305,8 +352,6 @@ static int http_begin(struct http_request *request, const char *version, struct 
         result = http_head_target(target, &request->path, &query_text, err);
     if (result == 0 && query_text)
         result = http_head_query(query_text, &request->query, err);
-    if (result == 0 && request->head.length > server->config.body_max)
-        result = http_too_large(server, err);
     return result;
 }
 
@@ -318,15 +363,35 @@ static enum MHD_Result http_take_head(struct http_request *request, const char *
     request->begun = true;
     if (http_begin(request, version, &err) < 0)
         return http_refuse(request, &err);
-    if (!server->handlers.admit(server->handlers.context, request, &response)) {
+    /* It may block, and its client may leave meanwhile. */
+    http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_HANDLER, 0);
+    if (!server->handlers.admit(server->handlers.context, request, &request->intake, &response)) {
         request->connection->linger = http_has_body(request);
         response.close = response.close || http_has_body(request);
         return http_answer(request, &response);
     }
+    if (!request->intake.piece && request->head.length > server->config.body_max) {
+        (void)http_too_large(server, &err);
+        return http_refuse(request, &err);
+    }
     if (http_has_body(request))
         http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_BODY,
-                       server->config.body_timeout_ms);
+                       request->intake.piece ? server->config.idle_timeout_ms
+                                             : server->config.body_timeout_ms);
     return MHD_YES;
+}
+
+/* Gives a piece away. The client's time begins again when it was taken. */
+static int http_pass_on(struct http_request *request, const char *data, size_t size,
+                        struct err *err)
+{
+    struct http_server *server = request->server;
+    const struct http_intake *intake = &request->intake;
+    http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_HANDLER, 0);
+    int result = intake->piece(intake->context, (const uint8_t *)data, size, err);
+    http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_BODY,
+                   server->config.idle_timeout_ms);
+    return result;
 }
 
 static enum MHD_Result http_take_body(struct http_request *request, const char *data, size_t size)
@@ -334,6 +399,9 @@ static enum MHD_Result http_take_body(struct http_request *request, const char *
     struct http_server *server = request->server;
     struct err err = ERR_INIT;
     int result = 0;
+    if (request->intake.piece)
+        return http_pass_on(request, data, size, &err) == 0 ? MHD_YES
+                                                            : http_refuse_body(request, &err);
     if (request->body.size + size > server->config.body_max)
         result = http_too_large(server, &err);
     if (result == 0) /* as it comes: an announced body that never does takes nothing */
@@ -405,6 +473,10 @@ static void http_on_completed(void *context, struct MHD_Connection *mhd, void **
         http_watch_set(server->watch, request->connection->handle, HTTP_WATCH_IDLE,
                        server->config.idle_timeout_ms);
     }
+    if (request->intake.free)
+        request->intake.free(request->intake.context);
+    if (request->upgrade_free)
+        request->upgrade_free(request->upgrade_context);
     atomic_fetch_sub(&server->bodies_held, request->held_bytes);
     buf_done(&request->body);
     http_head_free_query(request->query);
@@ -455,10 +527,11 @@ static size_t http_keep_escapes(void *context, struct MHD_Connection *mhd, char 
 static struct MHD_Daemon *http_start(struct http_server *server, int listen_fd)
 {
     return MHD_start_daemon(
-        MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL,
-        http_on_request, server, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_THREAD_STACK_SIZE,
-        (size_t)HTTP_STACK_BYTES, MHD_OPTION_CONNECTION_LIMIT, server->config.connection_max,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC |
+            MHD_ALLOW_UPGRADE,
+        0, NULL, NULL, http_on_request, server, MHD_OPTION_LISTEN_SOCKET, listen_fd,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)HTTP_STACK_BYTES, MHD_OPTION_CONNECTION_LIMIT,
+        server->config.connection_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         2 * server->config.head_max + 2 * (size_t)HTTP_STREAM_BLOCK,
         /* Its own strictness answers twice on one request; http_head.c asks for the same and more.
          */

@@ -38,14 +38,33 @@ const char *http_request_header(const struct http_request *request, const char *
 /* A query argument, decoded; NULL when absent. */
 const char *http_request_query(const struct http_request *request, const char *name);
 const uint8_t *http_request_body(const struct http_request *request, size_t *out_size);
-/* A descriptor that becomes readable when the peer has gone; borrowed, -1 before the body is read.
- */
+/* A descriptor that becomes readable when the peer has gone; borrowed, lives as long as the
+ * request; -1 when there was none left. */
 int http_request_gone_fd(const struct http_request *request);
+
+/* Takes a body by pieces, on the connection's thread, instead of holding it: of any size, and with
+ * no deadline but one for each piece (idle_timeout_ms), since one that blocks slows the client.
+ * While it blocks, the descriptor above tells of a peer that left. */
+struct http_intake {
+    void *context;
+    /* A negative result is answered at once, and closes the connection. */
+    int (*piece)(void *context, const uint8_t *data, size_t size, struct err *err);
+    /* Called once, behind the answer or when the connection broke, whatever came of it. */
+    void (*free)(void *context);
+};
+/* The context of the intake that admit() chose; NULL: the body is held. */
+void *http_request_intake(const struct http_request *request);
 
 /* Produces the next piece of a streamed body on the connection's thread; may block. Appends to out
  * and returns 1, or returns 0 at the end; negative breaks the connection off, so that the client
  * sees that the body is not whole. */
 typedef int (*http_stream_fn)(void *context, struct buf *out, struct err *err);
+
+/* Has the connection, which is no HTTP any more, on its thread until it returns; may block. early:
+ * bytes that came behind the head already. socket_fd is borrowed, and may be non-blocking or not.
+ * http_request_gone_fd() tells of a peer that left and of a server that stops. */
+typedef void (*http_upgrade_fn)(void *context, int socket_fd, const uint8_t *early,
+                                size_t early_size);
 
 struct http_response {
     int status; /* 200 when left 0 */
@@ -53,8 +72,13 @@ struct http_response {
     struct buf body;
     struct buf headers;    /* "Name: value\r\n" lines beside Content-Type and Content-Length */
     bool close;            /* close the connection after it */
-    http_stream_fn stream; /* set: the body is streamed (chunked), `body` is not used */
-    void *stream_context;
+    http_stream_fn stream; /* set: the body is streamed, `body` is not used */
+    bool stream_sized;     /* with Content-Length stream_size, else chunked */
+    uint64_t stream_size;  /* no more may be produced; less breaks the connection off */
+    http_upgrade_fn
+        upgrade;          /* set: 101, and then this; `stream` and `body` are not used. Not called
+                             when the answer can't be sent. stream_free comes in any case. */
+    void *stream_context; /* of either */
     void (*stream_free)(void *context);
 };
 
@@ -66,8 +90,8 @@ struct http_handlers {
     void *context;
     /* Called when the head is whole, before any body byte is read: returns true to read on, or
      * fills the response and returns false, which answers at once and closes if a body was
-     * announced. */
-    bool (*admit)(void *context, const struct http_request *request,
+     * announced. May set *intake, which is zero before, in the first case only; may block then. */
+    bool (*admit)(void *context, const struct http_request *request, struct http_intake *intake,
                   struct http_response *response);
     /* Answers a whole request. */
     void (*handle)(void *context, const struct http_request *request,

@@ -72,7 +72,7 @@ int json_append_bytes(struct buf *out, const uint8_t *data, size_t size, struct 
 
 /* jansson recurses once a level and allows 2048 of them; a connection's thread has a small stack.
  * It also makes some 200 bytes of each "{}", so the values of a body are bounded too. */
-static int json_check_shape(const uint8_t *data, size_t size, struct err *err)
+static int json_check_shape(const uint8_t *data, size_t size, unsigned values_max, struct err *err)
 {
     unsigned depth = 0;
     unsigned values = 0;
@@ -94,16 +94,22 @@ static int json_check_shape(const uint8_t *data, size_t size, struct err *err)
         } else if ((c == '}' || c == ']') && depth > 0) {
             depth--;
         }
-        if (!in_string && (c == ',' || c == '{' || c == '[') && ++values > JSON_VALUES_MAX)
-            return err_public(err, ERR_BAD_INPUT, "body: more than %d values in one JSON object",
-                              JSON_VALUES_MAX);
+        if (!in_string && (c == ',' || c == '{' || c == '[') && ++values > values_max)
+            return err_public(err, ERR_BAD_INPUT, "body: more than %u values in one JSON object",
+                              values_max);
     }
     return 0;
 }
 
 int json_parse_object(const uint8_t *data, size_t size, struct json_t **out, struct err *err)
 {
-    int result = json_check_shape(data, size, err);
+    return json_parse_large(data, size, JSON_VALUES_MAX, out, err);
+}
+
+int json_parse_large(const uint8_t *data, size_t size, unsigned values_max, struct json_t **out,
+                     struct err *err)
+{
+    int result = json_check_shape(data, size, values_max, err);
     if (result < 0)
         return result;
     if (size == 0)

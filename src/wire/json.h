@@ -29,6 +29,9 @@ int json_append_bytes(struct buf *out, const uint8_t *data, size_t size, struct 
  * depth and number of values are checked before jansson sees it. *out is the caller's: JSON_AUTO.
  */
 int json_parse_object(const uint8_t *data, size_t size, struct json_t **out, struct err *err);
+/* The same of up to values_max values, about 200 bytes of memory each. */
+int json_parse_large(const uint8_t *data, size_t size, unsigned values_max, struct json_t **out,
+                     struct err *err);
 void json_free_at(struct json_t **json);
 #define JSON_AUTO __attribute__((cleanup(json_free_at)))
 

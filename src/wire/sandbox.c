@@ -1,11 +1,12 @@
-/* Owns the field tags of the sandbox protocol. Tags are never reused for something else. */
+/* Owns the field tags of greetings, executions and files. Tags are never reused for something else;
+ * sandbox_session.c has the rest. */
 #include "wire/sandbox.h"
 
 #include <limits.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "wire/sandbox_fields.h"
 #include "wire/tlv.h"
 
 enum hello_tag { HELLO_VERSION_MIN = 1, HELLO_VERSION_MAX, HELLO_CAPABILITIES, HELLO_NONCE };
@@ -16,7 +17,9 @@ enum exec_tag {
     EXEC_ENV,
     EXEC_TIMEOUT_MS,
     EXEC_KEEP_BYTES,
-    EXEC_OUTPUT_MAX_BYTES
+    EXEC_OUTPUT_MAX_BYTES,
+    EXEC_HOLD,
+    EXEC_TERMINAL
 };
 enum exit_tag {
     EXIT_CODE = 1,
@@ -29,24 +32,14 @@ enum exit_tag {
     EXIT_STDOUT_BYTES,
     EXIT_STDERR_BYTES,
     EXIT_PIDS_PEAK,
-    EXIT_START_ERROR
+    EXIT_START_ERROR,
+    EXIT_MESSAGE_BYTES,
+    EXIT_MESSAGES_DROPPED,
+    EXIT_STATE_LOST
 };
 enum put_tag { PUT_PATH = 1, PUT_MODE };
-enum get_tag { GET_PATH = 1, GET_OFFSET, GET_SIZE };
+enum get_tag { GET_PATH = 1, GET_OFFSET, GET_SIZE, GET_INFO };
 enum done_tag { DONE_ERRNO = 1, DONE_SIZE };
-
-/* Reads a number that has to fit into 32 bits. */
-static int field_u32(const struct tlv_field *field, uint32_t *out, struct err *err)
-{
-    uint64_t value = 0;
-    int result = tlv_u64(field, &value, err);
-    if (result != 0)
-        return result;
-    if (value > UINT32_MAX)
-        return err_set(err, ERR_PROTOCOL, "field %u is out of range", field->tag);
-    *out = (uint32_t)value;
-    return 0;
-}
 
 /* Takes one field into a message that is being decoded; an unknown tag is passed over. */
 typedef int (*field_fn)(const struct tlv_field *field, void *out, struct err *err);
@@ -82,9 +75,9 @@ static int hello_field(const struct tlv_field *field, void *out, struct err *err
     struct sandbox_hello *hello = out;
     switch ((enum hello_tag)field->tag) {
     case HELLO_VERSION_MIN:
-        return field_u32(field, &hello->version_min, err);
+        return tlv_u32(field, &hello->version_min, err);
     case HELLO_VERSION_MAX:
-        return field_u32(field, &hello->version_max, err);
+        return tlv_u32(field, &hello->version_max, err);
     case HELLO_CAPABILITIES:
         return tlv_u64(field, &hello->capabilities, err);
     case HELLO_NONCE:
@@ -135,23 +128,9 @@ int sandbox_exec_encode(const struct sandbox_exec *exec, struct buf *out, struct
     tlv_put_u64(&writer, EXEC_TIMEOUT_MS, exec->timeout_ms);
     tlv_put_u64(&writer, EXEC_KEEP_BYTES, exec->keep_bytes);
     tlv_put_u64(&writer, EXEC_OUTPUT_MAX_BYTES, exec->output_max_bytes);
+    tlv_put_u64(&writer, EXEC_HOLD, exec->hold);
+    tlv_put_u64(&writer, EXEC_TERMINAL, exec->terminal);
     return tlv_end(&writer, err);
-}
-
-/* Appends one string to a NULL-ended array of at most SANDBOX_ARGS_MAX entries. */
-static int push_string(const char ***array, size_t *count, const char *text, struct err *err)
-{
-    if (*count >= SANDBOX_ARGS_MAX)
-        return err_set(err, ERR_PROTOCOL, "more than %d arguments or variables", SANDBOX_ARGS_MAX);
-    if ((*count & (*count + 1)) == 0) { /* 0, 1, 3, 7, ...: the array is full */
-        const char **grown = reallocarray(*array, 2 * (*count + 1), sizeof(*grown));
-        if (!grown)
-            return err_set(err, ERR_INTERNAL, "no memory for arguments");
-        *array = grown;
-    }
-    (*array)[(*count)++] = text;
-    (*array)[*count] = NULL;
-    return 0;
 }
 
 static int exec_field(const struct tlv_field *field, void *out, struct err *err)
@@ -166,16 +145,20 @@ static int exec_field(const struct tlv_field *field, void *out, struct err *err)
         return tlv_str(field, &exec->cwd, err);
     case EXEC_ARG:
         status = tlv_str(field, &text, err);
-        return status != 0 ? status : push_string(&exec->argv, &exec->argc, text, err);
+        return status != 0 ? status : sandbox_push_string(&exec->argv, &exec->argc, text, err);
     case EXEC_ENV:
         status = tlv_str(field, &text, err);
-        return status != 0 ? status : push_string(&exec->envp, &exec->envc, text, err);
+        return status != 0 ? status : sandbox_push_string(&exec->envp, &exec->envc, text, err);
     case EXEC_TIMEOUT_MS:
         return tlv_u64(field, &exec->timeout_ms, err);
     case EXEC_KEEP_BYTES:
         return tlv_u64(field, &exec->keep_bytes, err);
     case EXEC_OUTPUT_MAX_BYTES:
         return tlv_u64(field, &exec->output_max_bytes, err);
+    case EXEC_HOLD:
+        return tlv_bool(field, &exec->hold, err);
+    case EXEC_TERMINAL:
+        return tlv_u32(field, &exec->terminal, err);
     }
     return 0;
 }
@@ -190,11 +173,8 @@ int sandbox_exec_decode(const void *payload, size_t size, struct sandbox_exec *e
         result = err_set(err, ERR_PROTOCOL, "an execution without a program");
     if (result == 0 && strlen(decoded.execution_id) > SANDBOX_ID_MAX)
         result = err_set(err, ERR_PROTOCOL, "an execution id that is too long");
-    if (result == 0 && !decoded.envp) {
-        decoded.envp = calloc(1, sizeof(*decoded.envp));
-        if (!decoded.envp)
-            result = err_set(err, ERR_INTERNAL, "no memory for variables");
-    }
+    if (result == 0)
+        result = sandbox_end_strings(&decoded.envp, err);
     if (result != 0) {
         sandbox_exec_done(&decoded);
         return result;
@@ -230,6 +210,9 @@ int sandbox_exit_encode(const struct sandbox_exit *exit, struct buf *out, struct
     tlv_put_u64(&writer, EXIT_STDERR_BYTES, exit->stderr_bytes);
     tlv_put_u64(&writer, EXIT_PIDS_PEAK, exit->pids_peak);
     tlv_put_str(&writer, EXIT_START_ERROR, exit->start_error ? exit->start_error : "");
+    tlv_put_u64(&writer, EXIT_MESSAGE_BYTES, exit->message_bytes);
+    tlv_put_u64(&writer, EXIT_MESSAGES_DROPPED, exit->messages_dropped);
+    tlv_put_u64(&writer, EXIT_STATE_LOST, exit->state_lost);
     return tlv_end(&writer, err);
 }
 
@@ -240,16 +223,16 @@ static int exit_field(const struct tlv_field *field, void *out, struct err *err)
     int status = 0;
     switch ((enum exit_tag)field->tag) {
     case EXIT_CODE:
-        return field_u32(field, &exit->exit_code, err);
+        return tlv_u32(field, &exit->exit_code, err);
     case EXIT_CAUSE:
-        status = field_u32(field, &cause, err);
+        status = tlv_u32(field, &cause, err);
         if (status == 0 && cause >= KILL_CAUSE_COUNT)
             status = err_set(err, ERR_PROTOCOL, "kill cause %u", cause);
         if (status == 0)
             exit->cause = (enum kill_cause)cause;
         return status;
     case EXIT_LIMITS_HIT:
-        return field_u32(field, &exit->limits_hit, err);
+        return tlv_u32(field, &exit->limits_hit, err);
     case EXIT_CPU_US:
         return tlv_u64(field, &exit->cpu_us, err);
     case EXIT_WALL_US:
@@ -266,6 +249,12 @@ static int exit_field(const struct tlv_field *field, void *out, struct err *err)
         return tlv_u64(field, &exit->pids_peak, err);
     case EXIT_START_ERROR:
         return tlv_str(field, &exit->start_error, err);
+    case EXIT_MESSAGE_BYTES:
+        return tlv_u64(field, &exit->message_bytes, err);
+    case EXIT_MESSAGES_DROPPED:
+        return tlv_bool(field, &exit->messages_dropped, err);
+    case EXIT_STATE_LOST:
+        return tlv_bool(field, &exit->state_lost, err);
     }
     return 0;
 }
@@ -304,7 +293,7 @@ static int put_file_field(const struct tlv_field *field, void *out, struct err *
     struct sandbox_put_file *put = out;
     if (field->tag == PUT_PATH)
         return tlv_str(field, &put->path, err);
-    return field->tag == PUT_MODE ? field_u32(field, &put->mode, err) : 0;
+    return field->tag == PUT_MODE ? tlv_u32(field, &put->mode, err) : 0;
 }
 
 int sandbox_put_file_decode(const void *payload, size_t size, struct sandbox_put_file *put,
@@ -328,6 +317,7 @@ int sandbox_get_file_encode(const struct sandbox_get_file *get, struct buf *out,
     tlv_put_str(&writer, GET_PATH, get->path);
     tlv_put_u64(&writer, GET_OFFSET, get->offset);
     tlv_put_u64(&writer, GET_SIZE, get->size_bytes);
+    tlv_put_u64(&writer, GET_INFO, (uint64_t)get->info);
     return tlv_end(&writer, err);
 }
 
@@ -338,7 +328,17 @@ static int get_file_field(const struct tlv_field *field, void *out, struct err *
         return tlv_str(field, &get->path, err);
     if (field->tag == GET_OFFSET)
         return tlv_u64(field, &get->offset, err);
-    return field->tag == GET_SIZE ? tlv_u64(field, &get->size_bytes, err) : 0;
+    if (field->tag == GET_SIZE)
+        return tlv_u64(field, &get->size_bytes, err);
+    if (field->tag != GET_INFO)
+        return 0;
+    uint32_t info = 0;
+    int result = tlv_u32(field, &info, err);
+    if (result == 0 && info >= SANDBOX_INFO_COUNT)
+        result = err_set(err, ERR_PROTOCOL, "a file with information %u", info);
+    if (result == 0)
+        get->info = (enum sandbox_get_info)info;
+    return result;
 }
 
 int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get_file *get,
@@ -353,6 +353,27 @@ int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get
     if (result == 0)
         *get = decoded;
     return result;
+}
+
+void sandbox_file_info_encode(const struct sandbox_file_info *info,
+                              uint8_t out[static SANDBOX_FILE_INFO_SIZE])
+{
+    const uint64_t words[] = {info->size_bytes, info->inode, (uint64_t)info->changed_ns,
+                              (uint64_t)info->modified_ns};
+    for (size_t i = 0; i < SANDBOX_FILE_INFO_SIZE; i++)
+        out[i] = (uint8_t)(words[i / 8] >> (i % 8 * 8));
+}
+
+void sandbox_file_info_decode(const uint8_t data[static SANDBOX_FILE_INFO_SIZE],
+                              struct sandbox_file_info *out)
+{
+    uint64_t words[SANDBOX_FILE_INFO_SIZE / 8] = {0};
+    for (size_t i = 0; i < SANDBOX_FILE_INFO_SIZE; i++)
+        words[i / 8] |= (uint64_t)data[i] << (i % 8 * 8);
+    *out = (struct sandbox_file_info){.size_bytes = words[0],
+                                      .inode = words[1],
+                                      .changed_ns = (int64_t)words[2],
+                                      .modified_ns = (int64_t)words[3]};
 }
 
 int sandbox_done_encode(const struct sandbox_done *done, struct buf *out, struct err *err)
@@ -372,7 +393,7 @@ static int done_field(const struct tlv_field *field, void *out, struct err *err)
         return tlv_u64(field, &done->size_bytes, err);
     if (field->tag != DONE_ERRNO)
         return 0;
-    int result = field_u32(field, &number, err);
+    int result = tlv_u32(field, &number, err);
     if (result == 0 && number > 4095)
         result = err_set(err, ERR_PROTOCOL, "errno %u", number);
     if (result == 0)

@@ -122,3 +122,27 @@ int tlv_str(const struct tlv_field *field, const char **out, struct err *err)
     *out = (const char *)field->data;
     return 0;
 }
+
+int tlv_u32(const struct tlv_field *field, uint32_t *out, struct err *err)
+{
+    uint64_t value = 0;
+    int result = tlv_u64(field, &value, err);
+    if (result != 0)
+        return result;
+    if (value > UINT32_MAX)
+        return err_set(err, ERR_PROTOCOL, "field %u is out of range", field->tag);
+    *out = (uint32_t)value;
+    return 0;
+}
+
+int tlv_bool(const struct tlv_field *field, bool *out, struct err *err)
+{
+    uint64_t value = 0;
+    int result = tlv_u64(field, &value, err);
+    if (result != 0)
+        return result;
+    if (value > 1)
+        return err_set(err, ERR_PROTOCOL, "field %u is neither 0 nor 1", field->tag);
+    *out = value == 1;
+    return 0;
+}

@@ -366,5 +366,6 @@ def test_manual_page_renders():
     assert done.stderr == ""
     text = subprocess.run(["groff", "-mandoc", "-Tascii", "-P-c", page], capture_output=True,
                           text=True, check=True).stdout
-    for word in ("serve", "run", "ps", "version", "--timeout", "BERTH_URL"):
+    for word in ("serve", "run", "ps", "version", "--timeout", "BERTH_URL", "logs", "drain",
+                 "session attach", "--idle-timeout", "--save-images", "BERTH_HISTORY"):
         assert word in re.sub(".\b", "", text), word

@@ -99,7 +99,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .api = &api, .request = &http, .response = &response, .owner = CORE_OWNER_LOCAL};
     struct api_request *request = NULL;
     struct err err = ERR_INIT;
-    if (api_request_new(&call, &request, &err) == 0)
+    if (api_request_new(&call, API_REQUEST_EXECUTE, &request, &err) == 0)
         check_taken(request, key);
     else
         check_refusal(&err);

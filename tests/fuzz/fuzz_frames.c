@@ -34,8 +34,53 @@ static void try_exit(const struct frame *frame, struct buf *out)
         fuzz_require(sandbox_exit_decode(out->data, out->size, &again, NULL) == 0);
 }
 
+static void try_kernel(const struct frame *frame, struct buf *out)
+{
+    struct sandbox_kernel kernel;
+    struct sandbox_kernel again;
+    if (sandbox_kernel_decode(frame->payload, frame->size, &kernel, NULL) != 0)
+        return;
+    fuzz_require(kernel.argc > 0 && !kernel.argv[kernel.argc] && !kernel.envp[kernel.envc]);
+    if (sandbox_kernel_encode(&kernel, out, NULL) == 0) {
+        fuzz_require(sandbox_kernel_decode(out->data, out->size, &again, NULL) == 0);
+        fuzz_require(again.argc == kernel.argc && again.envc == kernel.envc);
+        sandbox_kernel_done(&again);
+    }
+    sandbox_kernel_done(&kernel);
+}
+
+static void try_run(const struct frame *frame, struct buf *out)
+{
+    struct sandbox_run run;
+    struct sandbox_run again;
+    if (sandbox_run_decode(frame->payload, frame->size, &run, NULL) != 0)
+        return;
+    fuzz_require(!run.envp[run.envc] && strlen(run.execution_id) <= SANDBOX_ID_MAX);
+    if (sandbox_run_encode(&run, out, NULL) == 0) {
+        fuzz_require(sandbox_run_decode(out->data, out->size, &again, NULL) == 0);
+        fuzz_require(again.envc == run.envc && again.mode == run.mode && again.hold == run.hold);
+        sandbox_run_done(&again);
+    }
+    sandbox_run_done(&run);
+}
+
+static void try_listed(const struct frame *frame, struct buf *out)
+{
+    struct sandbox_listed listed;
+    struct sandbox_listed again;
+    if (sandbox_listed_decode(frame->payload, frame->size, &listed, NULL) != 0)
+        return;
+    for (size_t i = 0; i < listed.count; i++)
+        fuzz_require(strnlen(listed.held[i].execution_id, SANDBOX_ID_MAX + 1) <= SANDBOX_ID_MAX);
+    fuzz_require(sandbox_listed_encode(&listed, out, NULL) == 0);
+    fuzz_require(sandbox_listed_decode(out->data, out->size, &again, NULL) == 0);
+    fuzz_require(again.count == listed.count);
+}
+
 static void try_frame(const struct frame *frame)
 {
+    struct sandbox_attach attach;
+    struct sandbox_timers timers;
     struct sandbox_hello hello;
     struct sandbox_put_file put;
     struct sandbox_done done;
@@ -53,6 +98,22 @@ static void try_frame(const struct frame *frame)
         break;
     case FRAME_EXIT:
         try_exit(frame, &out);
+        break;
+    case FRAME_KERNEL:
+        try_kernel(frame, &out);
+        break;
+    case FRAME_RUN:
+        try_run(frame, &out);
+        break;
+    case FRAME_ATTACH:
+        if (sandbox_attach_decode(frame->payload, frame->size, &attach, NULL) == 0)
+            fuzz_require(strlen(attach.execution_id) <= SANDBOX_ID_MAX);
+        break;
+    case FRAME_LISTED:
+        try_listed(frame, &out);
+        break;
+    case FRAME_TIMERS:
+        (void)sandbox_timers_decode(frame->payload, frame->size, &timers, NULL);
         break;
     case FRAME_PUT_FILE:
         if (sandbox_put_file_decode(frame->payload, frame->size, &put, NULL) == 0)

@@ -50,8 +50,8 @@ def test_two_thousand_in_a_row(make_server):
 
 def test_two_hundred_at_once(make_server):
     server = make_server({"BERTH_QUEUE_WAIT": str(30 * SLOW)})
-    calls = [lambda number=number: (number, server.post({"code": f"print({number})"}))
-             for number in range(200)]
+    calls = [lambda number=number: (number, server.post(
+        {"code": f"print({number})", "timeout": 30 * SLOW})) for number in range(200)]
     at_once(calls)  # the peak that the second round is held against
     server.wait_clean()
     before = server.snapshot()

@@ -44,6 +44,11 @@ int http_request_gone_fd(const struct http_request *request)
     return -1;
 }
 
+void *http_request_intake(const struct http_request *request)
+{
+    return request->intake;
+}
+
 int http_response_header(struct http_response *response, const char *name, const char *value,
                          struct err *err)
 {

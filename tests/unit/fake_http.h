@@ -13,6 +13,7 @@ struct http_request {
     const char *const *query;   /* in the same way */
     const uint8_t *body;
     size_t body_size;
+    void *intake; /* its context */
 };
 
 #endif

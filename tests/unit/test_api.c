@@ -83,9 +83,19 @@ static int rig_close(void **state)
 /* One request through admit and handle, as the HTTP server does it. */
 static void ask(struct rig *rig, const struct http_request *request, struct http_response *response)
 {
+    struct http_intake intake = {0};
+    struct http_request asked = *request;
+    struct err err = ERR_INIT;
     memset(response, 0, sizeof(*response));
-    if (rig->handlers.admit(rig->handlers.context, request, response))
-        rig->handlers.handle(rig->handlers.context, request, response);
+    if (rig->handlers.admit(rig->handlers.context, &asked, &intake, response)) {
+        asked.intake = intake.context;
+        if (intake.piece && intake.piece(intake.context, asked.body, asked.body_size, &err) != 0)
+            rig->handlers.refuse(rig->handlers.context, &err, response);
+        else
+            rig->handlers.handle(rig->handlers.context, &asked, response);
+    }
+    if (intake.free)
+        intake.free(intake.context);
 }
 
 static void done(struct http_response *response)
@@ -341,7 +351,7 @@ static void test_every_error_has_a_status(void **state)
         [ERR_TOO_LARGE] = 413, [ERR_MEDIA_TYPE] = 415,   [ERR_QUOTA] = 429,
         [ERR_HEADERS] = 431,   [ERR_UNAVAILABLE] = 503,  [ERR_UNSUPPORTED] = 400,
         [ERR_TIMEOUT] = 503,   [ERR_CLOSED] = 503,       [ERR_PROTOCOL] = 500,
-        [ERR_INTERNAL] = 500,
+        [ERR_INTERNAL] = 500,  [ERR_RANGE] = 416,
     };
     assert_int_equal(ARRAY_SIZE(statuses), ERR_KIND_COUNT); /* a new kind needs a status */
     for (unsigned kind = 1; kind < ERR_KIND_COUNT; kind++)

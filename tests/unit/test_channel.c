@@ -22,8 +22,7 @@ static struct engine *engine;
 
 struct result {
     int status;
-    struct sandbox_exit exit;
-    char start_error[64];
+    struct channel_exit exit;
     struct err err;
     struct buf out, err_out;
     int refuse_after; /* output calls; 0: never */
@@ -94,15 +93,16 @@ static void run(const struct options *options, struct result *result)
                      options->output_max_bytes ? options->output_max_bytes : UINT64_MAX},
         .stdin_data = options->stdin_data,
         .stdin_size = options->stdin_size,
-        .cancel_fd = options->cancel_fd > 0 ? options->cancel_fd : -1,
-        .cancel_cause = options->cause,
-        .gone_fd = options->gone_fd > 0 ? options->gone_fd : -1,
-        .deadline_ns = clock_now_ns() +
-                       (options->backstop_ms ? options->backstop_ms : 20000) * CLOCK_NS_PER_MS,
-        .output = keep,
-        .output_context = result};
-    result->status = channel_exec(channel, &exec, &result->exit, result->start_error,
-                                  sizeof(result->start_error), &result->err);
+        .watch = {.cancel_fd = options->cancel_fd > 0 ? options->cancel_fd : -1,
+                  .cancel_cause = options->cause,
+                  .interrupt_fd = -1,
+                  .gone_fd = options->gone_fd > 0 ? options->gone_fd : -1,
+                  .deadline_ns =
+                      clock_now_ns() +
+                      (options->backstop_ms ? options->backstop_ms : 20000) * CLOCK_NS_PER_MS,
+                  .output = keep,
+                  .context = result}};
+    result->status = channel_exec(channel, &exec, &result->exit, &result->err);
     channel_close(channel);
     assert_int_equal(engine_destroy(engine, spec.id, INT64_MAX, NULL), 0);
 }
@@ -119,11 +119,11 @@ static void runs_a_script(void **state)
     struct result result;
     run(OPTIONS(.script = "out hello\nerr oops\nenv NAME\nexit 3\nout never\n"), &result);
     assert_int_equal(result.status, 0);
-    assert_int_equal(result.exit.exit_code, 3);
-    assert_int_equal(result.exit.cause, KILL_NONE);
+    assert_int_equal(result.exit.exit.exit_code, 3);
+    assert_int_equal(result.exit.exit.cause, KILL_NONE);
     assert_string_equal(buf_cstr(&result.out), "hello\nvalue");
     assert_string_equal(buf_cstr(&result.err_out), "oops\n");
-    assert_string_equal(result.exit.start_error, "");
+    assert_string_equal(result.exit.exit.start_error, "");
     done(&result);
 }
 
@@ -182,19 +182,19 @@ static void timeout_and_caps_come_from_init(void **state)
     struct result result;
     run(OPTIONS(.script = "sleep 60000\n", .timeout_ms = 20), &result);
     assert_int_equal(result.status, 0);
-    assert_int_equal(result.exit.cause, KILL_TIMEOUT);
+    assert_int_equal(result.exit.exit.cause, KILL_TIMEOUT);
     done(&result);
     run(OPTIONS(.script = "flood 1000000\n", .keep_bytes = 1000), &result);
     assert_int_equal(result.status, 0);
     assert_int_equal(result.out.size, 1000);
-    assert_int_equal(result.exit.stdout_bytes, 1000000);
+    assert_int_equal(result.exit.exit.stdout_bytes, 1000000);
     done(&result);
     run(OPTIONS(.script = "flood 1000000\n", .output_max_bytes = 300000), &result);
-    assert_int_equal(result.exit.cause, KILL_OUTPUT);
+    assert_int_equal(result.exit.exit.cause, KILL_OUTPUT);
     done(&result);
     run(OPTIONS(.script = "oom\n"), &result);
-    assert_int_equal(result.exit.cause, KILL_OOM);
-    assert_int_equal(result.exit.limits_hit, LIMIT_MEMORY);
+    assert_int_equal(result.exit.exit.cause, KILL_OOM);
+    assert_int_equal(result.exit.exit.limits_hit, LIMIT_MEMORY);
     done(&result);
 }
 
@@ -206,15 +206,15 @@ static void cancels(void **state)
     _Atomic int cause = KILL_SERVER;
     run(OPTIONS(.script = "sleep 60000\n", .cancel_fd = fd, .cause = &cause), &result);
     assert_int_equal(result.status, 0);
-    assert_int_equal(result.exit.cause, KILL_SERVER);
+    assert_int_equal(result.exit.exit.cause, KILL_SERVER);
     done(&result);
     run(OPTIONS(.script = "sleep 60000\n", .gone_fd = fd), &result);
     assert_int_equal(result.status, 0);
-    assert_int_equal(result.exit.cause, KILL_USER);
+    assert_int_equal(result.exit.exit.cause, KILL_USER);
     done(&result);
     run(OPTIONS(.script = "flood 9000000\nsleep 60000\n", .refuse_after = 3), &result);
     assert_int_equal(result.status, 0);
-    assert_int_equal(result.exit.cause, KILL_USER);
+    assert_int_equal(result.exit.exit.cause, KILL_USER);
     done(&result);
     (void)close(fd);
 }

@@ -638,7 +638,8 @@ static void kept_text_has_a_bound(void **state)
         }
         assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
         assert_non_null(strstr(buf_cstr(&out), "\"stdout_bytes\":400000"));
-        bool noted = strstr(buf_cstr(&out), "\"note\":\"stdout, stderr and output were dropped");
+        bool noted =
+            strstr(buf_cstr(&out), "\"note\":\"stdout, stderr, output and results were dropped");
         assert_true(noted == (i < 2));
         assert_true((out.size > 800000) == (i >= 2)); /* stdout and output */
     }

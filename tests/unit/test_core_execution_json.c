@@ -37,18 +37,40 @@ static struct execution_outcome some_outcome(void)
                                       .finished_us = 3500000};
 }
 
-static json_t *object(const struct execution_outcome *outcome, bool with_text)
+/* The object, with what the code said put in (NULL: nothing). */
+static void append_object(const struct execution_outcome *outcome,
+                          const struct execution_text *said, bool omit_text, struct buf *out)
+{
+    struct execution_text nothing;
+    struct execution_streams streams;
+    struct buf plain;
+    struct err err = ERR_INIT;
+    execution_text_init(&nothing, 0);
+    buf_init(&plain, 1U << 16);
+    assert_ok(execution_json_outcome(outcome, &plain, &err), err);
+    assert_ok(execution_streams_make(said ? said : &nothing, &streams, &err), err);
+    assert_ok(execution_json_whole(&plain, &streams, omit_text, out, &err), err);
+    execution_streams_done(&streams);
+    buf_done(&plain);
+}
+
+static json_t *object_with(const struct execution_outcome *outcome,
+                           const struct execution_text *said, bool omit_text)
 {
     struct buf out;
-    struct err err = ERR_INIT;
     json_error_t error;
     buf_init(&out, 1U << 20);
-    assert_ok(execution_json_outcome(outcome, with_text, &out, &err), err);
-    json_t *json = json_loads(buf_cstr(&out), JSON_REJECT_DUPLICATES, &error);
+    append_object(outcome, said, omit_text, &out);
+    json_t *json = json_loads(buf_cstr(&out), JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!json)
         fail_msg("%s: %s", error.text, buf_cstr(&out));
     buf_done(&out);
     return json;
+}
+
+static json_t *object(const struct execution_outcome *outcome, bool with_text)
+{
+    return object_with(outcome, NULL, !with_text);
 }
 
 static const char *text(const json_t *json, const char *key)
@@ -105,28 +127,59 @@ static void test_killed(void **state)
     json_decref(json);
 }
 
+static void add(struct execution_text *text, int stream, const char *words)
+{
+    assert_int_equal(execution_text_add(text, stream, words, strlen(words), NULL), 0);
+}
+
 /* Output is bytes: what is no UTF-8 becomes U+FFFD, and quotes stay inside. */
 static void test_output_is_bytes(void **state)
 {
     (void)state;
     struct execution_outcome outcome = some_outcome();
-    struct buf out;
-    buf_init(&out, 64);
-    assert_int_equal(buf_append(&out, "a\"\\\n\0\xff\342\202", 8, NULL), 0);
-    outcome.out = &out;
-    json_t *json = NULL;
-    struct buf body;
-    json_error_t error;
-    buf_init(&body, 1U << 16);
-    assert_int_equal(execution_json_outcome(&outcome, true, &body, NULL), 0);
-    json = json_loads(buf_cstr(&body), JSON_ALLOW_NUL, &error);
-    assert_non_null(json);
+    struct execution_text said;
+    execution_text_init(&said, 64);
+    assert_int_equal(execution_text_add(&said, STREAM_STDOUT, "a\"\\\n\0\xff\342\202", 8, NULL), 0);
+    json_t *json = object_with(&outcome, &said, false);
     const json_t *value = json_object_get(json, "stdout");
     assert_int_equal(json_string_length(value), 11);
     assert_memory_equal(json_string_value(value), "a\"\\\n\0\357\277\275\357\277\275", 11);
     json_decref(json);
-    buf_done(&body);
-    buf_done(&out);
+    execution_text_done(&said);
+}
+
+/* Messages of a kernel are results in their order, and the last error. */
+static void test_messages(void **state)
+{
+    (void)state;
+    struct execution_outcome outcome = some_outcome();
+    struct execution_text said;
+    execution_text_init(&said, 1000);
+    outcome.session_id = "s-1";
+    outcome.exit.state_lost = true;
+    add(&said, STREAM_CONTROL, "r{\"text/plain\":\"1\"}");
+    add(&said, STREAM_STDOUT, "between");
+    add(&said, STREAM_CONTROL, "r{\"text/html\":\"<b>\"}");
+    add(&said, STREAM_CONTROL, "e{\"name\":\"A\"}");
+    add(&said, STREAM_CONTROL, "e{\"name\":\"B\"}");
+    for (int omit = 0; omit < 2; omit++) {
+        json_t *json = object_with(&outcome, &said, omit != 0);
+        const json_t *results = json_object_get(json, "results");
+        assert_int_equal(json_array_size(results), 2);
+        assert_string_equal(text(json_array_get(results, 0), "text/plain"), "1");
+        assert_string_equal(text(json_array_get(results, 1), "text/html"), "<b>");
+        assert_string_equal(text(json_object_get(json, "error"), "name"), "B");
+        assert_string_equal(text(json, "state"), "lost");
+        assert_string_equal(text(json, "session_id"), "s-1");
+        assert_int_equal(json_object_get(json, "stdout") != NULL, omit == 0);
+        json_decref(json);
+    }
+    outcome.exit.state_lost = false;
+    json_t *json = object_with(&outcome, NULL, false);
+    assert_string_equal(text(json, "state"), "kept");
+    assert_true(json_is_null(json_object_get(json, "error")));
+    json_decref(json);
+    execution_text_done(&said);
 }
 
 static void test_rows(void **state)
@@ -155,111 +208,106 @@ static void test_no_room(void **state)
     struct err err = ERR_INIT;
     struct buf whole;
     buf_init(&whole, 1U << 16);
-    assert_ok(execution_json_outcome(&outcome, true, &whole, &err), err);
+    assert_ok(execution_json_outcome(&outcome, &whole, &err), err);
     size_t size = whole.size;
     buf_done(&whole);
     for (size_t room = 0; room < size; room++) {
         struct buf out;
         buf_init(&out, room);
-        assert_fails(execution_json_outcome(&outcome, true, &out, &err), ERR_TOO_LARGE, err);
+        assert_fails(execution_json_outcome(&outcome, &out, &err), ERR_TOO_LARGE, err);
         buf_done(&out);
     }
 }
 
-static void add(struct execution_text *text, int stream, const char *words)
-{
-    assert_int_equal(execution_text_add(text, stream, words, strlen(words), NULL), 0);
-}
-
-/* What is stored gives both streams and their order back, each byte stored once. */
+/* What is stored gives the streams, their order and their pieces back, each byte stored once. */
 static void test_kept_text(void **state)
 {
     (void)state;
-    struct execution_text text;
-    struct buf stored, out, err_out, both;
+    struct execution_text said, back;
+    struct execution_streams streams;
+    struct buf stored;
     struct err err = ERR_INIT;
-    execution_text_init(&text, 100);
+    execution_text_init(&said, 100);
+    execution_text_init(&back, 100);
     buf_init(&stored, 1000);
-    buf_init(&out, 100);
-    buf_init(&err_out, 100);
-    buf_init(&both, 100);
-    assert_ok(execution_text_encode(&text, &stored, &err), err);
+    assert_ok(execution_text_encode(&said, &stored, &err), err);
     assert_int_equal(stored.size, 0);
-    assert_ok(execution_text_decode(&stored, &out, &err_out, &both, &err), err);
-    assert_int_equal(both.size, 0);
-    add(&text, STREAM_STDOUT, "one ");
-    add(&text, STREAM_STDOUT, "two ");
-    add(&text, STREAM_STDERR, "bad ");
-    add(&text, STREAM_STDERR, "");
-    add(&text, STREAM_STDOUT, "three");
-    assert_int_equal(text.runs.size, 3 * 4); /* neighbours of one stream are one run */
+    assert_ok(execution_text_decode(&stored, &back, &err), err);
+    assert_int_equal(execution_text_count(&back), 0);
+    add(&said, STREAM_STDOUT, "one ");
+    add(&said, STREAM_STDOUT, "two ");
+    add(&said, STREAM_STDERR, "bad ");
+    add(&said, STREAM_STDERR, "");
+    add(&said, STREAM_STDOUT, "three");
+    assert_int_equal(execution_text_count(&said), 4); /* a piece stays a piece: they are numbered */
     char more[101] = "";
     memset(more, 'x', 100);
-    assert_int_equal(execution_text_add(&text, STREAM_STDERR, more, 100, NULL), -ERR_TOO_LARGE);
-    assert_ok(execution_text_encode(&text, &stored, &err), err);
-    assert_int_equal(stored.size, 4 + 3 * 4 + 17);
-    assert_ok(execution_text_decode(&stored, &out, &err_out, &both, &err), err);
-    assert_string_equal(buf_cstr(&out), "one two three");
-    assert_string_equal(buf_cstr(&err_out), "bad ");
-    assert_string_equal(buf_cstr(&both), "one two bad three");
+    assert_int_equal(execution_text_add(&said, STREAM_STDERR, more, 100, NULL), -ERR_TOO_LARGE);
+    assert_ok(execution_text_encode(&said, &stored, &err), err);
+    assert_int_equal(stored.size, 4 + 4 * 4 + 17);
+    assert_ok(execution_text_decode(&stored, &back, &err), err);
+    assert_int_equal(execution_text_count(&back), 4);
+    assert_ok(execution_streams_make(&back, &streams, &err), err);
+    assert_string_equal(buf_cstr(&streams.out), "one two three");
+    assert_string_equal(buf_cstr(&streams.err_out), "bad ");
+    assert_string_equal(buf_cstr(&streams.both), "one two bad three");
+    execution_streams_done(&streams);
     for (size_t cut = 1; cut < stored.size; cut++) { /* a broken one is told, never read past */
+        struct execution_text broken;
         struct buf part;
         buf_init(&part, 1000);
+        execution_text_init(&broken, 100);
         assert_int_equal(buf_append(&part, stored.data, cut, NULL), 0);
-        out.size = err_out.size = both.size = 0;
-        assert_fails(execution_text_decode(&part, &out, &err_out, &both, &err), ERR_INTERNAL, err);
+        assert_fails(execution_text_decode(&part, &broken, &err), ERR_INTERNAL, err);
+        execution_text_done(&broken);
         buf_done(&part);
     }
-    execution_text_done(&text);
-    struct buf *all[] = {&stored, &out, &err_out, &both};
-    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        buf_done(all[i]);
+    execution_text_done(&said);
+    execution_text_done(&back);
+    buf_done(&stored);
 }
 
-/* An object with its text put back is the object with text, byte for byte. */
+/* What the code said goes to its place, whatever else has the same words; dropped, a note says so.
+ */
 static void test_text_is_put_back(void **state)
 {
     (void)state;
     struct execution_outcome outcome = some_outcome();
-    struct buf out, err_out, plain, wanted, whole;
+    struct execution_text said;
+    struct buf plain, whole;
     struct err err = ERR_INIT;
-    struct buf *all[] = {&out, &err_out, &plain, &wanted, &whole};
-    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        buf_init(all[i], 1U << 16);
-    assert_ok(buf_append_str(&out, "\"exit_code\":\"stdout\":\n\xff", &err), err);
-    assert_ok(buf_append_str(&err_out, "oh", &err), err);
-    outcome.labels = "{\"exit_code\":\"stdout\"}";
-    outcome.out = &out;
-    outcome.err_out = &err_out;
-    outcome.both = &out;
-    assert_ok(execution_json_outcome(&outcome, false, &plain, &err), err);
-    assert_ok(execution_json_outcome(&outcome, true, &wanted, &err), err);
-    assert_ok(execution_json_whole(&plain, &outcome, &whole, &err), err);
-    assert_string_equal(buf_cstr(&whole), buf_cstr(&wanted));
-    whole.size = 0; /* an earlier version stored it whole */
-    assert_ok(execution_json_whole(&wanted, NULL, &whole, &err), err);
-    assert_string_equal(buf_cstr(&whole), buf_cstr(&wanted));
-    whole.size = 0;
-    assert_ok(execution_json_whole(&plain, NULL, &whole, &err), err);
     json_error_t error;
-    json_t *json = json_loads(buf_cstr(&whole), JSON_REJECT_DUPLICATES, &error);
+    buf_init(&plain, 1U << 16);
+    buf_init(&whole, 1U << 16);
+    execution_text_init(&said, 100);
+    outcome.labels = "{\"exit_code\":\"stdout\"}";
+    add(&said, STREAM_STDOUT, "\"exit_code\":\"stdout\":\n\xff");
+    json_t *json = object_with(&outcome, &said, false);
+    assert_string_equal(text(json, "stdout"), "\"exit_code\":\"stdout\":\n\357\277\275");
+    assert_string_equal(text(json_object_get(json, "labels"), "exit_code"), "stdout");
+    json_decref(json);
+    assert_ok(execution_json_outcome(&outcome, &plain, &err), err);
+    assert_ok(execution_json_whole(&plain, NULL, false, &whole, &err), err);
+    json = json_loads(buf_cstr(&whole), 0, &error);
     assert_non_null(json);
     assert_string_equal(text(json, "stdout"), "");
-    assert_string_equal(text(json, "output"), "");
     assert_non_null(strstr(text(json, "note"), "dropped"));
-    for (size_t i = 0; i < ARRAY_SIZE(contract_keys); i++)
-        assert_non_null(json_object_get(json, contract_keys[i]));
     json_decref(json);
-    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        buf_done(all[i]);
+    execution_text_done(&said);
+    buf_done(&plain);
+    buf_done(&whole);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_keys),         cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_output_is_bytes),  cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_no_room),          cmocka_unit_test(test_kept_text),
+        cmocka_unit_test(test_all_keys),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_output_is_bytes),
+        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_kept_text),
         cmocka_unit_test(test_text_is_put_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

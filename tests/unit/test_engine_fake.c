@@ -54,8 +54,7 @@ static int run_script(int fd, const uint8_t *nonce, const char *path, const char
                       struct buf *out)
 {
     struct channel *channel = NULL;
-    struct sandbox_exit exit;
-    char start_error[64];
+    struct channel_exit exit;
     const char *argv[] = {"run", "main", NULL};
     const struct channel_exec exec = {.exec = {.execution_id = "e",
                                                .cwd = "/workspace",
@@ -63,17 +62,18 @@ static int run_script(int fd, const uint8_t *nonce, const char *path, const char
                                                .argc = 2,
                                                .keep_bytes = 4096,
                                                .output_max_bytes = 4096},
-                                      .cancel_fd = -1,
-                                      .gone_fd = -1,
-                                      .deadline_ns = clock_now_ns() + 20 * CLOCK_NS_PER_S,
-                                      .output = keep_text,
-                                      .output_context = out};
+                                      .watch = {.cancel_fd = -1,
+                                                .interrupt_fd = -1,
+                                                .gone_fd = -1,
+                                                .deadline_ns = clock_now_ns() + 20 * CLOCK_NS_PER_S,
+                                                .output = keep_text,
+                                                .context = out}};
     assert_int_equal(channel_open(fd, nonce, &channel, NULL), 0);
     if (path)
         assert_int_equal(channel_put_file(channel, path, 0644, "content", 7, NULL), 0);
     assert_int_equal(
         channel_put_file(channel, "/workspace/main", 0644, script, strlen(script), NULL), 0);
-    int result = channel_exec(channel, &exec, &exit, start_error, sizeof(start_error), NULL);
+    int result = channel_exec(channel, &exec, &exit, NULL);
     channel_close(channel);
     return result;
 }

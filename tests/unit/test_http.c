@@ -11,6 +11,7 @@
 #include "wire/http.h"
 
 #define BODY_MAX 1000
+#define LARGE (300U * 1024U)
 
 struct fixture {
     struct http_server *server;
@@ -18,10 +19,38 @@ struct fixture {
     struct sockaddr_in address;
 };
 
-static bool on_admit(void *context, const struct http_request *request,
+/* What came of the last body that was taken by pieces. */
+static struct taken {
+    size_t pieces, bytes, freed;
+    bool good;
+} taken;
+
+static int take_piece(void *context, const uint8_t *data, size_t size, struct err *err)
+{
+    struct taken *now = context;
+    for (size_t i = 0; i < size; i++)
+        now->good = now->good && data[i] == (uint8_t)('a' + (now->bytes + i) % 26);
+    now->pieces++;
+    now->bytes += size;
+    if (now->bytes > LARGE)
+        return err_public(err, ERR_BAD_INPUT, "that is enough");
+    return 0;
+}
+
+static void end_taking(void *context)
+{
+    struct taken *now = context;
+    now->freed++;
+}
+
+static bool on_admit(void *context, const struct http_request *request, struct http_intake *intake,
                      struct http_response *response)
 {
     (void)context;
+    if (strcmp(http_request_path(request), "/take") == 0) {
+        taken = (struct taken){.good = true};
+        *intake = (struct http_intake){.context = &taken, .piece = take_piece, .free = end_taking};
+    }
     if (strcmp(http_request_path(request), "/deny") != 0)
         return true;
     response->status = 403;
@@ -55,6 +84,15 @@ static void on_handle(void *context, const struct http_request *request,
         broken = 3;
         response->stream = on_stream;
         response->stream_context = &broken;
+    } else if (strncmp(http_request_path(request), "/sized/", 7) == 0) {
+        whole = 0;
+        response->stream = on_stream;
+        response->stream_context = &whole;
+        response->stream_sized = true;
+        response->stream_size = (uint64_t)(http_request_path(request)[7] - '0');
+    } else if (http_request_intake(request)) {
+        (void)buf_printf(&response->body, &err, "<%zu bytes, %s, held %zu>", taken.bytes,
+                         taken.good ? "good" : "bad", size);
     } else {
         (void)buf_printf(&response->body, &err, "<%s %s q=%s>", http_request_method(request),
                          http_request_path(request), query ? query : "-");
@@ -230,6 +268,78 @@ static void test_broken_stream(void **state)
     assert_null(strstr(answer, "\r\n0\r\n\r\n"));
 }
 
+/* ---- bodies by pieces, answers of a known length ---- */
+
+static void fill(char *body, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        body[i] = (char)('a' + i % 26);
+}
+
+static void test_a_body_by_pieces(void **state)
+{
+    static char request[2 * LARGE];
+    char wanted[64];
+    static const size_t sizes[] = {0, 1, BODY_MAX + 1, LARGE};
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+        int head = snprintf(request, sizeof(request),
+                            "PUT /take HTTP/1.1\r\n" H "Content-Length: %zu\r\n\r\n", sizes[i]);
+        fill(request + head, sizes[i]);
+        const char *answer = talk(*state, request, (size_t)head + sizes[i]);
+        (void)snprintf(wanted, sizeof(wanted), "<%zu bytes, good, held 0>", sizes[i]);
+        if (!strstr(answer, wanted) || count_answers(answer) != 1)
+            fail_msg("%zu: %s", sizes[i], answer);
+        assert_int_equal(taken.freed, 1);
+    }
+    static const char chunked[] = "PUT /take HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n"
+                                  "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    assert_non_null(strstr(talk(*state, chunked, sizeof(chunked) - 1), "<5 bytes, good, held 0>"));
+}
+
+/* The answer comes in the middle of the body, once, and nothing else is read of it. */
+static void test_a_piece_that_is_refused(void **state)
+{
+    static char request[3 * LARGE];
+    int head = snprintf(request, sizeof(request),
+                        "PUT /take HTTP/1.1\r\n" H "Content-Length: %u\r\n\r\n", 2 * LARGE);
+    fill(request + head, 2 * (size_t)LARGE);
+    const char *answer = talk(*state, request, (size_t)head + 2 * (size_t)LARGE);
+    assert_non_null(strstr(answer, " 400 "));
+    assert_non_null(strstr(answer, "that is enough"));
+    assert_int_equal(count_answers(answer), 1);
+    assert_int_equal(taken.freed, 1);
+    assert_in_range(taken.bytes, LARGE + 1, LARGE + 128 * 1024);
+}
+
+static void test_a_body_that_breaks_off(void **state)
+{
+    static const char request[] = "PUT /take HTTP/1.1\r\n" H "Content-Length: 10\r\n\r\nabc";
+    assert_string_equal(talk(*state, request, sizeof(request) - 1), "");
+    assert_int_equal(taken.bytes, 3);
+    assert_int_equal(taken.freed, 1);
+}
+
+/* on_stream() gives six bytes: a length that fits, one that promised more, one that did less. */
+static void test_sized_streams(void **state)
+{
+    static const char fits[] = "GET /sized/6 HTTP/1.1\r\n" H "\r\n";
+    static const char head[] = "HEAD /sized/6 HTTP/1.1\r\n" H "\r\n";
+    static const char more[] = "GET /sized/7 HTTP/1.1\r\n" H "\r\n";
+    static const char less[] = "GET /sized/4 HTTP/1.1\r\n" H "\r\n";
+    const char *answer = talk(*state, fits, sizeof(fits) - 1);
+    assert_non_null(strstr(answer, "Content-Length: 6\r\n"));
+    assert_null(strstr(answer, "chunked"));
+    assert_non_null(strstr(answer, "\r\n\r\nonetwo"));
+    answer = talk(*state, head, sizeof(head) - 1);
+    assert_non_null(strstr(answer, "Content-Length: 6\r\n"));
+    assert_null(strstr(answer, "one"));
+    answer = talk(*state, more, sizeof(more) - 1); /* broken off: seven do not come */
+    assert_non_null(strstr(answer, "Content-Length: 7\r\n"));
+    assert_non_null(strstr(answer, "\r\n\r\nonetwo"));
+    answer = talk(*state, less, sizeof(less) - 1);
+    assert_null(strstr(answer, "two"));
+}
+
 static void test_response_headers(void **state)
 {
     struct err err = ERR_INIT;
@@ -245,9 +355,15 @@ static void test_response_headers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers),          cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_large_bodies),     cmocka_unit_test(test_broken_stream),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_large_bodies),
+        cmocka_unit_test(test_broken_stream),
         cmocka_unit_test(test_response_headers),
+        cmocka_unit_test(test_a_body_by_pieces),
+        cmocka_unit_test(test_a_piece_that_is_refused),
+        cmocka_unit_test(test_a_body_that_breaks_off),
+        cmocka_unit_test(test_sized_streams),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -24,6 +24,22 @@ static void finds_by_name_and_alias(void **state)
     }
 }
 
+static void holds_the_kernel(void **state)
+{
+    (void)state;
+    const struct lang *lang = NULL;
+    assert_int_equal(lang_find("python", &lang, NULL), 0);
+    const struct embedded_file *kernel = lang_kernel_source(lang);
+    assert_non_null(kernel);
+    assert_string_equal(kernel->name, "python.py");
+    assert_int_equal(strlen(kernel->data), kernel->size);
+    assert_non_null(strstr(kernel->data, "KERNEL_FD = 3\n"));
+    const char *end = kernel->data + kernel->size;
+    assert_int_equal(end[-1], '\n'); /* whole */
+    assert_null(lang_kernel_source(&(struct lang){.kernel = NULL}));
+    assert_null(lang_kernel_source(&(struct lang){.kernel = "cobol.py"}));
+}
+
 static void refuses_unknown_in_words(void **state)
 {
     (void)state;
@@ -60,9 +76,8 @@ static void loads_again_after_unload(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_by_name_and_alias),
-        cmocka_unit_test(refuses_unknown_in_words),
-        cmocka_unit_test(lists_in_order),
+        cmocka_unit_test(finds_by_name_and_alias),  cmocka_unit_test(holds_the_kernel),
+        cmocka_unit_test(refuses_unknown_in_words), cmocka_unit_test(lists_in_order),
         cmocka_unit_test(loads_again_after_unload),
     };
     return cmocka_run_group_tests_name("lang", tests, languages_load, languages_unload);

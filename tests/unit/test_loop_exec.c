@@ -88,7 +88,8 @@ static void test_what_a_program_inherits(void **state)
     client_close(&client);
 }
 
-static void test_one_execution_at_a_time(void **state)
+/* Beside each other, each ends with its own session: the other one goes on. */
+static void test_two_executions(void **state)
 {
     struct rig *rig = *state;
     struct client client;
@@ -99,22 +100,77 @@ static void test_one_execution_at_a_time(void **state)
     client_greet(&other);
     client_exec(&client, 4, "echo on; read x; echo $x", NULL);
     assert_frame(&client, FRAME_STARTED, 4);
-    client_exec(&other, 4, "echo two", NULL);
+    client_exec(&other, 4, "sleep 1000 & echo two; exit 5", NULL);
     client_finish(&other, 4, &outcome);
-    assert_false(outcome.started);
-    assert_int_equal(outcome.exit.exit_code, 126);
-    assert_string_equal(outcome.start_error, "another execution is running");
+    assert_string_equal(outcome.text[0], "two\n");
+    assert_int_equal(outcome.exit.exit_code, 5);
+    assert_int_equal(outcome.exit.cause, KILL_NONE);
+    client_exec(&other, 8, "(sleep 1000; echo no) & sleep 1000", NULL);
+    assert_frame(&other, FRAME_STARTED, 8);
+    client_send_u32(&other, FRAME_KILL, 8, KILL_USER);
+    client_finish(&other, 8, &outcome);
+    assert_int_equal(outcome.exit.cause, KILL_USER);
+    assert_string_equal(outcome.text[0], "");
     /* streams are each connection's own: input of the other one's stream 4 goes nowhere */
     client_send(&other, FRAME_DATA, 4 + STREAM_STDIN, "no\n", 3);
     assert_quiet(&other);
     client_send(&client, FRAME_DATA, 4 + STREAM_STDIN, "yes\n", 4);
     client_finish(&client, 4, &outcome);
     assert_string_equal(outcome.text[0], "on\nyes\n");
-    client_exec(&other, 8, "echo two", NULL);
-    client_finish(&other, 8, &outcome);
-    assert_string_equal(outcome.text[0], "two\n");
+    assert_int_equal(outcome.exit.exit_code, 0);
     client_close(&client);
     client_close(&other);
+}
+
+/* What left the session and lost its parents lives on beside another execution, and does not hold
+ * the end of its own; it ends with whoever has the sandbox for themselves. */
+static void test_a_daemon_beside_another_execution(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    struct client other;
+    struct outcome outcome;
+    skip_unless_root(); /* for a /proc of the namespace */
+    start_committed(rig);
+    client_greet(&client);
+    client_greet(&other);
+    client_exec(&client, 4, "read x", NULL);
+    assert_frame(&client, FRAME_STARTED, 4);
+    client_exec(&other, 4, "(setsid sh -c 'echo $$; exec sleep 1000' &); sleep 0.3", NULL);
+    client_finish(&other, 4, &outcome);
+    assert_int_equal(outcome.exit.exit_code, 0);
+    char probe[64];
+    (void)snprintf(probe, sizeof(probe), "kill -0 %d && echo lives",
+                   (int)strtol(outcome.text[0], NULL, 10));
+    client_exec(&other, 8, probe, NULL);
+    client_finish(&other, 8, &outcome);
+    assert_string_equal(outcome.text[0], "lives\n");
+    client_send(&client, FRAME_CLOSE, 4 + STREAM_STDIN, NULL, 0);
+    client_finish(&client, 4, &outcome); /* alone by now: everything ends */
+    client_exec(&other, 12, probe, NULL);
+    client_finish(&other, 12, &outcome);
+    assert_string_equal(outcome.text[0], "");
+    client_close(&client);
+    client_close(&other);
+}
+
+static void test_too_many_executions(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    struct outcome outcome;
+    start_committed(rig);
+    client_greet(&client);
+    for (uint32_t i = 1; i <= 8; i++) {
+        client_exec(&client, 4 * i, "read x", NULL);
+        assert_frame(&client, FRAME_STARTED, 4 * i);
+    }
+    client_exec(&client, 36, "echo nine", NULL);
+    client_finish(&client, 36, &outcome);
+    assert_false(outcome.started);
+    assert_int_equal(outcome.exit.exit_code, 126);
+    assert_string_equal(outcome.start_error, "too many executions are running");
+    client_close(&client);
 }
 
 /* ---- tests: input ---- */
@@ -375,7 +431,9 @@ int main(void)
         on_rig(test_exec),
         on_rig(test_programs_that_do_not_start),
         on_rig(test_what_a_program_inherits),
-        on_rig(test_one_execution_at_a_time),
+        on_rig(test_two_executions),
+        on_rig(test_a_daemon_beside_another_execution),
+        on_rig(test_too_many_executions),
         on_rig(test_stdin_with_credit),
         on_rig(test_stdin_beyond_credit),
         on_rig(test_stdin_that_nobody_reads),

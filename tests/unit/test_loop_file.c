@@ -263,6 +263,44 @@ static void test_get_file(void **state)
     client_close(&client);
 }
 
+/* What the file is comes first, or alone, and is what stat says. */
+static void test_get_file_info(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    struct sandbox_file_info info;
+    struct stat seen;
+    struct err err = ERR_INIT;
+    uint64_t came = 0;
+    char text[64];
+    char path[128];
+    skip_unless_root();
+    close_root(rig);
+    start_committed(rig);
+    client_greet(&client);
+    assert_int_equal(put(&client, "name", "0123456789"), 0);
+    (void)snprintf(path, sizeof(path), "%s/workspace/name", rig_folder);
+    assert_int_equal(stat(path, &seen), 0);
+    for (int mode = SANDBOX_INFO_FIRST; mode < SANDBOX_INFO_COUNT; mode++) {
+        const struct sandbox_get_file get = {
+            .path = "name", .offset = 2, .size_bytes = 3, .info = (enum sandbox_get_info)mode};
+        BUF_AUTO struct buf payload;
+        buf_init(&payload, FRAME_PAYLOAD_MAX);
+        assert_ok(sandbox_get_file_encode(&get, &payload, &err), err);
+        client_send(&client, FRAME_GET_FILE, 8, payload.data, payload.size);
+        assert_int_equal(finish_get(&client, 8, text, sizeof(text), &came), 0);
+        sandbox_file_info_decode((const uint8_t *)text, &info);
+        assert_int_equal(info.size_bytes, 10);
+        assert_int_equal(info.inode, seen.st_ino);
+        assert_int_equal(info.changed_ns, seen.st_ctim.tv_sec * 1000000000 + seen.st_ctim.tv_nsec);
+        assert_int_equal(info.modified_ns, seen.st_mtim.tv_sec * 1000000000 + seen.st_mtim.tv_nsec);
+        assert_int_equal(came, SANDBOX_FILE_INFO_SIZE + (mode == SANDBOX_INFO_FIRST ? 3 : 0));
+        if (mode == SANDBOX_INFO_FIRST)
+            assert_string_equal(text + SANDBOX_FILE_INFO_SIZE, "234");
+    }
+    client_close(&client);
+}
+
 static void test_get_file_errors(void **state)
 {
     struct rig *rig = *state;
@@ -555,6 +593,7 @@ int main(void)
         on_rig(test_exec_behind_a_failed_file),
         on_rig(test_put_over_the_file_of_another),
         on_rig(test_get_file),
+        on_rig(test_get_file_info),
         on_rig(test_get_file_errors),
         on_rig(test_get_waits_for_credit),
         on_rig(test_files_outlive_an_execution),

@@ -23,7 +23,7 @@ static int read_with(const char *body, size_t size, const char *const *headers,
     struct http_response response = {0};
     struct api_call call = {
         .api = &api, .request = &request, .response = &response, .owner = CORE_OWNER_LOCAL};
-    int result = api_request_new(&call, out, err);
+    int result = api_request_new(&call, API_REQUEST_EXECUTE, out, err);
     free(copy); /* everything was copied */
     return result;
 }

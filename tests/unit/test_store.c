@@ -188,7 +188,7 @@ static void lists_newest_first_in_pages(void **state)
     assert_int_equal(store_execution_list(store, "o", "success", NULL, 10, &rows, &count, NULL), 0);
     assert_int_equal(count, 0);
     free(rows);
-    assert_int_equal(store_execution_unfinished(store, 10, &rows, &count, NULL), 0);
+    assert_int_equal(store_execution_unfinished(store, NULL, 10, &rows, &count, NULL), 0);
     assert_int_equal(count, 5);
     free(rows);
     store_close(store);

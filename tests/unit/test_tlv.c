@@ -103,6 +103,32 @@ static void test_text_has_one_nul_at_its_end(void **state)
     assert_null(text);
 }
 
+static void test_small_numbers(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf buf;
+    buf_init(&buf, 256);
+    static const uint64_t values[] = {0, 1, 2, UINT32_MAX, UINT64_C(1) << 32};
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        struct tlv_writer writer;
+        struct tlv_reader reader;
+        struct tlv_field field;
+        uint32_t small = 7;
+        bool truth = false;
+        buf.size = 0;
+        tlv_begin(&writer, &buf);
+        tlv_put_u64(&writer, 1, values[i]);
+        assert_ok(tlv_end(&writer, &err), err);
+        tlv_open(&reader, buf.data, buf.size);
+        assert_int_equal(tlv_next(&reader, &field, &err), 1);
+        assert_int_equal(tlv_u32(&field, &small, &err), i < 4 ? 0 : -ERR_PROTOCOL);
+        assert_int_equal(small, i < 4 ? values[i] : 7);
+        assert_int_equal(tlv_bool(&field, &truth, &err), i < 2 ? 0 : -ERR_PROTOCOL);
+        assert_int_equal(truth, i == 1);
+    }
+}
+
 static void test_first_failure_sticks(void **state)
 {
     (void)state;
@@ -125,6 +151,7 @@ int main(void)
         cmocka_unit_test(test_every_cut_is_seen),
         cmocka_unit_test(test_a_size_that_lies),
         cmocka_unit_test(test_text_has_one_nul_at_its_end),
+        cmocka_unit_test(test_small_numbers),
         cmocka_unit_test(test_first_failure_sticks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,253 @@
+/* Owns the making of a session: place, sandbox, kernel, row. The row comes last, so that what a
+ * killed server leaves half-made is nobody's and goes. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/quota.h"
+#include "core/record.h"
+#include "core/session_internal.h"
+#include "lang/lang.h"
+
+#define KERNEL_NS (60 * CLOCK_NS_PER_S) /* for a kernel to be ready */
+#define CLAIM_TRIES 50
+#define CLAIM_NS (10 * CLOCK_NS_PER_MS)
+#define HALF_MADE_MS 60000 /* a sandbox whose server died before it was a session */
+
+/* One request as it goes. */
+struct making {
+    struct core *core;
+    const struct session_request *request;
+    struct plan plan;
+    struct live live;
+    uint64_t lifetime_ms, idle_ms;
+    char sandbox_id[SANDBOX_ID_MAX + 1];
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    struct channel *channel;
+};
+
+static int plan(struct making *making, struct err *err)
+{
+    const struct session_request *request = making->request;
+    const struct core_config *config = &making->core->config;
+    const struct execution_request as_execution = {.owner = request->owner,
+                                                   .lang = request->lang,
+                                                   .env = request->env,
+                                                   .env_count = request->env_count,
+                                                   .image = request->image,
+                                                   .profile = request->profile,
+                                                   .memory_bytes = request->memory_bytes,
+                                                   .storage_bytes = request->storage_bytes,
+                                                   .cpu_millis = request->cpu_millis,
+                                                   .gone_fd = -1};
+    if (!request->lang->kernel)
+        return err_public(err, ERR_UNSUPPORTED, "lang: %s has no kernel that keeps state yet",
+                          request->lang->name);
+    making->lifetime_ms =
+        request->lifetime_ms != 0 ? request->lifetime_ms : config->session_timeout_ms;
+    making->idle_ms = request->idle_ms != 0 ? request->idle_ms : config->session_idle_ms;
+    int result = session_check_times(making->core, &making->lifetime_ms, err);
+    return result == 0 ? plan_make(making->core, &as_execution, &making->plan, err) : result;
+}
+
+static int start_kernel(struct making *making, struct err *err)
+{
+    const struct lang *lang = making->request->lang;
+    const char *argv[LANG_ARGS_MAX + 1] = {NULL};
+    size_t argc = 0;
+    for (; argc < LANG_ARGS_MAX && lang->kernel_run[argc]; argc++)
+        argv[argc] = strcmp(lang->kernel_run[argc], "{kernel}") == 0
+                         ? lang_kernel_source(lang)->data
+                         : lang->kernel_run[argc];
+    const struct sandbox_kernel kernel = {.cwd = "/workspace",
+                                          .argv = argv,
+                                          .argc = argc,
+                                          .envp = making->plan.envp,
+                                          .envc = making->plan.envc};
+    int result = channel_kernel(making->channel, &kernel, clock_now_ns() + KERNEL_NS, err);
+    if (result == -ERR_BAD_INPUT)
+        return err_public(err, ERR_UNSUPPORTED, "lang: the kernel of %s can't be started here",
+                          lang->name);
+    return result == 0
+               ? session_set_timers(making->channel, making->lifetime_ms, making->idle_ms, err)
+               : result;
+}
+
+/* Sandbox and kernel, with a place. What fails leaves a sandbox_id to destroy, or none. */
+static int make_sandbox(struct making *making, struct err *err)
+{
+    struct core *core = making->core;
+    FD_AUTO int fd = -1;
+    const struct box_life life = {.orphan_ms = HALF_MADE_MS};
+    int64_t begun_ns = clock_now_ns();
+    int result = box_create(core, &making->live, making->request->gone_fd, &making->plan, &life,
+                            making->sandbox_id, &fd, making->nonce, err);
+    admission_created(core->admission);
+    metrics_observe(&core->metrics.create, (clock_now_ns() - begun_ns) / 1000);
+    if (result != 0) {
+        making->sandbox_id[0] = '\0';
+        return result;
+    }
+    result = channel_open(fd_take(&fd), making->nonce, &making->channel, err);
+    return result == 0 ? start_kernel(making, err) : result;
+}
+
+static int copy_texts(const struct making *making, struct store_session *row, struct err *err)
+{
+    const struct session_request *request = making->request;
+    row->labels = request->labels ? strdup(request->labels) : NULL;
+    row->idempotency_key = request->idempotency_key ? strdup(request->idempotency_key) : NULL;
+    bool whole =
+        (row->labels || !request->labels) && (row->idempotency_key || !request->idempotency_key);
+    return whole ? 0 : err_set(err, ERR_INTERNAL, "no memory for a session");
+}
+
+static int fill_row(const struct making *making, struct store_session *row, struct err *err)
+{
+    const struct session_request *request = making->request;
+    const struct resources *resources = &making->plan.resources;
+    struct engine *engine = NULL;
+    int result = core_engine(making->core, &engine, err);
+    if (result == 0)
+        result = copy_texts(making, row, err);
+    if (result != 0)
+        return result;
+    memcpy(row->id, making->live.id, sizeof(making->live.id));
+    (void)snprintf(row->owner, sizeof(row->owner), "%s", request->owner);
+    (void)snprintf(row->lang, sizeof(row->lang), "%s", request->lang->name);
+    (void)snprintf(row->image, sizeof(row->image), "%s", making->plan.image);
+    (void)snprintf(row->profile, sizeof(row->profile), "%s", making->plan.profile);
+    (void)snprintf(row->engine, sizeof(row->engine), "%s", engine->name);
+    (void)snprintf(row->sandbox_id, sizeof(row->sandbox_id), "%s", making->sandbox_id);
+    memcpy(row->nonce, making->nonce, sizeof(row->nonce));
+    row->memory_bytes = resources->memory_bytes;
+    row->storage_bytes = resources->storage_bytes;
+    row->cpu_millis = resources->cpu_millis;
+    row->disk = resources->disk;
+    row->reserve_memory_bytes = resources->reserve.memory_bytes;
+    row->reserve_disk_bytes = resources->reserve.disk_bytes;
+    row->timeout_ms = making->lifetime_ms;
+    row->idle_ms = making->idle_ms;
+    row->created_us = clock_wall_us();
+    row->lifetime_us =
+        making->lifetime_ms == 0 ? 0 : row->created_us + (int64_t)making->lifetime_ms * 1000;
+    return 0;
+}
+
+/* It is written down, then entered. ERR_CONFLICT: another one has the key meanwhile. */
+static int enter(struct making *making, struct buf *out, struct err *err)
+{
+    struct core *core = making->core;
+    struct session *session = calloc(1, sizeof(*session));
+    if (!session)
+        return err_set(err, ERR_INTERNAL, "no memory for a session");
+    fault_point("server.session");
+    int result = fill_row(making, &session->row, err);
+    if (result == 0)
+        result = store_session_insert(core->store, &session->row, err);
+    if (result != 0) {
+        store_session_done(&session->row);
+        free(session);
+        return result;
+    }
+    fault_point("server.session_stored");
+    session->channel = take(making->channel);
+    making->sandbox_id[0] = '\0';
+    session_add(core, session);
+    if (box_keep(core, session->row.sandbox_id)) {
+        result = session_append_json(core, session, out, err);
+    } else { /* nobody would hear of it any more */
+        session_drop(core, session, "its sandbox died while it was made");
+        result = err_public(err, ERR_UNAVAILABLE, "the session ended while it was made");
+    }
+    session_unref(core, session);
+    return result;
+}
+
+/* The session of a key that is known already: 1 then. */
+static int answer_known_key(struct core *core, const struct session_request *request,
+                            struct buf *out, struct err *err)
+{
+    char id[STORE_ID_SIZE];
+    if (!request->idempotency_key)
+        return 0;
+    int result =
+        store_session_by_key(core->store, request->owner, request->idempotency_key, id, err);
+    if (result == -ERR_NOT_FOUND)
+        return 0;
+    if (result == 0)
+        result = core_session_get(core, request->owner, id, out, err);
+    return result == 0 ? 1 : result == -ERR_NOT_FOUND ? 0 : result;
+}
+
+static int make(struct making *making, struct buf *out, struct err *err)
+{
+    struct core *core = making->core;
+    int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
+    int result = admission_acquire(core->admission, &making->plan.resources.reserve,
+                                   clock_now_ns() + wait_ns, making->live.cancel_fd,
+                                   making->request->gone_fd, err);
+    if (result != 0)
+        return result;
+    result = make_sandbox(making, err);
+    if (result == 0)
+        result = enter(making, out, err);
+    if (making->sandbox_id[0] != '\0')
+        box_destroy(core, making->sandbox_id);
+    channel_close(making->channel);
+    return result;
+}
+
+/* With the plan made. */
+static int create(struct making *making, struct buf *out, struct err *err)
+{
+    struct core *core = making->core;
+    const struct session_request *request = making->request;
+    const struct record_limits nothing = {0};
+    const struct quota_use use = {.memory_bytes = making->plan.resources.memory_bytes,
+                                  .cpu_millis = making->plan.resources.cpu_millis};
+    int result = quota_check(request->owner, QUOTA_SESSION, &use, err);
+    struct record *record = result == 0 ? record_new(&nothing) : NULL;
+    if (result == 0 && !record)
+        result = err_set(err, ERR_INTERNAL, "no memory for a session");
+    if (result == 0)
+        result = live_begin(core, request->owner, NULL, record, &making->live, err);
+    if (result == 0) {
+        result = make(making, out, err);
+        live_end(core, &making->live);
+    }
+    record_unref(record);
+    return result;
+}
+
+int core_session_create(struct core *core, const struct session_request *request, struct buf *out,
+                        struct err *err)
+{
+    struct making making = {.core = core, .request = request};
+    struct err failure = ERR_INIT;
+    int result = answer_known_key(core, request, out, &failure);
+    if (result == 0)
+        result = plan(&making, &failure);
+    if (result == 0)
+        result = create(&making, out, &failure);
+    plan_done(&making.plan);
+    if (result == -ERR_CONFLICT) {              /* another request with this key was first */
+        for (int i = 0; i < CLAIM_TRIES; i++) { /* its row is there before it is in the table */
+            int known = answer_known_key(core, request, out, &failure);
+            if (known != 0) {
+                result = known;
+                break;
+            }
+            clock_sleep_ns(CLAIM_NS);
+        }
+    }
+    if (result >= 0)
+        return 0;
+    atomic_fetch_add(&core->metrics.refused[failure.kind], 1);
+    return err_copy(err, &failure);
+}

@@ -1,0 +1,176 @@
+/* Owns the straight line of one execution in a session: row, turn, kernel, outcome. It outlives its
+ * client and its server: init holds what it says until the outcome is in the store. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/attempt.h"
+#include "core/quota.h"
+#include "core/session_internal.h"
+
+#define GRACE_MS 1000 /* from the interrupt at a timeout to the kernel's end (contract) */
+
+/* Runs the code with the turn taken. On success the outcome is filled; on failure nothing ran. */
+static int run_code(struct attempt *attempt, struct session *session,
+                    const struct session_execution *request, uint64_t timeout_ms, struct err *err)
+{
+    const struct core_config *config = &attempt->core->config;
+    char file[64];
+    (void)snprintf(file, sizeof(file), "<cell %" PRIu64 ">", session->executions);
+    struct channel_run run = {.run = {.execution_id = attempt->live.id,
+                                      .mode = SANDBOX_RUN_CELL,
+                                      .file = file,
+                                      .timeout_ms = timeout_ms,
+                                      .grace_ms = GRACE_MS,
+                                      .keep_bytes = config->keep_output_bytes,
+                                      .output_max_bytes = config->output_max_bytes,
+                                      .messages_max_bytes = config->keep_messages_bytes,
+                                      .hold = true},
+                              .code = request->code,
+                              .code_size = request->code_size,
+                              .stdin_data = request->stdin_data,
+                              .stdin_size = request->stdin_size};
+    attempt_watch(attempt, timeout_ms + GRACE_MS, &run.watch);
+    struct err failure = ERR_INIT;
+    attempt->ran = true;
+    int result = channel_run(session->channel, &run, &attempt->exit, &failure);
+    if (result == 0) {
+        attempt->outcome.exit = attempt->exit.exit;
+        return 0;
+    }
+    session_set_channel(attempt->core, session, NULL);
+    if (core_is_stopping(attempt->core)) {
+        result = err_public(err, ERR_UNAVAILABLE,
+                            "the server is stopping; execution %s goes on, ask for it by its id",
+                            attempt->live.id);
+        if (err)
+            err->retry_after_s = 2;
+        return result;
+    }
+    if (!attempt_is_lost(attempt, result, &failure))
+        return err_copy(err, &failure);
+    attempt->outcome.exit.state_lost = true;
+    session_drop(attempt->core, session, failure.message);
+    return 0;
+}
+
+/* With the turn taken. */
+static int run_in_turn(struct attempt *attempt, struct session *session, struct session_turn *turn,
+                       const struct session_execution *request, uint64_t timeout_ms,
+                       struct err *err)
+{
+    struct err failure = ERR_INIT;
+    int result = session_see_channel(attempt->core, session, turn, &failure);
+    if ((session_is_lost(result) || result == -ERR_NOT_FOUND) && !core_is_stopping(attempt->core)) {
+        session_drop(attempt->core, session, failure.message);
+        return err_public(err, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
+    }
+    if (result != 0)
+        return err_copy(err, &failure);
+    (void)pthread_mutex_lock(&attempt->core->lock);
+    session->executions++;
+    (void)pthread_mutex_unlock(&attempt->core->lock);
+    (void)attempt_start(attempt, session->row.sandbox_id);
+    result = run_code(attempt, session, request, timeout_ms, err);
+    box_ready(attempt->core, session->row.sandbox_id);
+    return result;
+}
+
+/* With the turn taken: runs, writes the outcome down, and lets init forget it. */
+static int run_and_answer(struct attempt *attempt, struct session *session,
+                          struct session_turn *turn, const struct session_execution *request,
+                          uint64_t timeout_ms, bool omit_streamed, struct buf *out, struct err *err)
+{
+    int result = run_in_turn(attempt, session, turn, request, timeout_ms, err);
+    if (result == 0)
+        result = attempt_answer(attempt, omit_streamed, out, err);
+    if (result == 0 && session->channel && attempt->stored)
+        channel_forget_later(session->channel, attempt->live.id);
+    else if (result == 0)
+        session_settle_again(attempt->core, session);
+    return result;
+}
+
+static int execute_claimed(struct attempt *attempt, struct session *session,
+                           const struct session_execution *request, uint64_t timeout_ms,
+                           bool omit_streamed, struct buf *out, struct err *err)
+{
+    struct session_turn turn = {.live = &attempt->live};
+    int64_t queued_ns = clock_now_ns();
+    int result = attempt_wait_for_row(attempt, err); /* who sees it in its turn may ask for it */
+    if (result != 0)
+        return result;
+    result = session_take_turn(attempt->core, session, &turn, err);
+    attempt->outcome.queue_us = (clock_now_ns() - queued_ns) / 1000;
+    if (result == 0) {
+        result =
+            run_and_answer(attempt, session, &turn, request, timeout_ms, omit_streamed, out, err);
+        session_give_turn(attempt->core, session, &turn);
+    } else if (result == -ERR_CLOSED) {
+        attempt_end_cancelled(attempt);
+        result = attempt_answer(attempt, omit_streamed, out, err);
+    }
+    if (result != 0 && !attempt->ran)
+        attempt_forget(attempt);
+    return result;
+}
+
+static int check_timeout(const struct core *core, uint64_t *timeout_ms, struct err *err)
+{
+    const struct core_config *config = &core->config;
+    if (*timeout_ms == 0)
+        *timeout_ms = config->timeout_ms < config->timeout_max_ms ? config->timeout_ms
+                                                                  : config->timeout_max_ms;
+    if (*timeout_ms <= config->timeout_max_ms)
+        return 0;
+    return err_public(err, ERR_BAD_INPUT,
+                      "timeout: %" PRIu64 " ms were asked for, the most is %" PRIu64 " ms",
+                      *timeout_ms, config->timeout_max_ms);
+}
+
+static int execute_in(struct core *core, struct session *session,
+                      const struct session_execution *request, const struct execution_sink *sink,
+                      bool omit_streamed, struct buf *out, struct err *err)
+{
+    const struct quota_use use = {0};
+    uint64_t timeout_ms = request->timeout_ms;
+    struct attempt attempt;
+    const struct attempt_subject subject = {.owner = request->owner,
+                                            .labels = request->labels,
+                                            .lang = session->row.lang,
+                                            .idempotency_key = request->idempotency_key,
+                                            .session_id = session->row.id,
+                                            .gone_fd = -1,
+                                            .outlives_client = true};
+    int result = check_timeout(core, &timeout_ms, err);
+    if (result == 0 && request->code_size > SANDBOX_CODE_MAX)
+        result = err_public(err, ERR_TOO_LARGE, "code: more than %u bytes", SANDBOX_CODE_MAX);
+    if (result == 0)
+        result = quota_check(request->owner, QUOTA_EXECUTION, &use, err);
+    if (result == 0)
+        result = attempt_begin(&attempt, core, &subject, sink, err);
+    if (result != 0)
+        return result;
+    result = attempt_claim(&attempt, out, err);
+    if (result == 0)
+        result = execute_claimed(&attempt, session, request, timeout_ms, omit_streamed, out, err);
+    attempt_end(&attempt);
+    return result < 0 ? result : 0;
+}
+
+int core_session_execute(struct core *core, const struct session_execution *request,
+                         const struct execution_sink *sink, bool omit_streamed, struct buf *out,
+                         struct err *err)
+{
+    struct session *session = NULL;
+    struct err failure = ERR_INIT;
+    int result = session_find(core, request->owner, request->session_id, &session, &failure);
+    if (result == 0)
+        result = execute_in(core, session, request, sink, omit_streamed, out, &failure);
+    session_unref(core, session);
+    if (result == 0)
+        return 0;
+    atomic_fetch_add(&core->metrics.refused[failure.kind], 1);
+    return err_copy(err, &failure);
+}

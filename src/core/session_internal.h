@@ -1,0 +1,106 @@
+/* Shared by the files of sessions in src/core. */
+#ifndef BERTH_CORE_SESSION_INTERNAL_H
+#define BERTH_CORE_SESSION_INTERNAL_H
+
+#include "core/core_internal.h"
+#include "core/session.h"
+#include "engine/channel.h"
+
+/* One that waits for its turn in a session; on the stack of its thread. */
+struct session_turn {
+    struct live *live; /* what waits or runs; its cancellation ends the wait; may be NULL */
+    struct session_turn *next;
+};
+
+/* Linked in core->sessions while it is open; freed with its last reference. */
+struct session {
+    struct store_session row; /* fixed, but for the times of a renewal: core->lock */
+    bool unsettled;           /* of who has the turn: an earlier server may have left executions */
+    struct channel *channel;  /* of who has the turn, but for channel_break(): core->lock is held to
+                                 change it; NULL: to be opened */
+
+    /* Guarded by core->lock. */
+    unsigned references; /* one is the list's */
+    bool closed;
+    bool to_settle; /* an earlier server made it, and no thread was started to settle it */
+    struct session_turn *turns; /* the first one has it */
+    size_t turn_count;
+    uint64_t executions;
+    int64_t used_us;
+    unsigned files; /* that have a channel of their own now, and terminals */
+    struct session *next;
+};
+
+#define SESSION_TURNS_MAX 64
+#define SESSION_FILES_MAX 5 /* init takes 8 connections; one is for code, others for renewals */
+
+/* session.c: the table. */
+/* The open session of that owner (NULL: any), with a reference. ERR_NOT_FOUND (public). */
+int session_find(struct core *core, const char *owner, const char *id, struct session **out,
+                 struct err *err);
+void session_unref(struct core *core, struct session *session);
+bool session_is_closed(struct core *core, struct session *session);
+/* Whether there is an open session of that id. */
+bool session_exists(struct core *core, const char *id);
+/* The server ends: what is in the table goes; sandboxes and rows stay. */
+void session_free_all(struct core *core);
+/* Enters one, with a reference for the caller. */
+void session_add(struct core *core, struct session *session);
+/* Takes it out of the table and ends its executions; the caller destroys its sandbox. Returns false
+ * when somebody else did. */
+bool session_close(struct core *core, struct session *session, enum kill_cause cause);
+/* The same, by the server, and its row and its sandbox go. why is for the log. */
+void session_drop(struct core *core, struct session *session, const char *why);
+
+/* Its sandbox ended by itself: the session is over. Returns whether there was one. */
+bool session_on_gone(struct core *core, const char *sandbox_id);
+/* The session as an object. */
+int session_append_json(struct core *core, const struct session *session, struct buf *out,
+                        struct err *err);
+
+/* Waits for the turn. ERR_CLOSED: cancelled; ERR_NOT_FOUND (public): the session was closed;
+ * ERR_UNAVAILABLE (public): too many wait. Then nothing has to be given back. */
+int session_take_turn(struct core *core, struct session *session, struct session_turn *turn,
+                      struct err *err);
+void session_give_turn(struct core *core, struct session *session, struct session_turn *turn);
+
+/* Says what runs in the turn. */
+void session_set_running(struct core *core, struct session_turn *turn, struct live *live);
+/* Fills in the default of a lifetime. ERR_BAD_INPUT: above the most. */
+int session_check_times(const struct core *core, uint64_t *lifetime_ms, struct err *err);
+
+/* session_channel.c */
+/* A further channel to its init; the caller's to close. */
+int session_open_channel(struct core *core, struct session *session, struct channel **out,
+                         struct err *err);
+/* Sees to session->channel, for who has the turn: opens it when there is none, and settles what
+ * init holds: an execution that has no outcome gets one, when it has ended. */
+int session_see_channel(struct core *core, struct session *session, struct session_turn *turn,
+                        struct err *err);
+/* Gives a channel to the session, or takes (and closes) the one that it has: NULL. */
+void session_set_channel(struct core *core, struct session *session, struct channel *channel);
+/* From now on; 0: never. */
+int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t idle_ms,
+                       struct err *err);
+/* Whether a failure of a channel says that the sandbox is no more. */
+bool session_is_lost(int result);
+
+/* session_files.c */
+/* One place more, or less, of SESSION_FILES_MAX; the session is used until now. ERR_UNAVAILABLE
+ * (public): there is none. To give one back never fails. */
+int session_take_place(struct core *core, struct session *session, struct err *err);
+void session_give_place(struct core *core, struct session *session);
+
+/* session_adopt.c */
+/* The server stops: executions of sessions are left to run, and their threads come back. */
+void session_leave_all(struct core *core);
+/* Reads the sessions of an earlier server. Called before there is an engine. */
+int session_load(struct core *core, struct err *err);
+/* The engine is there: sessions whose sandbox is gone are dropped, and what ran in the others while
+ * there was no server is settled, by threads. */
+void session_reconcile(struct core *core);
+/* For who has the turn: an outcome could not be stored, and init still holds it. A thread fetches
+ * it from there until it can. */
+void session_settle_again(struct core *core, struct session *session);
+
+#endif

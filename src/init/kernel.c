@@ -1,0 +1,406 @@
+/* Owns the kernel's process, its socket, and what it says. Never blocks. */
+#include "init/kernel.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "init/child.h"
+#include "init/job_table.h"
+#include "wire/kernel_msg.h"
+#include "wire/tlv.h"
+
+#define READY_NS (30 * CLOCK_NS_PER_S)
+#define DEAF_NS (100 * CLOCK_NS_PER_MS) /* from the end of its socket to the kill */
+#define BODY_SENT_MAX (SANDBOX_CODE_MAX + 4U * FRAME_PAYLOAD_MAX)
+#define LARGE (1U << 20)              /* memory of a buffer that is given back when it is empty */
+#define REST_NS (2 * CLOCK_NS_PER_MS) /* between two looks at what is said to nobody */
+enum { CHUNK = 64 * 1024, EXIT_NOT_FOUND = 127 };
+
+struct message {
+    char type;
+    const uint8_t *body;
+    size_t size;
+};
+
+void kernel_init(struct kernel *kernel)
+{
+    memset(kernel, 0, sizeof(*kernel));
+    kernel->pid = -1;
+    kernel->fd = kernel->status_fd = -1;
+    kernel->give_up_ns = INT64_MAX;
+    kernel->passing = PIPES_INIT;
+    buf_init(&kernel->spec, FRAME_PAYLOAD_MAX);
+    buf_init(&kernel->in, KERNEL_HEADER_SIZE + KERNEL_BODY_MAX + CHUNK);
+    buf_init(&kernel->out, BODY_SENT_MAX);
+}
+
+/* Forgets the process, not what the next one is to be. */
+static void forget_process(struct kernel *kernel)
+{
+    fd_close(&kernel->fd);
+    fd_close(&kernel->status_fd);
+    pipes_done(&kernel->passing);
+    buf_done(&kernel->in);
+    buf_done(&kernel->out);
+    kernel->state = KERNEL_NONE;
+    kernel->give_up_ns = INT64_MAX;
+    kernel->used = false;
+}
+
+/* ---- what it is to be ---- */
+
+int kernel_set_spec(struct kernel *kernel, const void *payload, size_t size)
+{
+    kernel->spec.size = 0;
+    return buf_append(&kernel->spec, payload, size, NULL);
+}
+
+bool kernel_has_spec(const struct kernel *kernel)
+{
+    return kernel->spec.size > 0;
+}
+
+bool kernel_is_spec(const struct kernel *kernel, const void *payload, size_t size)
+{
+    return kernel->spec.size == size && memcmp(kernel->spec.data, payload, size) == 0;
+}
+
+/* ---- its start and its end ---- */
+
+static int fork_kernel(struct kernel *kernel, const struct init_config *config,
+                       const struct sandbox_exec *exec, struct err *err)
+{
+    int ends[2];
+    PIPES_AUTO struct pipes pipes = PIPES_INIT;
+    int result = pipes_make(&pipes, PIPES_STATUS, err);
+    if (result != 0)
+        return result;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        return err_sys(err, errno, "socketpair");
+    FD_AUTO int ours = ends[0];
+    FD_AUTO int theirs = ends[1];
+    result = fd_set_nonblocking(ours, true, err);
+    if (result != 0)
+        return result;
+    pid_t pid = group_fork(config);
+    if (pid < 0)
+        return err_sys(err, errno, "fork");
+    if (pid == 0) {
+        struct child_pipes passed = CHILD_PIPES_NONE;
+        passed.status_fd = pipes.status[1];
+        passed.kernel_fd = theirs;
+        child_exec(config, exec, &passed);
+    }
+    kernel->pid = pid;
+    kernel->fd = fd_take(&ours);
+    kernel->status_fd = fd_take(&pipes.status[0]);
+    return 0;
+}
+
+static void start(struct kernel *kernel, const struct init_config *config)
+{
+    struct sandbox_kernel spec;
+    struct err err = ERR_INIT;
+    kernel->wanted = false;
+    kernel->start_error[0] = '\0';
+    kernel->failure = 0;
+    int result = sandbox_kernel_decode(kernel->spec.data, kernel->spec.size, &spec, &err);
+    if (result == 0) {
+        const struct sandbox_exec exec = {.execution_id = "",
+                                          .cwd = spec.cwd,
+                                          .argv = spec.argv,
+                                          .argc = spec.argc,
+                                          .envp = spec.envp,
+                                          .envc = spec.envc};
+        result = fork_kernel(kernel, config, &exec, &err);
+        sandbox_kernel_done(&spec);
+    }
+    if (result != 0) {
+        kernel->failure = err.sys_errno > 0 ? err.sys_errno : EIO;
+        return;
+    }
+    kernel->state = KERNEL_STARTING;
+    kernel->give_up_ns = clock_now_ns() + READY_NS;
+}
+
+static void fail_start(struct kernel *kernel, int sys_errno)
+{
+    if (kernel->state == KERNEL_STARTING && kernel->failure == 0)
+        kernel->failure = sys_errno;
+}
+
+static void step_status(struct kernel *kernel)
+{
+    if (kernel->status_fd < 0)
+        return;
+    ssize_t got = read(kernel->status_fd, kernel->start_error, sizeof(kernel->start_error) - 1);
+    if (got < 0)
+        return;
+    kernel->start_error[got] = '\0';
+    if (got > 0)
+        fail_start(kernel, kernel->start_error[0] == EXIT_NOT_FOUND ? ENOENT : EACCES);
+    fd_close(&kernel->status_fd);
+}
+
+void kernel_doom(struct kernel *kernel)
+{
+    if (kernel->state == KERNEL_NONE || kernel->state == KERNEL_DYING)
+        return;
+    fail_start(kernel, ECANCELED);
+    kernel->state = KERNEL_DYING;
+    kernel->give_up_ns = INT64_MAX;
+    if (kernel->pid > 0)
+        (void)kill(kernel->pid, SIGKILL); /* it may not be in the group yet */
+}
+
+bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, int wait_status,
+                   const struct rusage *rusage)
+{
+    if (kernel->pid != pid)
+        return false;
+    bool script = kernel->job && kernel->job->run.mode == SANDBOX_RUN_SCRIPT &&
+                  kernel->job->run.phase != RUN_DRAINING;
+    step_status(kernel);          /* why it was not executed, if so */
+    pipes_done(&kernel->passing); /* else the run that it never got would wait for their end */
+    kernel->pid = -1;
+    kernel->wait_status = wait_status;
+    kernel->rusage = *rusage;
+    fail_start(kernel, ECHILD);
+    kernel->lost |= kernel->used && !script;
+    kernel->state = KERNEL_DYING;
+    kernel->give_up_ns = INT64_MAX;
+    if (kernel->job)
+        run_kernel_died(kernel->job, table);
+    job_table_kill_group(table, KILL_SERVER);
+    return true;
+}
+
+/* ---- what is said to it ---- */
+
+static void flush(struct kernel *kernel)
+{
+    if (kernel->fd < 0 || kernel->out.size == 0)
+        return;
+    if (kernel->passing.child[0] >= 0) {
+        /* The header is small: it goes whole or not at all. */
+        if (fd_send(kernel->fd, kernel->out.data, KERNEL_HEADER_SIZE, kernel->passing.child, 3,
+                    MSG_DONTWAIT, NULL) != 0)
+            return;
+        pipes_done(&kernel->passing);
+        buf_consume(&kernel->out, KERNEL_HEADER_SIZE);
+    }
+    while (kernel->out.size > 0) {
+        ssize_t sent =
+            send(kernel->fd, kernel->out.data, kernel->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0)
+            return; /* it is full, or gone, which is seen elsewhere */
+        buf_consume(&kernel->out, (size_t)sent);
+    }
+    buf_done(&kernel->out);
+}
+
+int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
+                    struct pipes *pipes, struct err *err)
+{
+    uint8_t header[KERNEL_HEADER_SIZE];
+    tlv_store_u32(header, (uint32_t)body->size);
+    header[4] = (uint8_t)KERNEL_RUN;
+    int result = buf_append(&kernel->out, header, sizeof(header), err);
+    if (result == 0)
+        result = buf_append(&kernel->out, body->data, body->size, err);
+    if (result != 0)
+        return result;
+    for (int i = 0; i < 3; i++)
+        kernel->passing.child[i] = fd_take(&pipes->child[i]);
+    kernel->job = job;
+    kernel->used = true;
+    flush(kernel);
+    return 0;
+}
+
+void kernel_leave_run(struct kernel *kernel, const struct job *job)
+{
+    if (kernel->job == job)
+        kernel->job = NULL;
+}
+
+void kernel_interrupt(const struct kernel *kernel)
+{
+    if (kernel->pid > 0)
+        (void)kill(kernel->pid, SIGINT);
+}
+
+/* ---- what it says ---- */
+
+/* The next whole message. False: there is none; *nonsense: and there will be none. */
+static bool next_message(const struct kernel *kernel, struct message *message, bool *nonsense)
+{
+    if (nonsense)
+        *nonsense = false;
+    if (kernel->in.size < KERNEL_HEADER_SIZE)
+        return false;
+    message->size = tlv_load_u32(kernel->in.data);
+    message->type = (char)kernel->in.data[4];
+    message->body = kernel->in.data + KERNEL_HEADER_SIZE;
+    if (nonsense)
+        *nonsense = message->size > KERNEL_BODY_MAX;
+    return message->size <= KERNEL_BODY_MAX &&
+           kernel->in.size - KERNEL_HEADER_SIZE >= message->size;
+}
+
+static void drop_message(struct kernel *kernel, const struct message *message)
+{
+    buf_consume(&kernel->in, KERNEL_HEADER_SIZE + message->size);
+    if (kernel->in.size == 0 && kernel->in.capacity > LARGE)
+        buf_done(&kernel->in);
+}
+
+/* A message beyond all bounds: nothing that it says after it can be made out. */
+static void break_off(struct kernel *kernel, struct job_table *table)
+{
+    fail_start(kernel, EPROTO);
+    if (kernel->state != KERNEL_DYING)
+        job_table_kill_group(table, KILL_OUTPUT);
+    buf_done(&kernel->in);
+    fd_close(&kernel->fd);
+}
+
+static bool is_running(const struct kernel *kernel)
+{
+    return kernel->job &&
+           (kernel->job->run.phase == RUN_RUNNING || kernel->job->run.phase == RUN_DYING);
+}
+
+/* False: the message has to wait. */
+static bool take_message(struct kernel *kernel, struct job_table *table,
+                         const struct message *message)
+{
+    if (message->type == KERNEL_READY && kernel->state == KERNEL_STARTING) {
+        kernel->state = KERNEL_ALIVE;
+        kernel->give_up_ns = INT64_MAX;
+    }
+    if (!is_running(kernel))
+        return true; /* said between two runs: to nobody */
+    if (message->type == KERNEL_MESSAGE)
+        return run_take_message(kernel->job, table, message->body, message->size);
+    if (message->type == KERNEL_DONE && message->size == 1)
+        run_is_done(kernel->job, message->body[0]);
+    else
+        kernel->job->run.message_bytes += message->size + KERNEL_HEADER_SIZE; /* to a bound */
+    return true;
+}
+
+void kernel_deliver(struct kernel *kernel, struct job_table *table)
+{
+    struct message message;
+    bool nonsense = false;
+    while (next_message(kernel, &message, &nonsense)) {
+        if (!take_message(kernel, table, &message))
+            return;
+        drop_message(kernel, &message);
+    }
+    if (nonsense)
+        break_off(kernel, table);
+}
+
+bool kernel_has_message(const struct kernel *kernel)
+{
+    struct message message;
+    return next_message(kernel, &message, NULL);
+}
+
+bool kernel_is_heard_out(const struct kernel *kernel)
+{
+    return kernel->fd < 0 && !kernel_has_message(kernel);
+}
+
+/* The end of the socket: it closed its descriptor, or is about to be reaped. A program of its own
+ * may close what it likes. */
+static void on_end(struct kernel *kernel)
+{
+    bool script = kernel->job && kernel->job->run.mode == SANDBOX_RUN_SCRIPT;
+    fd_close(&kernel->fd);
+    if (kernel->state == KERNEL_ALIVE && !script)
+        kernel->give_up_ns = clock_now_ns() + DEAF_NS;
+}
+
+/* Between two runs it speaks to nobody, and gets no more of init's time for it than this. */
+static bool is_unheard(const struct kernel *kernel)
+{
+    return kernel->state == KERNEL_ALIVE && !kernel->job;
+}
+
+static void hear(struct kernel *kernel)
+{
+    struct message message;
+    bool nonsense = false;
+    if (clock_now_ns() < kernel->rests_ns && is_unheard(kernel))
+        return;
+    while (kernel->fd >= 0 && !next_message(kernel, &message, &nonsense) && !nonsense) {
+        uint8_t *room = buf_reserve(&kernel->in, CHUNK, NULL);
+        if (!room)
+            return; /* no memory now */
+        /* Not recvmsg(2): descriptors that it sends are dropped by the kernel of the host. */
+        ssize_t got = recv(kernel->fd, room, CHUNK, MSG_DONTWAIT);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (got <= 0)
+            on_end(kernel);
+        else
+            kernel->in.size += (size_t)got;
+        kernel->rests_ns = clock_now_ns() + REST_NS;
+        if (is_unheard(kernel))
+            return;
+    }
+}
+
+void kernel_step(struct kernel *kernel, struct job_table *table)
+{
+    if (kernel->state == KERNEL_NONE)
+        return;
+    step_status(kernel);
+    flush(kernel);
+    hear(kernel);
+    kernel_deliver(kernel, table);
+    if (clock_now_ns() >= kernel->give_up_ns) {
+        fail_start(kernel, ETIMEDOUT);
+        kernel->give_up_ns = INT64_MAX;
+        job_table_kill_group(table, KILL_SIGNAL);
+    }
+}
+
+void kernel_settle(struct kernel *kernel, struct job_table *table)
+{
+    if (table->killing)
+        return;
+    if (kernel->state == KERNEL_DYING && kernel->pid <= 0 && !kernel->job)
+        forget_process(kernel);
+    if (kernel->state == KERNEL_NONE && kernel->wanted)
+        start(kernel, table->config);
+}
+
+/* ---- events ---- */
+
+short kernel_events(const struct kernel *kernel)
+{
+    bool rests = is_unheard(kernel) && clock_now_ns() < kernel->rests_ns;
+    short events = rests || kernel_has_message(kernel) ? 0 : POLLIN;
+    return (short)(events | (kernel->out.size > 0 ? POLLOUT : 0));
+}
+
+int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table)
+{
+    if (kernel->state == KERNEL_NONE && kernel->wanted && !table->killing)
+        return 0;
+    if (is_unheard(kernel) && kernel->fd >= 0 && clock_now_ns() < kernel->rests_ns)
+        return kernel->rests_ns < kernel->give_up_ns ? kernel->rests_ns : kernel->give_up_ns;
+    return kernel->give_up_ns;
+}

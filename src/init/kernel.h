@@ -1,0 +1,86 @@
+/* The process of the language kernel and what is said to it (wire/kernel_msg.h).
+ *
+ * At most one lives. Whatever it says concerns the code in it only. When it ends, everything of the
+ * code group ends before another one is started. */
+#ifndef BERTH_INIT_KERNEL_H
+#define BERTH_INIT_KERNEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "init/pipes.h"
+
+struct job;
+struct job_table;
+
+enum kernel_state {
+    KERNEL_NONE,     /* no process */
+    KERNEL_STARTING, /* it has not said that it is ready */
+    KERNEL_ALIVE,
+    KERNEL_DYING, /* until it is reaped and the group is empty */
+};
+
+struct kernel {
+    enum kernel_state state;
+    struct buf spec;       /* the payload of the last KERNEL frame; empty: there was none */
+    bool wanted;           /* start one as soon as it can be */
+    int failure;           /* errno of the last start that failed */
+    char start_error[256]; /* "" or an exit code byte and a text */
+    pid_t pid;             /* -1 once reaped */
+    int wait_status;
+    struct rusage rusage;
+    int fd; /* -1 once its end was seen */
+    int status_fd;
+    int64_t give_up_ns; /* when it is killed: not ready, or deaf; INT64_MAX */
+    int64_t rests_ns;   /* between two runs: until then it is not listened to */
+    struct buf in;
+    struct buf out;
+    struct pipes passing; /* descriptors that go with the next byte, as its child[] */
+    struct job *job;      /* the run that it has */
+    bool used;            /* it has had a run: there is state to lose */
+    bool lost;            /* state was lost and nobody was told */
+};
+
+void kernel_init(struct kernel *kernel);
+
+/* Takes the payload of a KERNEL frame, which decodes; a living one keeps its own. */
+int kernel_set_spec(struct kernel *kernel, const void *payload, size_t size);
+bool kernel_has_spec(const struct kernel *kernel);
+bool kernel_is_spec(const struct kernel *kernel, const void *payload, size_t size);
+
+/* Gives it a run: the body of KERNEL_RUN, and descriptors that pass to it, whose owner is the
+ * kernel from here. It has to be alive and without a job. */
+int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
+                    struct pipes *pipes, struct err *err);
+/* The job is over. */
+void kernel_leave_run(struct kernel *kernel, const struct job *job);
+
+void kernel_interrupt(const struct kernel *kernel);
+
+/* It is about to be killed with all of the group. */
+void kernel_doom(struct kernel *kernel);
+
+/* Sends, reads and judges what it says. Before the jobs take their steps, which look at that. */
+void kernel_step(struct kernel *kernel, struct job_table *table);
+/* Forgets one that is gone, starts one that is wanted. After the jobs, which decide about both. */
+void kernel_settle(struct kernel *kernel, struct job_table *table);
+/* Passes its messages to the job that it has, as far as that takes them. */
+void kernel_deliver(struct kernel *kernel, struct job_table *table);
+
+/* Whether a whole message waits to be passed on. */
+bool kernel_has_message(const struct kernel *kernel);
+/* Whether all that it ever said was read and passed on. */
+bool kernel_is_heard_out(const struct kernel *kernel);
+
+/* What poll(2) has to look at on fd. */
+short kernel_events(const struct kernel *kernel);
+int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table);
+
+bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, int wait_status,
+                   const struct rusage *rusage);
+
+#endif

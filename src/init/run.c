@@ -1,0 +1,412 @@
+/* Owns the life of one run, from its frame to its EXIT. Never blocks. */
+#include "init/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "init/job_end.h"
+#include "init/job_table.h"
+#include "wire/kernel_msg.h"
+#include "wire/tlv.h"
+
+#define BODY_MAX (SANDBOX_CODE_MAX + 2U * FRAME_PAYLOAD_MAX)
+#define MESSAGE_COST 64U /* an empty message is not free */
+enum { EXIT_REFUSED = 126, EXIT_KILLED = 128 + SIGKILL, RUN_MAX = SANDBOX_HELD_MAX };
+
+/* ---- before it runs ---- */
+
+static const char *open_held(struct job *job, struct job_table *table,
+                             const struct sandbox_run *run)
+{
+    const char *why = NULL;
+    if (job_table_count(table, JOB_RUN) > RUN_MAX)
+        return "too many runs wait";
+    if (!kernel_has_spec(&table->kernel) && job_table_count(table, JOB_KERNEL) == 0)
+        return "no kernel was started";
+    if (!run->hold)
+        return NULL;
+    job->held = held_open(&table->held, run->execution_id, job->own.out, job->own.stream, &why);
+    if (job->held)
+        job->outlet = &job->held->outlet;
+    return why;
+}
+
+int run_start(struct job *job, struct job_table *table, const void *payload, size_t size,
+              uint32_t stream, struct buf *out, struct err *err)
+{
+    struct sandbox_run run;
+    int result = sandbox_run_decode(payload, size, &run, err);
+    if (result != 0)
+        return result;
+    job_begin(job, JOB_RUN, out, stream);
+    buf_init(&job->run.params, FRAME_PAYLOAD_MAX);
+    buf_init(&job->run.code, SANDBOX_CODE_MAX);
+    job->run.mode = run.mode;
+    job->run.grace_ms = run.grace_ms;
+    job->run.messages_max_bytes = run.messages_max_bytes;
+    job->keep_bytes = run.keep_bytes;
+    job->output_max_bytes = run.output_max_bytes;
+    const char *why = open_held(job, table, &run);
+    if (!why)
+        result = buf_append(&job->run.params, payload, size, err);
+    sandbox_run_done(&run);
+    if (why) {
+        const struct sandbox_exit exit = {.exit_code = EXIT_REFUSED, .start_error = why};
+        job_end_refused(job, &exit);
+        job_clear(job);
+        return 0;
+    }
+    return result;
+}
+
+int run_feed_code(struct job *job, const void *data, size_t size, struct err *err)
+{
+    if (job->run.phase != RUN_CODE)
+        return err_set(err, ERR_PROTOCOL, "code behind its end");
+    if (buf_append(&job->run.code, data, size, NULL) != 0)
+        return err_set(err, ERR_PROTOCOL, "more than %u bytes of code", SANDBOX_CODE_MAX);
+    return 0;
+}
+
+void run_end_code(struct job *job, struct job_table *table)
+{
+    if (job->run.phase != RUN_CODE)
+        return;
+    job->run.phase = RUN_QUEUED;
+    job->run.turn = ++table->turns;
+    if (job->held)
+        job->held->begun = true;
+}
+
+static void refuse(struct job *job, const char *why)
+{
+    struct sandbox_exit exit = {.exit_code = EXIT_REFUSED, .start_error = why};
+    if (job->cause != KILL_NONE) {
+        exit.exit_code = EXIT_KILLED;
+        exit.cause = job->cause;
+    } else if (job->start_error[0] != '\0') {
+        exit.exit_code = (uint8_t)job->start_error[0];
+        exit.start_error = job->start_error + 1;
+    }
+    job_end_refused(job, &exit);
+    job_clear(job);
+}
+
+/* Ends what can't run any more; false: it goes on waiting. */
+static bool step_waiting(struct job *job, struct job_table *table)
+{
+    if (job_table_awaits_files(table, &job->files_failed))
+        return true;
+    if (job->cause != KILL_NONE)
+        refuse(job, "ended before its start");
+    else if (job->files_failed)
+        refuse(job, "a file of this execution was not written");
+    else
+        return true;
+    return false;
+}
+
+static struct job *first_in_queue(struct job_table *table)
+{
+    struct job *first = NULL;
+    for (size_t i = 0; i < JOB_MAX; i++) {
+        struct job *job = &table->jobs[i];
+        if (job->kind == JOB_RUN && job->run.phase == RUN_QUEUED &&
+            (!first || job->run.turn < first->run.turn))
+            first = job;
+    }
+    return first;
+}
+
+/* ---- its start ---- */
+
+static int make_body(const struct job *job, const struct sandbox_run *run, struct buf *body,
+                     struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, body);
+    tlv_put_str(&writer, KERNEL_TAG_ID, run->execution_id);
+    tlv_put_u64(&writer, KERNEL_TAG_MODE, (uint64_t)run->mode);
+    tlv_put_str(&writer, KERNEL_TAG_FILE, run->file);
+    for (size_t i = 0; i < run->envc; i++)
+        tlv_put_str(&writer, KERNEL_TAG_ENV, run->envp[i]);
+    tlv_put_bytes(&writer, KERNEL_TAG_CODE, job->run.code.data, job->run.code.size);
+    return tlv_end(&writer, err);
+}
+
+static int hand_over(struct job *job, struct job_table *table, struct err *err)
+{
+    struct sandbox_run run;
+    PIPES_AUTO struct pipes pipes = PIPES_INIT;
+    BUF_AUTO struct buf body;
+    buf_init(&body, BODY_MAX);
+    int result = sandbox_run_decode(job->run.params.data, job->run.params.size, &run, err);
+    if (result != 0)
+        return result;
+    result = make_body(job, &run, &body, err);
+    if (result == 0)
+        result = pipes_make(&pipes, PIPES_STDIN | PIPES_STDOUT | PIPES_STDERR, err);
+    if (result == 0) {
+        fault_point("init.run");
+        group_read(table->config, &job->base);
+        job->started_ns = job->ended_ns = clock_now_ns();
+        if (run.timeout_ms > 0 && run.timeout_ms < UINT64_C(1) << 40)
+            job->deadline_ns = job->started_ns + (int64_t)run.timeout_ms * CLOCK_NS_PER_MS;
+        job_take_pipes(job, &pipes);
+        result = kernel_give_run(&table->kernel, job, &body, &pipes, err);
+    }
+    sandbox_run_done(&run);
+    return result;
+}
+
+static void begin(struct job *job, struct job_table *table)
+{
+    struct rusage used;
+    struct err err = ERR_INIT;
+    if (hand_over(job, table, &err) != 0) {
+        refuse(job, err.message);
+        return;
+    }
+    if (table->config->cgroup_mode == INIT_CGROUP_NONE) {
+        group_read_process(table->kernel.pid, &used);
+        job->base.cpu_us = group_cpu_us(&used);
+    }
+    buf_done(&job->run.code);
+    job->run.phase = RUN_RUNNING;
+    if (job->held)
+        job->held->started = true;
+    else
+        outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);
+    job_step_input(job);
+}
+
+void run_schedule(struct job_table *table)
+{
+    struct kernel *kernel = &table->kernel;
+    struct job *job = first_in_queue(table);
+    bool has_spec = kernel_has_spec(kernel);
+    if (!job || kernel->job || job->files_failed || job->cause != KILL_NONE ||
+        job_table_awaits_files(table, &job->files_failed) ||
+        (!has_spec && job_table_count(table, JOB_KERNEL) > 0))
+        return;
+    if (kernel->state == KERNEL_ALIVE) {
+        if (kernel->fd >= 0) /* else it is deaf and about to be killed: the next one gets it */
+            begin(job, table);
+    } else if (kernel->state == KERNEL_NONE && !kernel->wanted) {
+        if (!job->run.asked && has_spec) {
+            kernel->wanted = true;
+            job->run.asked = true;
+        } else {
+            memcpy(job->start_error, kernel->start_error, sizeof(job->start_error));
+            refuse(job, kernel->failure == ETIMEDOUT ? "the kernel was not ready in time"
+                                                     : "the kernel did not start");
+        }
+    } else if (kernel->state != KERNEL_DYING) {
+        job->run.asked = true;
+    }
+}
+
+/* ---- while it runs ---- */
+
+/* A message that is not passed on is read and counted all the same. */
+static bool is_wanted(struct job *job, size_t size)
+{
+    uint64_t cost = size + MESSAGE_COST;
+    uint64_t left = job->run.messages_max_bytes - job->run.message_kept;
+    if (size > 0 && !job->run.messages_dropped && cost <= left) {
+        job->run.message_kept += cost;
+        return true;
+    }
+    job->run.messages_dropped |= size > 0;
+    return false;
+}
+
+/* How much of a message its reader takes now; a log takes all. */
+static size_t message_room(const struct job *job)
+{
+    if (job->held)
+        return held_is_behind(job->held) ? 0 : FRAME_DATA_MAX;
+    if (!job->outlet->out)
+        return FRAME_DATA_MAX;
+    uint32_t credit = outlet_has_room(job->outlet) ? job->outlet->credit[STREAM_CONTROL] : 0;
+    return credit < FRAME_DATA_MAX ? credit : FRAME_DATA_MAX;
+}
+
+/* Sends pieces while there is credit; false: some are left. */
+static bool send_message(struct job *job, const uint8_t *body, size_t size)
+{
+    while (job->run.message_sent < size) {
+        size_t left = size - job->run.message_sent;
+        size_t room = message_room(job);
+        size_t piece = left < room ? left : room;
+        if (piece == 0)
+            return false;
+        outlet_send(job->outlet, piece == left ? FRAME_MESSAGE : FRAME_MESSAGE_PART, STREAM_CONTROL,
+                    body + job->run.message_sent, piece);
+        job->run.message_sent += piece;
+    }
+    return true;
+}
+
+/* A log takes a whole message or none of it. */
+static bool keep_message(struct job *job, struct job_table *table, const uint8_t *body, size_t size)
+{
+    if (job->run.message_sent == size)
+        return true;
+    if (message_room(job) == 0)
+        return false;
+    bool fits = held_has_room(&table->held, size);
+    for (size_t sent = 0; fits && sent < size;) {
+        size_t piece = size - sent < FRAME_DATA_MAX ? size - sent : FRAME_DATA_MAX;
+        enum frame_type type = sent + piece == size ? FRAME_MESSAGE : FRAME_MESSAGE_PART;
+        fits = held_append(&table->held, job->held, type, STREAM_CONTROL, body + sent, piece);
+        sent += piece;
+    }
+    job->run.messages_dropped |= !fits;
+    return true;
+}
+
+bool run_take_message(struct job *job, struct job_table *table, const uint8_t *body, size_t size)
+{
+    if (!job->draining) { /* what was written before it comes before it */
+        job_drain(job);
+        job->run.message_sent = 0;
+        job->run.message_bytes += size > 0 ? size : KERNEL_HEADER_SIZE; /* to a bound */
+        if (!is_wanted(job, size))
+            job->run.message_sent = size;
+    }
+    job_step_output(job, table);
+    if (!job_is_drained(job) ||
+        !(job->held ? keep_message(job, table, body, size) : send_message(job, body, size)))
+        return false;
+    job->draining = false;
+    return true;
+}
+
+void run_is_done(struct job *job, uint8_t exit_code)
+{
+    if (job->run.phase != RUN_RUNNING || job->run.mode != SANDBOX_RUN_CELL)
+        return; /* a program's end is its own */
+    fault_point("init.done");
+    job->run.exit_code = exit_code;
+    job->run.phase = RUN_DRAINING;
+    job->ended_ns = clock_now_ns();
+    fd_close(&job->stdin_fd);
+    job_drain(job);
+}
+
+void run_kernel_died(struct job *job, struct job_table *table)
+{
+    if (job->run.phase != RUN_RUNNING && job->run.phase != RUN_DYING)
+        return;
+    job->wait_status = table->kernel.wait_status;
+    job->rusage = table->kernel.rusage;
+    job->ended_ns = clock_now_ns();
+    job->run.phase = RUN_DYING;
+}
+
+void run_kill(struct job *job, struct job_table *table, enum kill_cause cause)
+{
+    if (job->cause == KILL_NONE && job->run.phase != RUN_DRAINING)
+        job->cause = cause;
+    if (job->run.phase < RUN_RUNNING)
+        job_table_kill_files(table, &job->files_failed, cause);
+    if (job->run.phase != RUN_RUNNING)
+        return;
+    job->run.phase = RUN_DYING;
+    job->killing = true;
+    job_table_kill_group(table, cause);
+}
+
+void run_interrupt(struct job *job, struct job_table *table)
+{
+    if (job->run.phase < RUN_RUNNING)
+        run_kill(job, table, KILL_USER); /* nothing is there that could hear it */
+    else if (job->run.phase == RUN_RUNNING)
+        kernel_interrupt(&table->kernel);
+}
+
+/* First the code is asked to end, and its state lives on if it does. */
+static void step_deadline(struct job *job, struct job_table *table, int64_t now_ns)
+{
+    if (job->run.phase != RUN_RUNNING)
+        return;
+    if (now_ns >= job->run.grace_ns) {
+        run_kill(job, table, KILL_TIMEOUT);
+    } else if (now_ns >= job->deadline_ns) {
+        job->deadline_ns = INT64_MAX;
+        job->cause = KILL_TIMEOUT;
+        uint64_t grace_ms = job->run.grace_ms < UINT64_C(1) << 30 ? job->run.grace_ms : 0;
+        job->run.grace_ns = now_ns + (int64_t)grace_ms * CLOCK_NS_PER_MS;
+        if (grace_ms > 0)
+            kernel_interrupt(&table->kernel);
+        else
+            run_kill(job, table, KILL_TIMEOUT);
+    }
+}
+
+/* What the run left behind goes on, and may write on. */
+static void let_go(struct job *job, struct job_table *table)
+{
+    for (int i = 0; i < 2; i++) {
+        int fd = fd_take(&job->outputs[i].fd);
+        if (fd >= 0 && !job->held)
+            outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + i), NULL, 0);
+        leftover_add(&table->leftover, fd);
+    }
+}
+
+static bool is_over(struct job *job, struct job_table *table)
+{
+    const struct kernel *kernel = &table->kernel;
+    if (job->run.phase == RUN_DRAINING) {
+        if (job_is_drained(job))
+            let_go(job, table);
+    } else if (job->run.phase != RUN_DYING || kernel->pid > 0 || table->killing ||
+               !kernel_is_heard_out(kernel)) {
+        return false;
+    }
+    return job->outputs[0].fd < 0 && job->outputs[1].fd < 0;
+}
+
+void run_step(struct job *job, struct job_table *table)
+{
+    if (job->run.phase < RUN_RUNNING) {
+        (void)step_waiting(job, table);
+        return;
+    }
+    int64_t now_ns = clock_now_ns();
+    job_step_input(job);
+    job_step_output(job, table);
+    kernel_deliver(&table->kernel, table);
+    step_deadline(job, table, now_ns);
+    job_step_oom(job, table, now_ns);
+    if (!is_over(job, table))
+        return;
+    kernel_leave_run(&table->kernel, job);
+    job_end_run(job, table);
+    job_clear(job);
+}
+
+/* Whether the message that is there waits for somebody else than us. */
+static bool is_blocked(const struct job *job)
+{
+    return job->draining && (!job_is_drained(job) || message_room(job) == 0);
+}
+
+int64_t run_wakeup_ns(const struct job *job, const struct job_table *table)
+{
+    bool refused = job->run.phase < RUN_RUNNING && (job->files_failed || job->cause != KILL_NONE);
+    if (refused && !job_table_awaits_files(table, &job->files_failed))
+        return 0;
+    bool has_kernel = job->run.phase == RUN_RUNNING || job->run.phase == RUN_DYING;
+    if (has_kernel && kernel_has_message(&table->kernel) && !is_blocked(job))
+        return 0;
+    if (job->run.phase != RUN_RUNNING)
+        return INT64_MAX;
+    return job->run.grace_ns < job->deadline_ns ? job->run.grace_ns : job->deadline_ns;
+}

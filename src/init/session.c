@@ -1,0 +1,203 @@
+/* Owns what the frames of sessions mean. */
+#include "init/session.h"
+
+#include <errno.h>
+#include <string.h>
+
+bool session_begins(enum frame_type type)
+{
+    return type == FRAME_KERNEL || type == FRAME_RUN || type == FRAME_ATTACH ||
+           type == FRAME_FORGET || type == FRAME_LIST || type == FRAME_TIMERS;
+}
+
+/* The job begins when the files that its connection sent before it are written. */
+static void follow_files(struct job_table *table, struct job *job, struct buf *out,
+                         bool *file_failed)
+{
+    job->files_failed = *file_failed;
+    *file_failed = false;
+    job_table_follow_files(table, out, &job->files_failed);
+}
+
+static int on_kernel(struct job_table *table, struct buf *out, bool *file_failed,
+                     const struct frame *frame, struct err *err)
+{
+    struct sandbox_kernel kernel;
+    struct job *job = job_table_free_job(table);
+    int result = sandbox_kernel_decode(frame->payload, frame->size, &kernel, err);
+    if (result != 0)
+        return result;
+    sandbox_kernel_done(&kernel); /* it is decoded again at each start */
+    if (!job)
+        return err_set(err, ERR_INTERNAL, "no free job");
+    job_begin(job, JOB_KERNEL, out, frame->stream);
+    buf_init(&job->run.params, FRAME_PAYLOAD_MAX);
+    follow_files(table, job, out, file_failed);
+    return buf_append(&job->run.params, frame->payload, frame->size, err);
+}
+
+static int on_run(struct job_table *table, struct buf *out, bool *file_failed,
+                  const struct frame *frame, struct err *err)
+{
+    struct job *job = job_table_free_job(table);
+    if (!job)
+        return err_set(err, ERR_INTERNAL, "no free job");
+    int result = run_start(job, table, frame->payload, frame->size, frame->stream, out, err);
+    if (job->kind == JOB_RUN) /* else it was refused */
+        follow_files(table, job, out, file_failed);
+    return result;
+}
+
+static void answer(struct buf *out, uint32_t stream, int sys_errno)
+{
+    struct outlet outlet;
+    outlet_open(&outlet, out, stream);
+    outlet_send_done(&outlet, sys_errno, 0);
+}
+
+/* Standard input ends with the connection that began it. What is typed into a terminal comes from
+ * whoever is attached; what the former one typed and nobody has read is gone with them. */
+static void take_over_input(struct job_table *table, const struct held *held)
+{
+    for (size_t i = 0; i < JOB_MAX; i++) {
+        struct job *job = &table->jobs[i];
+        if (job->kind == JOB_FREE || job->held != held)
+            continue;
+        if (!job->terminal) {
+            job_feed_end(job);
+            continue;
+        }
+        job->stdin_queue.size = 0;
+        job->stdin_consumed = 0;
+    }
+}
+
+static int on_attach(struct job_table *table, struct buf *out, const struct frame *frame,
+                     struct err *err)
+{
+    struct sandbox_attach attach;
+    int result = sandbox_attach_decode(frame->payload, frame->size, &attach, err);
+    if (result != 0)
+        return result;
+    struct held *held = held_find(&table->held, attach.execution_id);
+    int sys_errno = held ? held_attach(held, out, frame->stream, attach.after) : ESRCH;
+    if (sys_errno != 0)
+        answer(out, frame->stream, sys_errno);
+    else
+        take_over_input(table, held);
+    return 0;
+}
+
+static int on_forget(struct job_table *table, struct buf *out, const struct frame *frame,
+                     struct err *err)
+{
+    struct sandbox_attach attach;
+    int result = sandbox_attach_decode(frame->payload, frame->size, &attach, err);
+    if (result != 0)
+        return result;
+    struct held *held = held_find(&table->held, attach.execution_id);
+    int sys_errno = 0;
+    if (!held)
+        sys_errno = ESRCH;
+    else if (!held->ended)
+        sys_errno = EBUSY;
+    else
+        held_close(&table->held, held);
+    answer(out, frame->stream, sys_errno);
+    return 0;
+}
+
+static int on_list(struct job_table *table, struct buf *out, const struct frame *frame,
+                   struct err *err)
+{
+    struct sandbox_listed listed;
+    memset(&listed, 0, sizeof(listed));
+    for (size_t i = 0; i < HELD_MAX; i++) {
+        const struct held *held = &table->held.entries[i];
+        struct sandbox_held *entry = &listed.held[listed.count];
+        if (!held->used || !held->begun)
+            continue;
+        memcpy(entry->execution_id, held->execution_id, sizeof(entry->execution_id));
+        entry->ended = held->ended;
+        entry->events = held->events;
+        listed.count++;
+    }
+    listed.kernel_lives =
+        table->kernel.state == KERNEL_STARTING || table->kernel.state == KERNEL_ALIVE;
+    timers_left(&table->timers, clock_now_ns(), &listed.lifetime_ms, &listed.idle_ms);
+    BUF_AUTO struct buf payload;
+    buf_init(&payload, FRAME_PAYLOAD_MAX);
+    int result = sandbox_listed_encode(&listed, &payload, err);
+    if (result == 0)
+        result = frame_append(out, FRAME_LISTED, frame->stream, payload.data, payload.size, err);
+    return result;
+}
+
+/* The times are set before DONE is sent, and looked at after: an answered renewal holds. */
+static int on_timers(struct job_table *table, struct buf *out, const struct frame *frame,
+                     struct err *err)
+{
+    struct sandbox_timers times;
+    int result = sandbox_timers_decode(frame->payload, frame->size, &times, err);
+    if (result != 0)
+        return result;
+    timers_renew(&table->timers, &times, clock_now_ns());
+    answer(out, frame->stream, 0);
+    return 0;
+}
+
+int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
+                  const struct frame *frame, struct err *err)
+{
+    switch (frame->type) {
+    case FRAME_KERNEL:
+        return on_kernel(table, out, file_failed, frame, err);
+    case FRAME_RUN:
+        return on_run(table, out, file_failed, frame, err);
+    case FRAME_ATTACH:
+        return on_attach(table, out, frame, err);
+    case FRAME_FORGET:
+        return on_forget(table, out, frame, err);
+    case FRAME_LIST:
+        return on_list(table, out, frame, err);
+    case FRAME_TIMERS:
+        return on_timers(table, out, frame, err);
+    default:
+        return err_set(err, ERR_PROTOCOL, "frame type %d", (int)frame->type);
+    }
+}
+
+void session_step_start(struct job *job, struct job_table *table)
+{
+    struct kernel *kernel = &table->kernel;
+    if (job_table_awaits_files(table, &job->files_failed))
+        return;
+    int sys_errno = job->files_failed ? EIO : 0;
+    if (sys_errno == 0 && kernel->state != KERNEL_NONE && kernel->state != KERNEL_DYING &&
+        !kernel_is_spec(kernel, job->run.params.data, job->run.params.size))
+        sys_errno = EEXIST;
+    if (sys_errno == 0 && !job->run.asked) {
+        job->run.asked = true;
+        if (kernel->state == KERNEL_NONE || kernel->state == KERNEL_DYING) {
+            sys_errno = kernel_set_spec(kernel, job->run.params.data, job->run.params.size) == 0
+                            ? 0
+                            : ENOMEM;
+            kernel->wanted = true;
+            kernel->failure = 0;
+        }
+    }
+    if (sys_errno == 0 && kernel->state == KERNEL_NONE && !kernel->wanted)
+        sys_errno = kernel->failure != 0 ? kernel->failure : EIO;
+    if (sys_errno == 0 && kernel->state != KERNEL_ALIVE)
+        return;
+    outlet_send_done(job->outlet, sys_errno, 0);
+    job_clear(job);
+}
+
+bool session_start_is_due(const struct job *job, const struct job_table *table)
+{
+    const struct kernel *kernel = &table->kernel;
+    if (!job->run.asked)
+        return !job_table_awaits_files(table, &job->files_failed);
+    return kernel->state == KERNEL_ALIVE || (kernel->state == KERNEL_NONE && !kernel->wanted);
+}

@@ -1,0 +1,33 @@
+/* Messages between init and the language kernel of a sandbox, over a stream socket that the kernel
+ * has as descriptor 3.
+ *
+ * A message is the size of its body (u32, little-endian), its type (u8), the body. A body with
+ * fields has those of wire/tlv.h. What a kernel says is forgeable by the code in it, and concerns
+ * that code alone: init believes it about the end of a run and its exit code, never about a cause.
+ * kernels/README.md is the same for whoever writes a kernel. */
+#ifndef BERTH_WIRE_KERNEL_MSG_H
+#define BERTH_WIRE_KERNEL_MSG_H
+
+#define KERNEL_FD 3
+#define KERNEL_HEADER_SIZE 5
+#define KERNEL_BODY_MAX                                                                            \
+    (32U * 1024U * 1024U) /* of a message from a kernel; past it, it is killed */
+
+enum kernel_msg {
+    KERNEL_RUN = 'X',     /* to the kernel: fields; descriptors of stdin, stdout and stderr of this
+                             run come with the first byte (SCM_RIGHTS) */
+    KERNEL_READY = 'R',   /* from it, once: it takes runs; no body */
+    KERNEL_MESSAGE = 'M', /* from it: a JSON object, passed on as it is: {"type": "result", "data":
+                             {mime: text}} or {"type": "error", "name", "value", "traceback"} */
+    KERNEL_DONE = 'D',    /* from it: u8 exit code; stdout and stderr are flushed before */
+};
+
+enum kernel_run_tag {
+    KERNEL_TAG_ID = 1, /* text: the execution's */
+    KERNEL_TAG_MODE,   /* u64: enum sandbox_run_mode */
+    KERNEL_TAG_FILE,   /* text */
+    KERNEL_TAG_ENV,    /* text, repeated */
+    KERNEL_TAG_CODE,   /* bytes, UTF-8 */
+};
+
+#endif

@@ -1,0 +1,73 @@
+"""A language kernel in 50 lines, for tests of init: src/wire/kernel_msg.h as a kernel speaks it. The
+code of a run finds message(bytes) and say(kind, bytes) beside what earlier runs left."""
+import os
+import signal
+import socket
+import struct
+import sys
+import traceback
+
+channel = socket.socket(fileno=3)
+os.set_inheritable(3, False)
+
+
+def say(kind, body=b""):
+    channel.sendall(struct.pack("<IB", len(body), ord(kind)) + body)
+
+
+def exactly(size):
+    data = b""
+    while len(data) < size:
+        data += channel.recv(size - len(data)) or sys.exit(0)
+    return data
+
+
+def fields(data):
+    at = 0
+    while at < len(data):
+        tag, _, size = struct.unpack_from("<HHI", data, at)
+        yield tag, data[at + 8:at + 8 + size]
+        at += 8 + size
+
+
+def run(code, names):
+    """The exit code."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        exec(compile(code, "<cell>", "exec"), names)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as end:
+        return end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+state = {"__name__": "__main__", "message": lambda body: say("M", body), "say": say}
+say("R")
+while True:
+    head, fds, _, _ = socket.recv_fds(channel, 1, 3)
+    head += exactly(4) if head else sys.exit(0)
+    asked = list(fields(exactly(struct.unpack("<IB", head)[0])))
+    for target, fd in enumerate(fds):
+        os.dup2(fd, target)
+        os.close(fd)
+    sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w", 1, closefd=False), \
+        open(2, "w", 1, closefd=False)
+    os.environ.update(data[:-1].decode().split("=", 1) for tag, data in asked if tag == 4)
+    found = dict(asked)
+    script = found[2][0] == 1
+    exit_code = run(found[5], {"__name__": "__main__"} | state if script else state)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    if script:
+        os._exit(exit_code)
+    say("D", bytes([exit_code]))

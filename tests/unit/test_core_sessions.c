@@ -1,0 +1,600 @@
+/* Sessions on the fake engine: state, order, interrupts, ends of every kind, renewal against
+ * expiry, what a server that stops leaves, and followers. A new server over real sandboxes is
+ * tested by the integration suite. */
+#include "check.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "core/core.h"
+#include "core/core_internal.h"
+#include "core/record.h"
+#include "core/session.h"
+#include "engine/fake.h"
+#include "lang/lang.h"
+#include "folder.h"
+#include "wire/frame.h"
+
+static const struct lang kernel_lang = {.name = "python",
+                                        .source = "main.py",
+                                        .run = {"python3", "{source}"},
+                                        .kernel = "python.py",
+                                        .kernel_run = {"python3", "-c", "{kernel}"}};
+static const struct lang plain_lang = {
+    .name = "plain", .source = "main", .run = {"sh", "{source}"}};
+
+static char db_path[80];
+
+struct rig {
+    struct core *core;
+    struct engine *engine;
+};
+
+static void rig_open(struct rig *rig)
+{
+    const struct core_config config = {.db_path = db_path,
+                                       .sandboxes_max = 64,
+                                       .creates_max = 8,
+                                       .queue_max = 1000,
+                                       .queue_wait_ms = 60000,
+                                       .timeout_ms = 30000,
+                                       .timeout_max_ms = 60000,
+                                       .reserve_min_bytes = 16 << 20,
+                                       .memory_overcommit_millis = 16000,
+                                       .disk_overcommit_millis = 4000,
+                                       .memory_bytes = 512 << 20,
+                                       .storage_bytes = 256 << 20,
+                                       .cpu_millis = 1000,
+                                       .pids_max = 64,
+                                       .open_files_max = 1024,
+                                       .keep_output_bytes = 1 << 20,
+                                       .keep_messages_bytes = 1 << 20,
+                                       .output_max_bytes = 64 << 20,
+                                       .session_timeout_ms = 3600000,
+                                       .session_timeout_max_ms = 7200000,
+                                       .session_idle_ms = 600000,
+                                       .keep_outcome_ms = 3600000};
+    struct err err = ERR_INIT;
+    struct engine_events events;
+    assert_ok(core_new(&config, &rig->core, &err), err);
+    core_engine_events(rig->core, &events);
+    assert_ok(engine_fake_new(&events, &rig->engine, &err), err);
+    core_set_engine(rig->core, rig->engine);
+}
+
+static int setup(void **state)
+{
+    int result = folder_make(state);
+    (void)snprintf(db_path, sizeof(db_path), "%s/berth.db", folder);
+    struct rig *rig = calloc(1, sizeof(*rig));
+    if (result != 0 || !rig)
+        return -1;
+    rig_open(rig);
+    *state = rig;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct rig *rig = *state;
+    core_free(rig->core);
+    free(rig);
+    return folder_remove(state);
+}
+
+#define on_rig(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+static struct session_request request_of(void)
+{
+    return (struct session_request){.owner = CORE_OWNER_LOCAL, .lang = &kernel_lang, .gone_fd = -1};
+}
+
+/* Makes a session and gives its id. */
+static void make(struct core *core, const struct session_request *request,
+                 char id[static ID_UUID_SIZE])
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    assert_ok(core_session_create(core, request, &out, &err), err);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"active\""));
+    (void)snprintf(id, ID_UUID_SIZE, "%.36s", buf_cstr(&out) + strlen("{\"session_id\":\""));
+}
+
+static int run(struct core *core, const char *id, const char *code, struct buf *out,
+               struct err *err)
+{
+    const struct session_execution request = {
+        .owner = CORE_OWNER_LOCAL, .session_id = id, .code = code, .code_size = strlen(code)};
+    out->size = 0;
+    return core_session_execute(core, &request, NULL, false, out, err);
+}
+
+static void expect(struct core *core, const char *id, const char *code, const char *const *parts)
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 64 << 20);
+    assert_ok(run(core, id, code, &out, &err), err);
+    for (; *parts; parts++) {
+        if (!strstr(buf_cstr(&out), *parts))
+            fail_msg("%s: no %s in %s", code, *parts, buf_cstr(&out));
+    }
+}
+#define EXPECT(core, id, code, ...) expect(core, id, code, (const char *const[]){__VA_ARGS__, NULL})
+
+static void remove_session(struct core *core, const char *id)
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 4096);
+    assert_ok(core_session_delete(core, CORE_OWNER_LOCAL, id, &out, &err), err);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"closed\""));
+}
+
+static bool session_lives(struct core *core, const char *id)
+{
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    return core_session_get(core, CORE_OWNER_LOCAL, id, &out, NULL) == 0;
+}
+
+static void wait_until_gone(const struct rig *rig, const char *id)
+{
+    while (session_lives(rig->core, id) || engine_fake_living(rig->engine) > 0)
+        (void)poll(NULL, 0, 1);
+}
+
+/* ---- tests ---- */
+
+static void variables_stay(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char other[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    make(rig->core, &request, other);
+    EXPECT(rig->core, id, "set x 42\n", "\"status\":\"success\"", "\"state\":\"kept\"", id);
+    EXPECT(rig->core, other, "get x\n", "\"status\":\"error\"", "\"name\":\"NameError\"");
+    EXPECT(rig->core, id, "get x\nresult hi\n", "\"stdout\":\"42\\n\"",
+           "\"results\":[{\"text/plain\":\"hi\"}]");
+    EXPECT(rig->core, id, "raise ValueError bad\n", "\"status\":\"error\"", "\"exit_code\":1",
+           "\"name\":\"ValueError\",\"value\":\"bad\"", "\"state\":\"kept\"");
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    assert_int_equal(core_session_list(rig->core, CORE_OWNER_LOCAL, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), id));
+    assert_true(strstr(buf_cstr(&out), id) < strstr(buf_cstr(&out), other)); /* oldest first */
+    out.size = 0;
+    assert_int_equal(core_session_get(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"execution_count\":3"));
+    out.size = 0;
+    assert_int_equal(core_session_get(rig->core, "somebody", id, &out, NULL), -ERR_NOT_FOUND);
+    out.size = 0;
+    assert_int_equal(core_session_list(rig->core, "somebody", &out, NULL), 0);
+    assert_string_equal(buf_cstr(&out), "{\"sessions\":[]}");
+    remove_session(rig->core, id);
+    remove_session(rig->core, other);
+    assert_false(session_lives(rig->core, id));
+    wait_until_gone(rig, id);
+}
+
+static void what_cannot_be_is_refused(void **state)
+{
+    const struct rig *rig = *state;
+    struct session_request request = request_of();
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    request.lang = &plain_lang;
+    assert_fails(core_session_create(rig->core, &request, &out, &err), ERR_UNSUPPORTED, err);
+    assert_non_null(strstr(err.public_message, "plain has no kernel"));
+    request = request_of();
+    request.lifetime_ms = 7200001;
+    assert_fails(core_session_create(rig->core, &request, &out, &err), ERR_BAD_INPUT, err);
+    request = request_of();
+    engine_fake_inject(rig->engine, FAKE_FAULT_KERNEL_FAILS, 1);
+    assert_fails(core_session_create(rig->core, &request, &out, &err), ERR_UNSUPPORTED, err);
+    const char *none = "00000000-0000-4000-8000-000000000000";
+    assert_fails(run(rig->core, none, "out x\n", &out, &err), ERR_NOT_FOUND, err);
+    assert_fails(core_session_delete(rig->core, CORE_OWNER_LOCAL, none, &out, &err), ERR_NOT_FOUND,
+                 err);
+    wait_until_gone(rig, none);
+}
+
+static void a_key_names_one_session(void **state)
+{
+    const struct rig *rig = *state;
+    struct session_request request = request_of();
+    char first[ID_UUID_SIZE];
+    char again[ID_UUID_SIZE];
+    request.idempotency_key = "k";
+    make(rig->core, &request, first);
+    make(rig->core, &request, again);
+    assert_string_equal(first, again);
+    remove_session(rig->core, first);
+    make(rig->core, &request, again); /* the key is free with its session */
+    assert_string_not_equal(first, again);
+    remove_session(rig->core, again);
+    wait_until_gone(rig, again);
+}
+
+/* ---- more than one at a time ---- */
+
+struct runner {
+    struct core *core;
+    const char *id;
+    const char *code;
+    pthread_t thread;
+    struct buf out;
+    struct err err;
+    int result;
+};
+
+static void *runner_main(void *context)
+{
+    struct runner *runner = context;
+    runner->result = run(runner->core, runner->id, runner->code, &runner->out, &runner->err);
+    return NULL;
+}
+
+static void runner_start(struct runner *runner, struct core *core, const char *id, const char *code)
+{
+    *runner = (struct runner){.core = core, .id = id, .code = code};
+    buf_init(&runner->out, 64 << 20);
+    assert_int_equal(pthread_create(&runner->thread, NULL, runner_main, runner), 0);
+}
+
+/* The text of its answer, until the next call. */
+static const char *runner_join(struct runner *runner)
+{
+    assert_int_equal(pthread_join(runner->thread, NULL), 0);
+    return runner->result == 0 ? buf_cstr(&runner->out) : "";
+}
+
+/* The execution that runs in the session. */
+static void wait_for_running(struct core *core, const char *id, char execution[static ID_UUID_SIZE])
+{
+    for (;;) {
+        BUF_AUTO struct buf out;
+        buf_init(&out, 65536);
+        assert_int_equal(core_session_get(core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+        const char *found = strstr(buf_cstr(&out), "\"running\":\"");
+        if (found) {
+            (void)snprintf(execution, ID_UUID_SIZE, "%.36s", found + strlen("\"running\":\""));
+            out.size = 0;
+            assert_int_equal(core_execution_get(core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+            if (strstr(buf_cstr(&out), "\"status\":\"running\""))
+                return;
+        }
+        (void)poll(NULL, 0, 1);
+    }
+}
+
+static void wait_for_output(struct core *core, const char *execution)
+{
+    struct record_cursor cursor = {0};
+    struct record *record = live_record(core, NULL, execution);
+    int stream = 0;
+    assert_non_null(record);
+    BUF_AUTO struct buf piece;
+    buf_init(&piece, 4096);
+    while (record_next(record, &cursor, INT64_MAX, &stream, &piece) != RECORD_PIECE)
+        continue;
+    record_unref(record);
+}
+
+static void executions_come_in_order(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    struct runner first;
+    struct runner second;
+    runner_start(&first, rig->core, id, "sleep 100\nset x later\n");
+    wait_for_running(rig->core, id, execution);
+    runner_start(&second, rig->core, id, "get x\n");
+    assert_non_null(strstr(runner_join(&first), "\"success\""));
+    assert_non_null(strstr(runner_join(&second), "\"stdout\":\"later\\n\""));
+    buf_done(&first.out);
+    buf_done(&second.out);
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
+static void an_interrupt_keeps_the_state(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    make(rig->core, &request, id);
+    assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"interrupted\":null"));
+    struct runner runner;
+    runner_start(&runner, rig->core, id, "set x 1\noutn on\nsleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    wait_for_output(rig->core, execution);
+    out.size = 0;
+    assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), execution));
+    const char *text = runner_join(&runner);
+    if (!strstr(text, "\"name\":\"KeyboardInterrupt\""))
+        fail_msg("no interrupt: %s", text);
+    assert_non_null(strstr(text, "\"state\":\"kept\""));
+    buf_done(&runner.out);
+    EXPECT(rig->core, id, "get x\n", "\"stdout\":\"1\\n\"");
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
+static void one_that_waits_or_runs_can_be_cancelled(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    make(rig->core, &request, id);
+    struct runner first;
+    struct runner second;
+    runner_start(&first, rig->core, id, "sleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    runner_start(&second, rig->core, id, "out never\n");
+    char waiting[ID_UUID_SIZE] = "";
+    while (waiting[0] == '\0') { /* the newest is the one that waits */
+        out.size = 0;
+        assert_int_equal(
+            core_execution_list(rig->core, CORE_OWNER_LOCAL, "queued", NULL, 1, &out, NULL), 0);
+        const char *found = strstr(buf_cstr(&out), "\"execution_id\":\"");
+        if (found)
+            (void)snprintf(waiting, sizeof(waiting), "%.36s",
+                           found + strlen("\"execution_id\":\""));
+    }
+    out.size = 0;
+    assert_int_equal(core_execution_cancel(rig->core, CORE_OWNER_LOCAL, waiting, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
+    assert_non_null(strstr(runner_join(&second), "\"started_at\":null"));
+    out.size = 0;
+    assert_int_equal(core_execution_cancel(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
+    assert_non_null(strstr(runner_join(&first), "\"state\":\"lost\""));
+    buf_done(&first.out);
+    buf_done(&second.out);
+    EXPECT(rig->core, id, "out on\n", "\"stdout\":\"on\\n\"");
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
+static void deleting_ends_what_runs(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    struct runner first;
+    struct runner second;
+    runner_start(&first, rig->core, id, "sleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    runner_start(&second, rig->core, id, "out never\n");
+    remove_session(rig->core, id);
+    const char *text = runner_join(&first);
+    assert_non_null(strstr(text, "\"status\":\"killed\""));
+    (void)runner_join(&second);
+    assert_true(second.result == -ERR_NOT_FOUND || strstr(buf_cstr(&second.out), "\"killed\""));
+    buf_done(&first.out);
+    buf_done(&second.out);
+    wait_until_gone(rig, id);
+}
+
+/* ---- what dies ---- */
+
+static void a_kernel_that_dies_is_replaced(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    EXPECT(rig->core, id, "set x 1\n", "\"state\":\"kept\"");
+    EXPECT(rig->core, id, "signal 11\n", "\"exit_code\":139", "\"killed_by\":\"signal\"",
+           "\"state\":\"lost\"");
+    EXPECT(rig->core, id, "get x\n", "\"status\":\"error\"");
+    EXPECT(rig->core, id, "oom\n", "\"killed_by\":\"oom\"", "\"state\":\"lost\"");
+    EXPECT(rig->core, id, "out well\n", "\"stdout\":\"well\\n\"");
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
+static void an_init_that_dies_ends_the_session(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    EXPECT(rig->core, id, "fault dies\n", "\"killed_by\":\"server\"", "\"state\":\"lost\"");
+    wait_until_gone(rig, id);
+}
+
+static void an_idle_session_expires(void **state)
+{
+    const struct rig *rig = *state;
+    struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    request.idle_ms = 50;
+    make(rig->core, &request, id);
+    wait_until_gone(rig, id);
+}
+
+/* Renewing again and again, each time just when it would end: either it was renewed, and lives for
+ * the new time, or it is gone. */
+static void a_renewal_that_was_said_holds(void **state)
+{
+    const struct rig *rig = *state;
+    struct session_request request = request_of();
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    int renewed = 0;
+    int gone = 0;
+    for (int i = 0; i < 60; i++) {
+        char id[ID_UUID_SIZE];
+        request.lifetime_ms = 20;
+        make(rig->core, &request, id);
+        (void)poll(NULL, 0, 14 + i % 12);
+        out.size = 0;
+        err = ERR_INIT;
+        int result = core_session_renew(rig->core, CORE_OWNER_LOCAL, id, 60000, 60000, &out, &err);
+        if (result == 0) {
+            renewed++;
+            (void)poll(NULL, 0, 20);
+            EXPECT(rig->core, id, "out lives\n", "lives");
+            remove_session(rig->core, id);
+        } else {
+            gone++;
+            assert_int_equal(result, -ERR_NOT_FOUND);
+        }
+        wait_until_gone(rig, id);
+    }
+    printf("# %d renewed, %d gone\n", renewed, gone);
+    assert_int_equal(renewed + gone, 60);
+}
+
+/* The server stops: the call is told so, the row stays as it is, and the sandbox goes on. */
+static void a_stop_leaves_sessions(void **state)
+{
+    struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    struct runner runner;
+    struct runner waiter;
+    runner_start(&runner, rig->core, id, "sleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    runner_start(&waiter, rig->core, id, "out never\n");
+    core_stop(rig->core);
+    (void)runner_join(&runner);
+    (void)runner_join(&waiter);
+    assert_int_equal(runner.result, -ERR_UNAVAILABLE);
+    assert_non_null(strstr(runner.err.public_message, execution));
+    assert_int_equal(waiter.result, -ERR_UNAVAILABLE);
+    assert_int_equal(engine_fake_living(rig->engine), 1);
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    assert_int_equal(core_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
+    buf_done(&runner.out);
+    buf_done(&waiter.out);
+    core_free(rig->core);
+    rig_open(rig); /* with an engine that knows none of it: the session is over, and says so */
+    wait_until_gone(rig, id);
+    for (;;) {
+        out.size = 0;
+        assert_int_equal(core_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+        if (strstr(buf_cstr(&out), "\"killed_by\":\"server\""))
+            return;
+        (void)poll(NULL, 0, 1);
+    }
+}
+
+/* ---- followers ---- */
+
+struct heard {
+    unsigned started;
+    unsigned pieces;
+    char text[256];
+};
+
+static int hear_start(void *context, const char *id, struct err *err)
+{
+    (void)id;
+    (void)err;
+    ((struct heard *)context)->started++;
+    return 0;
+}
+
+static int hear(void *context, int stream, const uint8_t *data, size_t size, struct err *err)
+{
+    struct heard *heard = context;
+    size_t used = strlen(heard->text);
+    (void)err;
+    heard->pieces++;
+    (void)snprintf(heard->text + used, sizeof(heard->text) - used, "%d:%.*s|", stream, (int)size,
+                   (const char *)data);
+    return 0;
+}
+
+static void follow(struct core *core, const char *execution, uint64_t after, struct heard *heard)
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    *heard = (struct heard){0};
+    const struct execution_sink sink = {.context = heard, .started = hear_start, .output = hear};
+    assert_ok(
+        core_execution_follow(core, CORE_OWNER_LOCAL, execution, after, -1, &sink, &out, &err),
+        err);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
+    assert_null(strstr(buf_cstr(&out), "\"stdout\":"));
+}
+
+static void followers_hear_the_same(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    struct runner runner;
+    struct heard live;
+    struct heard later;
+    runner_start(&runner, rig->core, id, "outn a\nsleep 50\noutn b\nresult c\nsleep 50\noutn d\n");
+    wait_for_running(rig->core, id, execution);
+    follow(rig->core, execution, 0, &live);
+    (void)runner_join(&runner);
+    buf_done(&runner.out);
+    assert_int_equal(live.started, 1);
+    assert_string_equal(live.text, "2:a|2:b|0:r{\"text/plain\":\"c\"}|2:d|");
+    follow(rig->core, execution, 0, &later); /* from the store */
+    assert_int_equal(later.started, 1);
+    assert_string_equal(later.text, live.text);
+    follow(rig->core, execution, 3, &later); /* 1 the start, 2 a, 3 b */
+    assert_int_equal(later.started, 0);
+    assert_string_equal(later.text, "0:r{\"text/plain\":\"c\"}|2:d|");
+    follow(rig->core, execution, 99, &later);
+    assert_int_equal(later.pieces, 0);
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        on_rig(variables_stay),
+        on_rig(what_cannot_be_is_refused),
+        on_rig(a_key_names_one_session),
+        on_rig(executions_come_in_order),
+        on_rig(an_interrupt_keeps_the_state),
+        on_rig(one_that_waits_or_runs_can_be_cancelled),
+        on_rig(deleting_ends_what_runs),
+        on_rig(a_kernel_that_dies_is_replaced),
+        on_rig(an_init_that_dies_ends_the_session),
+        on_rig(an_idle_session_expires),
+        on_rig(a_renewal_that_was_said_holds),
+        on_rig(a_stop_leaves_sessions),
+        on_rig(followers_hear_the_same),
+    };
+    return cmocka_run_group_tests_name("core_sessions", tests, NULL, NULL);
+}
