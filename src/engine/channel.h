@@ -128,6 +128,10 @@ int channel_forget(struct channel *channel, const char *execution_id, int64_t de
 /* The same, with what is sent next; nobody waits for the answer. A failure shows at the next call.
  */
 void channel_forget_later(struct channel *channel, const char *execution_id);
+/* Other times and limits, sent with what is sent next and before it. A failure of either is the
+ * failure of that call: ERR_CLOSED, and the channel is only good for channel_close(). Copied. */
+void channel_timers_later(struct channel *channel, const struct sandbox_timers *timers);
+void channel_limits_later(struct channel *channel, const struct sandbox_limits *limits);
 /* Makes every call on this channel fail with ERR_CLOSED soon; the one thing that another thread may
  * call. What is held goes on. */
 void channel_break(struct channel *channel);

@@ -44,6 +44,14 @@ void engine_destroy_later(struct engine *engine, const char *id)
     engine->operations->destroy_later(engine, id);
 }
 
+int engine_limit(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                 struct err *err)
+{
+    if (!engine->operations->limit)
+        return err_set(err, ERR_UNSUPPORTED, "%s changes no limits", engine->name);
+    return engine->operations->limit(engine, spec, deadline_ns, err);
+}
+
 int engine_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
                  struct err *err)
 {

@@ -51,6 +51,8 @@ struct engine_operations {
                    enum engine_state *out, struct err *err);
     int (*list)(struct engine *engine, int64_t deadline_ns, char (**out_ids)[SANDBOX_ID_MAX + 1],
                 size_t *out_count, struct err *err);
+    int (*limit)(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                 struct err *err);
     int (*open_channel)(struct engine *engine, const char *id, int64_t deadline_ns,
                         int *out_channel_fd, struct err *err);
     void (*free)(struct engine *engine);
@@ -92,6 +94,11 @@ int engine_destroy(struct engine *engine, const char *id, int64_t deadline_ns, s
  * events.destroyed is called once. Calls for the same id may be repeated meanwhile; without memory
  * for it, events.connected asks for that. */
 void engine_destroy_later(struct engine *engine, const char *id);
+
+/* Gives a running sandbox other limits: ENGINE_OP_LIMIT. ERR_CONFLICT: it can't have these; destroy
+ * it. ERR_UNSUPPORTED: the engine has no ENGINE_CAP_LIMIT. */
+int engine_limit(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                 struct err *err);
 
 int engine_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
                  struct err *err);

@@ -36,13 +36,14 @@ enum engine_tag {
     TAG_IMAGES,
     TAG_MISSING,
     TAG_MORE,
+    TAG_KERNEL,
 };
 
 const char *engine_cap_name(unsigned index)
 {
     static const char *const names[ENGINE_CAP_COUNT] = {
-        "memory", "cpu",      "pids",  "storage", "isolated",  "idmap",       "stop",
-        "freeze", "snapshot", "stats", "disk",    "container", "private_ids",
+        "memory",   "cpu",   "pids", "storage",   "isolated",    "idmap", "stop",   "freeze",
+        "snapshot", "stats", "disk", "container", "private_ids", "limit", "zygote",
     };
     return index < ENGINE_CAP_COUNT ? names[index] : NULL;
 }
@@ -61,6 +62,8 @@ static void put_create(struct tlv_writer *writer, const struct engine_create *cr
     tlv_put_u64(writer, TAG_ORPHAN, create->orphan_ms);
     tlv_put_u64(writer, TAG_DISK, create->disk ? 1 : 0);
     tlv_put_u64(writer, TAG_KEEP_FILES, create->keep_files ? 1 : 0);
+    if (create->kernel[0] != '\0')
+        tlv_put_str(writer, TAG_KERNEL, create->kernel);
 }
 
 static void put_info(struct tlv_writer *writer, const struct engine_info *info)
@@ -135,7 +138,8 @@ int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err 
         put_error(&writer, &msg->error);
     else if ((msg->op & ENGINE_REPLY) != 0)
         put_reply(&writer, msg);
-    else if (msg->op == ENGINE_OP_CREATE || msg->op == ENGINE_OP_START)
+    else if (msg->op == ENGINE_OP_CREATE || msg->op == ENGINE_OP_START ||
+             msg->op == ENGINE_OP_LIMIT)
         put_create(&writer, &msg->create);
     else
         tlv_put_str(&writer, TAG_ID, msg->id);
@@ -300,6 +304,8 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return nonce_field(field, msg, err);
     case TAG_LISTED:
         return list_field(field, msg, err);
+    case TAG_KERNEL:
+        return copy_text(field, create->kernel, sizeof(create->kernel), err);
     case TAG_MORE:
         return copy_flag(field, &msg->more, err);
     }

@@ -44,6 +44,12 @@ enum engine_op {
     ENGINE_OP_OPEN_CHANNEL, /* does not block; replies one fd, a further channel to init */
     ENGINE_OP_STATS,        /* does not block; needs ENGINE_CAP_STATS */
     ENGINE_OP_EVENT_GONE,   /* engine to server, request id 0: a sandbox died by itself */
+    ENGINE_OP_LIMIT, /* needs ENGINE_CAP_LIMIT; does not block; idempotent; gives a running sandbox
+                        memory_bytes, storage_bytes, cpu_millis and pids_max of a struct
+                        engine_create (the rest of it but the id is ignored; 0: as it is).
+                        ERR_CONFLICT: it does not run, or uses more already, or its root is on disk
+                        and storage_bytes differs; then some may be set, and it is to be destroyed
+                      */
     ENGINE_OP_COUNT
 };
 
@@ -61,7 +67,9 @@ enum engine_op {
 #define ENGINE_CAP_DISK (UINT64_C(1) << 10) /* writable roots on disk, beside those in memory */
 #define ENGINE_CAP_CONTAINER (UINT64_C(1) << 11)   /* the profile "container" */
 #define ENGINE_CAP_PRIVATE_IDS (UINT64_C(1) << 12) /* each sandbox has host ids of its own */
-#define ENGINE_CAP_COUNT 13
+#define ENGINE_CAP_LIMIT (UINT64_C(1) << 13)       /* limits can be changed while it runs */
+#define ENGINE_CAP_ZYGOTE (UINT64_C(1) << 14)      /* it has warm interpreters to fork from */
+#define ENGINE_CAP_COUNT 15
 
 /* The name of capability bit number index ("memory"). NULL past the last. */
 const char *engine_cap_name(unsigned index);
@@ -94,6 +102,9 @@ struct engine_create {
     uint32_t open_files_max; /* RLIMIT_NOFILE */
     uint64_t lifetime_ms;    /* init ends the sandbox after this, whoever still lives; 0 never */
     uint64_t orphan_ms;      /* init ends it this long after its last channel closed */
+    char kernel[16]; /* start the kernel of this language from a zygote, where the engine has
+                        one for this image and profile; a hint: KERNEL says whether it did,
+                        or starts one. "": no */
 };
 
 enum engine_state {
@@ -110,7 +121,7 @@ struct engine_msg {
     struct err error;            /* reply: kind is ERR_NONE on success */
     char id[SANDBOX_ID_MAX + 1]; /* DESTROY, INSPECT, OPEN_CHANNEL, EVENT_GONE, ...; LIST: "",
                                     or the last id of the reply before */
-    struct engine_create create; /* CREATE and START request */
+    struct engine_create create; /* CREATE, START and LIMIT request */
     struct engine_info info;     /* PROBE reply */
     enum engine_state state;     /* INSPECT reply */
     uint8_t

@@ -35,8 +35,9 @@ enum frame_type {
     FRAME_GET_FILE, /* to init: struct sandbox_get_file; its bytes come as DATA on the stream of
                        stdout, then CLOSE, then DONE */
     FRAME_KERNEL,   /* to init: struct sandbox_kernel, on a fresh stream; starts the kernel. DONE
-                       when it is ready, at once when one of the same words lives; EEXIST: one of
-                       others does */
+                       when it is ready, at once when one of the same words lives. One that has had
+                       no run yet gets other variables with its first one. EEXIST: one of other
+                       words lives */
     FRAME_RUN,      /* to init: struct sandbox_run, on a fresh stream. The code follows as DATA on
                        that stream (no credit is needed: at most SANDBOX_CODE_MAX), then CLOSE */
     FRAME_MESSAGE_PART, /* from init, control stream: a piece of a kernel's message, more follow */
@@ -52,6 +53,7 @@ enum frame_type {
     FRAME_LIST,         /* to init, on a fresh stream: LISTED on the same */
     FRAME_LISTED,       /* from init: struct sandbox_listed */
     FRAME_TIMERS,       /* to init: struct sandbox_timers, on a fresh stream: DONE */
+    FRAME_LIMITS,       /* to init: struct sandbox_limits, on a fresh stream: DONE */
     FRAME_TYPE_COUNT
 };
 

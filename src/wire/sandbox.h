@@ -30,6 +30,7 @@
 #define SANDBOX_CAP_HOLD (UINT64_C(1) << 5)     /* hold, ATTACH, FORGET, LIST */
 #define SANDBOX_CAP_TIMERS (UINT64_C(1) << 6)   /* TIMERS */
 #define SANDBOX_CAP_TERMINAL (UINT64_C(1) << 7) /* a terminal, RESIZE */
+#define SANDBOX_CAP_LIMITS (UINT64_C(1) << 8)   /* LIMITS; a kernel's input and later variables */
 
 #define SANDBOX_CODE_MAX (8U * 1024U * 1024U) /* of one RUN */
 #define SANDBOX_HELD_MAX 16                   /* ended executions that nobody forgot yet */
@@ -79,6 +80,8 @@ struct sandbox_kernel {
     size_t argc;
     const char **envp;
     size_t envc;
+    const void *input; /* all that it finds as standard input when it starts */
+    size_t input_size; /* 0: nothing */
 };
 
 int sandbox_kernel_encode(const struct sandbox_kernel *kernel, struct buf *out, struct err *err);
@@ -156,6 +159,19 @@ struct sandbox_timers {
 
 int sandbox_timers_encode(const struct sandbox_timers *timers, struct buf *out, struct err *err);
 int sandbox_timers_decode(const void *payload, size_t size, struct sandbox_timers *timers,
+                          struct err *err);
+
+/* What init enforces itself and a sandbox that was made ahead gets when it is taken: for all that
+ * starts in it from now on, and for the kernel that lives. 0: as it is. The other limits are the
+ * engine's (ENGINE_OP_LIMIT). */
+struct sandbox_limits {
+    uint32_t pids_max;       /* written back after a kill set it to 0; without cgroups a limit */
+    uint64_t file_size_max;  /* bytes; never above what the sandbox was made with */
+    uint32_t open_files_max; /* likewise */
+};
+
+int sandbox_limits_encode(const struct sandbox_limits *limits, struct buf *out, struct err *err);
+int sandbox_limits_decode(const void *payload, size_t size, struct sandbox_limits *limits,
                           struct err *err);
 
 struct sandbox_exit {

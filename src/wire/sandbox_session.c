@@ -7,7 +7,7 @@
 #include "wire/sandbox_fields.h"
 #include "wire/tlv.h"
 
-enum kernel_tag { KERNEL_CWD = 1, KERNEL_ARG, KERNEL_ENV };
+enum kernel_tag { KERNEL_CWD = 1, KERNEL_ARG, KERNEL_ENV, KERNEL_INPUT };
 enum run_tag {
     RUN_ID = 1,
     RUN_MODE,
@@ -31,6 +31,7 @@ enum listed_tag {
     LISTED_IDLE_MS
 };
 enum timers_tag { TIMERS_LIFETIME_MS = 1, TIMERS_IDLE_MS, TIMERS_ORPHAN_MS };
+enum limits_tag { LIMITS_PIDS = 1, LIMITS_FILE_SIZE, LIMITS_OPEN_FILES };
 
 /* ---- strings ---- */
 
@@ -84,6 +85,8 @@ int sandbox_kernel_encode(const struct sandbox_kernel *kernel, struct buf *out, 
         tlv_put_str(&writer, KERNEL_ARG, kernel->argv[i]);
     for (size_t i = 0; i < kernel->envc; i++)
         tlv_put_str(&writer, KERNEL_ENV, kernel->envp[i]);
+    if (kernel->input_size > 0)
+        tlv_put_bytes(&writer, KERNEL_INPUT, kernel->input, kernel->input_size);
     return tlv_end(&writer, err);
 }
 
@@ -97,6 +100,10 @@ static int kernel_field(const struct tlv_field *field, struct sandbox_kernel *ke
         return field_string(field, &kernel->argv, &kernel->argc, err);
     case KERNEL_ENV:
         return field_string(field, &kernel->envp, &kernel->envc, err);
+    case KERNEL_INPUT:
+        kernel->input = field->data;
+        kernel->input_size = field->size;
+        return 0;
     }
     return 0;
 }
@@ -365,5 +372,41 @@ int sandbox_timers_decode(const void *payload, size_t size, struct sandbox_timer
     }
     if (result == 0)
         *timers = decoded;
+    return result;
+}
+
+/* ---- limits ---- */
+
+int sandbox_limits_encode(const struct sandbox_limits *limits, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_u64(&writer, LIMITS_PIDS, limits->pids_max);
+    tlv_put_u64(&writer, LIMITS_FILE_SIZE, limits->file_size_max);
+    tlv_put_u64(&writer, LIMITS_OPEN_FILES, limits->open_files_max);
+    return tlv_end(&writer, err);
+}
+
+int sandbox_limits_decode(const void *payload, size_t size, struct sandbox_limits *limits,
+                          struct err *err)
+{
+    struct sandbox_limits decoded = {0};
+    struct tlv_reader reader;
+    struct tlv_field field;
+    int result = 0;
+    tlv_open(&reader, payload, size);
+    while ((result = tlv_next(&reader, &field, err)) > 0) {
+        result = 0;
+        if (field.tag == LIMITS_PIDS)
+            result = tlv_u32(&field, &decoded.pids_max, err);
+        else if (field.tag == LIMITS_FILE_SIZE)
+            result = tlv_u64(&field, &decoded.file_size_max, err);
+        else if (field.tag == LIMITS_OPEN_FILES)
+            result = tlv_u32(&field, &decoded.open_files_max, err);
+        if (result != 0)
+            return result;
+    }
+    if (result == 0)
+        *limits = decoded;
     return result;
 }
