@@ -662,7 +662,11 @@ def prepare_traceback(module):
     def walk_stack(f):
         if f is None:
             f = sys._getframe(1)
-        return ((frame, line) for frame, line in walk(f) if frame.f_code.co_filename != THIS_FILE)
+        frames = list(walk(f))
+        ours = [frame.f_code.co_filename == THIS_FILE for frame, _ in frames]
+        if True in ours:  # below the kernel's outermost frame is only what loaded it
+            del frames[len(ours) - ours[::-1].index(True):]
+        return (one for one, is_ours in zip(frames, ours) if not is_ours)
 
     module.walk_stack = disguise(walk_stack, walk)
 
@@ -1077,6 +1081,7 @@ def serve():
 
 def main():
     warm_up()
+    globals().pop("d", None)  # what it was loaded from
     try:
         os.fstat(KERNEL_FD)
     except OSError:

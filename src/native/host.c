@@ -370,6 +370,8 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
     out->capabilities = ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE | ENGINE_CAP_ISOLATED;
     if (host->cgroups.count > 0 || !host->usable)
         out->capabilities |= ENGINE_CAP_MEMORY | ENGINE_CAP_CPU;
+    if (host->cgroups.count > 0)
+        out->capabilities |= ENGINE_CAP_LIMIT;
     if (host->ids.kind != IDRANGE_SHARED || !host->usable)
         out->capabilities |= ENGINE_CAP_PRIVATE_IDS;
     if (host->usable && image_keeps_owners(&host->image))

@@ -47,6 +47,9 @@ struct rootfs_spec {
     uint32_t cpu_millis;
 };
 
+/* How many files a root in memory of that many bytes may hold. */
+uint64_t rootfs_inodes(uint64_t storage_bytes);
+
 /* Whether the setup stage makes the root by itself. */
 bool rootfs_is_plain(const struct rootfs_spec *spec);
 

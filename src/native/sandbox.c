@@ -28,17 +28,16 @@
 #include "native/asuser.h"
 #include "native/disk_make.h"
 #include "native/initsock.h"
+#include "native/limit.h"
 #include "native/rootfs.h"
 #include "native/setup.h"
 
 #define CREATE_TIMEOUT_NS (10 * CLOCK_NS_PER_S)
 #define START_TIMEOUT_NS (60 * CLOCK_NS_PER_S) /* its disk may have to be checked */
 #define CLEANUP_RETRY_NS (2 * CLOCK_NS_PER_MS)
-#define MEMORY_MIN (UINT64_C(4) << 20)
-#define STORAGE_MIN (UINT64_C(64) << 10)
 #define TIME_MAX_MS (UINT64_C(1) << 40) /* 34 years; as nanoseconds it fits an int64_t */
 
-enum { CODE_UID = 1000, CPU_MILLIS_MAX = 1024 * 1000, PIDS_MAX = 65536, OPEN_FILES_MAX = 1048576 };
+enum { CODE_UID = 1000, OPEN_FILES_MAX = 1048576 };
 
 static int check_spec(const struct engine_create *spec, struct err *err)
 {
@@ -48,14 +47,9 @@ static int check_spec(const struct engine_create *spec, struct err *err)
         return err_public(err, ERR_UNSUPPORTED,
                           "profile \"%s\": this engine has \"strict\" and \"container\"",
                           spec->profile);
-    if (spec->memory_bytes < MEMORY_MIN || spec->memory_bytes > (UINT64_C(1) << 50))
-        return err_set(err, ERR_BAD_INPUT, "memory of %" PRIu64 " bytes", spec->memory_bytes);
-    if (spec->storage_bytes < STORAGE_MIN || spec->storage_bytes > (UINT64_C(1) << 50))
-        return err_set(err, ERR_BAD_INPUT, "storage of %" PRIu64 " bytes", spec->storage_bytes);
-    if (spec->cpu_millis < 10 || spec->cpu_millis > CPU_MILLIS_MAX)
-        return err_set(err, ERR_BAD_INPUT, "%u thousandths of a core", spec->cpu_millis);
-    if (spec->pids_max < 2 || spec->pids_max > PIDS_MAX)
-        return err_set(err, ERR_BAD_INPUT, "%u processes", spec->pids_max);
+    int result = limit_check(spec, false, err);
+    if (result != 0)
+        return result;
     if (spec->open_files_max < 16 || spec->open_files_max > OPEN_FILES_MAX)
         return err_set(err, ERR_BAD_INPUT, "%u open files", spec->open_files_max);
     if (spec->lifetime_ms > TIME_MAX_MS || spec->orphan_ms > TIME_MAX_MS)

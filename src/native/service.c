@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "base/parse.h"
 #include "native/initsock.h"
+#include "native/limit.h"
 #include "native/sandbox.h"
 
 #define SWEEP_MS 30000
@@ -408,6 +409,22 @@ static void on_named(struct service *service, const struct engine_msg *request)
     answer(service, &msg, channel_fd);
 }
 
+static void on_limit(struct service *service, const struct engine_msg *request)
+{
+    struct err err = ERR_INIT;
+    struct sandbox *sandbox = NULL;
+    const struct engine_create *spec = &request->create;
+    int result = find_or_adopt(service, spec->id, &sandbox, &err);
+    if (result == 0 && !sandbox)
+        result = err_set(&err, ERR_NOT_FOUND, "no sandbox %s", spec->id);
+    if (result == 0)
+        result = limit_change(&service->host, sandbox, spec, &err);
+    if (result != 0)
+        answer_error(service, request->op, request->request_id, &err);
+    else
+        answer_done(service, request->op, request->request_id);
+}
+
 static void on_request(struct service *service, const struct engine_msg *msg)
 {
     struct err err = ERR_INIT;
@@ -429,6 +446,9 @@ static void on_request(struct service *service, const struct engine_msg *msg)
     case ENGINE_OP_INSPECT:
     case ENGINE_OP_OPEN_CHANNEL:
         on_named(service, msg);
+        return;
+    case ENGINE_OP_LIMIT:
+        on_limit(service, msg);
         return;
     default:
         (void)err_public(&err, ERR_UNSUPPORTED, "the native engine does not offer this operation");
