@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
+#include "core/kernel_input.h"
 #include "core/pool.h"
 #include "core/record.h"
 #include "core/session_internal.h"
@@ -379,6 +380,7 @@ void core_free(struct core *core)
     pool_free(core->pool);
     engine_free(core->engine);
     session_free_all(core);
+    kernel_input_free_all(core);
     while (core->boxes) {
         struct box *next = core->boxes->next;
         free(core->boxes);

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "store/store.h"
 
+struct kernel_input;
 struct pool;
 struct record;
 struct session;
@@ -62,8 +63,9 @@ struct core {
     bool stopping, housekeeper_stop, reconcile_wanted;
     struct live *lives;
     struct box *boxes;
-    struct session *sessions; /* session_internal.h */
-    int settlers;             /* threads that see to sessions of an earlier server */
+    struct session *sessions;           /* session_internal.h */
+    struct kernel_input *kernel_inputs; /* kernel_input.h; entries never change */
+    int settlers;                       /* threads that see to sessions of an earlier server */
 };
 
 /* execution_plan.c: what a request comes to, with defaults and limits applied. */

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "core/kernel_input.h"
 #include "lang/lang.h"
 
 #define KERNEL_NS (60 * CLOCK_NS_PER_S) /* for a kernel to be ready */
@@ -30,24 +31,20 @@ static bool needs_own_start(const char *entry)
 
 /* Starts the language's kernel and waits for it. *out: whether it lives; a language that can't be
  * started here is no failure. */
-static int start_kernel(struct channel *channel, const struct plan *plan, const struct lang *lang,
-                        int cancel_fd, int gone_fd, bool *out, struct err *err)
+static int start_kernel(struct core *core, struct channel *channel, const struct plan *plan,
+                        const struct lang *lang, int cancel_fd, int gone_fd, bool *out,
+                        struct err *err)
 {
     *out = false;
     if (!lang->kernel)
         return 0;
-    const struct embedded_file *text = lang_kernel_source(lang);
     const char *argv[LANG_ARGS_MAX + 1] = {NULL};
     size_t argc = 0;
     for (; argc < LANG_ARGS_MAX && lang->kernel_run[argc]; argc++)
         argv[argc] = lang->kernel_run[argc];
-    const struct sandbox_kernel kernel = {.cwd = "/workspace",
-                                          .argv = argv,
-                                          .argc = argc,
-                                          .envp = plan->envp,
-                                          .envc = plan->envc,
-                                          .input = text->data,
-                                          .input_size = text->size};
+    struct sandbox_kernel kernel = {
+        .cwd = "/workspace", .argv = argv, .argc = argc, .envp = plan->envp, .envc = plan->envc};
+    kernel_input_get(core, lang, plan->image, &kernel.input, &kernel.input_size);
     const struct channel_watch watch = {.cancel_fd = cancel_fd,
                                         .interrupt_fd = -1,
                                         .gone_fd = gone_fd,
@@ -103,7 +100,7 @@ static int fit_out(struct core *core, struct live *live, int gone_fd, const stru
         return result;
     channel_timers_later(item->channel, &timers);
     if (item->kernel && want->env_count > 0)
-        result = start_kernel(item->channel, plan, want->lang, live->cancel_fd, gone_fd,
+        result = start_kernel(core, item->channel, plan, want->lang, live->cancel_fd, gone_fd,
                               &item->kernel, err);
     if (result == 0 && !box_give(core, item->sandbox_id, live, &plan->resources.reserve))
         result = err_set(err, ERR_CLOSED, "it has died");
@@ -164,7 +161,7 @@ static int make_now(struct core *core, struct live *live, int gone_fd,
     }
     result = channel_open(fd_take(&fd), out->nonce, &out->channel, &failure);
     if (result == 0)
-        result = start_kernel(out->channel, want->plan, want->lang, live->cancel_fd, gone_fd,
+        result = start_kernel(core, out->channel, want->plan, want->lang, live->cancel_fd, gone_fd,
                               &out->kernel, &failure);
     if (result == 0)
         return 0;
@@ -190,6 +187,7 @@ int ready_make_ahead(struct core *core, const struct plan *plan, const struct la
                      int cancel_fd, struct pool_item *out, struct err *err)
 {
     FD_AUTO int fd = -1;
+    kernel_input_prepare(core, lang, plan, cancel_fd);
     *out = (struct pool_item){.memory_bytes = plan->resources.memory_bytes,
                               .storage_bytes = plan->resources.storage_bytes,
                               .cpu_millis = plan->resources.cpu_millis};
@@ -198,7 +196,7 @@ int ready_make_ahead(struct core *core, const struct plan *plan, const struct la
         return result;
     result = channel_open(fd_take(&fd), out->nonce, &out->channel, err);
     if (result == 0)
-        result = start_kernel(out->channel, plan, lang, cancel_fd, -1, &out->kernel, err);
+        result = start_kernel(core, out->channel, plan, lang, cancel_fd, -1, &out->kernel, err);
     if (result != 0) {
         box_destroy(core, out->sandbox_id);
         channel_close(out->channel);
