@@ -44,9 +44,10 @@ asan-suites: build ## integration suites, server and engine with AddressSanitize
 tsan-suites: build ## integration suites, server with ThreadSanitizer
 	@BUILD=$(BUILD) scripts/sanitize_suites.sh build-tsan thread berth-server
 
-soak: build ## 300 kills at random under 3000 requests, then kept disks; BERTH_SEED=N repeats a run
+soak: build ## hundreds of kills at random, under requests and sessions, and 1000 races; BERTH_SEED=N repeats a run
 	@BERTH_SOAK=1 BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider \
-		-s -q tests/integration/test_random_kills.py
+		-s -q tests/integration/test_random_kills.py tests/integration/test_session_kills.py \
+		tests/integration/test_session_races.py
 
 fuzz: deps ## run each fuzzer for SECONDS_EACH (30) seconds
 	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh

@@ -9,6 +9,7 @@
 #ifndef BERTH_ENGINE_CHANNEL_H
 #define BERTH_ENGINE_CHANNEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -125,13 +126,21 @@ int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
 /* ERR_NOT_FOUND: init holds no such execution, or it runs. */
 int channel_forget(struct channel *channel, const char *execution_id, int64_t deadline_ns,
                    struct err *err);
-/* The same, with what is sent next; nobody waits for the answer. A failure shows at the next call.
- */
+/* The same with what is sent next, without waiting. Whether init did so nobody hears: it forgets
+ * what it holds with the sandbox at the latest. The answer is taken by a later call. */
 void channel_forget_later(struct channel *channel, const char *execution_id);
-/* Other times and limits, sent with what is sent next and before it. A failure of either is the
- * failure of that call: ERR_CLOSED, and the channel is only good for channel_close(). Copied. */
+/* Other times and limits, sent with what is sent next and before it, in the same write; also before
+ * init's hello. That init can't set them, or lacks TIMERS or LIMITS, is the failure of the call
+ * that hears of it: ERR_CLOSED, and the channel is only good for channel_close(). A call that ended
+ * before init's answer came has not heard of it: the one after it does. Copied; do not block. */
 void channel_timers_later(struct channel *channel, const struct sandbox_timers *timers);
 void channel_limits_later(struct channel *channel, const struct sandbox_limits *limits);
+/* Writes what the functions above queued as far as the socket takes it, without waiting: for a
+ * channel that will be idle. What remains, and a failure, is left to the next call. */
+void channel_flush_later(struct channel *channel);
+/* Whether a channel that nobody uses is still connected, as far as the kernel knows; one system
+ * call. False: it is only good for channel_close(). */
+bool channel_alive(const struct channel *channel);
 /* Makes every call on this channel fail with ERR_CLOSED soon; the one thing that another thread may
  * call. What is held goes on. */
 void channel_break(struct channel *channel);

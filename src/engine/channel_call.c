@@ -103,17 +103,6 @@ int channel_forget(struct channel *channel, const char *execution_id, int64_t de
                    words_of(call.done.sys_errno));
 }
 
-void channel_forget_later(struct channel *channel, const char *execution_id)
-{
-    const struct sandbox_attach attach = {.execution_id = execution_id};
-    BUF_AUTO struct buf payload;
-    buf_init(&payload, FRAME_PAYLOAD_MAX);
-    uint32_t stream = channel_take_stream(channel);
-    if (sandbox_attach_encode(&attach, &payload, NULL) == 0 &&
-        frame_append(&channel->out, FRAME_FORGET, stream, payload.data, payload.size, NULL) == 0)
-        channel->forget_stream = stream;
-}
-
 int channel_list(struct channel *channel, int64_t deadline_ns, struct sandbox_listed *out,
                  struct err *err)
 {

@@ -103,6 +103,7 @@ struct fake_job {
 struct fake_kernel {
     bool known; /* KERNEL came */
     bool lives;
+    bool used; /* it had a run */
     bool lost; /* it died between two runs; the next one says so */
     struct buf payload;
     struct sandbox_kernel spec;
@@ -129,6 +130,7 @@ struct fake_sandbox {
     struct fake_job jobs[FAKE_JOBS_MAX];
     uint64_t next_order;
     struct fake_kernel kernel;
+    struct sandbox_limits limits;
     struct fake_file files[FAKE_FILES_MAX];
     size_t file_count;
     int64_t lifetime_end_ns;

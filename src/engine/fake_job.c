@@ -313,7 +313,7 @@ static void run_in_kernel(struct fake_job *job)
         return;
     if (!kernel->lives)
         kernel->vars.count = 0;
-    kernel->lives = true;
+    kernel->lives = kernel->used = true;
     job->state_lost = kernel->lost;
     kernel->lost = false;
     begin(job, job->run.timeout_ms);
