@@ -119,10 +119,11 @@ int channel_terminal(struct channel *channel, const struct channel_terminal *ter
 /* One request and its answer each; deadline_ns as in channel_watch, failures as channel_exec().
  * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND, ERR_CONFLICT and ERR_UNSUPPORTED.
  * Nothing is sent before init's hello: the first of a channel costs a round trip more. */
-/* Returns when the kernel is ready. ERR_BAD_INPUT (public): it can't be started. ERR_CONFLICT: one
- * of other words lives. */
+/* Returns when the kernel is ready. Of watch only cancel_fd, gone_fd and deadline_ns are used:
+ * ERR_CLOSED then, and the channel is only good for channel_close(). ERR_BAD_INPUT (public): it
+ * can't be started. ERR_CONFLICT: one of other words lives. */
 int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
-                   int64_t deadline_ns, struct err *err);
+                   const struct channel_watch *watch, struct err *err);
 /* ERR_NOT_FOUND: init holds no such execution, or it runs. */
 int channel_forget(struct channel *channel, const char *execution_id, int64_t deadline_ns,
                    struct err *err);

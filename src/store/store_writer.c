@@ -124,7 +124,7 @@ int store_job_wait(struct store *store, struct store_job *job, struct err *err)
 {
     (void)pthread_mutex_lock(&store->queue_lock);
     while (!job->done) {
-        if (store->writing)
+        if (store->writing || store->untidy) /* the thread trims first, then writes */
             (void)pthread_cond_wait(&store->job_done, &store->queue_lock);
         else
             write_queued_locked(store); /* ours is among them */
@@ -169,11 +169,12 @@ static void *writer_main(void *context)
     int64_t expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
     (void)pthread_mutex_lock(&store->queue_lock);
     while (store->head || store->writing || !store->stop) {
+        bool due = store->untidy || clock_now_ns() >= expire_ns;
+        if (!store->writing && due)
+            tidy_locked(store, &expire_ns);
         if (!store->writing && store->head) {
             write_queued_locked(store);
-        } else if (!store->writing && (store->untidy || clock_now_ns() >= expire_ns)) {
-            tidy_locked(store, &expire_ns);
-        } else {
+        } else if (store->writing || !store->untidy) {
             const struct timespec until = {.tv_sec = (time_t)(expire_ns / CLOCK_NS_PER_S),
                                            .tv_nsec = (long)(expire_ns % CLOCK_NS_PER_S)};
             (void)pthread_cond_timedwait(&store->queue_filled, &store->queue_lock, &until);

@@ -109,7 +109,7 @@ static int call(struct channel *channel, unsigned choice, const struct channel_w
     int result = 0;
     switch (choice) {
     case 3:
-        return channel_kernel(channel, &kernel, watch->deadline_ns, NULL);
+        return channel_kernel(channel, &kernel, watch, NULL);
     case 4:
         return channel_forget(channel, "e", watch->deadline_ns, NULL);
     case 5:

@@ -52,7 +52,7 @@ def test_it_is_a_program_of_its_own(pooled):
             "print(inspect.getsource(double), end='')\n"
             "double(21)")
     done = hit(pooled, code)
-    assert done["stdout"] == ("__main__ /workspace/main.py ['/workspace/main.py'] import sys\n"[:-1] +
+    assert done["stdout"] == ("__main__ /workspace/main.py ['main.py'] import sys\n"[:-1] +
                               "\ndef double(x):\n    return 2 * x\n"), done
     assert done["results"] == [{"text/plain": "42"}], done
     assert (done["status"], done["exit_code"], done["killed_by"]) == ("success", 0, None)

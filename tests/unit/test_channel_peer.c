@@ -646,10 +646,10 @@ static void a_channel_is_used_again(void **state)
     const struct channel_watch watch = watch_for(&heard);
     peer_start(&peer, play_all);
     assert_ok(run_code(&peer, &watch, 0, &out, &err), err);
-    assert_fails(channel_kernel(peer.channel, &kernel, soon_ns(), &err), ERR_BAD_INPUT, err);
+    assert_fails(channel_kernel(peer.channel, &kernel, &watch, &err), ERR_BAD_INPUT, err);
     assert_non_null(strstr(err.public_message, "No such file"));
-    assert_fails(channel_kernel(peer.channel, &kernel, soon_ns(), &err), ERR_CONFLICT, err);
-    assert_ok(channel_kernel(peer.channel, &kernel, soon_ns(), &err), err);
+    assert_fails(channel_kernel(peer.channel, &kernel, &watch, &err), ERR_CONFLICT, err);
+    assert_ok(channel_kernel(peer.channel, &kernel, &watch, &err), err);
     assert_fails(channel_forget(peer.channel, "e", soon_ns(), &err), ERR_NOT_FOUND, err);
     assert_fails(channel_forget(peer.channel, "e", soon_ns(), &err), ERR_NOT_FOUND, err);
     assert_ok(channel_forget(peer.channel, "e", soon_ns(), &err), err);
@@ -723,7 +723,7 @@ static void what_init_lacks_is_not_asked(void **state)
     const struct channel_watch watch = watch_for(&heard);
     peer_start(&peer, play_exec_only);
     for (int i = 0; i < 2; i++) { /* before its hello was seen, and after */
-        assert_fails(channel_kernel(peer.channel, &kernel, soon_ns(), &err), ERR_UNSUPPORTED, err);
+        assert_fails(channel_kernel(peer.channel, &kernel, &watch, &err), ERR_UNSUPPORTED, err);
         assert_fails(channel_forget(peer.channel, "e", soon_ns(), &err), ERR_UNSUPPORTED, err);
         assert_fails(channel_list(peer.channel, soon_ns(), &listed, &err), ERR_UNSUPPORTED, err);
         assert_fails(channel_timers(peer.channel, &timers, soon_ns(), &err), ERR_UNSUPPORTED, err);

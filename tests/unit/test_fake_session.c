@@ -121,7 +121,9 @@ static int start_kernel(struct channel *channel, struct err *err)
     const char *envp[] = {"NAME=kernel", "OTHER=other", NULL};
     const struct sandbox_kernel kernel = {
         .cwd = "/workspace", .argv = argv, .argc = 1, .envp = envp, .envc = 2};
-    return channel_kernel(channel, &kernel, soon_ns(), err);
+    const struct channel_watch watch = {
+        .cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1, .deadline_ns = soon_ns()};
+    return channel_kernel(channel, &kernel, &watch, err);
 }
 
 static struct channel *open_session(void)
