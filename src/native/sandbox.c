@@ -260,8 +260,8 @@ static void fill_config(const struct sandbox *sandbox, const struct engine_creat
     config->open_files_max = spec->open_files_max;
     /* Past it a program is killed (SIGXFSZ): on a disk, which holds a little more than was asked
      * for, it has to run out of space before. */
-    config->file_size_max =
-        spec->disk ? disk_image_bytes(spec->storage_bytes, true) : spec->storage_bytes;
+    config->file_size_max = spec->disk ? disk_image_bytes(spec->storage_bytes, true)
+                                       : spec->storage_bytes + SANDBOX_FILE_SIZE_SPARE;
     config->lifetime_ms = spec->lifetime_ms;
     config->orphan_ms = spec->orphan_ms;
 }

@@ -115,15 +115,20 @@ static struct channel *open_again(void)
     return channel;
 }
 
+static const struct channel_watch *soon_watch(void)
+{
+    static struct channel_watch watch = {.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1};
+    watch.deadline_ns = soon_ns();
+    return &watch;
+}
+
 static int start_kernel(struct channel *channel, struct err *err)
 {
     const char *argv[] = {"python3", NULL};
     const char *envp[] = {"NAME=kernel", "OTHER=other", NULL};
     const struct sandbox_kernel kernel = {
         .cwd = "/workspace", .argv = argv, .argc = 1, .envp = envp, .envc = 2};
-    const struct channel_watch watch = {
-        .cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1, .deadline_ns = soon_ns()};
-    return channel_kernel(channel, &kernel, &watch, err);
+    return channel_kernel(channel, &kernel, soon_watch(), err);
 }
 
 static struct channel *open_session(void)
@@ -282,7 +287,7 @@ static int start_kernel_with(struct channel *channel, const char *program, const
                                           .envc = 1,
                                           .input = input,
                                           .input_size = strlen(input)};
-    return channel_kernel(channel, &kernel, soon_ns(), err);
+    return channel_kernel(channel, &kernel, soon_watch(), err);
 }
 
 static void an_unused_kernel_gets_other_variables(void **state)
