@@ -11,7 +11,7 @@
  *   env NAME, cat PATH   writes a variable, a file that was put
  *   flood N              writes N bytes of 'x' and honours credit
  *   sleep MS             waits; ends early when it is killed or interrupted
- *   set NAME TEXT        a variable; those of a run stay with the kernel
+ *   set NAME TEXT        a variable; those of a cell stay with the kernel
  *   get NAME             writes its line; raises NameError
  *   raise NAME TEXT      ends with 1, a line on stderr and the message of an error
  *   result TEXT          the message of a result, as plain text    resultn N   of N bytes
@@ -22,8 +22,9 @@
  *   fault NAME           does what that fault says, from here on
  * An unknown step writes to stderr and ends with 1, as an interpreter would. An interrupt raises
  * KeyboardInterrupt in a run and ends an execution by signal 2, both with 130; a run that waits for
- * another is killed. Whatever kills a run, signal and
- * oom included, ends its kernel. */
+ * another is killed. Whatever kills a run, signal and oom included, ends its kernel; so does the
+ * end of a run as a script, whose code is the file that it names. A kernel that had no run yet gets
+ * other variables by KERNEL, as init does it. */
 #ifndef BERTH_ENGINE_FAKE_H
 #define BERTH_ENGINE_FAKE_H
 

@@ -14,7 +14,7 @@ static bool is_denied(const char *path)
     return strncmp(path, "/denied", 7) == 0;
 }
 
-static struct fake_file *make_file(struct fake_sandbox *box, const char *path)
+struct fake_file *fake_make_file(struct fake_sandbox *box, const char *path)
 {
     struct fake_file *file = fake_find_file(box, "/workspace", path);
     if (!file && box->file_count < FAKE_FILES_MAX) {
@@ -42,7 +42,7 @@ static void on_put_file(struct fake_sandbox *box, struct fake_connection *connec
         connection->put.sys_errno = EACCES;
         return;
     }
-    connection->put.file = make_file(box, put.path);
+    connection->put.file = fake_make_file(box, put.path);
     connection->put.sys_errno = connection->put.file ? 0 : ENFILE;
 }
 

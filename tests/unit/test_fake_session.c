@@ -140,6 +140,7 @@ struct options {
     uint64_t timeout_ms, grace_ms, keep_bytes, messages_max_bytes;
     bool hold;
     int interrupt_fd;
+    const char *file;
 };
 
 static void run_with(struct channel *channel, const char *code, const struct options *options,
@@ -149,7 +150,7 @@ static void run_with(struct channel *channel, const char *code, const struct opt
     const struct channel_run run = {
         .run = {.execution_id = options->id ? options->id : "e",
                 .mode = options->mode,
-                .file = "<cell>",
+                .file = options->file ? options->file : "<cell>",
                 .envp = envp,
                 .envc = 1,
                 .timeout_ms = options->timeout_ms,
@@ -243,17 +244,103 @@ static void without_a_kernel_nothing_runs(void **state)
 static void a_script_ends_its_kernel(void **state)
 {
     (void)state;
+    static const struct options script = {.mode = SANDBOX_RUN_SCRIPT, .file = "/workspace/main.py"};
     struct result result;
     struct channel *channel = open_session();
     expect_run(channel, "set x 1\n", "", 0, false);
     result_init(&result);
-    run_with(channel, "get x\nexit 4\n", &(struct options){.mode = SANDBOX_RUN_SCRIPT}, &result);
-    assert_int_equal(result.end.exit.exit_code, 4);
+    run_with(channel, "set y 2\nget y\nresult r\nget x\n", &script, &result);
+    assert_int_equal(result.status, 0);
+    assert_string_equal(buf_cstr(&result.out), "2\n"); /* names of its own */
+    assert_int_equal(result.end.exit.exit_code, 1);
+    assert_non_null(strstr(buf_cstr(&result.messages), "text/plain"));
+    assert_non_null(strstr(buf_cstr(&result.messages), "NameError"));
     assert_false(result.end.exit.state_lost);
     result_done(&result);
     expect_run(channel, "get x\n", "", 1, false);
+    expect_run(channel, "cat main.py\n", "set y 2\nget y\nresult r\nget x\n", 0, false);
+    result_init(&result);
+    run_with(channel, "oom\n", &script, &result); /* nor is anything lost when it is killed */
+    assert_int_equal(result.end.exit.exit_code, 137);
+    assert_false(result.end.exit.state_lost);
+    result_done(&result);
+    expect_run(channel, "out x\n", "x\n", 0, false);
     channel_close(channel);
 }
+
+/* ---- one that was made ahead ---- */
+
+static int start_kernel_with(struct channel *channel, const char *program, const char *variable,
+                             const char *input, struct err *err)
+{
+    const char *argv[] = {program, NULL};
+    const char *envp[] = {variable, NULL};
+    const struct sandbox_kernel kernel = {.cwd = "/workspace",
+                                          .argv = argv,
+                                          .argc = 1,
+                                          .envp = envp,
+                                          .envc = 1,
+                                          .input = input,
+                                          .input_size = strlen(input)};
+    return channel_kernel(channel, &kernel, soon_ns(), err);
+}
+
+static void an_unused_kernel_gets_other_variables(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct channel *channel = open_box(NULL);
+    assert_ok(start_kernel_with(channel, "python3", "OTHER=pool", "text", &err), err);
+    assert_ok(start_kernel_with(channel, "python3", "OTHER=mine", "text", &err), err);
+    assert_fails(start_kernel_with(channel, "perl", "OTHER=mine", "text", &err), ERR_CONFLICT, err);
+    assert_fails(start_kernel_with(channel, "python3", "OTHER=mine", "more", &err), ERR_CONFLICT,
+                 err);
+    expect_run(channel, "set x 1\nenv OTHER\n", "mine", 0, false);
+    assert_ok(start_kernel_with(channel, "python3", "OTHER=mine", "text", &err), err);
+    assert_fails(start_kernel_with(channel, "python3", "OTHER=late", "text", &err), ERR_CONFLICT,
+                 err);
+    expect_run(channel, "get x\n", "1\n", 0, false);
+    channel_close(channel);
+}
+
+static void times_and_limits_come_with_a_run(void **state)
+{
+    (void)state;
+    const struct sandbox_timers timers = {.lifetime_ms = 3600000};
+    const struct sandbox_limits limits = {.pids_max = 9, .file_size_max = 1000};
+    const struct sandbox_limits more = {.pids_max = 10, .open_files_max = 64};
+    struct sandbox_limits now;
+    struct sandbox_listed listed;
+    struct err err = ERR_INIT;
+    struct channel *channel = open_session();
+    assert_true(engine_fake_init_limits(engine, "box", &now));
+    assert_int_equal(now.pids_max, 0);
+    channel_timers_later(channel, &timers);
+    channel_limits_later(channel, &limits);
+    expect_run(channel, "out x\n", "x\n", 0, false);
+    channel_limits_later(channel, &more); /* what is 0 stays as it is */
+    assert_ok(channel_list(channel, soon_ns(), &listed, &err), err);
+    assert_true(listed.lifetime_ms <= 3600000);
+    assert_true(engine_fake_init_limits(engine, "box", &now));
+    assert_int_equal(now.pids_max, 10);
+    assert_int_equal(now.file_size_max, 1000);
+    assert_int_equal(now.open_files_max, 64);
+    assert_false(engine_fake_init_limits(engine, "other", &now));
+    channel_close(channel);
+}
+
+/* The end of one in the pool shows without a word on the channel. */
+static void what_died_is_not_alive(void **state)
+{
+    (void)state;
+    struct channel *channel = open_session();
+    assert_true(channel_alive(channel));
+    assert_int_equal(engine_destroy(engine, "box", INT64_MAX, NULL), 0);
+    assert_false(channel_alive(channel));
+    channel_close(channel);
+}
+
+/* ---- messages, interrupts ---- */
 
 static void messages_come(void **state)
 {
@@ -682,6 +769,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(variables_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(without_a_kernel_nothing_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(a_script_ends_its_kernel, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_unused_kernel_gets_other_variables, setup, teardown),
+        cmocka_unit_test_setup_teardown(times_and_limits_come_with_a_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_died_is_not_alive, setup, teardown),
         cmocka_unit_test_setup_teardown(messages_come, setup, teardown),
         cmocka_unit_test_setup_teardown(interrupts_and_timeouts, setup, teardown),
         cmocka_unit_test_setup_teardown(held_ones_outlive_their_channel, setup, teardown),
