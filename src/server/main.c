@@ -125,6 +125,7 @@ static struct core_config server_core_config(const struct settings *settings, co
         .pool_min = (uint32_t)settings->pool_min,
         .pool_max = (uint32_t)settings->pool_max,
         .zygote = settings->zygote,
+        .turns_max = (uint32_t)(settings->connection_max / 4 + 1),
         .queue_wait_ms = settings->queue_wait_ms,
         .timeout_ms = settings->timeout_ms,
         .timeout_max_ms = settings->timeout_max_ms,
