@@ -172,14 +172,19 @@ static void test_a_run_before_a_given_kernel_is_ready(void **state)
     make_socket(ends);
     rig_commit_with(rig, ends[0]);
     client_greet(&client);
-    run_code(&client, 4, "import os; print(os.getppid()); os._exit(0)", false);
+    run_code(&client, 4, "import os; print(os.getppid())", false);
     assert_quiet(&client);
     fork_toy(rig, ends[1]);
     fd_close(&ends[1]);
     client_finish(&client, 4, &outcome);
     assert_string_equal(outcome.text[0], "1\n");
-    run_code(&client, 8, "print(1)", false);
-    client_finish(&client, 8, &outcome);
+    send_kernel(&client, 8, "python3");
+    assert_int_equal(take_done(&client, 8), EEXIST); /* of words that nobody knows, and used */
+    run_code(&client, 12, "os._exit(0)", false);
+    client_finish(&client, 12, &outcome);
+    assert_true(outcome.exit.state_lost);
+    run_code(&client, 16, "print(1)", false);
+    client_finish(&client, 16, &outcome);
     assert_string_equal(outcome.start_error, "no kernel was started"); /* as nobody said how */
     client_close(&client);
 }
@@ -301,6 +306,27 @@ static void test_a_given_kernel_that_is_no_child(void **state)
     client_close(&client);
 }
 
+/* READY comes while a parent in our namespace goes on: init's child it is only then. */
+static void test_a_given_kernel_whose_parent_ends_late(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    int ends[2];
+    rig_start(rig);
+    make_socket(ends);
+    fork_script(rig, ends[1], "python3 \"$BERTH_TOY_KERNEL\" & sleep 0.5");
+    fd_close(&ends[1]);
+    rig_commit_with(rig, ends[0]);
+    client_greet(&client);
+    send_kernel_with(&client, 4, "python3", "WORD=later");
+    assert_int_equal(take_done(&client, 4), 0);
+    assert_prints(&client, 8,
+                  "import os\n"
+                  "print(os.environ['WORD'], 'BERTH_TOY_KERNEL' in os.environ, os.getppid())",
+                  "later True 1\n");
+    client_close(&client);
+}
+
 /* It says nothing: after its time it is killed, and KERNEL has one all the same. */
 static void test_a_given_kernel_that_hangs(void **state)
 {
@@ -360,6 +386,7 @@ int main(void)
         on_rig(test_a_given_kernel_that_dies_when_it_is_ready),
         on_rig(test_a_given_kernel_outside),
         on_rig(test_a_given_kernel_that_is_no_child),
+        on_rig(test_a_given_kernel_whose_parent_ends_late),
         on_rig(test_a_given_kernel_that_hangs),
         on_rig(test_an_execution_beside_a_given_kernel_that_fails),
     };
