@@ -108,11 +108,11 @@ static void assert_started_as_usual(struct client *client, uint32_t stream)
 
 /* ---- tests ---- */
 
-static void test_a_given_kernel(void **state)
+static void check_a_given_kernel(struct rig *rig)
 {
     struct client client;
     struct outcome outcome;
-    start_given(*state, &client);
+    start_given(rig, &client);
     send_kernel_with(&client, 4, "python3", "WORD=later");
     assert_int_equal(take_done(&client, 4), 0);
     /* Init's own child has another environment. */
@@ -131,6 +131,20 @@ static void test_a_given_kernel(void **state)
                   "import os\nprint(os.environ['WORD'], 'BERTH_TOY_KERNEL' in os.environ)",
                   "later False\n");
     client_close(&client);
+}
+
+static void test_a_given_kernel(void **state)
+{
+    check_a_given_kernel(*state);
+}
+
+/* With no capability and with the filter of init, nothing more is needed. */
+static void test_a_given_kernel_of_an_init_without_rights(void **state)
+{
+    struct rig *rig = *state;
+    skip_unless_root();
+    rig->shed = true;
+    check_a_given_kernel(rig);
 }
 
 static void test_signals_and_limits_of_a_given_kernel(void **state)
@@ -378,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_rig(test_a_given_kernel),
+        on_rig(test_a_given_kernel_of_an_init_without_rights),
         on_rig(test_signals_and_limits_of_a_given_kernel),
         on_rig(test_a_run_before_a_given_kernel_is_ready),
         on_rig(test_a_kernel_frame_before_a_given_one_is_ready),
