@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test test-vm bench check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps build run test test-vm bench bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -28,6 +28,9 @@ test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pur
 
 bench: build ## latency and throughput, printed
 	@BUILD=$(BUILD) scripts/bench.sh
+
+bench-neighbours: build ## latency beside endless output, readers that stop, a thousand idle connections
+	@/usr/bin/python3 -B bench/neighbours.py --build $(BUILD)
 
 check: deps ## include arrows, headers, format, banned calls, clang-tidy
 	@scripts/check.sh
