@@ -23,7 +23,8 @@ struct metrics {
     _Atomic uint64_t refused[ERR_KIND_COUNT]; /* not run, by the kind of the error */
     _Atomic uint64_t creates_failed, sandboxes_created, sandboxes_died, orphans_destroyed;
     _Atomic uint64_t output_bytes;
-    struct metrics_histogram queue, create, run, total;
+    _Atomic uint64_t pool_hits, pool_misses, pool_discarded;
+    struct metrics_histogram queue, create, run, total, pool_fill;
 };
 
 /* Counts one duration. */
@@ -32,6 +33,7 @@ void metrics_observe(struct metrics_histogram *histogram, int64_t duration_us);
 /* Gauges that others own. */
 struct metrics_gauges {
     unsigned sandboxes, sandboxes_max, creating, waiting, executions;
+    unsigned pool_ready, pool_wanted;
     uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
 };
 
