@@ -30,6 +30,8 @@ def warm_up():
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = ""
     sys.argv = [""]
+    for name in ("cache", "_interactive_cache"):  # from Python 3.13 on it has the loader's line
+        getattr(MODULES.get("linecache"), name, {}).clear()
     State.main = new_main()
     State.modules = dict(MODULES)
     builtins.display = ORIGINALS["display"] = display

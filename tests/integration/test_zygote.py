@@ -363,6 +363,17 @@ def test_it_goes_with_the_engine():
     assert cgroup_bases(instance) == []
 
 
+def test_what_a_killed_engine_left_goes_with_the_next():
+    engine = Engine().start()
+    warm(engine)
+    engine.kill()
+    engine.start()
+    instance = engine.instance
+    assert any((base / "zygote.python").is_dir() for base in cgroup_bases(instance))
+    engine.remove()
+    assert cgroup_bases(instance) == []
+
+
 def test_many_at_once(engine):
     ids = [f"many-{i}" for i in range(24)]
     asked = {engine.send("create", engine.spec(name, kernel="python")) for name in ids}
