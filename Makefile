@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test test-vm bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps build run test test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -25,6 +25,9 @@ test: build ## unit tests, then the suites against the real programs
 
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
 	@BUILD=$(BUILD) scripts/test_vm.sh
+
+test-upgrade: build ## sessions of an older build (PREVIOUS=commit) under this one's server
+	@BUILD=$(BUILD) scripts/test_upgrade.sh
 
 bench: build ## latency and throughput beside their baselines, printed
 	@BUILD=$(BUILD) scripts/bench.sh

@@ -194,7 +194,7 @@ def main():
     import harness  # noqa: PLC0415: it looks for the build folder when it is imported
 
     print(f"{os.cpu_count()} cores, load before {os.getloadavg()}, {options.clients} client(s)")
-    server = harness.Server({"BERTH_MAX_CONNECTIONS": "2048"}).start()
+    server = harness.Server({"BERTH_MAX_CONNECTIONS": "2048", "BERTH_POOL_MAX": "64"}).start()
     try:
         samples, failed = measure(server, options)
     finally:

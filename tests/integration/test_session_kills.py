@@ -11,12 +11,15 @@ import threading
 import time
 import uuid
 
+import pytest
+
 from faults import assert_nothing_left
 from harness import HANG_SECS, Stream, at_rest, wait_until
 from kills import SOAK, counts, end, served, settle
 
-KILLS = 100 if SOAK else 20
-BATCH = 10
+KILLS = 100 if SOAK else 16
+EXECUTED = 300 if SOAK else 24  # in sessions, at the least: a slow machine gets more kills, or time
+BATCH = 10 if SOAK else 8
 OWNERS = 6
 SESSIONS_EACH = 3
 BROKEN = (OSError, http.client.HTTPException)
@@ -279,9 +282,9 @@ class Owner:
 
 
 def strike(server, dice, ended):
-    """Ends one or two processes; whether it did. Half of the time so soon after the one before that
-    what was ended still takes over what it finds."""
-    time.sleep(dice.uniform(0.0, dice.choice((0.06, 0.6))))
+    """Ends one or two processes; whether it did. At times so soon after the one before that what was
+    ended still takes over what it finds."""
+    time.sleep(dice.uniform(0.0, dice.choice((0.06, 0.6, 1.5))))
     name = dice.choice(("server", "server", "native", "both", "monitor"))
     if name == "monitor":
         server.kill()
@@ -295,9 +298,17 @@ def strike(server, dice, ended):
     return True
 
 
+def total(owners, name):
+    return sum(owner.counted[name] for owner in owners)
+
+
 def assert_right(server, owners):
     wrong = [repr(owner.wrong) for owner in owners if owner.wrong]
     assert not wrong, "\n".join(wrong) + "\n" + server.log()
+
+
+def pooled(server):
+    return server.env["BERTH_POOL_MAX"] != "0"
 
 
 def check_batch(server, owners):
@@ -318,19 +329,34 @@ def check_batch(server, owners):
     assert known <= listed, known - listed
     for session_id in listed - known:
         assert server.request("DELETE", f"/sessions/{session_id}").status == 200
-    wait_until(lambda: len(server.inits()) == len(known),
-               lambda: f"{len(known)} sessions, {len(server.inits())} sandboxes")
+    if not pooled(server):
+        wait_until(lambda: len(server.inits()) == len(known),
+                   lambda: f"{len(known)} sessions, {len(server.inits())} sandboxes")
     for owner in owners:
         owner.may_run.set()
 
 
-def test_sessions_under_random_kills(make_server, dice):
-    server = make_server()
+def assert_as_at_first(server, first):
+    """Nothing is left though the server runs on; one with a pool always has sandboxes."""
+    if pooled(server):
+        wait_until(lambda: served(server), "requests are served again")
+        return
     settle(server)
-    first, ended = at_rest(lambda: counts(server)), {}
+    wait_until(lambda: counts(server) == first, lambda: f"before {first}, now {counts(server)}")
+
+
+@pytest.mark.parametrize("pool_max", [0, 6])
+def test_sessions_under_random_kills(make_server, dice, pool_max):
+    server = make_server({"BERTH_POOL_MAX": str(pool_max)})
+    wait_until(lambda: served(server), "requests are served")
+    first = None
+    if not pooled(server):
+        settle(server)
+        first = at_rest(lambda: counts(server))
+    ended = {}
     owners = [Owner(server, dice) for _ in range(OWNERS)]
     try:
-        while sum(ended.values()) < KILLS:
+        while sum(ended.values()) < KILLS or total(owners, "executed") < EXECUTED:
             struck = strike(server, dice, ended)
             assert_right(server, owners)
             if struck and sum(ended.values()) % BATCH == 0:
@@ -343,11 +369,10 @@ def test_sessions_under_random_kills(make_server, dice):
     for session in [session for owner in owners for session in owner.sessions]:
         session.look()
         session.delete()
-    settle(server)  # nothing is left, though the server runs on
-    wait_until(lambda: counts(server) == first, lambda: f"before {first}, now {counts(server)}")
+    assert_as_at_first(server, first)
     assert server.get("/sessions").json() == {"sessions": []}
-    totals = {name: sum(owner.counted[name] for owner in owners) for name in owners[0].counted}
+    totals = {name: total(owners, name) for name in owners[0].counted}
     print(f"kills {ended}, clients {totals}")
-    assert totals["executed"] > 0 and totals["deleted"] > 0, totals
+    assert totals["deleted"] > 0, totals
     assert server.stop() == 0, server.log()
     assert_nothing_left(server.state)
