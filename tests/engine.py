@@ -18,22 +18,22 @@ import harness
 
 OPS = {name: number for number, name in enumerate(
     ("probe", "create", "start", "stop", "freeze", "snapshot", "destroy", "inspect", "list",
-     "open_channel", "stats", "gone"), 1)}
+     "open_channel", "stats", "gone", "limit"), 1)}
 STATES = {1: "creating", 2: "running", 3: "destroying", 4: "stopped"}
 ERRORS = ("none bad_input unauthorized forbidden not_found method conflict too_large media_type "
           "quota headers unavailable unsupported timeout closed protocol internal").split()
 REPLY = 0x8000
 (ERROR_KIND, ERROR_ERRNO, ERROR_MESSAGE, ERROR_PUBLIC, ERROR_RETRY, ID, IMAGE, PROFILE, MEMORY,
  STORAGE, CPU, PIDS, FILES, LIFETIME, ORPHAN, NAME, VERSION, CAPABILITIES, CGROUP_MODE, UNAVAILABLE,
- STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE) = range(1, 29)
+ STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE, KERNEL) = range(1, 30)
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
      "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",
-     "attach", "forget", "list", "listed", "timers"), 1)}
+     "attach", "forget", "list", "listed", "timers", "limits"), 1)}
 FRAME_NAMES = {number: name for name, number in FRAMES.items()}
 CAUSES = ("none", "timeout", "oom", "output", "signal", "user", "server")
 NEVER = (1 << 64) - 1
-CAP_DISK, CAP_CONTAINER = 1 << 10, 1 << 11
+CAP_DISK, CAP_CONTAINER, CAP_LIMIT, CAP_ZYGOTE = 1 << 10, 1 << 11, 1 << 13, 1 << 14
 MIB = 1 << 20
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -202,12 +202,12 @@ class Engine:
     @staticmethod
     def spec(sandbox_id, image="host", profile="strict", memory=256 * MIB, storage=64 * MIB,
              cpu=1000, pids=128, open_files=1024, lifetime_ms=0, orphan_ms=600000, disk=False,
-             keep_files=False):
+             keep_files=False, kernel=""):
         return b"".join(tlv(tag, value) for tag, value in (
             (ID, sandbox_id), (IMAGE, image), (PROFILE, profile), (MEMORY, memory),
             (STORAGE, storage), (CPU, cpu), (PIDS, pids), (FILES, open_files),
             (LIFETIME, lifetime_ms), (ORPHAN, orphan_ms), (DISK, int(disk)),
-            (KEEP_FILES, int(keep_files))))
+            (KEEP_FILES, int(keep_files)), (KERNEL, kernel)))
 
     def create(self, sandbox_id=None, op="create", **options):
         sandbox_id = sandbox_id or "t" + uuid.uuid4().hex[:12]
@@ -219,6 +219,11 @@ class Engine:
 
     def destroy(self, sandbox_id):
         self.call("destroy", tlv(ID, sandbox_id))
+
+    def limit(self, sandbox_id, memory=0, storage=0, cpu=0, pids=0):
+        """Gives a running sandbox other limits; 0 leaves one as it is."""
+        self.call("limit", self.spec(sandbox_id, memory=memory, storage=storage, cpu=cpu,
+                                     pids=pids))
 
     def stop_sandbox(self, sandbox_id):
         self.call("stop", tlv(ID, sandbox_id))
@@ -343,6 +348,7 @@ class Sandbox:
             result.cause = CAUSES[number(found[2])]
             result.start_error = text(found.get(11, b"\0"))
             result.limits_hit = number(found[3])
+            result.cpu_us, result.wall_us, result.max_rss = (number(found[tag]) for tag in (4, 5, 6))
             result.stdout_bytes, result.message_bytes = number(found[8]), number(found[12])
             result.messages_dropped = number(found[13]) == 1
             result.state_lost = number(found[14]) == 1
@@ -413,9 +419,10 @@ class Sandbox:
         self.send(kind, self.stream, payload)
         return self.stream
 
-    def begin_kernel(self, argv, env=(PATH,), cwd="/workspace"):
+    def begin_kernel(self, argv, env=(PATH,), cwd="/workspace", stdin=b""):
         return self.request("kernel", b"".join((
-            tlv(1, cwd), *(tlv(2, arg) for arg in argv), *(tlv(3, entry) for entry in env))))
+            tlv(1, cwd), *(tlv(2, arg) for arg in argv), *(tlv(3, entry) for entry in env),
+            *([tlv(4, stdin)] if stdin else []))))
 
     def kernel(self, argv, **options):
         """Starts the kernel; the errno of its DONE."""
@@ -455,6 +462,10 @@ class Sandbox:
     def timers(self, lifetime_ms=0, idle_ms=0, orphan_ms=0):
         return self.finish(self.request(
             "timers", tlv(1, lifetime_ms) + tlv(2, idle_ms) + tlv(3, orphan_ms))).errno
+
+    def limits(self, pids=0, file_size=0, open_files=0):
+        return self.finish(self.request(
+            "limits", tlv(1, pids) + tlv(2, file_size) + tlv(3, open_files))).errno
 
     def list_held(self):
         """({id: (ended, events)}, kernel lives, lifetime_ms, idle_ms)"""

@@ -17,6 +17,8 @@
 #include "base/mem.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
+#include "core/kernel_input.h"
+#include "core/pool.h"
 #include "core/record.h"
 #include "core/session_internal.h"
 
@@ -290,7 +292,9 @@ static int open_parts(struct core *core, struct err *err)
     if (status != 0)
         return err_sys(err, status, "start the housekeeper");
     core->housekeeper_runs = true;
-    return 0;
+    if (core->config.pool_max == 0)
+        return 0;
+    return pool_new(core, core->config.pool_min, &core->pool, err);
 }
 
 int core_new(const struct core_config *config, struct core **out, struct err *err)
@@ -328,6 +332,7 @@ void core_stop(struct core *core)
 {
     (void)pthread_mutex_lock(&core->lock);
     core->stopping = true;
+    struct pool *pool = core->pool;
     for (struct live *live = core->lives; live; live = live->next) {
         if (!live->of_session)
             live_cancel_locked(live, KILL_SERVER);
@@ -335,6 +340,7 @@ void core_stop(struct core *core)
     (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
     session_leave_all(core);
+    pool_stop(pool);
 }
 
 /* Whether there is a sandbox that is not to stay. */
@@ -373,8 +379,10 @@ void core_free(struct core *core)
     drain(core);
     if (core->housekeeper_runs)
         (void)pthread_join(core->housekeeper, NULL);
+    pool_free(core->pool);
     engine_free(core->engine);
     session_free_all(core);
+    kernel_input_free_all(core);
     while (core->boxes) {
         struct box *next = core->boxes->next;
         free(core->boxes);

@@ -25,6 +25,11 @@ struct core_config {
     uint32_t sandboxes_max; /* living at once; more wait */
     uint32_t creates_max;   /* creations in flight at once */
     uint32_t queue_max;     /* waiting; past it 503 with Retry-After */
+    uint32_t pool_min;      /* sandboxes made ahead of the default kind, whatever the demand */
+    uint32_t pool_max;      /* of all kinds; they count beside sandboxes_max. 0: none */
+    bool zygote;            /* kernels may be forked from a warm one, where the engine has one */
+    uint32_t turns_max; /* executions that wait for their turn in a session, of all sessions: each
+                           holds a connection, its client's or one that was left; 0: no bound */
     uint64_t queue_wait_ms; /* longest wait in the queue; past it 503 */
     uint64_t timeout_ms;    /* of an execution when the request names none */
     uint64_t timeout_max_ms;

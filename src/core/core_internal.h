@@ -14,6 +14,8 @@
 #include "engine/engine.h"
 #include "store/store.h"
 
+struct kernel_input;
+struct pool;
 struct record;
 struct session;
 
@@ -46,6 +48,7 @@ struct core {
     struct store *store;
     struct admission *admission;
     struct metrics metrics;
+    struct pool *pool;        /* NULL: there is none */
     int64_t create_budget_ns; /* all tries to make one sandbox together */
     int64_t answer_ns;        /* init may take so long to answer a small question */
     pthread_t housekeeper;
@@ -61,8 +64,10 @@ struct core {
     bool stopping, housekeeper_stop, reconcile_wanted;
     struct live *lives;
     struct box *boxes;
-    struct session *sessions; /* session_internal.h */
-    int settlers;             /* threads that see to sessions of an earlier server */
+    struct session *sessions;           /* session_internal.h */
+    unsigned turns_waiting;             /* of all sessions, but who has it */
+    struct kernel_input *kernel_inputs; /* kernel_input.h; entries never change */
+    int settlers;                       /* threads that see to sessions of an earlier server */
     bool draining;
     uint64_t drain_killed, drain_sessions; /* what was counted when the drain began */
 };
@@ -72,7 +77,8 @@ struct plan {
     uint64_t timeout_ms;
     struct resources resources;
     const char *image, *profile; /* borrowed from the request */
-    const char **argv;           /* NULL-ended, entries borrowed; freed by plan_done() */
+    const char *zygote; /* what the engine may fork the kernel from: a language; "": nothing */
+    const char **argv;  /* NULL-ended, entries borrowed; freed by plan_done() */
     size_t argc;
     const char **envp;
     size_t envc;
@@ -96,6 +102,8 @@ int core_engine_info(struct core *core, int64_t age_max_ns, int64_t deadline_ns,
                      struct engine_info *out, struct err *err);
 /* Takes what the engine said of its host, and the budget that follows from it. */
 void core_set_info(struct core *core, const struct engine_info *info);
+/* Whether the engine has said what its host has. */
+bool core_knows_info(struct core *core);
 /* Whether core_stop() was called. */
 bool core_is_stopping(struct core *core);
 int core_say_stopping(struct err *err);
@@ -133,6 +141,13 @@ struct box_life {
 int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
                const struct box_life *life, char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
+/* The same once, for the pool: it holds no place of admission until it is given away. */
+int box_create_ahead(struct core *core, const struct plan *plan, int cancel_fd,
+                     char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+                     uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
+/* Gives one of the pool to live, with a place of admission that live has. False: it died. */
+bool box_give(struct core *core, const char *id, struct live *live,
+              const struct reservation *reserve);
 /* Says that code runs in it, or no more. */
 void box_busy(struct core *core, const char *id);
 void box_ready(struct core *core, const char *id);

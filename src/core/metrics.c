@@ -125,6 +125,16 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
          metrics->sandboxes_died},
         {"berth_sandboxes_orphaned_total", "counter",
          "Sandboxes destroyed since nobody owned them.", metrics->orphans_destroyed},
+        {"berth_pool_ready", "gauge", "Sandboxes made ahead that wait to be used.",
+         gauges->pool_ready},
+        {"berth_pool_wanted", "gauge", "How many of them are to wait, by demand.",
+         gauges->pool_wanted},
+        {"berth_pool_hits_total", "counter", "Requests that got a sandbox made ahead.",
+         metrics->pool_hits},
+        {"berth_pool_misses_total", "counter", "Requests for which one had to be made.",
+         metrics->pool_misses},
+        {"berth_pool_discarded_total", "counter", "Sandboxes made ahead that could not be used.",
+         metrics->pool_discarded},
         {"berth_output_bytes_total", "counter", "Bytes of output taken from executions.",
          metrics->output_bytes},
     };
@@ -149,6 +159,10 @@ int metrics_write(const struct metrics *metrics, const struct metrics_gauges *ga
     if (result == 0)
         result = write_histogram(out, "berth_create_seconds", "Time to make a sandbox.",
                                  &metrics->create, err);
+    if (result == 0)
+        result = write_histogram(out, "berth_pool_fill_seconds",
+                                 "Time to make a sandbox ahead, with its kernel.",
+                                 &metrics->pool_fill, err);
     if (result == 0)
         result = write_histogram(out, "berth_run_seconds", "Time that the code ran.", &metrics->run,
                                  err);

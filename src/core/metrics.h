@@ -35,7 +35,8 @@ struct metrics {
     _Atomic uint64_t output_bytes;
     _Atomic uint64_t sessions_created, session_executions;
     _Atomic uint64_t sessions_ended[SESSION_END_COUNT];
-    struct metrics_histogram queue, create, run, total;
+    _Atomic uint64_t pool_hits, pool_misses, pool_discarded;
+    struct metrics_histogram queue, create, run, total, pool_fill;
 };
 
 /* Counts one duration. */
@@ -44,6 +45,7 @@ void metrics_observe(struct metrics_histogram *histogram, int64_t duration_us);
 /* Gauges that others own. */
 struct metrics_gauges {
     unsigned sandboxes, sandboxes_max, creating, waiting, executions, sessions;
+    unsigned pool_ready, pool_wanted;
     uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
 };
 

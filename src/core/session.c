@@ -230,34 +230,53 @@ static void leave_locked(struct core *core, struct session *session, struct sess
     (void)pthread_cond_broadcast(&core->changed);
 }
 
+/* Who waits goes on when the client leaves, and keeps the server's connection: without the bound on
+ * all of them a client that has long gone could leave no connection to anybody. */
+static int check_room_locked(const struct core *core, const struct session *session,
+                             struct err *err)
+{
+    uint32_t most = core->config.turns_max;
+    int result = 0;
+    if (session->turn_count >= SESSION_TURNS_MAX)
+        result = err_public(err, ERR_UNAVAILABLE,
+                            "%zu executions of this session wait already; the most is %d",
+                            session->turn_count, SESSION_TURNS_MAX);
+    else if (session->turn_count > 0 && most > 0 && core->turns_waiting >= most)
+        result = err_public(err, ERR_UNAVAILABLE,
+                            "%u executions wait for their turn in sessions already", most);
+    if (result != 0 && err)
+        err->retry_after_s = 1;
+    return result;
+}
+
 static int wait_for_turn_locked(struct core *core, struct session *session,
                                 struct session_turn *turn, struct err *err)
 {
-    if (session->turn_count >= SESSION_TURNS_MAX) {
-        int result = err_public(err, ERR_UNAVAILABLE,
-                                "%zu executions of this session wait already; the most is %d",
-                                session->turn_count, SESSION_TURNS_MAX);
-        if (err)
-            err->retry_after_s = 1;
+    int result = check_room_locked(core, session, err);
+    if (result != 0)
         return result;
-    }
+    unsigned waits = session->turn_count > 0 ? 1 : 0;
     struct session_turn **at = &session->turns;
     while (*at)
         at = &(*at)->next;
     turn->next = NULL;
     *at = turn;
     session->turn_count++;
+    core->turns_waiting += waits;
     for (;;) {
         bool cancelled = turn->live && turn->live->cancel_cause != KILL_NONE;
         if (session->closed || cancelled || core->stopping) {
+            core->turns_waiting -= waits;
             leave_locked(core, session, turn);
             if (session->closed)
                 return not_found(session->row.id, err);
             return cancelled ? err_set(err, ERR_CLOSED, "cancelled before its turn")
                              : core_say_stopping(err);
         }
-        if (session->turns == turn)
+        if (session->turns == turn) {
+            core->turns_waiting -= waits;
             return 0;
+        }
         (void)pthread_cond_wait(&core->changed, &core->lock);
     }
 }
@@ -275,7 +294,7 @@ bool session_is_busy(struct core *core, struct session *session)
 {
     (void)pthread_mutex_lock(&core->lock);
     bool busy =
-        !session->closed && session->turn_count > 0 && session->turn_count < SESSION_TURNS_MAX;
+        !session->closed && session->turn_count > 0 && check_room_locked(core, session, NULL) == 0;
     (void)pthread_mutex_unlock(&core->lock);
     return busy;
 }

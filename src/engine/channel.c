@@ -176,8 +176,7 @@ int channel_out_of_turn(const struct talk *talk, const struct frame *frame, stru
 
 /* ---- one talk ---- */
 
-/* Writes what the socket takes. A peer that stopped reading is not a failure yet. */
-static int flush_output(struct channel *channel, struct err *err)
+int channel_flush(struct channel *channel, struct err *err)
 {
     while (channel->out.size > 0 && !channel->write_broken) {
         ssize_t sent = send(channel->fd, channel->out.data, channel->out.size, MSG_NOSIGNAL);
@@ -223,17 +222,18 @@ static int on_hello(struct talk *talk, const struct frame *frame, struct err *er
         return result;
     channel->hello_seen = true;
     channel->capabilities = theirs.capabilities;
-    return check_needs(talk, err);
+    result = channel_later_check(channel, err);
+    return result == 0 ? check_needs(talk, err) : result;
 }
 
-/* Whether this answers channel_forget_later(); either way there is nothing to do about it. */
-static bool is_old_answer(struct channel *channel, const struct frame *frame)
+static int take_frame(struct talk *talk, const struct frame *frame, struct err *err)
 {
-    if (frame->type != FRAME_DONE || channel->forget_stream == 0 ||
-        frame->stream != channel->forget_stream)
-        return false;
-    channel->forget_stream = 0;
-    return true;
+    if (!talk->channel->hello_seen)
+        return on_hello(talk, frame, err);
+    int result = channel_later_take(talk->channel, frame, err);
+    if (result != 0)
+        return result < 0 ? result : 0;
+    return talk->type->take(talk, frame, err);
 }
 
 /* Takes the frames that are whole. */
@@ -243,10 +243,7 @@ static int take_frames(struct talk *talk, struct err *err)
     int result = 0;
     while (!talk->type->is_over(talk) &&
            (result = frame_decoder_next(&talk->channel->decoder, &frame, err)) > 0) {
-        if (is_old_answer(talk->channel, &frame))
-            continue;
-        result = talk->channel->hello_seen ? talk->type->take(talk, &frame, err)
-                                           : on_hello(talk, &frame, err);
+        result = take_frame(talk, &frame, err);
         if (result != 0)
             return result;
     }
@@ -340,7 +337,7 @@ static int send_what_goes(struct talk *talk, struct err *err)
             result = talk->type->queue(talk, err);
         more = channel->out.size >= OUT_LOW;
         if (result == 0)
-            result = flush_output(channel, err);
+            result = channel_flush(channel, err);
         more = more && channel->out.size == 0 && !channel->write_broken;
     }
     return result;
@@ -348,7 +345,9 @@ static int send_what_goes(struct talk *talk, struct err *err)
 
 int channel_talk(struct talk *talk, struct err *err)
 {
-    int result = check_needs(talk, err);
+    int result = channel_later_check(talk->channel, err);
+    if (result == 0)
+        result = check_needs(talk, err);
     if (result == 0)
         result = take_frames(talk, err); /* what was read with the end of the talk before */
     while (result == 0 && !talk->type->is_over(talk)) {

@@ -346,6 +346,14 @@ static int native_inspect(struct engine *engine, const char *id, int64_t deadlin
     return result;
 }
 
+static int native_limit(struct engine *engine, const struct engine_create *spec,
+                        int64_t deadline_ns, struct err *err)
+{
+    struct engine_msg request = {.op = ENGINE_OP_LIMIT, .create = *spec};
+    struct engine_msg reply = {0};
+    return call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+}
+
 /* Appends what one reply listed, and takes its ids. */
 static int append_ids(struct engine_msg *reply, char (**ids)[SANDBOX_ID_MAX + 1], size_t *count,
                       struct err *err)
@@ -761,6 +769,7 @@ static const struct engine_operations native_operations = {
     .destroy_later = native_destroy_later,
     .inspect = native_inspect,
     .list = native_list,
+    .limit = native_limit,
     .open_channel = native_open_channel,
     .free = native_free,
 };

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -26,6 +27,8 @@ enum {
     STATUS_FD = 4,
     OWN_FILES_MIN = 256 /* init: a pipe a job, and more for the execution */
 };
+#define OWN_FILE_SIZE_MIN                                                                          \
+    (1U << 20)              /* init: what a kernel reads when it starts is a file in memory */
 #define OOM_SCORE_ADJ "500" /* as if it had half of the memory more */
 
 /* Reports why nothing was started, and ends the child. */
@@ -50,9 +53,8 @@ static void limit(int resource, rlim_t value)
     (void)setrlimit(resource, &wanted);
 }
 
-static void set_common_limits(const struct init_config *config)
+static void set_common_limits(void)
 {
-    limit(RLIMIT_FSIZE, config->file_size_max);
     /* 1, not 0: a core pattern that is a pipe ignores 0 and is skipped for 1 (core(5)). */
     limit(RLIMIT_CORE, 1);
     limit(RLIMIT_NICE, 0);
@@ -66,18 +68,51 @@ static void set_common_limits(const struct init_config *config)
     limit(RLIMIT_MSGQUEUE, 0);
 }
 
+/* The cgroup's pids.max counts better: all users together. */
+static bool limits_processes(const struct init_config *config)
+{
+    return config->cgroup_mode == INIT_CGROUP_NONE && config->pids_max > 0;
+}
+
 void child_set_limits(const struct init_config *config)
 {
-    set_common_limits(config);
+    set_common_limits();
+    limit(RLIMIT_FSIZE, config->file_size_max);
     limit(RLIMIT_NOFILE, config->open_files_max);
-    /* The cgroup's pids.max counts better: all users together. */
-    if (config->cgroup_mode == INIT_CGROUP_NONE && config->pids_max > 0)
+    if (limits_processes(config))
         limit(RLIMIT_NPROC, config->pids_max);
+}
+
+/* prlimit(2) of another user's process asks for CAP_SYS_RESOURCE in the user namespace that it
+ * lives in, which init has as the owner of that; and in the first one for a hard limit that goes
+ * up. So what a start has not set yet can't undo this either. */
+static int lower(pid_t pid, int resource, rlim_t value)
+{
+    struct rlimit current;
+    if (prlimit(pid, resource, NULL, &current) != 0)
+        return errno;
+    const struct rlimit wanted = {
+        .rlim_cur = value < current.rlim_cur ? value : current.rlim_cur,
+        .rlim_max = value < current.rlim_max ? value : current.rlim_max,
+    };
+    return prlimit(pid, resource, &wanted, NULL) == 0 ? 0 : errno;
+}
+
+int child_lower_limits(pid_t pid, const struct init_config *config)
+{
+    int sys_errno = lower(pid, RLIMIT_FSIZE, config->file_size_max);
+    if (sys_errno == 0)
+        sys_errno = lower(pid, RLIMIT_NOFILE, config->open_files_max);
+    if (sys_errno == 0 && limits_processes(config))
+        sys_errno = lower(pid, RLIMIT_NPROC, config->pids_max);
+    return sys_errno == ESRCH ? 0 : sys_errno;
 }
 
 void child_set_own_limits(const struct init_config *config)
 {
-    set_common_limits(config);
+    set_common_limits();
+    limit(RLIMIT_FSIZE,
+          config->file_size_max < OWN_FILE_SIZE_MIN ? OWN_FILE_SIZE_MIN : config->file_size_max);
     limit(RLIMIT_NOFILE,
           config->open_files_max < OWN_FILES_MIN ? OWN_FILES_MIN : config->open_files_max);
 }

@@ -7,6 +7,7 @@
 #define BERTH_INIT_CHILD_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "wire/init_config.h"
 #include "wire/sandbox.h"
@@ -36,6 +37,8 @@ _Noreturn void child_exec(const struct init_config *config, const struct sandbox
 int child_set_streams(const struct child_pipes *pipes);
 /* The rlimits of the code; none is ever raised. */
 void child_set_limits(const struct init_config *config);
+/* The same for a process of the code that lives. One that is gone counts as done. 0 or an errno. */
+int child_lower_limits(pid_t pid, const struct init_config *config);
 /* The same for init itself: Debian's PAM wants to give whoever su or sudo makes the limits of PID
  * 1, and those above the code's own would be refused and complained of. */
 void child_set_own_limits(const struct init_config *config);

@@ -50,7 +50,7 @@ static int on_hello(struct connection *connection, const struct job_table *jobs,
                                  .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
                                                  SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
                                                  SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                                                 SANDBOX_CAP_TERMINAL};
+                                                 SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS};
     if (jobs->config->cgroup_mode != INIT_CGROUP_NONE)
         ours.capabilities |= SANDBOX_CAP_CGROUP;
     memcpy(ours.nonce, jobs->config->nonce, sizeof(ours.nonce));

@@ -1,9 +1,11 @@
 /* Owns the table: who has which job, whose child was reaped, and the kill of the whole group. */
 #include "init/job_table.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/wait.h>
 
+#include "init/child.h"
 #include "wire/frame.h"
 
 #define KILL_RETRY_NS (2 * CLOCK_NS_PER_MS)
@@ -11,7 +13,8 @@
 void job_table_init(struct job_table *table, const struct init_config *config)
 {
     memset(table, 0, sizeof(*table));
-    table->config = config;
+    table->settings = *config;
+    table->config = &table->settings;
     for (size_t i = 0; i < JOB_MAX; i++)
         job_init(&table->jobs[i]);
     kernel_init(&table->kernel);
@@ -119,6 +122,34 @@ void job_table_watch_oom(struct job_table *table)
         if (table->jobs[i].kind == JOB_EXEC || table->jobs[i].kind == JOB_RUN)
             table->jobs[i].oom_watch_ns = clock_now_ns() + JOB_OOM_WATCH_NS;
     }
+}
+
+/* ---- limits ---- */
+
+static bool may_have(const struct init_config *config, const struct sandbox_limits *limits)
+{
+    bool counted = config->cgroup_mode != INIT_CGROUP_NONE || config->pids_max == 0;
+    return limits->file_size_max <= config->file_size_max &&
+           limits->open_files_max <= config->open_files_max &&
+           (counted || limits->pids_max <= config->pids_max);
+}
+
+int job_table_set_limits(struct job_table *table, const struct sandbox_limits *limits)
+{
+    struct init_config *settings = &table->settings;
+    if (!may_have(settings, limits))
+        return EINVAL;
+    if (limits->file_size_max > 0)
+        settings->file_size_max = limits->file_size_max;
+    if (limits->open_files_max > 0)
+        settings->open_files_max = limits->open_files_max;
+    if (limits->pids_max > 0) {
+        settings->pids_max = limits->pids_max;
+        if (!table->killing) /* a kill that was over before has written the old one back */
+            group_reopen(settings);
+    }
+    child_set_own_limits(settings);
+    return table->kernel.pid > 0 ? child_lower_limits(table->kernel.pid, settings) : 0;
 }
 
 /* ---- the kill of the group ---- */

@@ -14,6 +14,7 @@ _Static_assert((int)JOB_MAX <= (int)GROUP_SPARED_MAX, "every job may be a file")
 
 struct job_table {
     const struct init_config *config;
+    struct init_config settings; /* what config points to: a copy, which LIMITS changes */
     struct job jobs[JOB_MAX];
     struct kernel kernel;
     struct held_table held;
@@ -55,6 +56,11 @@ void job_table_reap(struct job_table *table);
 
 /* The OOM killer was at work: the counters are asked often for a while. */
 void job_table_watch_oom(struct job_table *table);
+
+/* Takes the limits of a LIMITS frame, for what starts from now on and for the kernel that lives.
+ * They only go down, but for pids_max of a cgroup, which is the engine's to set. 0, or EINVAL:
+ * nothing was changed. */
+int job_table_set_limits(struct job_table *table, const struct sandbox_limits *limits);
 
 /* Kills every process of the code, until there is none. cause: what their executions say. */
 void job_table_kill_group(struct job_table *table, enum kill_cause cause);

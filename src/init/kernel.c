@@ -17,11 +17,11 @@
 #include "wire/kernel_msg.h"
 #include "wire/tlv.h"
 
-#define READY_NS (30 * CLOCK_NS_PER_S)
 #define DEAF_NS (100 * CLOCK_NS_PER_MS) /* from the end of its socket to the kill */
 #define BODY_SENT_MAX (SANDBOX_CODE_MAX + 4U * FRAME_PAYLOAD_MAX)
 #define LARGE (1U << 20)              /* memory of a buffer that is given back when it is empty */
 #define REST_NS (2 * CLOCK_NS_PER_MS) /* between two looks at what is said to nobody */
+#define ADOPTION_NS CLOCK_NS_PER_MS   /* between two looks at whose child it is */
 enum { CHUNK = 64 * 1024, EXIT_NOT_FOUND = 127 };
 
 struct message {
@@ -37,7 +37,7 @@ void kernel_init(struct kernel *kernel)
     kernel->fd = kernel->status_fd = -1;
     kernel->give_up_ns = INT64_MAX;
     kernel->passing = PIPES_INIT;
-    buf_init(&kernel->spec, FRAME_PAYLOAD_MAX);
+    kernel_spec_init(&kernel->spec);
     buf_init(&kernel->in, KERNEL_HEADER_SIZE + KERNEL_BODY_MAX + CHUNK);
     buf_init(&kernel->out, BODY_SENT_MAX);
 }
@@ -50,86 +50,14 @@ static void forget_process(struct kernel *kernel)
     pipes_done(&kernel->passing);
     buf_done(&kernel->in);
     buf_done(&kernel->out);
+    kernel->skipping = 0;
     kernel->state = KERNEL_NONE;
     kernel->give_up_ns = INT64_MAX;
-    kernel->used = false;
+    kernel->used = kernel->given = false;
+    kernel->spec.owed = false;
 }
 
-/* ---- what it is to be ---- */
-
-int kernel_set_spec(struct kernel *kernel, const void *payload, size_t size)
-{
-    kernel->spec.size = 0;
-    return buf_append(&kernel->spec, payload, size, NULL);
-}
-
-bool kernel_has_spec(const struct kernel *kernel)
-{
-    return kernel->spec.size > 0;
-}
-
-bool kernel_is_spec(const struct kernel *kernel, const void *payload, size_t size)
-{
-    return kernel->spec.size == size && memcmp(kernel->spec.data, payload, size) == 0;
-}
-
-/* ---- its start and its end ---- */
-
-static int fork_kernel(struct kernel *kernel, const struct init_config *config,
-                       const struct sandbox_exec *exec, struct err *err)
-{
-    int ends[2];
-    PIPES_AUTO struct pipes pipes = PIPES_INIT;
-    int result = pipes_make(&pipes, PIPES_STATUS, err);
-    if (result != 0)
-        return result;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-        return err_sys(err, errno, "socketpair");
-    FD_AUTO int ours = ends[0];
-    FD_AUTO int theirs = ends[1];
-    result = fd_set_nonblocking(ours, true, err);
-    if (result != 0)
-        return result;
-    pid_t pid = group_fork(config);
-    if (pid < 0)
-        return err_sys(err, errno, "fork");
-    if (pid == 0) {
-        struct child_pipes passed = CHILD_PIPES_NONE;
-        passed.status_fd = pipes.status[1];
-        passed.kernel_fd = theirs;
-        child_exec(config, exec, &passed);
-    }
-    kernel->pid = pid;
-    kernel->fd = fd_take(&ours);
-    kernel->status_fd = fd_take(&pipes.status[0]);
-    return 0;
-}
-
-static void start(struct kernel *kernel, const struct init_config *config)
-{
-    struct sandbox_kernel spec;
-    struct err err = ERR_INIT;
-    kernel->wanted = false;
-    kernel->start_error[0] = '\0';
-    kernel->failure = 0;
-    int result = sandbox_kernel_decode(kernel->spec.data, kernel->spec.size, &spec, &err);
-    if (result == 0) {
-        const struct sandbox_exec exec = {.execution_id = "",
-                                          .cwd = spec.cwd,
-                                          .argv = spec.argv,
-                                          .argc = spec.argc,
-                                          .envp = spec.envp,
-                                          .envc = spec.envc};
-        result = fork_kernel(kernel, config, &exec, &err);
-        sandbox_kernel_done(&spec);
-    }
-    if (result != 0) {
-        kernel->failure = err.sys_errno > 0 ? err.sys_errno : EIO;
-        return;
-    }
-    kernel->state = KERNEL_STARTING;
-    kernel->give_up_ns = clock_now_ns() + READY_NS;
-}
+/* ---- its end ---- */
 
 static void fail_start(struct kernel *kernel, int sys_errno)
 {
@@ -222,6 +150,7 @@ int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *bo
         kernel->passing.child[i] = fd_take(&pipes->child[i]);
     kernel->job = job;
     kernel->used = true;
+    kernel->spec.owed = false;
     flush(kernel);
     return 0;
 }
@@ -240,27 +169,63 @@ void kernel_interrupt(const struct kernel *kernel)
 
 /* ---- what it says ---- */
 
-/* The next whole message. False: there is none; *nonsense: and there will be none. */
-static bool next_message(const struct kernel *kernel, struct message *message, bool *nonsense)
+/* The whole message at an offset. False: there is none; *nonsense: and there will be none. */
+static bool message_at(const struct kernel *kernel, size_t at, struct message *message,
+                       bool *nonsense)
 {
     if (nonsense)
         *nonsense = false;
-    if (kernel->in.size < KERNEL_HEADER_SIZE)
+    if (kernel->in.size - at < KERNEL_HEADER_SIZE)
         return false;
-    message->size = tlv_load_u32(kernel->in.data);
-    message->type = (char)kernel->in.data[4];
-    message->body = kernel->in.data + KERNEL_HEADER_SIZE;
+    message->size = tlv_load_u32(kernel->in.data + at);
+    message->type = (char)kernel->in.data[at + 4];
+    message->body = kernel->in.data + at + KERNEL_HEADER_SIZE;
     if (nonsense)
         *nonsense = message->size > KERNEL_BODY_MAX;
     return message->size <= KERNEL_BODY_MAX &&
-           kernel->in.size - KERNEL_HEADER_SIZE >= message->size;
+           kernel->in.size - at - KERNEL_HEADER_SIZE >= message->size;
 }
 
-static void drop_message(struct kernel *kernel, const struct message *message)
+static bool next_message(const struct kernel *kernel, struct message *message, bool *nonsense)
 {
-    buf_consume(&kernel->in, KERNEL_HEADER_SIZE + message->size);
+    return message_at(kernel, 0, message, nonsense);
+}
+
+/* Once for all messages that were taken: each alone would move all that is behind it. */
+static void drop_taken(struct kernel *kernel, size_t size)
+{
+    buf_consume(&kernel->in, size);
     if (kernel->in.size == 0 && kernel->in.capacity > LARGE)
         buf_done(&kernel->in);
+}
+
+/* One that was given and did not come up: whoever waits gets one of our own. Its socket ends, which
+ * ends a kernel; what hangs is killed, unless that would end an execution that knows nothing of it.
+ */
+static void lose_given(struct kernel *kernel, struct job_table *table)
+{
+    bool awaited = job_table_count(table, JOB_KERNEL) > 0 || job_table_count(table, JOB_RUN) > 0;
+    if (job_table_count(table, JOB_EXEC) == 0)
+        job_table_kill_group(table, KILL_SERVER);
+    else
+        forget_process(kernel);
+    fd_close(&kernel->fd);
+    kernel->wanted = awaited && kernel_spec_is_set(&kernel->spec);
+}
+
+static void on_ready(struct kernel *kernel)
+{
+    if (kernel->given) {
+        kernel->said_ready = true;
+        return;
+    }
+    kernel->state = KERNEL_ALIVE;
+    kernel->give_up_ns = INT64_MAX;
+}
+
+static bool awaits_adoption(const struct kernel *kernel)
+{
+    return kernel->state == KERNEL_STARTING && kernel->given && kernel->said_ready;
 }
 
 /* A message beyond all bounds: nothing that it says after it can be made out. */
@@ -283,10 +248,8 @@ static bool is_running(const struct kernel *kernel)
 static bool take_message(struct kernel *kernel, struct job_table *table,
                          const struct message *message)
 {
-    if (message->type == KERNEL_READY && kernel->state == KERNEL_STARTING) {
-        kernel->state = KERNEL_ALIVE;
-        kernel->give_up_ns = INT64_MAX;
-    }
+    if (message->type == KERNEL_READY && kernel->state == KERNEL_STARTING)
+        on_ready(kernel);
     if (!is_running(kernel))
         return true; /* said between two runs: to nobody */
     if (message->type == KERNEL_MESSAGE)
@@ -294,7 +257,7 @@ static bool take_message(struct kernel *kernel, struct job_table *table,
     if (message->type == KERNEL_DONE && message->size == 1)
         run_is_done(kernel->job, message->body[0]);
     else
-        kernel->job->run.message_bytes += message->size + KERNEL_HEADER_SIZE; /* to a bound */
+        run_count_noise(kernel->job, message->size);
     return true;
 }
 
@@ -302,11 +265,10 @@ void kernel_deliver(struct kernel *kernel, struct job_table *table)
 {
     struct message message;
     bool nonsense = false;
-    while (next_message(kernel, &message, &nonsense)) {
-        if (!take_message(kernel, table, &message))
-            return;
-        drop_message(kernel, &message);
-    }
+    size_t taken = 0;
+    while (message_at(kernel, taken, &message, &nonsense) && take_message(kernel, table, &message))
+        taken += KERNEL_HEADER_SIZE + message.size;
+    drop_taken(kernel, taken);
     if (nonsense)
         break_off(kernel, table);
 }
@@ -330,12 +292,35 @@ static void on_end(struct kernel *kernel)
     fd_close(&kernel->fd);
     if (kernel->state == KERNEL_ALIVE && !script)
         kernel->give_up_ns = clock_now_ns() + DEAF_NS;
+    else if (kernel->state == KERNEL_STARTING && kernel->given)
+        kernel->give_up_ns = 0; /* nobody tells of its death: it has no number yet */
 }
 
 /* Between two runs it speaks to nobody, and gets no more of init's time for it than this. */
 static bool is_unheard(const struct kernel *kernel)
 {
     return kernel->state == KERNEL_ALIVE && !kernel->job;
+}
+
+/* Nobody will hear a message that begins between two runs: no byte of it is kept, since that would
+ * be init's memory, which no limit of the sandbox covers. */
+static void skip_unheard(struct kernel *kernel)
+{
+    struct message message;
+    bool nonsense = false;
+    if (!is_unheard(kernel) || kernel->in.size < KERNEL_HEADER_SIZE ||
+        next_message(kernel, &message, &nonsense) || nonsense)
+        return;
+    kernel->skipping = KERNEL_HEADER_SIZE + message.size - kernel->in.size;
+    drop_taken(kernel, kernel->in.size);
+}
+
+static void take_bytes(struct kernel *kernel, size_t size)
+{
+    size_t skipped = size < kernel->skipping ? size : kernel->skipping;
+    kernel->in.size += size;
+    kernel->skipping -= skipped;
+    buf_consume(&kernel->in, skipped); /* nothing is before what is skipped */
 }
 
 static void hear(struct kernel *kernel)
@@ -348,18 +333,28 @@ static void hear(struct kernel *kernel)
         uint8_t *room = buf_reserve(&kernel->in, CHUNK, NULL);
         if (!room)
             return; /* no memory now */
-        /* Not recvmsg(2): descriptors that it sends are dropped by the kernel of the host. */
-        ssize_t got = recv(kernel->fd, room, CHUNK, MSG_DONTWAIT);
+        ssize_t got = kernel_receive(kernel, room, CHUNK);
         if (got < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (got <= 0)
             on_end(kernel);
         else
-            kernel->in.size += (size_t)got;
+            take_bytes(kernel, (size_t)got);
         kernel->rests_ns = clock_now_ns() + REST_NS;
         if (is_unheard(kernel))
             return;
     }
+}
+
+static void give_up(struct kernel *kernel, struct job_table *table)
+{
+    kernel->give_up_ns = INT64_MAX;
+    if (kernel->given && kernel->state == KERNEL_STARTING) {
+        lose_given(kernel, table);
+        return;
+    }
+    fail_start(kernel, ETIMEDOUT);
+    job_table_kill_group(table, KILL_SIGNAL);
 }
 
 void kernel_step(struct kernel *kernel, struct job_table *table)
@@ -370,11 +365,14 @@ void kernel_step(struct kernel *kernel, struct job_table *table)
     flush(kernel);
     hear(kernel);
     kernel_deliver(kernel, table);
-    if (clock_now_ns() >= kernel->give_up_ns) {
-        fail_start(kernel, ETIMEDOUT);
-        kernel->give_up_ns = INT64_MAX;
-        job_table_kill_group(table, KILL_SIGNAL);
+    skip_unheard(kernel);
+    if (awaits_adoption(kernel)) {
+        int sys_errno = kernel_adopt(kernel, table->config);
+        if (sys_errno != 0 && sys_errno != EAGAIN)
+            kernel->give_up_ns = 0;
     }
+    if (clock_now_ns() >= kernel->give_up_ns)
+        give_up(kernel, table);
 }
 
 void kernel_settle(struct kernel *kernel, struct job_table *table)
@@ -384,7 +382,7 @@ void kernel_settle(struct kernel *kernel, struct job_table *table)
     if (kernel->state == KERNEL_DYING && kernel->pid <= 0 && !kernel->job)
         forget_process(kernel);
     if (kernel->state == KERNEL_NONE && kernel->wanted)
-        start(kernel, table->config);
+        kernel_start(kernel, table->config);
 }
 
 /* ---- events ---- */
@@ -402,5 +400,7 @@ int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *ta
         return 0;
     if (is_unheard(kernel) && kernel->fd >= 0 && clock_now_ns() < kernel->rests_ns)
         return kernel->rests_ns < kernel->give_up_ns ? kernel->rests_ns : kernel->give_up_ns;
+    if (awaits_adoption(kernel)) /* no event comes of that */
+        return clock_now_ns() + ADOPTION_NS;
     return kernel->give_up_ns;
 }

@@ -12,7 +12,9 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "init/kernel_spec.h"
 #include "init/pipes.h"
+#include "wire/init_config.h"
 
 struct job;
 struct job_table;
@@ -26,11 +28,14 @@ enum kernel_state {
 
 struct kernel {
     enum kernel_state state;
-    struct buf spec;       /* the payload of the last KERNEL frame; empty: there was none */
+    struct kernel_spec spec;
     bool wanted;           /* start one as soon as it can be */
     int failure;           /* errno of the last start that failed */
     char start_error[256]; /* "" or an exit code byte and a text */
-    pid_t pid;             /* -1 once reaped */
+    bool given;            /* this one is the engine's, which had it forked elsewhere */
+    bool said_ready;       /* a given one, which may be nobody's child of ours yet */
+    pid_t sender;          /* of what a given one said before it was ready; 0: nobody knows */
+    pid_t pid;             /* -1 once reaped, and of a given one before it is ready */
     int wait_status;
     struct rusage rusage;
     int fd; /* -1 once its end was seen */
@@ -38,6 +43,7 @@ struct kernel {
     int64_t give_up_ns; /* when it is killed: not ready, or deaf; INT64_MAX */
     int64_t rests_ns;   /* between two runs: until then it is not listened to */
     struct buf in;
+    size_t skipping; /* bytes of a message for nobody that are still to come; nothing is in then */
     struct buf out;
     struct pipes passing; /* descriptors that go with the next byte, as its child[] */
     struct job *job;      /* the run that it has */
@@ -47,10 +53,21 @@ struct kernel {
 
 void kernel_init(struct kernel *kernel);
 
-/* Takes the payload of a KERNEL frame, which decodes; a living one keeps its own. */
-int kernel_set_spec(struct kernel *kernel, const void *payload, size_t size);
-bool kernel_has_spec(const struct kernel *kernel);
-bool kernel_is_spec(const struct kernel *kernel, const void *payload, size_t size);
+/* Starts one as the words say that it has. On failure `failure` is set, and there is none. */
+void kernel_start(struct kernel *kernel, const struct init_config *config);
+
+/* Takes one that the engine had forked into our pid namespace, before a KERNEL or RUN came: fd is
+ * our end of its socket, a stream with SO_PASSCRED set before anything was sent on it. It joined
+ * the code's group before. It has to be our child when it says READY, or soon: a process is handed
+ * to the init of the namespace that its parent is in, so that it takes a parent in ours which ends
+ * (pid_namespaces(7)). When its socket ends before it is ready, or it is not ready within 5 s, it
+ * is as if there had been none. */
+void kernel_take_given(struct kernel *kernel, int fd);
+
+/* The parts of it that kernel.c calls. recv(2), which learns who sends before READY. */
+ssize_t kernel_receive(struct kernel *kernel, void *data, size_t size);
+/* After READY: it is alive now, 0; or an errno. EAGAIN: it is no child of ours yet. */
+int kernel_adopt(struct kernel *kernel, const struct init_config *config);
 
 /* Gives it a run: the body of KERNEL_RUN, and descriptors that pass to it, whose owner is the
  * kernel from here. It has to be alive and without a job. */

@@ -163,15 +163,19 @@ static void check_end(struct loop *loop)
 }
 
 /* Until the engine says 'C', its end of the setup socket stands for its life: with it goes a
- * creation that nobody knows of. */
+ * creation that nobody knows of. With the 'C' may come a kernel that it had made. */
 static void on_setup(struct loop *loop)
 {
     char byte = 0;
-    ssize_t got = recv(loop->setup_fd, &byte, 1, MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+    FD_AUTO int kernel_fd = -1;
+    size_t count = 1;
+    ssize_t got = fd_recv(loop->setup_fd, &byte, 1, &kernel_fd, &count, MSG_DONTWAIT, NULL);
+    if (got == -ERR_UNAVAILABLE)
         return;
     if (got != 1 || byte != 'C')
         loop->over = true;
+    else if (count == 1)
+        kernel_take_given(&loop->jobs.kernel, fd_take(&kernel_fd));
     fault_point("init.commit");
     /* The engine connects next; should it die in between, nobody else ever does. */
     if (!has_connection(loop)) {

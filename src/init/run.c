@@ -13,8 +13,8 @@
 #include "wire/kernel_msg.h"
 #include "wire/tlv.h"
 
-#define BODY_MAX (SANDBOX_CODE_MAX + 2U * FRAME_PAYLOAD_MAX)
-#define MESSAGE_COST 64U /* an empty message is not free */
+#define BODY_MAX (SANDBOX_CODE_MAX + 3U * FRAME_PAYLOAD_MAX) /* two of variables, and a rest */
+#define MESSAGE_COST 64U                                     /* an empty message is not free */
 enum { EXIT_REFUSED = 126, EXIT_KILLED = 128 + SIGKILL, RUN_MAX = SANDBOX_HELD_MAX };
 
 /* ---- before it runs ---- */
@@ -25,7 +25,8 @@ static const char *open_held(struct job *job, struct job_table *table,
     const char *why = NULL;
     if (job_table_count(table, JOB_RUN) > RUN_MAX)
         return "too many runs wait";
-    if (!kernel_has_spec(&table->kernel) && job_table_count(table, JOB_KERNEL) == 0)
+    if (!kernel_spec_is_set(&table->kernel.spec) && table->kernel.state == KERNEL_NONE &&
+        job_table_count(table, JOB_KERNEL) == 0)
         return "no kernel was started";
     if (!run->hold)
         return NULL;
@@ -124,14 +125,20 @@ static struct job *first_in_queue(struct job_table *table)
 
 /* ---- its start ---- */
 
-static int make_body(const struct job *job, const struct sandbox_run *run, struct buf *body,
-                     struct err *err)
+/* A kernel takes the last of two variables of one name. */
+static int make_body(const struct job *job, const struct kernel_spec *spec,
+                     const struct sandbox_run *run, struct buf *body, struct err *err)
 {
     struct tlv_writer writer;
+    int result = 0;
     tlv_begin(&writer, body);
     tlv_put_str(&writer, KERNEL_TAG_ID, run->execution_id);
     tlv_put_u64(&writer, KERNEL_TAG_MODE, (uint64_t)run->mode);
     tlv_put_str(&writer, KERNEL_TAG_FILE, run->file);
+    if (spec->owed)
+        result = kernel_spec_put_variables(spec, &writer, err);
+    if (result != 0)
+        return result;
     for (size_t i = 0; i < run->envc; i++)
         tlv_put_str(&writer, KERNEL_TAG_ENV, run->envp[i]);
     tlv_put_bytes(&writer, KERNEL_TAG_CODE, job->run.code.data, job->run.code.size);
@@ -147,7 +154,7 @@ static int hand_over(struct job *job, struct job_table *table, struct err *err)
     int result = sandbox_run_decode(job->run.params.data, job->run.params.size, &run, err);
     if (result != 0)
         return result;
-    result = make_body(job, &run, &body, err);
+    result = make_body(job, &table->kernel.spec, &run, &body, err);
     if (result == 0)
         result = pipes_make(&pipes, PIPES_STDIN | PIPES_STDOUT | PIPES_STDERR, err);
     if (result == 0) {
@@ -188,7 +195,7 @@ void run_schedule(struct job_table *table)
 {
     struct kernel *kernel = &table->kernel;
     struct job *job = first_in_queue(table);
-    bool has_spec = kernel_has_spec(kernel);
+    bool has_spec = kernel_spec_is_set(&kernel->spec);
     if (!job || kernel->job || job->files_failed || job->cause != KILL_NONE ||
         job_table_awaits_files(table, &job->files_failed) ||
         (!has_spec && job_table_count(table, JOB_KERNEL) > 0))
@@ -275,7 +282,8 @@ bool run_take_message(struct job *job, struct job_table *table, const uint8_t *b
     if (!job->draining) { /* what was written before it comes before it */
         job_drain(job);
         job->run.message_sent = 0;
-        job->run.message_bytes += size > 0 ? size : KERNEL_HEADER_SIZE; /* to a bound */
+        job->run.message_bytes += size;
+        job->run.message_cost += size + MESSAGE_COST;
         if (!is_wanted(job, size))
             job->run.message_sent = size;
     }
@@ -285,6 +293,11 @@ bool run_take_message(struct job *job, struct job_table *table, const uint8_t *b
         return false;
     job->draining = false;
     return true;
+}
+
+void run_count_noise(struct job *job, size_t size)
+{
+    job->run.message_cost += size + MESSAGE_COST;
 }
 
 void run_is_done(struct job *job, uint8_t exit_code)

@@ -7,7 +7,13 @@
 bool session_begins(enum frame_type type)
 {
     return type == FRAME_KERNEL || type == FRAME_RUN || type == FRAME_ATTACH ||
-           type == FRAME_FORGET || type == FRAME_LIST || type == FRAME_TIMERS;
+           type == FRAME_FORGET || type == FRAME_LIST || type == FRAME_TIMERS ||
+           type == FRAME_LIMITS;
+}
+
+static bool lives(const struct kernel *kernel)
+{
+    return kernel->state == KERNEL_STARTING || kernel->state == KERNEL_ALIVE;
 }
 
 /* The job begins when the files that its connection sent before it are written. */
@@ -122,8 +128,7 @@ static int on_list(struct job_table *table, struct buf *out, const struct frame 
         entry->events = held->events;
         listed.count++;
     }
-    listed.kernel_lives =
-        table->kernel.state == KERNEL_STARTING || table->kernel.state == KERNEL_ALIVE;
+    listed.kernel_lives = lives(&table->kernel);
     timers_left(&table->timers, clock_now_ns(), &listed.lifetime_ms, &listed.idle_ms);
     BUF_AUTO struct buf payload;
     buf_init(&payload, FRAME_PAYLOAD_MAX);
@@ -146,6 +151,16 @@ static int on_timers(struct job_table *table, struct buf *out, const struct fram
     return 0;
 }
 
+static int on_limits(struct job_table *table, struct buf *out, const struct frame *frame,
+                     struct err *err)
+{
+    struct sandbox_limits limits;
+    int result = sandbox_limits_decode(frame->payload, frame->size, &limits, err);
+    if (result == 0)
+        answer(out, frame->stream, job_table_set_limits(table, &limits));
+    return result;
+}
+
 int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
                   const struct frame *frame, struct err *err)
 {
@@ -162,9 +177,45 @@ int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
         return on_list(table, out, frame, err);
     case FRAME_TIMERS:
         return on_timers(table, out, frame, err);
+    case FRAME_LIMITS:
+        return on_limits(table, out, frame, err);
     default:
         return err_set(err, ERR_PROTOCOL, "frame type %d", (int)frame->type);
     }
+}
+
+/* Asks for a kernel of these words, once. 0: there is one, or will be; or an errno. */
+static int ask(struct kernel *kernel, const struct buf *words)
+{
+    struct kernel_spec *spec = &kernel->spec;
+    /* One that the engine gave has no words yet: it becomes what is asked for first. */
+    if ((lives(kernel) || kernel->wanted) && kernel_spec_is_set(spec)) {
+        enum kernel_likeness likeness = kernel_spec_compare(spec, words->data, words->size);
+        if (likeness == KERNEL_SAME)
+            return 0;
+        if (likeness == KERNEL_DIFFERENT || (lives(kernel) && kernel->used))
+            return EEXIST;
+    }
+    int sys_errno = kernel_spec_set(spec, words->data, words->size);
+    if (sys_errno != 0)
+        return sys_errno;
+    spec->owed = lives(kernel);
+    if (!lives(kernel)) {
+        kernel->wanted = true;
+        kernel->failure = 0;
+    }
+    return 0;
+}
+
+/* What came of a start that was asked for: 0, an errno, or -1: nothing yet. */
+static int started(const struct kernel *kernel, const struct buf *words)
+{
+    if (kernel->state == KERNEL_NONE && !kernel->wanted)
+        return kernel->failure != 0 ? kernel->failure : EIO;
+    if (lives(kernel) &&
+        kernel_spec_compare(&kernel->spec, words->data, words->size) == KERNEL_DIFFERENT)
+        return EEXIST; /* somebody else's came before */
+    return kernel->state == KERNEL_ALIVE ? 0 : -1;
 }
 
 void session_step_start(struct job *job, struct job_table *table)
@@ -173,22 +224,13 @@ void session_step_start(struct job *job, struct job_table *table)
     if (job_table_awaits_files(table, &job->files_failed))
         return;
     int sys_errno = job->files_failed ? EIO : 0;
-    if (sys_errno == 0 && kernel->state != KERNEL_NONE && kernel->state != KERNEL_DYING &&
-        !kernel_is_spec(kernel, job->run.params.data, job->run.params.size))
-        sys_errno = EEXIST;
     if (sys_errno == 0 && !job->run.asked) {
         job->run.asked = true;
-        if (kernel->state == KERNEL_NONE || kernel->state == KERNEL_DYING) {
-            sys_errno = kernel_set_spec(kernel, job->run.params.data, job->run.params.size) == 0
-                            ? 0
-                            : ENOMEM;
-            kernel->wanted = true;
-            kernel->failure = 0;
-        }
+        sys_errno = ask(kernel, &job->run.params);
     }
-    if (sys_errno == 0 && kernel->state == KERNEL_NONE && !kernel->wanted)
-        sys_errno = kernel->failure != 0 ? kernel->failure : EIO;
-    if (sys_errno == 0 && kernel->state != KERNEL_ALIVE)
+    if (sys_errno == 0)
+        sys_errno = started(kernel, &job->run.params);
+    if (sys_errno < 0)
         return;
     outlet_send_done(job->outlet, sys_errno, 0);
     job_clear(job);

@@ -41,6 +41,7 @@ static void lang_free(struct lang *lang)
     free((void *)(uintptr_t)lang->source);
     free((void *)(uintptr_t)lang->kernel);
     free_strings(lang->kernel_run, LANG_ARGS_MAX);
+    free_strings(lang->kernel_compile, LANG_ARGS_MAX);
     free_strings(lang->aliases, LANG_NAMES_MAX);
     free_strings(lang->run, LANG_ARGS_MAX);
     free_strings(lang->env, LANG_ENV_MAX);
@@ -84,6 +85,8 @@ static bool set_language_key(struct lang *lang, const char *name, const char *va
         return push_words(lang->aliases, LANG_NAMES_MAX, value, ", \t");
     if (strcmp(name, "kernel_run") == 0)
         return push_words(lang->kernel_run, LANG_ARGS_MAX, value, " \t");
+    if (strcmp(name, "kernel_compile") == 0)
+        return push_words(lang->kernel_compile, LANG_ARGS_MAX, value, " \t");
     if (strcmp(name, "run") == 0)
         return push_words(lang->run, LANG_ARGS_MAX, value, " \t");
     return false;
@@ -138,6 +141,8 @@ static int check(const struct lang *lang, const char *file, struct err *err)
         return err_set(err, ERR_INTERNAL, "languages/%s: run is missing", file);
     if ((lang->kernel != NULL) != (lang->kernel_run[0] != NULL))
         return err_set(err, ERR_INTERNAL, "languages/%s: kernel and kernel_run go together", file);
+    if (lang->kernel_compile[0] && !lang->kernel)
+        return err_set(err, ERR_INTERNAL, "languages/%s: kernel_compile needs a kernel", file);
     if (lang->kernel && !lang_kernel_source(lang))
         return err_set(err, ERR_INTERNAL, "languages/%s: there is no kernels/%s", file,
                        lang->kernel);

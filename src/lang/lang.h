@@ -19,8 +19,14 @@ struct lang {
     const char *run[LANG_ARGS_MAX];      /* argv, NULL-ended; "{source}" is replaced by source */
     const char *env[LANG_ENV_MAX];       /* "NAME=value" set before the request's, NULL-ended */
     const char *kernel;                  /* file name of its kernel in kernels/; NULL: none */
-    /* argv of its kernel, NULL-ended; "{kernel}" is replaced by the kernel's text */
+    /* argv of its kernel, NULL-ended. It reads lang_kernel_source() as its standard input (struct
+     * sandbox_kernel's input), from offset 0 of a file, or what kernel_compile wrote with the
+     * text right behind it; it takes the text when what was compiled is not of its own version. */
     const char *kernel_run[LANG_ARGS_MAX];
+    /* argv of a program of the same image that reads the text on standard input and writes on
+     * standard output what spares kernel_run the compilation; empty: there is none. It runs no
+     * code of a user. What it wrote holds for that image alone. */
+    const char *kernel_compile[LANG_ARGS_MAX];
 };
 
 /* Reads all embedded files. ERR_INTERNAL names a file that is wrong. Call once, before threads. */

@@ -20,9 +20,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/parse.h"
+#include "native/cgroup_internal.h"
 #include "native/nspid.h"
 
-#define CPU_PERIOD_US 100000
 #define DEPTH_MAX 256 /* of groups above each other; a mount's root ends the walk before */
 
 static const char *const group_names[] = {"init", "code"};
@@ -272,8 +272,7 @@ const char *cgroup_mode_name(const struct cgroup_root *root)
     return "none";
 }
 
-/* UINT64_MAX for "max", and for a group without that file, which a root is. */
-static uint64_t read_limit(int dir_fd, const char *file)
+uint64_t cgroup_read_limit(int dir_fd, const char *file)
 {
     char text[32];
     uint64_t bytes = 0;
@@ -292,7 +291,7 @@ static uint64_t least_limit(int base_fd, const char *file)
     bool inside = fstat(base_fd, &base) == 0;
     for (int depth = 0; inside && depth < DEPTH_MAX; depth++) {
         struct stat info;
-        uint64_t limit = read_limit(dir_fd, file);
+        uint64_t limit = cgroup_read_limit(dir_fd, file);
         least = limit < least ? limit : least;
         int next_fd = openat(dir_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
         inside = next_fd >= 0 && fstat(next_fd, &info) == 0 && info.st_dev == base.st_dev;
@@ -337,7 +336,7 @@ static int make_dirs(const struct cgroup_root *root, const struct cgroup_hierarc
     return 0;
 }
 
-static int open_group(const struct cgroup_hierarchy *hierarchy, const char *id, const char *group,
+int cgroup_open_group(const struct cgroup_hierarchy *hierarchy, const char *id, const char *group,
                       int *out_fd, struct err *err)
 {
     char path[SANDBOX_ID_MAX + 16];
@@ -346,59 +345,6 @@ static int open_group(const struct cgroup_hierarchy *hierarchy, const char *id, 
     if (*out_fd < 0)
         return err_sys(err, errno, "open cgroup %s", path);
     return 0;
-}
-
-static int write_number(int dir_fd, const char *file, uint64_t value, struct err *err)
-{
-    char text[32];
-    (void)snprintf(text, sizeof(text), "%" PRIu64, value);
-    return fd_write_file_at(dir_fd, file, text, err);
-}
-
-static int limit_memory(enum init_cgroup_mode mode, int dir_fd, uint64_t bytes, struct err *err)
-{
-    if (mode == INIT_CGROUP_V1) {
-        int result = write_number(dir_fd, "memory.limit_in_bytes", bytes, err);
-        /* Memory and swap together: the same figure means no swap. Absent without swap accounting.
-         */
-        if (result == 0 && faccessat(dir_fd, "memory.memsw.limit_in_bytes", F_OK, 0) == 0)
-            result = write_number(dir_fd, "memory.memsw.limit_in_bytes", bytes, err);
-        /* What sockets hold is counted apart there, and only once there is a limit on it. */
-        if (result == 0 && faccessat(dir_fd, "memory.kmem.tcp.limit_in_bytes", F_OK, 0) == 0)
-            result = write_number(dir_fd, "memory.kmem.tcp.limit_in_bytes", bytes / 4, err);
-        return result;
-    }
-    int result = write_number(dir_fd, "memory.max", bytes, err);
-    if (result == 0 && faccessat(dir_fd, "memory.swap.max", F_OK, 0) == 0)
-        result = write_number(dir_fd, "memory.swap.max", 0, err);
-    if (result == 0)
-        result = fd_write_file_at(dir_fd, "memory.oom.group", "1", err);
-    return result;
-}
-
-static int limit_cpu(enum init_cgroup_mode mode, int dir_fd, uint32_t cpu_millis, struct err *err)
-{
-    char text[48];
-    uint64_t quota_us = (uint64_t)cpu_millis * CPU_PERIOD_US / 1000;
-    if (mode == INIT_CGROUP_V1) {
-        int result = write_number(dir_fd, "cpu.cfs_period_us", CPU_PERIOD_US, err);
-        return result != 0 ? result : write_number(dir_fd, "cpu.cfs_quota_us", quota_us, err);
-    }
-    (void)snprintf(text, sizeof(text), "%" PRIu64 " %d", quota_us, CPU_PERIOD_US);
-    return fd_write_file_at(dir_fd, "cpu.max", text, err);
-}
-
-static int set_limits(const struct cgroup_root *root, const struct cgroup_hierarchy *hierarchy,
-                      int dir_fd, const struct cgroup_limits *limits, struct err *err)
-{
-    int result = 0;
-    if (hierarchy->memory)
-        result = limit_memory(root->mode, dir_fd, limits->memory_bytes, err);
-    if (result == 0 && hierarchy->cpu)
-        result = limit_cpu(root->mode, dir_fd, limits->cpu_millis, err);
-    if (result == 0 && hierarchy->pids)
-        result = write_number(dir_fd, "pids.max", limits->pids_max, err);
-    return result;
 }
 
 /* v1: an eventfd that the kernel signals when the group runs out of memory. */
@@ -477,9 +423,9 @@ int cgroup_create(const struct cgroup_root *root, const char *id,
         FD_AUTO int code_fd = -1;
         result = make_dirs(root, hierarchy, id, err);
         if (result == 0)
-            result = open_group(hierarchy, id, "code", &code_fd, err);
+            result = cgroup_open_group(hierarchy, id, "code", &code_fd, err);
         if (result == 0)
-            result = set_limits(root, hierarchy, code_fd, limits, err);
+            result = cgroup_set_limits(root, hierarchy, code_fd, limits, err);
         if (result == 0)
             result = open_for_init(root, hierarchy, code_fd, config, err);
         if (result == 0 && root->mode == INIT_CGROUP_V2)
@@ -507,18 +453,20 @@ void cgroup_close_config(struct init_config *config)
     fd_close(&config->oom_event_fd);
 }
 
-int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
-                      struct err *err)
+static int open_way_in(const struct cgroup_root *root, const char *id, const char *group,
+                       bool by_clone, struct cgroup_entry *out, struct err *err)
 {
+    bool v1 = root->mode == INIT_CGROUP_V1;
     out->tasks_count = 0;
     out->clone_fd = -1;
     for (size_t i = 0; i < root->count; i++) {
         FD_AUTO int dir_fd = -1;
-        int result = open_group(&root->hierarchies[i], id, "init", &dir_fd, err);
-        if (result == 0 && root->mode == INIT_CGROUP_V2) {
+        int result = cgroup_open_group(&root->hierarchies[i], id, group, &dir_fd, err);
+        if (result == 0 && !v1 && by_clone) {
             out->clone_fd = fd_take(&dir_fd);
         } else if (result == 0) {
-            result = open_file(dir_fd, "tasks", O_WRONLY, &out->tasks_fds[out->tasks_count], err);
+            result = open_file(dir_fd, v1 ? "tasks" : "cgroup.procs", O_WRONLY,
+                               &out->tasks_fds[out->tasks_count], err);
             out->tasks_count += result == 0 ? 1 : 0;
         }
         if (result != 0) {
@@ -527,6 +475,54 @@ int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgr
         }
     }
     return 0;
+}
+
+int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
+                      struct err *err)
+{
+    return open_way_in(root, id, "init", true, out, err);
+}
+
+int cgroup_open_code(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
+                     struct err *err)
+{
+    return open_way_in(root, id, "code", false, out, err);
+}
+
+/* ---- a group beside the sandboxes ---- */
+
+static int make_aside(const struct cgroup_root *root, const char *name,
+                      const struct cgroup_limits *limits, struct err *err)
+{
+    for (size_t i = 0; i < root->count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &root->hierarchies[i];
+        FD_AUTO int dir_fd = -1;
+        if (mkdirat(hierarchy->base_fd, name, 0755) != 0 && errno != EEXIST)
+            return err_sys(err, errno, "make cgroup %s", name);
+        int result = cgroup_open_group(hierarchy, name, ".", &dir_fd, err);
+        if (result == 0)
+            result = cgroup_set_limits(root, hierarchy, dir_fd, limits, err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+int cgroup_open_aside(const struct cgroup_root *root, const char *name,
+                      const struct cgroup_limits *limits, struct cgroup_entry *out, struct err *err)
+{
+    int result = make_aside(root, name, limits, err);
+    return result != 0 ? result : open_way_in(root, name, ".", true, out, err);
+}
+
+int cgroup_remove_aside(const struct cgroup_root *root, const char *name)
+{
+    int result = 0;
+    for (size_t i = 0; i < root->count; i++) {
+        if (unlinkat(root->hierarchies[i].base_fd, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+            result = -ERR_CONFLICT;
+    }
+    return result;
 }
 
 void cgroup_close_entry(struct cgroup_entry *entry)
@@ -576,7 +572,7 @@ void cgroup_kill(const struct cgroup_root *root, const char *id)
             continue;
         for (size_t k = 0; k < ARRAY_SIZE(group_names); k++) {
             FD_AUTO int dir_fd = -1;
-            if (open_group(&root->hierarchies[i], id, group_names[k], &dir_fd, NULL) == 0)
+            if (cgroup_open_group(&root->hierarchies[i], id, group_names[k], &dir_fd, NULL) == 0)
                 (void)visit_procs(dir_fd, true);
         }
     }
@@ -587,7 +583,7 @@ pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id)
     for (size_t i = 0; i < root->count; i++) {
         FD_AUTO int dir_fd = -1;
         if (root->hierarchies[i].pids &&
-            open_group(&root->hierarchies[i], id, "init", &dir_fd, NULL) == 0)
+            cgroup_open_group(&root->hierarchies[i], id, "init", &dir_fd, NULL) == 0)
             return visit_procs(dir_fd, false);
     }
     return 0;

@@ -67,6 +67,15 @@ int cgroup_create(const struct cgroup_root *root, const char *id,
                   struct err *err);
 void cgroup_close_config(struct init_config *config);
 
+/* Gives a sandbox that runs other limits; 0 leaves one as it is. ERR_CONFLICT: it uses more
+ * already, or has no groups; some may be changed then. Lowering memory may take a moment, in which
+ * the kernel writes out what it can. */
+int cgroup_change(const struct cgroup_root *root, const char *id,
+                  const struct cgroup_limits *limits, struct err *err);
+
+/* The limit that a sandbox has; 0 when it can't be told. */
+uint32_t cgroup_cpu_millis(const struct cgroup_root *root, const char *id);
+
 /* The way into the init group for a process that is about to be made. Moving another process by its
  * id takes a lock over all processes of the host, which after a quiet moment waits for an RCU grace
  * period (5 to 8 ms measured); a v1 task that writes "0" into `tasks` of itself, and a v2 process
@@ -80,9 +89,20 @@ struct cgroup_entry {
 
 int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
                       struct err *err);
+/* The way into the code group, for a process that is there already. */
+int cgroup_open_code(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
+                     struct err *err);
 void cgroup_close_entry(struct cgroup_entry *entry);
 /* Called in the child. */
 int cgroup_enter(const struct cgroup_entry *entry, struct err *err);
+
+/* A group of this engine's own beside those of the sandboxes, made when it is missing. Its name is
+ * no id of a sandbox, so that a sweep passes it over. */
+int cgroup_open_aside(const struct cgroup_root *root, const char *name,
+                      const struct cgroup_limits *limits, struct cgroup_entry *out,
+                      struct err *err);
+/* -ERR_CONFLICT while a process is left in it. */
+int cgroup_remove_aside(const struct cgroup_root *root, const char *name);
 
 /* Kills every process in the groups of a sandbox, once. */
 void cgroup_kill(const struct cgroup_root *root, const char *id);

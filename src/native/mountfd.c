@@ -114,3 +114,20 @@ int mountfd_tmpfs(uint64_t size_bytes, uint64_t inodes, uint64_t attributes, int
     const char *const options[] = {"size", size, "nr_inodes", count, "mode", "0755", NULL};
     return mountfd_make("tmpfs", options, attributes, out_fd, err);
 }
+
+int mountfd_resize_tmpfs(int dir_fd, uint64_t size_bytes, uint64_t inodes, struct err *err)
+{
+    char size[24];
+    char count[24];
+    FD_AUTO int context_fd =
+        (int)syscall(SYS_fspick, dir_fd, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC);
+    if (context_fd < 0)
+        return err_sys(err, errno, "fspick");
+    (void)snprintf(size, sizeof(size), "%" PRIu64, size_bytes);
+    (void)snprintf(count, sizeof(count), "%" PRIu64, inodes);
+    if (configure(context_fd, "size", size) != 0 || configure(context_fd, "nr_inodes", count) != 0)
+        return err_sys(err, errno, "size of a tmpfs");
+    if (syscall(SYS_fsconfig, context_fd, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) != 0)
+        return err_sys(err, errno, "resize a tmpfs");
+    return 0;
+}

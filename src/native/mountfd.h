@@ -42,4 +42,7 @@ void mountfd_detach(int mount_fd);
 int mountfd_tmpfs(uint64_t size_bytes, uint64_t inodes, uint64_t attributes, int *out_fd,
                   struct err *err);
 
+/* Gives the tmpfs whose mount's root dir_fd is another size; fails below what is used. */
+int mountfd_resize_tmpfs(int dir_fd, uint64_t size_bytes, uint64_t inodes, struct err *err);
+
 #endif

@@ -57,6 +57,12 @@ struct writable {
     uid_t owner;  /* id 0 of the sandbox, as stored */
 };
 
+uint64_t rootfs_inodes(uint64_t storage_bytes)
+{
+    uint64_t count = storage_bytes / INODE_BYTES;
+    return count < INODES_MIN ? INODES_MIN : count;
+}
+
 bool rootfs_is_plain(const struct rootfs_spec *spec)
 {
     return spec->folder_fd < 0 && !spec->on_disk && !spec->container;
@@ -221,9 +227,8 @@ static int make_writable(const struct rootfs_spec *spec, struct writable *out, s
         if (fd < 0)
             return err_sys(err, errno, "descriptor of the disk");
     } else {
-        uint64_t inodes = spec->storage_bytes / INODE_BYTES;
-        result = mountfd_tmpfs(spec->storage_bytes, inodes < INODES_MIN ? INODES_MIN : inodes, 0,
-                               &fd, err);
+        result =
+            mountfd_tmpfs(spec->storage_bytes, rootfs_inodes(spec->storage_bytes), 0, &fd, err);
     }
     if (result == 0)
         result =
@@ -481,6 +486,19 @@ int rootfs_build(const struct rootfs_spec *spec, struct rootfs *out, struct err 
     if (result != 0) {
         rootfs_close(&rootfs);
         return err_wrap(err, "root of the sandbox");
+    }
+    *out = rootfs;
+    return 0;
+}
+
+int rootfs_build_image(struct image *host, int stage_fd, struct rootfs *out, struct err *err)
+{
+    const struct rootfs_spec spec = {.host = host, .stage_fd = stage_fd, .userns_fd = -1};
+    struct rootfs rootfs = {.count = 0};
+    int result = add_strict(&spec, &rootfs, err);
+    if (result != 0) {
+        rootfs_close(&rootfs);
+        return result;
     }
     *out = rootfs;
     return 0;

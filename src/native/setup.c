@@ -180,9 +180,8 @@ static void make_root(const struct setup *setup)
 {
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
-    uint64_t inodes = setup->storage_bytes / 4096 < 1024 ? 1024 : setup->storage_bytes / 4096;
-    if (mountfd_tmpfs(setup->storage_bytes, inodes, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd,
-                      &err) != 0)
+    if (mountfd_tmpfs(setup->storage_bytes, rootfs_inodes(setup->storage_bytes),
+                      MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, &err) != 0)
         fail_err(setup, &err);
     enter_root(setup, fd);
     if (rootfs_make_folders(fd, setup->image, setup->maps->root_id, setup->maps->code_id, &err) !=

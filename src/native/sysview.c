@@ -104,13 +104,17 @@ static int make(struct sysview *view, unsigned cpus, struct err *err)
     return result;
 }
 
-int sysview_clone(struct sysview *view, uint32_t cpu_millis, int *out_fd, struct err *err)
+unsigned sysview_cpus(uint32_t cpu_millis)
 {
     unsigned cpus = (cpu_millis + 999) / 1000;
     if (cpus < 1)
-        cpus = 1;
-    if (cpus > SYSVIEW_CPUS_MAX)
-        cpus = SYSVIEW_CPUS_MAX;
+        return 1;
+    return cpus < SYSVIEW_CPUS_MAX ? cpus : SYSVIEW_CPUS_MAX;
+}
+
+int sysview_clone(struct sysview *view, uint32_t cpu_millis, int *out_fd, struct err *err)
+{
+    unsigned cpus = sysview_cpus(cpu_millis);
     int result = view->mount_fds[cpus] >= 0 ? 0 : make(view, cpus, err);
     if (result == 0)
         result = mountfd_clone(view->mount_fds[cpus], "", false, out_fd, err);

@@ -24,6 +24,9 @@ struct sysview {
 void sysview_init(struct sysview *view, int stage_fd, const struct cgroup_root *cgroups);
 void sysview_done(struct sysview *view);
 
+/* The number of processors that a sandbox of that many thousandths of a core sees. */
+unsigned sysview_cpus(uint32_t cpu_millis);
+
 /* A detached clone of /sys for a sandbox of that many thousandths of a core. */
 int sysview_clone(struct sysview *view, uint32_t cpu_millis, int *out_fd, struct err *err);
 

@@ -43,19 +43,21 @@ struct store_connection {
 };
 
 struct store {
-    struct store_connection writer; /* the writer thread's alone, once it runs */
+    struct store_connection writer; /* of whoever set `writing` */
     struct store_connection reader; /* held by reader_lock */
     /* Rank 2. Serialises use of `reader`: the one lock that is held across I/O, since a connection
      * is not to be shared; reads of a WAL file do not wait for the writer. */
     pthread_mutex_t reader_lock;
-    /* Rank 1. Guards head, tail, stop, and done of every job. */
+    /* Rank 1. Guards head, tail, writing, untidy, stop, and done of every job. */
     pthread_mutex_t queue_lock;
     pthread_cond_t queue_filled;
     pthread_cond_t job_done;
     struct store_job *head, **tail;
+    bool writing; /* a thread writes, without the lock */
+    bool untidy;  /* there is something to trim */
     bool stop;
     _Atomic uint64_t text_max;
-    uint64_t text_bytes; /* the writer thread's: at least what is kept */
+    uint64_t text_bytes; /* of whoever set `writing`: at least what is kept */
     pthread_t thread;
     bool thread_runs;
 };
@@ -99,8 +101,9 @@ int store_migrate(struct store_connection *connection, struct err *err);
 int store_run(struct store *store, enum store_sql sql, struct err *err);
 int store_writer_start(struct store *store, struct err *err);
 void store_writer_stop(struct store *store);
-/* Queues a job; a detached one is heap and owned by the queue, with its input.update. */
-void store_writer_submit(struct store *store, struct store_job *job);
+/* Queues a job; a detached one is heap and owned by the queue, with its input.update. waits: its
+ * owner calls store_job_wait() soon. */
+void store_writer_submit(struct store *store, struct store_job *job, bool waits);
 
 /* Runs one job with the caller's values and waits for its commit. */
 int store_write(struct store *store,

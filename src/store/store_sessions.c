@@ -61,7 +61,7 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
 int store_session_insert(struct store *store, const struct store_session *session, struct err *err)
 {
     struct store_job job = {.run = run_insert, .input.session = session};
-    store_writer_submit(store, &job);
+    store_writer_submit(store, &job, true);
     return store_job_wait(store, &job, err);
 }
 

@@ -41,11 +41,8 @@ enum put_tag { PUT_PATH = 1, PUT_MODE };
 enum get_tag { GET_PATH = 1, GET_OFFSET, GET_SIZE, GET_INFO };
 enum done_tag { DONE_ERRNO = 1, DONE_SIZE };
 
-/* Takes one field into a message that is being decoded; an unknown tag is passed over. */
-typedef int (*field_fn)(const struct tlv_field *field, void *out, struct err *err);
-
-static int decode_fields(const void *payload, size_t size, field_fn take_field, void *out,
-                         struct err *err)
+int sandbox_decode_fields(const void *payload, size_t size, sandbox_field_fn take_field, void *out,
+                          struct err *err)
 {
     struct tlv_reader reader;
     struct tlv_field field;
@@ -93,7 +90,7 @@ int sandbox_hello_decode(const void *payload, size_t size, struct sandbox_hello 
                          struct err *err)
 {
     struct sandbox_hello decoded = {0};
-    int result = decode_fields(payload, size, hello_field, &decoded, err);
+    int result = sandbox_decode_fields(payload, size, hello_field, &decoded, err);
     if (result == 0 && (decoded.version_min == 0 || decoded.version_max < decoded.version_min))
         result = err_set(err, ERR_PROTOCOL, "a hello without versions");
     if (result == 0)
@@ -168,7 +165,7 @@ int sandbox_exec_decode(const void *payload, size_t size, struct sandbox_exec *e
 {
     struct sandbox_exec decoded = {
         .execution_id = "", .cwd = "/", .keep_bytes = UINT64_MAX, .output_max_bytes = UINT64_MAX};
-    int result = decode_fields(payload, size, exec_field, &decoded, err);
+    int result = sandbox_decode_fields(payload, size, exec_field, &decoded, err);
     if (result == 0 && decoded.argc == 0)
         result = err_set(err, ERR_PROTOCOL, "an execution without a program");
     if (result == 0 && strlen(decoded.execution_id) > SANDBOX_ID_MAX)
@@ -263,7 +260,7 @@ int sandbox_exit_decode(const void *payload, size_t size, struct sandbox_exit *e
                         struct err *err)
 {
     struct sandbox_exit decoded = {.start_error = ""};
-    int result = decode_fields(payload, size, exit_field, &decoded, err);
+    int result = sandbox_decode_fields(payload, size, exit_field, &decoded, err);
     if (result != 0)
         return result;
     if (decoded.exit_code > 255)
@@ -300,7 +297,7 @@ int sandbox_put_file_decode(const void *payload, size_t size, struct sandbox_put
                             struct err *err)
 {
     struct sandbox_put_file decoded = {.path = "", .mode = 0644};
-    int result = decode_fields(payload, size, put_file_field, &decoded, err);
+    int result = sandbox_decode_fields(payload, size, put_file_field, &decoded, err);
     if (result == 0)
         result = check_path(decoded.path, err);
     if (result == 0 && (decoded.mode & ~0777U) != 0)
@@ -345,7 +342,7 @@ int sandbox_get_file_decode(const void *payload, size_t size, struct sandbox_get
                             struct err *err)
 {
     struct sandbox_get_file decoded = {.path = ""};
-    int result = decode_fields(payload, size, get_file_field, &decoded, err);
+    int result = sandbox_decode_fields(payload, size, get_file_field, &decoded, err);
     if (result == 0)
         result = check_path(decoded.path, err);
     if (result == 0 && decoded.offset > INT64_MAX)
@@ -405,7 +402,7 @@ int sandbox_done_decode(const void *payload, size_t size, struct sandbox_done *d
                         struct err *err)
 {
     struct sandbox_done decoded = {0};
-    int result = decode_fields(payload, size, done_field, &decoded, err);
+    int result = sandbox_decode_fields(payload, size, done_field, &decoded, err);
     if (result == 0)
         *done = decoded;
     return result;

@@ -1,5 +1,5 @@
-/* Owns the field tags of kernels, held executions and timers. Tags are never reused for something
- * else. */
+/* Owns the field tags of kernels, held executions, timers and limits. Tags are never reused for
+ * something else. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,9 +90,9 @@ int sandbox_kernel_encode(const struct sandbox_kernel *kernel, struct buf *out, 
     return tlv_end(&writer, err);
 }
 
-static int kernel_field(const struct tlv_field *field, struct sandbox_kernel *kernel,
-                        struct err *err)
+static int kernel_field(const struct tlv_field *field, void *out, struct err *err)
 {
+    struct sandbox_kernel *kernel = out;
     switch ((enum kernel_tag)field->tag) {
     case KERNEL_CWD:
         return tlv_str(field, &kernel->cwd, err);
@@ -112,15 +112,7 @@ int sandbox_kernel_decode(const void *payload, size_t size, struct sandbox_kerne
                           struct err *err)
 {
     struct sandbox_kernel decoded = {.cwd = "/"};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = kernel_field(&field, &decoded, err);
-        if (result != 0)
-            break;
-    }
+    int result = sandbox_decode_fields(payload, size, kernel_field, &decoded, err);
     if (result == 0 && decoded.argc == 0)
         result = err_set(err, ERR_PROTOCOL, "a kernel without a program");
     if (result == 0)
@@ -163,8 +155,9 @@ int sandbox_run_encode(const struct sandbox_run *run, struct buf *out, struct er
     return tlv_end(&writer, err);
 }
 
-static int run_field(const struct tlv_field *field, struct sandbox_run *run, struct err *err)
+static int run_field(const struct tlv_field *field, void *out, struct err *err)
 {
+    struct sandbox_run *run = out;
     uint32_t mode = 0;
     int status = 0;
     switch ((enum run_tag)field->tag) {
@@ -204,15 +197,7 @@ int sandbox_run_decode(const void *payload, size_t size, struct sandbox_run *run
                                   .keep_bytes = UINT64_MAX,
                                   .output_max_bytes = UINT64_MAX,
                                   .messages_max_bytes = UINT64_MAX};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = run_field(&field, &decoded, err);
-        if (result != 0)
-            break;
-    }
+    int result = sandbox_decode_fields(payload, size, run_field, &decoded, err);
     if (result == 0)
         result = check_id(decoded.execution_id, err);
     if (result == 0)
@@ -245,23 +230,19 @@ int sandbox_attach_encode(const struct sandbox_attach *attach, struct buf *out, 
     return tlv_end(&writer, err);
 }
 
+static int attach_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_attach *attach = out;
+    if (field->tag == ATTACH_ID)
+        return tlv_str(field, &attach->execution_id, err);
+    return field->tag == ATTACH_AFTER ? tlv_u64(field, &attach->after, err) : 0;
+}
+
 int sandbox_attach_decode(const void *payload, size_t size, struct sandbox_attach *attach,
                           struct err *err)
 {
     struct sandbox_attach decoded = {.execution_id = ""};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = 0;
-        if (field.tag == ATTACH_ID)
-            result = tlv_str(&field, &decoded.execution_id, err);
-        else if (field.tag == ATTACH_AFTER)
-            result = tlv_u64(&field, &decoded.after, err);
-        if (result != 0)
-            return result;
-    }
+    int result = sandbox_decode_fields(payload, size, attach_field, &decoded, err);
     if (result == 0)
         result = check_id(decoded.execution_id, err);
     if (result == 0)
@@ -298,9 +279,9 @@ static int listed_entry(const struct tlv_field *field, struct sandbox_listed *li
     return result;
 }
 
-static int listed_field(const struct tlv_field *field, struct sandbox_listed *listed,
-                        struct err *err)
+static int listed_field(const struct tlv_field *field, void *out, struct err *err)
 {
+    struct sandbox_listed *listed = out;
     struct sandbox_held *last = listed->count > 0 ? &listed->held[listed->count - 1] : NULL;
     switch ((enum listed_tag)field->tag) {
     case LISTED_ID:
@@ -325,15 +306,7 @@ int sandbox_listed_decode(const void *payload, size_t size, struct sandbox_liste
                           struct err *err)
 {
     struct sandbox_listed decoded = {.lifetime_ms = SANDBOX_NEVER, .idle_ms = SANDBOX_NEVER};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = listed_field(&field, &decoded, err);
-        if (result != 0)
-            return result;
-    }
+    int result = sandbox_decode_fields(payload, size, listed_field, &decoded, err);
     if (result == 0)
         *listed = decoded;
     return result;
@@ -351,25 +324,21 @@ int sandbox_timers_encode(const struct sandbox_timers *timers, struct buf *out, 
     return tlv_end(&writer, err);
 }
 
+static int timers_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_timers *timers = out;
+    if (field->tag == TIMERS_LIFETIME_MS)
+        return tlv_u64(field, &timers->lifetime_ms, err);
+    if (field->tag == TIMERS_IDLE_MS)
+        return tlv_u64(field, &timers->idle_ms, err);
+    return field->tag == TIMERS_ORPHAN_MS ? tlv_u64(field, &timers->orphan_ms, err) : 0;
+}
+
 int sandbox_timers_decode(const void *payload, size_t size, struct sandbox_timers *timers,
                           struct err *err)
 {
     struct sandbox_timers decoded = {0};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = 0;
-        if (field.tag == TIMERS_LIFETIME_MS)
-            result = tlv_u64(&field, &decoded.lifetime_ms, err);
-        else if (field.tag == TIMERS_IDLE_MS)
-            result = tlv_u64(&field, &decoded.idle_ms, err);
-        else if (field.tag == TIMERS_ORPHAN_MS)
-            result = tlv_u64(&field, &decoded.orphan_ms, err);
-        if (result != 0)
-            return result;
-    }
+    int result = sandbox_decode_fields(payload, size, timers_field, &decoded, err);
     if (result == 0)
         *timers = decoded;
     return result;
@@ -387,25 +356,21 @@ int sandbox_limits_encode(const struct sandbox_limits *limits, struct buf *out, 
     return tlv_end(&writer, err);
 }
 
+static int limits_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_limits *limits = out;
+    if (field->tag == LIMITS_PIDS)
+        return tlv_u32(field, &limits->pids_max, err);
+    if (field->tag == LIMITS_FILE_SIZE)
+        return tlv_u64(field, &limits->file_size_max, err);
+    return field->tag == LIMITS_OPEN_FILES ? tlv_u32(field, &limits->open_files_max, err) : 0;
+}
+
 int sandbox_limits_decode(const void *payload, size_t size, struct sandbox_limits *limits,
                           struct err *err)
 {
     struct sandbox_limits decoded = {0};
-    struct tlv_reader reader;
-    struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, payload, size);
-    while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = 0;
-        if (field.tag == LIMITS_PIDS)
-            result = tlv_u32(&field, &decoded.pids_max, err);
-        else if (field.tag == LIMITS_FILE_SIZE)
-            result = tlv_u64(&field, &decoded.file_size_max, err);
-        else if (field.tag == LIMITS_OPEN_FILES)
-            result = tlv_u32(&field, &decoded.open_files_max, err);
-        if (result != 0)
-            return result;
-    }
+    int result = sandbox_decode_fields(payload, size, limits_field, &decoded, err);
     if (result == 0)
         *limits = decoded;
     return result;

@@ -44,6 +44,9 @@ static void try_kernel(const struct frame *frame, struct buf *out)
     if (sandbox_kernel_encode(&kernel, out, NULL) == 0) {
         fuzz_require(sandbox_kernel_decode(out->data, out->size, &again, NULL) == 0);
         fuzz_require(again.argc == kernel.argc && again.envc == kernel.envc);
+        fuzz_require(again.input_size == kernel.input_size);
+        fuzz_require(kernel.input_size == 0 ||
+                     memcmp(again.input, kernel.input, kernel.input_size) == 0);
         sandbox_kernel_done(&again);
     }
     sandbox_kernel_done(&kernel);
@@ -75,6 +78,18 @@ static void try_listed(const struct frame *frame, struct buf *out)
     fuzz_require(sandbox_listed_encode(&listed, out, NULL) == 0);
     fuzz_require(sandbox_listed_decode(out->data, out->size, &again, NULL) == 0);
     fuzz_require(again.count == listed.count);
+}
+
+static void try_limits(const struct frame *frame, struct buf *out)
+{
+    struct sandbox_limits limits;
+    struct sandbox_limits again;
+    if (sandbox_limits_decode(frame->payload, frame->size, &limits, NULL) != 0)
+        return;
+    fuzz_require(sandbox_limits_encode(&limits, out, NULL) == 0);
+    fuzz_require(sandbox_limits_decode(out->data, out->size, &again, NULL) == 0);
+    fuzz_require(again.pids_max == limits.pids_max && again.file_size_max == limits.file_size_max);
+    fuzz_require(again.open_files_max == limits.open_files_max);
 }
 
 static void try_frame(const struct frame *frame)
@@ -114,6 +129,9 @@ static void try_frame(const struct frame *frame)
         break;
     case FRAME_TIMERS:
         (void)sandbox_timers_decode(frame->payload, frame->size, &timers, NULL);
+        break;
+    case FRAME_LIMITS:
+        try_limits(frame, &out);
         break;
     case FRAME_PUT_FILE:
         if (sandbox_put_file_decode(frame->payload, frame->size, &put, NULL) == 0)

@@ -1,9 +1,11 @@
 """Plays init for a kernel: starts it with a socket as descriptor 3, gives it runs, reads what it
 says. Standard library only; kernels/README.md is the protocol."""
 import array
+import configparser
 import json
 import os
 import pathlib
+import re
 import select
 import signal
 import socket
@@ -11,12 +13,39 @@ import subprocess
 import time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-SOURCE = REPO / "kernels" / "python.py"
+# In the order in which the build joins them.
+SOURCES = [REPO / "kernels" / name
+           for name in re.findall(r"kernels/(python/\w+\.py)", (REPO / "src/lang/meson.build").read_text())]
+LANGUAGE = configparser.ConfigParser(interpolation=None)
+LANGUAGE.read(REPO / "languages" / "python.ini")
 # Debian's own has numpy, pandas and matplotlib; another version can be named.
 PYTHON = os.environ.get("BERTH_KERNEL_PYTHON") or "/usr/bin/python3"
 HANG_SECS = 60 * int(os.environ.get("BERTH_TEST_SLOW") or 1)
 CELL, SCRIPT = 0, 1
 TAG_ID, TAG_MODE, TAG_FILE, TAG_ENV, TAG_CODE = 1, 2, 3, 4, 5
+
+
+def words(key):
+    """A command of the language's file, with the interpreter that is tested."""
+    return [PYTHON] + LANGUAGE["language"][key].split()[1:]
+
+
+def kernel_text():
+    return b"".join(path.read_bytes() for path in SOURCES)
+
+
+def kernel_bytecode():
+    """What kernel_compile makes of the text; the text goes behind it."""
+    return subprocess.run(words("kernel_compile"), input=kernel_text(), stdout=subprocess.PIPE, check=True).stdout
+
+
+def memory_file(data):
+    """As init hands input over: a file that is read from its start."""
+    fd = os.memfd_create("input", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def field(tag, data):
@@ -129,7 +158,7 @@ class Flight:
 
 
 class Kernel:
-    def __init__(self, folder, env=None, command=(PYTHON, str(SOURCE))):
+    def __init__(self, folder, env=None, command=None, input_bytes=None):
         ours, theirs = socket.socketpair()
         self.socket, self.received, self.count = ours, bytearray(), 0
         self.folder = folder
@@ -140,9 +169,11 @@ class Kernel:
             os.dup2(theirs.fileno(), 3)
             os.set_inheritable(3, True)
 
+        start = memory_file(kernel_text() if input_bytes is None else input_bytes)
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, pass_fds=(3,),
-            preexec_fn=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            command or words("kernel_run"), cwd=folder, env=environment, pass_fds=(3,),
+            preexec_fn=place, stdin=start, stdout=subprocess.DEVNULL)
+        os.close(start)
         theirs.close()
         self.flights = []
         self.pump(None, lambda: self.take() == (b"R", b""))

@@ -87,7 +87,7 @@ class Broken:
     def _repr_png_(self): raise NotImplementedError
 Broken()""")
     assert (done.code, done.results) == (0, [{"text/plain": "still"}]), done
-    assert "no html" in done.err and "JSON compliant" in done.err and "python.py" not in done.err
+    assert "no html" in done.err and "JSON compliant" in done.err and "<kernel>" not in done.err
     done = kernel.run("class Bad:\n  def __repr__(self): raise KeyError('bad')\nBad()")
     assert (done.code, done.error["name"], done.results) == (1, "KeyError", [])
 

@@ -7,7 +7,7 @@ def fails(kernel, code, name, exit_code=1, **options):
     assert done.code == exit_code, done
     assert done.error["name"] == name, done
     assert done.error["traceback"] == done.err, done
-    assert "python.py" not in done.err and "kernels" not in done.err, done.err
+    assert "<kernel>" not in done.err and "kernels" not in done.err, done.err
     return done
 
 
@@ -130,4 +130,4 @@ def test_post_mortem_is_there(kernel):
 
 def test_stack_ends_at_the_cell(kernel):
     done = kernel.run("import traceback\ndef f(): traceback.print_stack()\nf()")
-    assert done.err.count("  File") == 2 and "python.py" not in done.err, done.err
+    assert done.err.count("  File") == 2 and "<kernel>" not in done.err, done.err

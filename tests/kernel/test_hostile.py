@@ -72,7 +72,7 @@ if pid == 0:
 else:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))""")
     assert (done.out, done.code, done.results, done.error) == (f"{status}\n", 0, [], None), done
-    assert ("ZeroDivisionError" in done.err) == (end == "1/0") and "python.py" not in done.err
+    assert ("ZeroDivisionError" in done.err) == (end == "1/0") and "<kernel>" not in done.err
 
 
 def test_a_fork_in_a_thread_and_in_an_await(kernel):
@@ -122,9 +122,8 @@ def test_the_end_of_the_channel_is_the_end(make_kernel):
 
 WARM = """
 import os, sys
-source = sys.argv[1]
 space = {"__name__": "kernel"}
-exec(compile(open(source).read(), source, "exec"), space)
+exec(compile(os.read(0, 1 << 24), "<kernel>", "exec"), space)
 space["warm_up"]()
 import asyncio, random, threading, traceback
 random.seed(1)
@@ -141,7 +140,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 def test_forked_from_a_warm_process(make_kernel):
     values = set()
     for _ in range(2):
-        kernel = make_kernel(command=(rig.PYTHON, "-c", WARM, str(rig.SOURCE)))
+        kernel = make_kernel(command=(rig.PYTHON, "-c", WARM))
         values.add(kernel.run("import random; random.random()").plain)
         assert kernel.run("def f(): 1/0\nf()").err.count("  File") == 2
         assert kernel.run("import asyncio\nawait asyncio.sleep(0, 3)").plain == "3"
@@ -156,5 +155,23 @@ def test_random_is_of_its_own(make_kernel):
 
 
 def test_not_started_by_init(tmp_path):
-    done = subprocess.run([rig.PYTHON, str(rig.SOURCE)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert done.returncode == 1 and "descriptor 3" in done.stderr
+    done = subprocess.run(rig.words("kernel_run"), input=rig.kernel_text(), capture_output=True)
+    assert done.returncode == 1 and b"descriptor 3" in done.stderr
+
+
+def other_version():
+    """Compiled by a Python that is not this one: what is behind the magic number is never looked at."""
+    return b"\0\0\r\n" + b"\xe3 no code\0" + rig.kernel_text()
+
+
+@pytest.mark.parametrize("make_input", (lambda: rig.kernel_bytecode() + rig.kernel_text(), other_version))
+def test_what_it_is_loaded_from(make_kernel, make_input):
+    kernel = make_kernel(input_bytes=make_input())
+    done = kernel.run("def f(): 1/0\nf()")
+    assert done.err.count("  File") == 2 and "<kernel>" not in done.err, done
+    assert kernel.run("len(__import__('os').read(0, 10))").plain == "0"
+
+
+def test_compiled_text_ends_with_a_nul():
+    """The loader finds the text behind the last one; the text has none."""
+    assert rig.kernel_bytecode().endswith(b"\0") and b"\0" not in rig.kernel_text()

@@ -42,7 +42,7 @@ def test_ends_what_waits(kernel, wait):
         return
     assert done.code == 130, done
     assert done.error["name"] == "KeyboardInterrupt", done
-    assert done.err.endswith("KeyboardInterrupt\n") and "python.py" not in done.err, done
+    assert done.err.endswith("KeyboardInterrupt\n") and "<kernel>" not in done.err, done
 
 
 def test_traceback_of_an_interrupted_await(kernel):

@@ -61,7 +61,7 @@ def test_ends_as_python_does(script_kernel, code):
 def test_the_error_is_told_too(script_kernel):
     done = script_kernel.script("x = 1\nx / 0")
     assert done.error["name"] == "ZeroDivisionError" and done.error["traceback"] == done.err
-    assert 'File "main.py", line 2' in done.err and "python.py" not in done.err
+    assert 'File "main.py", line 2' in done.err and "<kernel>" not in done.err
 
 
 def test_the_last_expression_is_a_result(script_kernel):
@@ -107,7 +107,7 @@ def test_the_file_itself(script_kernel):
 
 def test_no_file(script_kernel):
     done = script_kernel.script(None, write=False)
-    assert done.code == 1 and "can't open file 'main.py'" in done.err and "Traceback" not in done.err
+    assert done.code == 2 and "can't open file 'main.py': [Errno 2]" in done.err and "Traceback" not in done.err
 
 
 def test_a_cell_before_leaves_no_names(script_kernel):
@@ -124,7 +124,7 @@ def test_interrupt(script_kernel):
         flight.wait()
     assert script_kernel.process.wait(60) in (130, -signal.SIGINT)
     flight.drain()
-    assert flight.outcome.err.endswith("KeyboardInterrupt\n") and "python.py" not in flight.outcome.err
+    assert flight.outcome.err.endswith("KeyboardInterrupt\n") and "<kernel>" not in flight.outcome.err
 
 
 def test_asyncio_run_handles_the_interrupt(script_kernel):

@@ -150,6 +150,14 @@ void rig_commit(struct rig *rig)
     fd_close(&rig->setup_fd);
 }
 
+void rig_commit_with(struct rig *rig, int fd)
+{
+    struct err err = ERR_INIT;
+    assert_ok(fd_send(rig->setup_fd, "C", 1, &fd, 1, 0, &err), err);
+    fd_close(&fd);
+    fd_close(&rig->setup_fd);
+}
+
 void start_committed(struct rig *rig)
 {
     rig_start(rig);

@@ -34,6 +34,8 @@ int rig_end(void **state);
 void rig_start(struct rig *rig);
 /* What an engine does at the end of a creation. */
 void rig_commit(struct rig *rig);
+/* The same with a descriptor, which is closed here. */
+void rig_commit_with(struct rig *rig, int fd);
 /* Both. */
 void start_committed(struct rig *rig);
 /* The loop ends by itself, with success. */

@@ -159,6 +159,49 @@ static void test_limits_are_what_was_asked(void **state)
         assert_true((fcntl(config->procs_fds[i], F_GETFD) & FD_CLOEXEC) != 0);
 }
 
+static void assert_memory(const struct rig *rig, const char *wanted)
+{
+    bool v1 = rig->root.mode == INIT_CGROUP_V1;
+    int dir_fd = rig->config.memory_dir_fd;
+    assert_file(dir_fd, v1 ? "memory.limit_in_bytes" : "memory.max", wanted);
+    if (v1 && faccessat(dir_fd, "memory.memsw.limit_in_bytes", F_OK, 0) == 0)
+        assert_file(dir_fd, "memory.memsw.limit_in_bytes", wanted);
+}
+
+static void test_limits_change_both_ways(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    skip_unless_open(rig);
+    create(rig, "one");
+    assert_int_equal(cgroup_cpu_millis(&rig->root, "one"), 500);
+    assert_int_equal(cgroup_cpu_millis(&rig->root, "none"), 0);
+    struct cgroup_limits others = {.memory_bytes = 128U << 20, .cpu_millis = 1250, .pids_max = 20};
+    assert_ok(cgroup_change(&rig->root, "one", &others, &err), err);
+    assert_memory(rig, "134217728");
+    assert_file(rig->config.pids_dir_fd, "pids.max", "20");
+    assert_int_equal(cgroup_cpu_millis(&rig->root, "one"), 1250);
+    others = (struct cgroup_limits){.memory_bytes = 32U << 20};
+    assert_ok(cgroup_change(&rig->root, "one", &others, &err), err);
+    assert_memory(rig, "33554432");
+    assert_file(rig->config.pids_dir_fd, "pids.max", "20");
+    assert_int_equal(cgroup_cpu_millis(&rig->root, "one"), 1250);
+    assert_fails(cgroup_change(&rig->root, "none", &others, &err), ERR_CONFLICT, err);
+}
+
+/* Init stops all forks while it kills: nothing else may allow them again. */
+static void test_no_limit_in_the_midst_of_a_kill(void **state)
+{
+    struct rig *rig = *state;
+    const struct cgroup_limits others = {.pids_max = 20};
+    struct err err = ERR_INIT;
+    skip_unless_open(rig);
+    create(rig, "one");
+    assert_ok(fd_write_file_at(rig->config.pids_dir_fd, "pids.max", "0", &err), err);
+    assert_fails(cgroup_change(&rig->root, "one", &others, &err), ERR_CONFLICT, err);
+    assert_file(rig->config.pids_dir_fd, "pids.max", "0");
+}
+
 struct found {
     unsigned one, two, other;
 };
@@ -431,6 +474,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_limits_are_what_was_asked, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_limits_change_both_ways, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_no_limit_in_the_midst_of_a_kill, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_each_names_what_is_there, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_enter_kill_remove, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_all_hierarchies_are_entered, rig_open, rig_close),

@@ -36,6 +36,10 @@ static void holds_the_kernel(void **state)
     assert_non_null(strstr(kernel->data, "KERNEL_FD = 3\n"));
     const char *end = kernel->data + kernel->size;
     assert_int_equal(end[-1], '\n'); /* whole */
+    assert_string_equal(lang->kernel_run[0], "python3");
+    assert_string_equal(lang->kernel_compile[0], "python3");
+    for (size_t i = 0; lang->kernel_run[i]; i++)
+        assert_null(strstr(lang->kernel_run[i], "{kernel}")); /* it comes as standard input */
     assert_null(lang_kernel_source(&(struct lang){.kernel = NULL}));
     assert_null(lang_kernel_source(&(struct lang){.kernel = "cobol.py"}));
 }

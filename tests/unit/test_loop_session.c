@@ -9,94 +9,7 @@
 #include <string.h>
 
 #include "child.h"
-#include "loop_rig.h"
-
-/* ---- the server's side ---- */
-
-typedef int (*encode_fn)(const void *message, struct buf *out, struct err *err);
-
-static void send_message(struct client *client, enum frame_type type, uint32_t stream,
-                         encode_fn encode, const void *message)
-{
-    BUF_AUTO struct buf payload;
-    struct err err = ERR_INIT;
-    buf_init(&payload, FRAME_PAYLOAD_MAX);
-    assert_ok(encode(message, &payload, &err), err);
-    client_send(client, type, stream, payload.data, payload.size);
-}
-
-static int encode_kernel(const void *message, struct buf *out, struct err *err)
-{
-    return sandbox_kernel_encode(message, out, err);
-}
-static int encode_run(const void *message, struct buf *out, struct err *err)
-{
-    return sandbox_run_encode(message, out, err);
-}
-static int encode_attach(const void *message, struct buf *out, struct err *err)
-{
-    return sandbox_attach_encode(message, out, err);
-}
-static int encode_timers(const void *message, struct buf *out, struct err *err)
-{
-    return sandbox_timers_encode(message, out, err);
-}
-
-static void send_kernel(struct client *client, uint32_t stream, const char *program)
-{
-    const char *argv[] = {program, getenv("BERTH_TOY_KERNEL"), NULL};
-    const char *envp[] = {"PATH=/usr/bin:/bin", NULL};
-    const struct sandbox_kernel kernel = {
-        .cwd = "/", .argv = argv, .argc = 2, .envp = envp, .envc = 1};
-    assert_non_null(argv[1]);
-    send_message(client, FRAME_KERNEL, stream, encode_kernel, &kernel);
-}
-
-static int take_done(struct client *client, uint32_t stream)
-{
-    struct sandbox_done done;
-    struct err err = ERR_INIT;
-    assert_frame(client, FRAME_DONE, stream);
-    assert_ok(sandbox_done_decode(client->frame.payload, client->frame.size, &done, &err), err);
-    return done.sys_errno;
-}
-
-static void start_kernel(struct rig *rig, struct client *client)
-{
-    start_committed(rig);
-    client_greet(client);
-    send_kernel(client, 4, "python3");
-    assert_int_equal(take_done(client, 4), 0);
-}
-
-/* RUN without its code. */
-static void send_run(struct client *client, uint32_t stream, const char *id, bool hold)
-{
-    const struct sandbox_run run = {.execution_id = id,
-                                    .file = "<cell>",
-                                    .grace_ms = 1000,
-                                    .keep_bytes = 1U << 20,
-                                    .output_max_bytes = 1U << 26,
-                                    .messages_max_bytes = 1U << 20,
-                                    .hold = hold};
-    send_message(client, FRAME_RUN, stream, encode_run, &run);
-}
-
-static void run_code(struct client *client, uint32_t stream, const char *code, bool hold)
-{
-    char id[16];
-    (void)snprintf(id, sizeof(id), "r%u", stream);
-    send_run(client, stream, id, hold);
-    client_send(client, FRAME_DATA, stream, code, strlen(code));
-    client_send(client, FRAME_CLOSE, stream, NULL, 0);
-    client_send(client, FRAME_CLOSE, stream + STREAM_STDIN, NULL, 0);
-}
-
-static void attach(struct client *client, uint32_t stream, const char *id, uint64_t after)
-{
-    const struct sandbox_attach attached = {.execution_id = id, .after = after};
-    send_message(client, FRAME_ATTACH, stream, encode_attach, &attached);
-}
+#include "session_rig.h"
 
 /* ---- tests ---- */
 
@@ -326,8 +239,8 @@ static void test_more_code_than_there_may_be(void **state)
 
 static void test_frames_on_wrong_streams(void **state)
 {
-    static const enum frame_type types[] = {FRAME_KERNEL, FRAME_RUN,  FRAME_ATTACH,
-                                            FRAME_FORGET, FRAME_LIST, FRAME_TIMERS};
+    static const enum frame_type types[] = {FRAME_KERNEL, FRAME_RUN,    FRAME_ATTACH, FRAME_FORGET,
+                                            FRAME_LIST,   FRAME_TIMERS, FRAME_LIMITS};
     struct client client;
     start_kernel(*state, &client);
     client_close(&client);

@@ -1,4 +1,5 @@
-/* wire/sandbox_session: the messages of kernels, held executions and timers, there and back. */
+/* wire/sandbox_session: the messages of kernels, held executions, timers and limits, there and
+ * back. */
 #include "check.h"
 
 #include <stdio.h>
@@ -22,8 +23,13 @@ static void test_kernel(void **state)
     buf_init(&buf, 65536);
     const char *argv[] = {"python3", "-u", NULL};
     const char *envp[] = {"PATH=/bin", NULL};
-    const struct sandbox_kernel sent = {
-        .cwd = "/workspace", .argv = argv, .argc = 2, .envp = envp, .envc = 1};
+    const struct sandbox_kernel sent = {.cwd = "/workspace",
+                                        .argv = argv,
+                                        .argc = 2,
+                                        .envp = envp,
+                                        .envc = 1,
+                                        .input = "a\0b",
+                                        .input_size = 3};
     struct sandbox_kernel got;
     assert_ok(sandbox_kernel_encode(&sent, &buf, &err), err);
     assert_ok(sandbox_kernel_decode(buf.data, buf.size, &got, &err), err);
@@ -33,6 +39,8 @@ static void test_kernel(void **state)
     assert_null(got.argv[2]);
     assert_int_equal(got.envc, 1);
     assert_string_equal(got.envp[0], "PATH=/bin");
+    assert_int_equal(got.input_size, 3);
+    assert_memory_equal(got.input, "a\0b", 3);
     sandbox_kernel_done(&got);
     sandbox_kernel_done(&got);
     sandbox_kernel_done(NULL);
@@ -44,6 +52,7 @@ static void test_kernel(void **state)
     assert_ok(sandbox_kernel_decode(buf.data, buf.size, &got, &err), err);
     assert_non_null(got.envp);
     assert_null(got.envp[0]);
+    assert_int_equal(got.input_size, 0);
     sandbox_kernel_done(&got);
 }
 
@@ -179,6 +188,30 @@ static void test_timers(void **state)
     assert_int_equal(got.lifetime_ms + got.idle_ms + got.orphan_ms, 0);
 }
 
+static void test_limits(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf buf;
+    buf_init(&buf, 1024);
+    const struct sandbox_limits sent = {
+        .pids_max = 1, .file_size_max = UINT64_C(1) << 40, .open_files_max = 3};
+    struct sandbox_limits got;
+    assert_ok(sandbox_limits_encode(&sent, &buf, &err), err);
+    assert_ok(sandbox_limits_decode(buf.data, buf.size, &got, &err), err);
+    assert_int_equal(got.pids_max, 1);
+    assert_true(got.file_size_max == sent.file_size_max);
+    assert_int_equal(got.open_files_max, 3);
+    assert_ok(sandbox_limits_decode(NULL, 0, &got, &err), err);
+    assert_int_equal(got.pids_max + got.file_size_max + got.open_files_max, 0);
+    struct tlv_writer writer;
+    buf.size = 0;
+    tlv_begin(&writer, &buf);
+    tlv_put_u64(&writer, 1, UINT64_C(1) << 32);
+    assert_ok(tlv_end(&writer, &err), err);
+    assert_fails(sandbox_limits_decode(buf.data, buf.size, &got, &err), ERR_PROTOCOL, err);
+}
+
 /* What an EXEC and an EXIT have since there are sessions; one without them means what it meant. */
 static void test_later_fields(void **state)
 {
@@ -225,9 +258,10 @@ static void test_later_fields(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernel), cmocka_unit_test(test_run),
-        cmocka_unit_test(test_ids),    cmocka_unit_test(test_listed),
-        cmocka_unit_test(test_timers), cmocka_unit_test(test_later_fields),
+        cmocka_unit_test(test_kernel),       cmocka_unit_test(test_run),
+        cmocka_unit_test(test_ids),          cmocka_unit_test(test_listed),
+        cmocka_unit_test(test_timers),       cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_later_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
