@@ -33,9 +33,9 @@ struct metrics {
     _Atomic uint64_t refused[ERR_KIND_COUNT]; /* not run, by the kind of the error */
     _Atomic uint64_t creates_failed, sandboxes_created, sandboxes_died, orphans_destroyed;
     _Atomic uint64_t output_bytes;
+    _Atomic uint64_t pool_hits, pool_misses, pool_discarded;
     _Atomic uint64_t sessions_created, session_executions;
     _Atomic uint64_t sessions_ended[SESSION_END_COUNT];
-    _Atomic uint64_t pool_hits, pool_misses, pool_discarded;
     struct metrics_histogram queue, create, run, total, pool_fill;
 };
 
