@@ -84,6 +84,14 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
     return result;
 }
 
+/* At once, since the next execution may be long in coming, and init holds all that this one said.
+ */
+static void forget(struct channel *channel, const char *execution_id)
+{
+    channel_forget_later(channel, execution_id);
+    channel_flush_later(channel);
+}
+
 /* With the turn taken: runs, writes the outcome down, and lets init forget it. */
 static int run_and_answer(struct attempt *attempt, struct session *session,
                           struct session_turn *turn, const struct session_execution *request,
@@ -93,7 +101,7 @@ static int run_and_answer(struct attempt *attempt, struct session *session,
     if (result == 0)
         result = attempt_answer(attempt, omit_streamed, out, err);
     if (result == 0 && session->channel && attempt->stored)
-        channel_forget_later(session->channel, attempt->live.id);
+        forget(session->channel, attempt->live.id);
     else if (result == 0)
         session_settle_again(attempt->core, session);
     return result;
