@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test test-vm bench check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps build run test test-vm bench bench-memory check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -26,8 +26,11 @@ test: build ## unit tests, then the suites against the real programs
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
 	@BUILD=$(BUILD) scripts/test_vm.sh
 
-bench: build ## latency and throughput, printed
+bench: build ## latency and throughput beside their baselines, printed
 	@BUILD=$(BUILD) scripts/bench.sh
+
+bench-memory: build ## what 10, 100 and 500 idle sessions take, printed
+	@BUILD=$(BUILD) scripts/bench.sh memory
 
 check: deps ## include arrows, headers, format, banned calls, clang-tidy
 	@scripts/check.sh

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/parse.h"
 #include "load.h"
+#include "pool.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -30,8 +31,10 @@ struct options {
     const char *samples_path;
     const char *rate_path;
     const char *elapsed_path;
+    const char *pool_path;
     bool stages;
     bool hold;
+    bool settle; /* only wait for the pool */
 };
 
 static int append_number(const char *path, double value, struct err *err)
@@ -69,6 +72,26 @@ static int report(const struct options *options, struct load_result *seen, struc
         result = append_number(options->elapsed_path, (double)seen->elapsed_ns / 1e6, err);
     print_result(options, seen, rate);
     return result;
+}
+
+/* What the pool gave during the run; nothing when there is none. */
+static int report_pool(const struct options *options, const struct pool_figures *before,
+                       struct err *err)
+{
+    struct pool_figures now = {0};
+    int result = pool_read(&options->load.address, &now, err);
+    if (result != 0 || !now.there)
+        return result;
+    double hits = now.hits - before->hits;
+    double misses = now.misses - before->misses;
+    (void)printf("pool: %.0f hits, %.0f misses, %.0f ready\n", hits, misses, now.ready);
+    FILE *file = options->pool_path ? fopen(options->pool_path, "ae") : NULL;
+    if (!file)
+        return options->pool_path
+                   ? err_set(err, ERR_BAD_INPUT, "%s can't be written", options->pool_path)
+                   : 0;
+    (void)fprintf(file, "%.0f %.0f\n", hits, misses);
+    return fclose(file) == 0 ? 0 : err_set(err, ERR_INTERNAL, "write %s", options->pool_path);
 }
 
 /* Says that all sessions are there, and keeps them until standard input ends. */
@@ -120,8 +143,14 @@ static int parse_letter(int letter, struct options *options, struct err *err)
     case 't':
         options->stages = true;
         return 0;
+    case 'P':
+        options->pool_path = optarg;
+        return 0;
     case 'h':
         options->hold = true;
+        return 0;
+    case 'W':
+        options->settle = true;
         return 0;
     default:
         return err_set(err, ERR_BAD_INPUT, "see bench/README.md");
@@ -145,6 +174,8 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
         {"elapsed", required_argument, NULL, 'E'},
         {"stages", no_argument, NULL, 't'},
         {"hold", no_argument, NULL, 'h'},
+        {"pool", required_argument, NULL, 'P'},
+        {"settle", no_argument, NULL, 'W'},
         {NULL, 0, NULL, 0},
     };
     for (int letter = 0; (letter = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -162,26 +193,38 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
     return 0;
 }
 
+static int run(const struct options *options, uint64_t *failures, struct err *err)
+{
+    struct pool_figures before = {0};
+    struct load *load = NULL;
+    int result = pool_read(&options->load.address, &before, err);
+    if (result == 0)
+        result = load_run(&options->load, &load, err);
+    if (result != 0)
+        return result; /* its clients may run: the process ends them */
+    result = report(options, load_result(load), err);
+    if (result == 0)
+        result = report_pool(options, &before, err);
+    if (options->hold && result == 0)
+        hold_until_told();
+    *failures = load_result(load)->failures;
+    load_end(load);
+    return result;
+}
+
 int main(int argc, char **argv)
 {
     struct options options = {.load = {.clients = 1, .requests = 100, .warm = 1}};
     struct err err = ERR_INIT;
-    if (parse_options(argc, argv, &options, &err) != 0) {
+    uint64_t failures = 0;
+    int result = parse_options(argc, argv, &options, &err);
+    if (result != 0) {
         (void)fprintf(stderr, "bench-client: %s\n", err.message);
         return EXIT_USAGE;
     }
-    struct load *load = NULL;
-    int result = load_run(&options.load, &load, &err);
-    if (result != 0) { /* its clients may run: the process ends them */
-        (void)fprintf(stderr, "bench-client: %s\n", err.message);
-        return 1;
-    }
-    result = report(&options, load_result(load), &err);
+    result =
+        options.settle ? pool_settle(&options.load.address, &err) : run(&options, &failures, &err);
     if (result != 0)
         (void)fprintf(stderr, "bench-client: %s\n", err.message);
-    if (options.hold)
-        hold_until_told();
-    uint64_t failures = load_result(load)->failures;
-    load_end(load);
     return result != 0 || failures > 0 ? 1 : 0;
 }

@@ -138,8 +138,8 @@ static void wait_for_turn(int64_t *next_ns, uint64_t pace_ms)
     *next_ns += (int64_t)pace_ms * CLOCK_NS_PER_MS;
 }
 
-/* All before the common start. */
-static void prepare(struct client *client)
+/* All before the common start. False: it can't take part. */
+static bool prepare(struct client *client)
 {
     const struct load_options *options = client->load->options;
     struct err err = ERR_INIT;
@@ -153,16 +153,17 @@ static void prepare(struct client *client)
         result = execute(client, &err);
     if (result != 0)
         count_failure(&client->seen, &err);
+    return result == 0;
 }
 
 static void *client_main(void *context)
 {
     struct client *client = context;
     struct load *load = client->load;
-    prepare(client);
+    bool prepared = prepare(client);
     (void)pthread_barrier_wait(&load->start);
     int64_t next_ns = clock_now_ns();
-    while (client->seen.failures == 0 && atomic_fetch_sub(&load->left, 1) > 0) {
+    while (prepared && atomic_fetch_sub(&load->left, 1) > 0) {
         struct err err = ERR_INIT;
         if (load->options->pace_ms > 0)
             wait_for_turn(&next_ns, load->options->pace_ms);

@@ -29,7 +29,7 @@ REPLY = 0x8000
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
      "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",
-     "attach", "forget", "list", "listed", "timers"), 1)}
+     "attach", "forget", "list", "listed", "timers", "limits"), 1)}
 FRAME_NAMES = {number: name for name, number in FRAMES.items()}
 CAUSES = ("none", "timeout", "oom", "output", "signal", "user", "server")
 NEVER = (1 << 64) - 1
@@ -348,6 +348,7 @@ class Sandbox:
             result.cause = CAUSES[number(found[2])]
             result.start_error = text(found.get(11, b"\0"))
             result.limits_hit = number(found[3])
+            result.cpu_us, result.wall_us, result.max_rss = (number(found[tag]) for tag in (4, 5, 6))
             result.stdout_bytes, result.message_bytes = number(found[8]), number(found[12])
             result.messages_dropped = number(found[13]) == 1
             result.state_lost = number(found[14]) == 1
@@ -418,9 +419,10 @@ class Sandbox:
         self.send(kind, self.stream, payload)
         return self.stream
 
-    def begin_kernel(self, argv, env=(PATH,), cwd="/workspace"):
+    def begin_kernel(self, argv, env=(PATH,), cwd="/workspace", stdin=b""):
         return self.request("kernel", b"".join((
-            tlv(1, cwd), *(tlv(2, arg) for arg in argv), *(tlv(3, entry) for entry in env))))
+            tlv(1, cwd), *(tlv(2, arg) for arg in argv), *(tlv(3, entry) for entry in env),
+            *([tlv(4, stdin)] if stdin else []))))
 
     def kernel(self, argv, **options):
         """Starts the kernel; the errno of its DONE."""
@@ -460,6 +462,10 @@ class Sandbox:
     def timers(self, lifetime_ms=0, idle_ms=0, orphan_ms=0):
         return self.finish(self.request(
             "timers", tlv(1, lifetime_ms) + tlv(2, idle_ms) + tlv(3, orphan_ms))).errno
+
+    def limits(self, pids=0, file_size=0, open_files=0):
+        return self.finish(self.request(
+            "limits", tlv(1, pids) + tlv(2, file_size) + tlv(3, open_files))).errno
 
     def list_held(self):
         """({id: (ended, events)}, kernel lives, lifetime_ms, idle_ms)"""

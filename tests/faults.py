@@ -18,7 +18,8 @@ CREATION = ("native.groups", "native.stage", "setup.begin", "native.root", "setu
             "setup.init", "init.start", "init.listen", "native.ready", "init.ready",
             "native.commit", "init.commit")
 DISK = ("disk.file", "disk.mkfs", "disk.loop", "disk.mount", "disk.named")
-RUN = ("init.exec", "init.exit")
+RUN = ("init.exec", "init.exit")  # of a program
+CELL = ("init.run", "init.done", "init.exit")  # of a run in a kernel; a script is never "done"
 END = ("native.kill", "native.killed", "native.disk", "native.gone")
 
 # What lies in a state folder when nothing runs, beside the database.

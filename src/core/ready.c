@@ -80,7 +80,8 @@ static int set_limits(struct core *core, const struct plan *plan, const struct p
     if (result == 0)
         result = engine_limit(engine, &spec, clock_now_ns() + LIMIT_NS, err);
     if (result == 0) {
-        const struct sandbox_limits limits = {.file_size_max = resources->storage_bytes};
+        const struct sandbox_limits limits = {.file_size_max = resources->storage_bytes +
+                                                               SANDBOX_FILE_SIZE_SPARE};
         channel_limits_later(item->channel, &limits);
     }
     return result;

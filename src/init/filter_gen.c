@@ -8,6 +8,7 @@
  * calls. Each filter is held against the rules before it is written. */
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -30,7 +31,13 @@
 
 enum { NUMBER_MAX = 1024, CODE_MAX = 1024, VALUE_MAX = 8, RULES_MAX = 16, JUMP_MAX = 255 };
 
-enum profile { STRICT = 1, CONTAINER = 2, INIT = 4, ALL = STRICT | CONTAINER | INIT };
+enum profile {
+    STRICT = 1,
+    CONTAINER = 2,
+    INIT = 4,
+    ZYGOTE = 8,
+    ALL = STRICT | CONTAINER | INIT | ZYGOTE
+};
 
 enum test {
     ONE_OF,  /* the argument, all 64 bits, is one of the values */
@@ -109,8 +116,12 @@ static const struct rule rules[] = {
     /* Init's own steps into a child's identity. Its filter stays on every child and stacks with
      * theirs, so it can forbid nothing that the code of any profile may do: sockets, ptrace and
      * chroot are in it for the code's sake, although init has no use for them. */
-    {"setns", INIT, false, 1, ONE_OF, ALLOW, 1, {CLONE_NEWUSER}},
-    {"unshare", INIT, false, 0, ONE_OF, ALLOW, 1, {CLONE_NEWCGROUP}},
+    {"setns", INIT | ZYGOTE, false, 1, ONE_OF, ALLOW, 1, {CLONE_NEWUSER}},
+    {"unshare", INIT | ZYGOTE, false, 0, ONE_OF, ALLOW, 1, {CLONE_NEWCGROUP}},
+    /* The same of a zygote, whose filter stays on the kernels that it forks (native/zygote.h): they
+     * come from outside. */
+    {"setns", ZYGOTE, false, 1, ONE_OF, ALLOW, 1, {NAMESPACES & ~CLONE_NEWCGROUP}},
+    {"keyctl", ZYGOTE, false, 0, ONE_OF, ALLOW, 1, {KEYCTL_JOIN_SESSION_KEYRING}},
 };
 
 /* ---- what a filter has to say ---- */
@@ -149,7 +160,7 @@ static void make_policy(enum profile profile)
 {
     memset(&policy, 0, sizeof(policy));
     allow_names(code_calls, COUNT(code_calls));
-    if (profile != STRICT)
+    if (profile == CONTAINER || profile == INIT)
         allow_names(container_calls, COUNT(container_calls));
     if (profile == INIT)
         allow_names(init_calls, COUNT(init_calls));
@@ -397,6 +408,7 @@ int main(int argc, char **argv)
     write_filter("strict", STRICT, out);
     write_filter("container", CONTAINER, out);
     write_filter("init", INIT, out);
+    write_filter("zygote", ZYGOTE, out);
     (void)fprintf(out, "#endif\n");
     return fclose(out) == 0 ? 0 : 1;
 }

@@ -191,23 +191,14 @@ static void begin(struct job *job, struct job_table *table)
     job_step_input(job);
 }
 
-/* Whether a KERNEL frame waits for its files: it may bring what the first run needs. */
-static bool awaits_words(const struct job_table *table)
-{
-    for (size_t i = 0; i < JOB_MAX; i++) {
-        if (table->jobs[i].kind == JOB_KERNEL && !table->jobs[i].run.asked)
-            return !table->kernel.used;
-    }
-    return false;
-}
-
 void run_schedule(struct job_table *table)
 {
     struct kernel *kernel = &table->kernel;
     struct job *job = first_in_queue(table);
     bool has_spec = kernel_spec_is_set(&kernel->spec);
     if (!job || kernel->job || job->files_failed || job->cause != KILL_NONE ||
-        job_table_awaits_files(table, &job->files_failed) || awaits_words(table))
+        job_table_awaits_files(table, &job->files_failed) ||
+        (!has_spec && job_table_count(table, JOB_KERNEL) > 0))
         return;
     if (kernel->state == KERNEL_ALIVE) {
         if (kernel->fd >= 0) /* else it is deaf and about to be killed: the next one gets it */

@@ -453,18 +453,20 @@ void cgroup_close_config(struct init_config *config)
     fd_close(&config->oom_event_fd);
 }
 
-int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
-                      struct err *err)
+static int open_way_in(const struct cgroup_root *root, const char *id, const char *group,
+                       bool by_clone, struct cgroup_entry *out, struct err *err)
 {
+    bool v1 = root->mode == INIT_CGROUP_V1;
     out->tasks_count = 0;
     out->clone_fd = -1;
     for (size_t i = 0; i < root->count; i++) {
         FD_AUTO int dir_fd = -1;
-        int result = cgroup_open_group(&root->hierarchies[i], id, "init", &dir_fd, err);
-        if (result == 0 && root->mode == INIT_CGROUP_V2) {
+        int result = cgroup_open_group(&root->hierarchies[i], id, group, &dir_fd, err);
+        if (result == 0 && !v1 && by_clone) {
             out->clone_fd = fd_take(&dir_fd);
         } else if (result == 0) {
-            result = open_file(dir_fd, "tasks", O_WRONLY, &out->tasks_fds[out->tasks_count], err);
+            result = open_file(dir_fd, v1 ? "tasks" : "cgroup.procs", O_WRONLY,
+                               &out->tasks_fds[out->tasks_count], err);
             out->tasks_count += result == 0 ? 1 : 0;
         }
         if (result != 0) {
@@ -473,6 +475,54 @@ int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgr
         }
     }
     return 0;
+}
+
+int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
+                      struct err *err)
+{
+    return open_way_in(root, id, "init", true, out, err);
+}
+
+int cgroup_open_code(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
+                     struct err *err)
+{
+    return open_way_in(root, id, "code", false, out, err);
+}
+
+/* ---- a group beside the sandboxes ---- */
+
+static int make_aside(const struct cgroup_root *root, const char *name,
+                      const struct cgroup_limits *limits, struct err *err)
+{
+    for (size_t i = 0; i < root->count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &root->hierarchies[i];
+        FD_AUTO int dir_fd = -1;
+        if (mkdirat(hierarchy->base_fd, name, 0755) != 0 && errno != EEXIST)
+            return err_sys(err, errno, "make cgroup %s", name);
+        int result = cgroup_open_group(hierarchy, name, ".", &dir_fd, err);
+        if (result == 0)
+            result = cgroup_set_limits(root, hierarchy, dir_fd, limits, err);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+int cgroup_open_aside(const struct cgroup_root *root, const char *name,
+                      const struct cgroup_limits *limits, struct cgroup_entry *out, struct err *err)
+{
+    int result = make_aside(root, name, limits, err);
+    return result != 0 ? result : open_way_in(root, name, ".", true, out, err);
+}
+
+int cgroup_remove_aside(const struct cgroup_root *root, const char *name)
+{
+    int result = 0;
+    for (size_t i = 0; i < root->count; i++) {
+        if (unlinkat(root->hierarchies[i].base_fd, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+            result = -ERR_CONFLICT;
+    }
+    return result;
 }
 
 void cgroup_close_entry(struct cgroup_entry *entry)

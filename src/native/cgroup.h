@@ -89,9 +89,20 @@ struct cgroup_entry {
 
 int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
                       struct err *err);
+/* The way into the code group, for a process that is there already. */
+int cgroup_open_code(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
+                     struct err *err);
 void cgroup_close_entry(struct cgroup_entry *entry);
 /* Called in the child. */
 int cgroup_enter(const struct cgroup_entry *entry, struct err *err);
+
+/* A group of this engine's own beside those of the sandboxes, made when it is missing. Its name is
+ * no id of a sandbox, so that a sweep passes it over. */
+int cgroup_open_aside(const struct cgroup_root *root, const char *name,
+                      const struct cgroup_limits *limits, struct cgroup_entry *out,
+                      struct err *err);
+/* -ERR_CONFLICT while a process is left in it. */
+int cgroup_remove_aside(const struct cgroup_root *root, const char *name);
 
 /* Kills every process in the groups of a sandbox, once. */
 void cgroup_kill(const struct cgroup_root *root, const char *id);

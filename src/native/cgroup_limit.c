@@ -75,7 +75,7 @@ int cgroup_set_limits(const struct cgroup_root *root, const struct cgroup_hierar
     int result = 0;
     if (hierarchy->memory)
         result = limit_memory(root->mode, dir_fd, limits->memory_bytes, false, err);
-    if (result == 0 && hierarchy->cpu)
+    if (result == 0 && hierarchy->cpu && limits->cpu_millis > 0)
         result = limit_cpu(root->mode, dir_fd, limits->cpu_millis, err);
     if (result == 0 && hierarchy->pids)
         result = write_number(dir_fd, "pids.max", limits->pids_max, err);

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "native/trial.h"
+#include "native/zygote.h"
 
 #define UNPACKED_MAX (UINT64_C(32) << 30)
 #define ENTRIES_MAX 2000000
@@ -372,6 +373,8 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         out->capabilities |= ENGINE_CAP_MEMORY | ENGINE_CAP_CPU;
     if (host->cgroups.count > 0)
         out->capabilities |= ENGINE_CAP_LIMIT;
+    if (host->zygotes && zygotes_are_ready(host->zygotes))
+        out->capabilities |= ENGINE_CAP_ZYGOTE;
     if (host->ids.kind != IDRANGE_SHARED || !host->usable)
         out->capabilities |= ENGINE_CAP_PRIVATE_IDS;
     if (host->usable && image_keeps_owners(&host->image))

@@ -17,6 +17,8 @@
 
 enum { HOST_INSTANCE_SIZE = 33 };
 
+struct zygotes;
+
 struct host_config {
     const char *state_path;      /* the state folder; priv/ below it is ours */
     const char *images_path;     /* the operator's images; NULL: images/ of the state folder */
@@ -44,12 +46,13 @@ struct sandbox_host {
     int ids_fd;          /* folder of id ranges */
     int init_fd;         /* the berth-init program */
     int images_folder_fd, images_store_fd, unpack_fd;
-    int epoll_fd; /* of the service: where the descriptors of sandboxes are watched */
+    struct zygotes *zygotes; /* of the service; NULL: none */
+    int epoll_fd;            /* of the service: where the descriptors of sandboxes are watched */
 };
 
 /* Prepares everything in a mount namespace of this process's own, and makes priv/mnt the working
  * directory, which is where a sandbox puts its root together. Fails for what every host has; what
- * this one lacks is told by host_info(). epoll_fd is the caller's to set. */
+ * this one lacks is told by host_info(). epoll_fd and zygotes are the caller's to set. */
 int host_open(const struct host_config *config, struct sandbox_host *host, struct err *err);
 void host_close(struct sandbox_host *host);
 

@@ -472,7 +472,7 @@ int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out
     int result = mountfd_clone(tree->fd, "", recursive, &fd, err);
     if (result != 0)
         return err_wrap(err, "/%s", tree->target);
-    if (tree->idmap) {
+    if (tree->idmap && userns_fd >= 0) {
         struct err failure = ERR_INIT;
         if (mountfd_idmap(fd, userns_fd, &failure) != 0) {
             /* Overlay, and tmpfs before Linux 6.3. Files then look as if owned by nobody, which the

@@ -61,8 +61,8 @@ void image_close(struct image *image);
 /* Whether files of /usr show their real owners inside a sandbox. */
 bool image_keeps_owners(const struct image *image);
 
-/* A detached clone of a tree for one sandbox, with the ids of the user namespace userns_fd.
- * recursive: with what is mounted below it. */
+/* A detached clone of a tree for one sandbox, with the ids of the user namespace userns_fd (-1: as
+ * they are). recursive: with what is mounted below it. */
 int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out_fd,
                 struct err *err);
 

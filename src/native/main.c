@@ -17,20 +17,25 @@
 #include "base/parse.h"
 #include "native/service.h"
 #include "native/userns.h"
+#include "native/zygote.h"
 #include "wire/init_config.h"
 
 enum { EXIT_USAGE = 2 };
 
 static int parse_options(int argc, char **argv, struct service_config *config, struct err *err)
 {
-    static const struct option options[] = {
-        {"state", required_argument, NULL, 's'},      {"listen-fd", required_argument, NULL, 'l'},
-        {"client-uid", required_argument, NULL, 'u'}, {"images", required_argument, NULL, 'i'},
-        {"cgroup", required_argument, NULL, 'c'},     {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"state", required_argument, NULL, 's'},
+                                            {"listen-fd", required_argument, NULL, 'l'},
+                                            {"client-uid", required_argument, NULL, 'u'},
+                                            {"images", required_argument, NULL, 'i'},
+                                            {"cgroup", required_argument, NULL, 'c'},
+                                            {"zygote-forks", required_argument, NULL, 'z'},
+                                            {NULL, 0, NULL, 0}};
     uint64_t number = 0;
     int option = 0;
     int result = 0;
     config->listen_fd = -1;
+    config->zygote_forks = ZYGOTE_FORKS_DEFAULT;
     while (result == 0 && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
         case 's':
@@ -49,6 +54,10 @@ static int parse_options(int argc, char **argv, struct service_config *config, s
             break;
         case 'c':
             config->cgroup = optarg;
+            break;
+        case 'z':
+            result = parse_u64(optarg, 0, 1000000, &number, err);
+            config->zygote_forks = (unsigned)number;
             break;
         default:
             return err_set(err, ERR_BAD_INPUT, "unknown option");

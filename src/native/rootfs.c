@@ -491,6 +491,19 @@ int rootfs_build(const struct rootfs_spec *spec, struct rootfs *out, struct err 
     return 0;
 }
 
+int rootfs_build_image(struct image *host, int stage_fd, struct rootfs *out, struct err *err)
+{
+    const struct rootfs_spec spec = {.host = host, .stage_fd = stage_fd, .userns_fd = -1};
+    struct rootfs rootfs = {.count = 0};
+    int result = add_strict(&spec, &rootfs, err);
+    if (result != 0) {
+        rootfs_close(&rootfs);
+        return result;
+    }
+    *out = rootfs;
+    return 0;
+}
+
 void rootfs_close(struct rootfs *rootfs)
 {
     for (size_t i = 0; i < rootfs->count; i++)

@@ -58,6 +58,9 @@ bool rootfs_is_plain(const struct rootfs_spec *spec);
 int rootfs_build(const struct rootfs_spec *spec, struct rootfs *out, struct err *err);
 void rootfs_close(struct rootfs *rootfs);
 
+/* Only the mounts of the image `host` as profile strict has them, with the host's own ids. */
+int rootfs_build_image(struct image *host, int stage_fd, struct rootfs *out, struct err *err);
+
 /* Makes the folders that every root has below root_fd, and what the image's trees and links need.
  * owner, code: as whom the caller sees the ids 0 and 1000 of the inner namespace. What is there and
  * no folder is replaced: a stopped sandbox's code may have left a link. */

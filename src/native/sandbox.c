@@ -31,13 +31,14 @@
 #include "native/limit.h"
 #include "native/rootfs.h"
 #include "native/setup.h"
+#include "native/zygote.h"
 
 #define CREATE_TIMEOUT_NS (10 * CLOCK_NS_PER_S)
 #define START_TIMEOUT_NS (60 * CLOCK_NS_PER_S) /* its disk may have to be checked */
 #define CLEANUP_RETRY_NS (2 * CLOCK_NS_PER_MS)
 #define TIME_MAX_MS (UINT64_C(1) << 40) /* 34 years; as nanoseconds it fits an int64_t */
 
-enum { CODE_UID = 1000, OPEN_FILES_MAX = 1048576 };
+enum { OPEN_FILES_MAX = 1048576 };
 
 static int check_spec(const struct engine_create *spec, struct err *err)
 {
@@ -105,9 +106,10 @@ static struct sandbox *sandbox_new(const char *id)
     (void)snprintf(sandbox->id, sizeof(sandbox->id), "%s", id);
     sandbox->state = ENGINE_STATE_CREATING;
     sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = sandbox->userns_fd = -1;
+    sandbox->kernel_userns_fd = sandbox->kernel_fd = -1;
     sandbox->disk_fd = sandbox->folder.root_fd = sandbox->folder.lock_fd = -1;
     sandbox->disk_job = DISK_JOB_INIT;
-    sandbox->deadline_ns = INT64_MAX;
+    sandbox->deadline_ns = sandbox->kernel_give_up_ns = INT64_MAX;
     return sandbox;
 }
 
@@ -119,8 +121,10 @@ void sandbox_unwatch(const struct sandbox_host *host, int *fd)
 }
 
 /* What only the making of the root needs. */
-static void close_root_parts(struct sandbox *sandbox)
+static void close_root_parts(const struct sandbox_host *host, struct sandbox *sandbox)
 {
+    if (host && zygotes_want(host->zygotes, &sandbox->spec))
+        sandbox->kernel_userns_fd = fd_take(&sandbox->userns_fd);
     fd_close(&sandbox->userns_fd);
     fd_close(&sandbox->disk_fd);
     fd_close(&sandbox->folder.root_fd);
@@ -133,7 +137,9 @@ void sandbox_free(struct sandbox *sandbox)
         return;
     fd_close(&sandbox->pidfd);
     fd_close(&sandbox->setup_fd);
-    close_root_parts(sandbox);
+    close_root_parts(NULL, sandbox);
+    fd_close(&sandbox->kernel_userns_fd);
+    fd_close(&sandbox->kernel_fd);
     disk_abort(&sandbox->disk_job);
     idrange_release(&sandbox->ids);
     free(sandbox);
@@ -248,6 +254,13 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     return result;
 }
 
+/* Past it a program is killed (SIGXFSZ): on a disk, which holds a little more than was asked for,
+ * it has to run out of space before. */
+uint64_t sandbox_file_size_max(const struct engine_create *spec)
+{
+    return spec->disk ? disk_image_bytes(spec->storage_bytes, true) : spec->storage_bytes + SANDBOX_FILE_SIZE_SPARE;
+}
+
 static void fill_config(const struct sandbox *sandbox, const struct engine_create *spec,
                         struct init_config *config)
 {
@@ -255,13 +268,10 @@ static void fill_config(const struct sandbox *sandbox, const struct engine_creat
     memcpy(config->id, sandbox->id, sizeof(config->id));
     memcpy(config->nonce, sandbox->nonce, sizeof(config->nonce));
     config->profile = is_container(sandbox) ? INIT_PROFILE_CONTAINER : INIT_PROFILE_STRICT;
-    config->uid = config->gid = is_container(sandbox) ? 0 : CODE_UID;
+    config->uid = config->gid = is_container(sandbox) ? 0 : SANDBOX_CODE_ID;
     (void)snprintf(config->fault, sizeof(config->fault), "%s", fault_text_for("init."));
     config->open_files_max = spec->open_files_max;
-    /* Past it a program is killed (SIGXFSZ): on a disk, which holds a little more than was asked
-     * for, it has to run out of space before. */
-    config->file_size_max =
-        spec->disk ? disk_image_bytes(spec->storage_bytes, true) : spec->storage_bytes;
+    config->file_size_max = sandbox_file_size_max(spec);
     config->lifetime_ms = spec->lifetime_ms;
     config->orphan_ms = spec->orphan_ms;
 }
@@ -360,7 +370,7 @@ static int send_root(struct sandbox_host *host, struct sandbox *sandbox, struct 
     size_t used = 1;
     fill_root(host, sandbox, &spec);
     int result = rootfs_build(&spec, &rootfs, err);
-    close_root_parts(sandbox);
+    close_root_parts(host, sandbox);
     sandbox->root_sent = true;
     if (result != 0)
         return result;
@@ -409,17 +419,12 @@ static int take_message(struct sandbox_host *host, struct sandbox *sandbox, stru
         sandbox->userns_fd = fd_take(&userns_fd);
         return 0;
     }
-    if (size == 1 && text[0] == 'R' && sandbox->root_sent) {
+    if (size == 1 && text[0] == 'R' && sandbox->root_sent && sandbox->kernel_request == 0) {
         fault_point("native.ready");
-        int result = fd_send(sandbox->setup_fd, "C", 1, NULL, 0, 0, err);
-        if (result != 0)
-            return result;
-        fault_point("native.commit");
-        sandbox_unwatch(host, &sandbox->setup_fd);
-        sandbox->state = ENGINE_STATE_RUNNING;
-        sandbox->forget = false;
-        sandbox->deadline_ns = INT64_MAX;
-        return 1;
+        if (sandbox_ask_kernel(host, sandbox))
+            return 0;
+        int result = sandbox_commit(host, sandbox, false, err);
+        return result == 0 ? 1 : result;
     }
     text[size] = '\0';
     return err_set(err, ERR_INTERNAL, "sandbox %s: %s", sandbox->id, text);
@@ -527,7 +532,11 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     sandbox->deadline_ns = 0;
     sandbox_unwatch(host, &sandbox->setup_fd);
     disk_cancel(&sandbox->disk_job);
-    close_root_parts(sandbox);
+    close_root_parts(NULL, sandbox);
+    fd_close(&sandbox->kernel_userns_fd);
+    fd_close(&sandbox->kernel_fd); /* a kernel that was forked meanwhile ends with it */
+    sandbox->kernel_request = 0;
+    sandbox->kernel_give_up_ns = INT64_MAX;
     fault_point("native.kill");
     if (sandbox->pidfd >= 0)
         kill_init(sandbox);

@@ -17,7 +17,7 @@
 #include "native/images.h"
 #include "wire/engine_msg.h"
 
-enum { SANDBOX_WAITERS_MAX = 8 };
+enum { SANDBOX_WAITERS_MAX = 8, SANDBOX_CODE_ID = 1000 /* profile strict */ };
 
 /* A request that is answered when nothing of the sandbox runs any more. */
 struct sandbox_waiter {
@@ -38,6 +38,10 @@ struct sandbox {
     struct engine_create spec; /* of a creation */
     int userns_fd;             /* the inner user namespace, until the root is made */
     bool root_sent;
+    int kernel_userns_fd;      /* the same, for the kernel that a zygote is to fork; -1: none */
+    int kernel_fd;             /* init's end of that kernel's socket */
+    uint64_t kernel_request;   /* 0: none is awaited */
+    int64_t kernel_give_up_ns; /* when init is told to go on without it */
     struct disk_job disk_job;
     int disk_fd;                /* until the root is made; -1: none, or not yet */
     struct image_folder folder; /* until the root is made; root_fd -1: image `host` */
@@ -63,6 +67,19 @@ int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_cr
 /* The setup socket or the disk is readable. Returns 1 when the sandbox runs now (commit is sent), 0
  * when it goes on, or an error kind: the creation failed. */
 int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, struct err *err);
+
+/* RLIMIT_FSIZE of the code. */
+uint64_t sandbox_file_size_max(const struct engine_create *spec);
+
+/* ---- sandbox_commit.c ---- */
+
+/* Its init is ready: asks a zygote for a kernel, if there is one for it. True: the creation waits
+ * for kernel_request, until kernel_give_up_ns. */
+bool sandbox_ask_kernel(struct sandbox_host *host, struct sandbox *sandbox);
+
+/* Tells init to live, with that kernel when it was forked. Afterwards it is RUNNING. */
+int sandbox_commit(struct sandbox_host *host, struct sandbox *sandbox, bool forked,
+                   struct err *err);
 
 /* A connection to the sandbox's init. */
 int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,

@@ -28,6 +28,7 @@
 #include "native/initsock.h"
 #include "native/limit.h"
 #include "native/sandbox.h"
+#include "native/zygote.h"
 
 #define SWEEP_MS 30000
 #define SWEEP_MS_MAX 86400000
@@ -40,6 +41,8 @@ enum { EVENT_BATCH = 64 };
 struct service {
     const struct service_config *config;
     struct sandbox_host host;
+    struct zygotes zygotes;
+    int64_t zygotes_at_ns;
     int signal_fd;
     int client_fd; /* -1: none */
     struct sandbox *sandboxes;
@@ -52,7 +55,7 @@ struct service {
 };
 
 /* Who an epoll event is for: one of the service's own descriptors, or a sandbox. */
-enum source { SOURCE_LISTEN = 1, SOURCE_CLIENT, SOURCE_SIGNAL, SOURCE_IMAGES };
+enum source { SOURCE_LISTEN = 1, SOURCE_CLIENT, SOURCE_SIGNAL, SOURCE_IMAGES, SOURCE_ZYGOTE };
 
 static int watch(struct service *service, int fd, uint64_t data, uint32_t events, struct err *err)
 {
@@ -151,6 +154,27 @@ static void finish_creation(struct service *service, struct sandbox *sandbox)
         return; /* the client that asked is gone; the next one finds the id in its list */
     sandbox->create_request = 0;
     answer(service, &msg, channel_fd);
+}
+
+/* The kernel that it waited for was forked, or will not be. */
+static void go_on(struct service *service, struct sandbox *sandbox, bool forked)
+{
+    struct err err = ERR_INIT;
+    if (sandbox_commit(&service->host, sandbox, forked, &err) == 0)
+        finish_creation(service, sandbox);
+    else
+        fail_creation(service, sandbox, &err);
+}
+
+static void on_forked(void *context, uint64_t request, bool forked)
+{
+    struct service *service = context;
+    for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (!sandbox->freed && sandbox->kernel_request == request) {
+            go_on(service, sandbox, forked);
+            return;
+        }
+    }
 }
 
 /* Tells everybody who waits that nothing of the sandbox runs, and forgets it when nothing is left.
@@ -291,6 +315,8 @@ static void on_create(struct service *service, const struct engine_msg *msg)
             known->freed = true;
         add(service, sandbox);
         sandbox->create_request = msg->request_id;
+        if (zygotes_want(&service->zygotes, &sandbox->spec))
+            service->zygotes_at_ns = 0;
         result = watch_creation(service, sandbox, &err);
         if (result != 0) {
             fail_creation(service, sandbox, &err);
@@ -581,7 +607,13 @@ static int64_t run_due(struct service *service)
     int64_t now_ns = clock_now_ns();
     if (service->sweep_at_ns <= now_ns)
         sweep(service); /* first: what it finds without life is due at once */
+    if (service->zygotes_at_ns <= now_ns)
+        service->zygotes_at_ns = zygotes_step(&service->zygotes, on_forked, service);
     for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
+        if (!sandbox->freed && sandbox->kernel_give_up_ns <= now_ns)
+            go_on(service, sandbox, false);
+        if (!sandbox->freed && sandbox->kernel_give_up_ns < next)
+            next = sandbox->kernel_give_up_ns;
         if (sandbox->freed || sandbox->deadline_ns == INT64_MAX)
             continue;
         if (sandbox->deadline_ns <= now_ns && sandbox->state == ENGINE_STATE_CREATING) {
@@ -598,6 +630,8 @@ static int64_t run_due(struct service *service)
         service->images_at_ns = images_step(service->host.images);
     if (service->sweep_at_ns < next)
         next = service->sweep_at_ns;
+    if (service->zygotes_at_ns < next)
+        next = service->zygotes_at_ns;
     return service->host.images && service->images_at_ns < next ? service->images_at_ns : next;
 }
 
@@ -639,6 +673,9 @@ static void dispatch(struct service *service, const struct epoll_event *event)
         return;
     case SOURCE_IMAGES:
         service->images_at_ns = 0;
+        return;
+    case SOURCE_ZYGOTE:
+        service->zygotes_at_ns = 0;
         return;
     default:
         on_sandbox_event(service, (struct sandbox *)(uintptr_t)event->data.u64);
@@ -700,6 +737,9 @@ int service_run(const struct service_config *config, struct err *err)
         return result;
     }
     service.host.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    zygotes_init(&service.zygotes, &service.host, config->zygote_forks, SOURCE_ZYGOTE);
+    service.zygotes_at_ns = INT64_MAX;
+    service.host.zygotes = &service.zygotes;
     if (service.host.epoll_fd < 0)
         result = err_sys(err, errno, "epoll");
     if (result == 0)
@@ -713,6 +753,7 @@ int service_run(const struct service_config *config, struct err *err)
     for (struct sandbox *sandbox = service.sandboxes; sandbox; sandbox = sandbox->next)
         sandbox->freed = true;
     sweep_freed(&service);
+    zygotes_done(&service.zygotes);
     host_close(&service.host);
     fd_close(&service.host.epoll_fd);
     fd_close(&service.signal_fd);

@@ -14,6 +14,7 @@ struct service_config {
     int listen_fd;               /* SEQPACKET, listening */
     uid_t client_uid;            /* who may connect, beside root */
     const char *cgroup;          /* v2 group that ours goes below, "" or NULL for the root */
+    unsigned zygote_forks;       /* of one zygote (native/zygote.h); 0: there are none */
     const struct userns *userns; /* whether this process is root in a namespace of its own */
     const struct err *refused;   /* why it could not become that; NULL: it is, or is the host's */
 };

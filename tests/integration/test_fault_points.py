@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
+from faults import CELL, CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
 from harness import at_rest, snapshot_tool, wait_until
 
 KINDS = {
@@ -118,6 +118,37 @@ def test_another_process_dies_at(make_server, point, kind):
         # The engine forgets a sandbox a moment after the last trace of it is gone.
         wait_until(lambda: server.snapshot()["berth-native.fds"] == fds,
                    lambda: f"{fds} before: {server.snapshot()}")
+        finish(server)
+
+
+def open_session(server, kind):
+    """Its path."""
+    answer = server.post(KINDS[kind], path="/sessions")
+    assert answer.status == 200, f"{answer}\n{server.log()}"
+    return f"/sessions/{answer.json()['session_id']}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("point", CELL)
+def test_an_init_dies_around_a_run_of_a_session_at(make_server, point, kind):
+    """Its end is not known and the session is over; the next one is served."""
+    need(kind)
+    with Fault(point, armed=False) as fault:
+        server = make_server(fault.env)
+        before = open_session(server, kind)
+        fault.arm()
+        path = open_session(server, kind)  # an init is told at its start where it is to die
+        answer = server.post({"code": "x = 1"}, path=path + "/execute")
+        assert fault.struck()
+        done = answer.json()
+        assert (done["status"], done["killed_by"], done["exit_code"]) == ("killed", "server", 137)
+        assert server.get(f"/executions/{done['execution_id']}").json()["killed_by"] == "server"
+        wait_until(lambda: server.get(path).status == 404, "the session is over")
+        for other in (before, open_session(server, kind)):
+            done = server.post({"code": "print('hello')"}, path=other + "/execute").json()
+            assert (done["status"], done["stdout"]) == ("success", "hello\n"), done
+            assert server.request("DELETE", other).status == 200
+        server.wait_clean()
         finish(server)
 
 

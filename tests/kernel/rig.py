@@ -5,6 +5,7 @@ import configparser
 import json
 import os
 import pathlib
+import re
 import select
 import signal
 import socket
@@ -12,7 +13,9 @@ import subprocess
 import time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-SOURCE = REPO / "kernels" / "python.py"
+# In the order in which the build joins them.
+SOURCES = [REPO / "kernels" / name
+           for name in re.findall(r"kernels/(python/\w+\.py)", (REPO / "src/lang/meson.build").read_text())]
 LANGUAGE = configparser.ConfigParser(interpolation=None)
 LANGUAGE.read(REPO / "languages" / "python.ini")
 # Debian's own has numpy, pandas and matplotlib; another version can be named.
@@ -28,7 +31,7 @@ def words(key):
 
 
 def kernel_text():
-    return SOURCE.read_bytes()
+    return b"".join(path.read_bytes() for path in SOURCES)
 
 
 def kernel_bytecode():

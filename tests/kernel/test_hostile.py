@@ -122,9 +122,8 @@ def test_the_end_of_the_channel_is_the_end(make_kernel):
 
 WARM = """
 import os, sys
-source = sys.argv[1]
 space = {"__name__": "kernel"}
-exec(compile(open(source).read(), source, "exec"), space)
+exec(compile(os.read(0, 1 << 24), "<kernel>", "exec"), space)
 space["warm_up"]()
 import asyncio, random, threading, traceback
 random.seed(1)
@@ -141,7 +140,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 def test_forked_from_a_warm_process(make_kernel):
     values = set()
     for _ in range(2):
-        kernel = make_kernel(command=(rig.PYTHON, "-c", WARM, str(rig.SOURCE)))
+        kernel = make_kernel(command=(rig.PYTHON, "-c", WARM))
         values.add(kernel.run("import random; random.random()").plain)
         assert kernel.run("def f(): 1/0\nf()").err.count("  File") == 2
         assert kernel.run("import asyncio\nawait asyncio.sleep(0, 3)").plain == "3"

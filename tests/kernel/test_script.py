@@ -107,7 +107,7 @@ def test_the_file_itself(script_kernel):
 
 def test_no_file(script_kernel):
     done = script_kernel.script(None, write=False)
-    assert done.code == 1 and "can't open file 'main.py'" in done.err and "Traceback" not in done.err
+    assert done.code == 2 and "can't open file 'main.py': [Errno 2]" in done.err and "Traceback" not in done.err
 
 
 def test_a_cell_before_leaves_no_names(script_kernel):

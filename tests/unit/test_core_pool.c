@@ -12,6 +12,7 @@
 #include "core/core_internal.h"
 #include "core/pool.h"
 #include "core/session.h"
+#include "core/session_internal.h"
 #include "engine/fake.h"
 #include "folder.h"
 #include "lang/lang.h"
@@ -129,14 +130,25 @@ static void figures_are_set_when_it_is_taken(void **state)
     struct engine_create limits;
     rig_open(&rig, 1, 2);
     wait_ready(&rig, 1);
-    struct execution_request request = {
-        .code = "out x\n", .memory_bytes = 64 << 20, .storage_bytes = 8 << 20, .cpu_millis = 500};
-    expect(&rig, &request, "\"status\":\"success\"");
+    const struct session_request request = {.owner = CORE_OWNER_LOCAL,
+                                            .lang = rig.lang,
+                                            .memory_bytes = 64 << 20,
+                                            .storage_bytes = 8 << 20,
+                                            .cpu_millis = 500,
+                                            .gone_fd = -1};
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_ok(core_session_create(rig.core, &request, &out, &err), err);
     assert_int_equal(hits_of(&rig), 1);
-    engine_fake_last_limit(rig.engine, &limits);
+    const char *id = rig.core->sessions->row.sandbox_id;
+    struct sandbox_limits told;
+    assert_true(engine_fake_limits(rig.engine, id, &limits));
     assert_int_equal(limits.memory_bytes, 64 << 20);
     assert_int_equal(limits.storage_bytes, 8 << 20);
     assert_int_equal(limits.cpu_millis, 500);
+    assert_true(engine_fake_init_limits(rig.engine, id, &told));
+    assert_int_equal(told.file_size_max, (8 << 20) + SANDBOX_FILE_SIZE_SPARE);
     core_free(rig.core);
 }
 
@@ -200,11 +212,8 @@ static void sessions_take_from_it(void **state)
     const char *const env[] = {"WHO=me"};
     rig_open(&rig, 1, 2);
     wait_ready(&rig, 1);
-    const struct session_request request = {.owner = CORE_OWNER_LOCAL,
-                                            .lang = rig.lang,
-                                            .env = env,
-                                            .env_count = 1,
-                                            .gone_fd = -1};
+    const struct session_request request = {
+        .owner = CORE_OWNER_LOCAL, .lang = rig.lang, .env = env, .env_count = 1, .gone_fd = -1};
     buf_init(&out, 1 << 20);
     assert_ok(core_session_create(rig.core, &request, &out, &err), err);
     assert_int_equal(hits_of(&rig), 1);

@@ -115,15 +115,20 @@ static struct channel *open_again(void)
     return channel;
 }
 
+static const struct channel_watch *soon_watch(void)
+{
+    static struct channel_watch watch = {.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1};
+    watch.deadline_ns = soon_ns();
+    return &watch;
+}
+
 static int start_kernel(struct channel *channel, struct err *err)
 {
     const char *argv[] = {"python3", NULL};
     const char *envp[] = {"NAME=kernel", "OTHER=other", NULL};
     const struct sandbox_kernel kernel = {
         .cwd = "/workspace", .argv = argv, .argc = 1, .envp = envp, .envc = 2};
-    const struct channel_watch watch = {
-        .cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1, .deadline_ns = soon_ns()};
-    return channel_kernel(channel, &kernel, &watch, err);
+    return channel_kernel(channel, &kernel, soon_watch(), err);
 }
 
 static struct channel *open_session(void)
@@ -282,7 +287,7 @@ static int start_kernel_with(struct channel *channel, const char *program, const
                                           .envc = 1,
                                           .input = input,
                                           .input_size = strlen(input)};
-    return channel_kernel(channel, &kernel, soon_ns(), err);
+    return channel_kernel(channel, &kernel, soon_watch(), err);
 }
 
 static void an_unused_kernel_gets_other_variables(void **state)
@@ -541,61 +546,60 @@ static void runs_wait_for_each_other(void **state)
 
 /* ---- files ---- */
 
-static ssize_t give_text(void *context, uint8_t *data, size_t size, struct err *err)
+static const struct channel_watch nothing = {.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1};
+
+static int put_text(struct channel *channel, const char *path, const char *text, struct err *err)
 {
-    const char **text = context;
-    size_t left = strlen(*text);
-    (void)err;
-    size = size < left ? size : left;
-    memcpy(data, *text, size);
-    *text += size;
-    return (ssize_t)size;
+    const struct sandbox_put_file put = {.path = path, .mode = 0644};
+    struct channel_writer *writer = NULL;
+    uint64_t size = 0;
+    int result = channel_write_open(channel, &put, &nothing, 20 * CLOCK_NS_PER_S, &writer, err);
+    if (result == 0)
+        result = channel_write(writer, text, strlen(text), err);
+    if (result == 0)
+        result = channel_write_end(writer, &size, err);
+    if (result == 0)
+        assert_int_equal(size, strlen(text));
+    channel_write_close(writer);
+    return result;
 }
 
-static int get_text(struct channel *channel, const struct sandbox_get_file *get,
+static int get_text(struct channel *channel, const char *path, uint64_t offset, uint64_t size,
                     struct result *result)
 {
-    const struct channel_watch watch = {.cancel_fd = -1,
-                                        .interrupt_fd = -1,
-                                        .gone_fd = -1,
-                                        .deadline_ns = soon_ns(),
-                                        .output = on_output,
-                                        .context = result};
-    uint64_t size = 0;
+    const struct sandbox_get_file get = {
+        .path = path, .offset = offset, .size_bytes = size, .info = SANDBOX_INFO_FIRST};
+    struct channel_reader *reader = NULL;
+    struct sandbox_file_info info;
     result->out.size = 0;
-    return channel_get_file(channel, get, &watch, &size, &result->err);
+    int status = channel_read_open(channel, &get, &nothing, 20 * CLOCK_NS_PER_S, &info, &reader,
+                                   &result->err);
+    bool more = status == 0;
+    while (more) {
+        status = channel_read_next(reader, &result->out, &result->err);
+        more = status == 1;
+    }
+    channel_read_close(reader);
+    return status;
 }
 
 static void files_come_and_go(void **state)
 {
     (void)state;
-    const struct sandbox_put_file put = {.path = "data", .mode = 0644};
-    const struct sandbox_put_file denied = {.path = "/denied/x", .mode = 0644};
     struct result result;
     struct err err = ERR_INIT;
-    uint64_t size = 0;
     struct channel *channel = open_session();
-    const char *text = "some text";
     result_init(&result);
-    assert_ok(channel_put_stream(channel, &put, give_text, &text, soon_ns(), &size, &err), err);
-    assert_int_equal(size, 9);
+    assert_ok(put_text(channel, "data", "some text", &err), err);
     expect_run(channel, "cat data\n", "some text", 0, false);
-    text = "other";
-    assert_ok(channel_put_stream(channel, &put, give_text, &text, soon_ns(), &size, &err), err);
-    assert_int_equal(get_text(channel, &(struct sandbox_get_file){.path = "data"}, &result), 0);
+    assert_ok(put_text(channel, "data", "other", &err), err);
+    assert_int_equal(get_text(channel, "data", 0, 0, &result), 0);
     assert_string_equal(buf_cstr(&result.out), "other");
-    assert_int_equal(get_text(channel,
-                              &(struct sandbox_get_file){
-                                  .path = "/workspace/data", .offset = 2, .size_bytes = 2},
-                              &result),
-                     0);
+    assert_int_equal(get_text(channel, "/workspace/data", 2, 2, &result), 0);
     assert_string_equal(buf_cstr(&result.out), "he");
-    assert_int_equal(get_text(channel, &(struct sandbox_get_file){.path = "none"}, &result),
-                     -ERR_NOT_FOUND);
-    assert_int_equal(get_text(channel, &(struct sandbox_get_file){.path = "/denied/x"}, &result),
-                     -ERR_BAD_INPUT);
-    assert_fails(channel_put_stream(channel, &denied, give_text, &text, soon_ns(), &size, &err),
-                 ERR_BAD_INPUT, err);
+    assert_int_equal(get_text(channel, "none", 0, 0, &result), -ERR_NOT_FOUND);
+    assert_int_equal(get_text(channel, "/denied/x", 0, 0, &result), -ERR_BAD_INPUT);
+    assert_fails(put_text(channel, "/denied/x", "x", &err), ERR_BAD_INPUT, err);
     expect_run(channel, "cat data\n", "other", 0, false);
     result_done(&result);
     channel_close(channel);
@@ -604,16 +608,13 @@ static void files_come_and_go(void **state)
 static void files_move_while_code_runs(void **state)
 {
     (void)state;
-    const struct sandbox_put_file put = {.path = "data", .mode = 0644};
     struct err err = ERR_INIT;
-    uint64_t size = 0;
-    const char *text = "x";
     struct channel *channel = open_session();
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct background first = {
         .channel = open_again(), .code = "out go\nsleep 60000\n", .options = {.interrupt_fd = fd}};
     background_begin(&first);
-    assert_ok(channel_put_stream(channel, &put, give_text, &text, soon_ns(), &size, &err), err);
+    assert_ok(put_text(channel, "data", "x", &err), err);
     uint64_t one = 1;
     assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
     background_end(&first);

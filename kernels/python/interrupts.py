@@ -1,0 +1,91 @@
+"""Interrupts: user code runs below guarded(), where alone SIGINT raises."""
+
+
+def on_interrupt(number, frame):
+    """SIGINT. Before and after the code of a run it strikes nobody."""
+    if not State.running:
+        return
+    if not State.armed or (frame is not None and frame.f_code in UNINTERRUPTED):
+        State.pending = True
+        return
+    task = State.task
+    if task is not None and not task.done() and not State.cancelled:
+        if MODULES["asyncio"].current_task(State.loop) is None:
+            # In the loop itself, most often waiting: an exception there would leave it torn.
+            State.cancelled = True
+            State.loop.call_soon_threadsafe(task.cancel)
+            return
+    raise KeyboardInterrupt
+
+
+def check_interrupt():
+    if State.pending and State.armed:
+        State.pending = False
+        raise KeyboardInterrupt
+
+
+class Held:
+    """A signal handler of the user's while what it raises must not strike."""
+
+    def __init__(self, handler):
+        self.handler = handler
+
+    def __call__(self, number, frame):
+        try:
+            self.handler(number, frame)
+        except BaseException as problem:
+            State.struck = problem
+
+
+def hold_signals(restore):
+    """Handlers of the user's can't break into the kernel; with restore, SIGINT is its own again."""
+    for number in range(1, _signal.NSIG):
+        handler = _signal.getsignal(number)
+        if handler is on_interrupt:
+            continue
+        if restore and number == _signal.SIGINT:
+            _signal.signal(number, on_interrupt)
+        elif callable(handler) and type(handler) is not Held:
+            State.held.append(number)
+            _signal.signal(number, Held(handler))
+
+
+def release_signals():
+    while State.held:
+        number = State.held[-1]
+        handler = _signal.getsignal(number)
+        if type(handler) is Held:
+            _signal.signal(number, handler.handler)
+        State.held.pop()  # last: such a handler may strike here
+
+
+def armed(function, args):
+    State.armed = True
+    release_signals()
+    check_interrupt()
+    function(*args)
+    check_interrupt()
+    State.armed = False
+
+
+def guarded(function, *args):
+    """Calls what may run user code. The exception that ended it, or None."""
+    try:
+        armed(function, args)
+        problem = None
+    except BaseException as caught:
+        problem = caught
+    State.armed = False
+    while True:
+        try:
+            hold_signals(True)
+            break
+        except BaseException:  # a handler that was not held yet
+            continue
+    sys.settrace(None)  # a debugger that was left in the code does not go on in the kernel
+    sys.setprofile(None)
+    repair()
+    return problem
+
+
+UNINTERRUPTED = {guarded.__code__, Channel.send.__code__, Channel.drain.__code__}

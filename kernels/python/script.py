@@ -1,0 +1,312 @@
+"""A script: the program as `python3 FILE` runs it, and the end of its process.
+
+User code runs right below run_program(); what the interpreter itself does after a program, leave()
+does as far as a program can see it, and spares the rest: taking an interpreter apart costs more
+than most programs.
+"""
+
+THREADING_EXIT_ERROR = 120  # of an interpreter that could not flush its stdout
+SCRIPT_EXIT_UNREADABLE = 2
+# What the interpreter, the loader or the C library looks at when a process starts, and never again.
+START_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "LC_")
+START_NAMES = ("LANG", "GLIBC_TUNABLES")
+FRAMES_ABOVE = 0  # that the interpreter counts beyond ours
+FIRST_COLLECTION_MAX = 300  # modules; with more of them one collection at the end has to do
+PRINT_ERROR = sys.__excepthook__
+SET_PROFILE, SET_TRACE = sys.setprofile, sys.settrace
+_call = lambda code, namespace: eval(code, namespace)
+CALL_PROGRAM = type(_call)(
+    _call.__code__.replace(co_filename=SYS_FILE, co_firstlineno=SYS_LINE, co_name="<module>"),
+    {"__name__": "sys", "__builtins__": ORIGINALS})
+
+
+def run_script(run):
+    """Runs a program as the interpreter would, and ends the process as it would."""
+    open_script(run)
+    restarts = [entry for entry in run.env if acts_at_start(entry)]
+    begin(run)
+    if restarts:
+        restart(run)
+    namespace = vars(prepare_main(run))
+    State.running = True
+    problem = run_program(run, namespace)
+    del namespace
+    code = EXIT_ERROR
+    try:
+        code = conclude_script(problem)
+    except BaseException as late:  # a signal handler of the user's
+        code = conclude_script(late)
+    problem = None
+    leave(code)
+
+
+def open_script(run):
+    """Its streams, and its file: what tracebacks, inspect, pickle and subprocesses look at."""
+    begin_streams(run, plain_output)
+    for number, fd in enumerate(run.fds):
+        if fd > 2:
+            os.close(fd)  # only what the program has open keeps a pipe open
+        run.fds[number] = number
+    try:
+        if run.source is None:
+            with open(run.file, "rb") as file:
+                run.take_code(file.read())
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(run.file, flags | os.O_CLOEXEC, 0o644)
+            with open(fd, "wb") as file:
+                file.write(run.source)
+    except OSError as problem:
+        say(f"python3: can't open file {run.file!r}: [Errno {problem.errno}] {problem.strerror}\n")
+        os._exit(SCRIPT_EXIT_UNREADABLE)
+
+
+def acts_at_start(entry):
+    """Whether a variable comes too late for this process. TZ does not: begin() applies it."""
+    name, _, value = entry.partition("=")
+    return ((name.startswith(START_PREFIXES) or name in START_NAMES)
+            and ENVIRON.get(name) != value)
+
+
+def restart(run):
+    """A new interpreter on the file; descriptor 3 and with it results are not of its world."""
+    try:
+        os.execv(sys.executable, [sys.executable, run.file])
+    except OSError as problem:
+        say(f"python3: can't start {sys.executable}: {problem.strerror}\n")
+        os._exit(SCRIPT_EXIT_UNREADABLE)
+
+
+def prepare_main(run):
+    """The interpreter as a program finds it."""
+    main = new_main()
+    main.__file__ = os.path.abspath(run.file)
+    main.__cached__ = None
+    main.__annotations__ = {}
+    importer = MODULES["_frozen_importlib_external"]
+    main.__loader__ = importer.SourceFileLoader("__main__", main.__file__)
+    sys.argv = [run.file]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = ["python3", run.file]
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(run.file))
+    State.script_folder = os.path.join(os.path.dirname(main.__file__), "")
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    threading.Thread.start = State.thread_start  # each thread writes to 1 and 2, as any does
+    hide_depth()
+    return main
+
+
+def hide_depth():
+    """The program may go as deep as if there were no frame of ours, and sees the limit it knows."""
+    frame, depth = sys._getframe(0), FRAMES_ABOVE
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1
+    get, put = sys.getrecursionlimit, sys.setrecursionlimit
+    put(get() + depth)
+
+    def getrecursionlimit():
+        return get() - depth
+
+    def setrecursionlimit(limit, /):
+        put(limit + depth if type(limit) is int and limit > 0 else limit)
+
+    sys.getrecursionlimit = disguise(getrecursionlimit, get)
+    sys.setrecursionlimit = disguise(setrecursionlimit, put)
+
+
+def run_program(run, namespace):
+    """The exception that the program ended with, or None. A last expression's value is a result."""
+    value = last = problem = None
+    try:
+        tree = compile(run.code, run.file, "exec", _ast.PyCF_ONLY_AST, True)
+        if tree.body and isinstance(tree.body[-1], _ast.Expr) and not is_docstring(tree):
+            last = tree.body.pop()
+        code = compile(tree, run.file, "exec", 0, True)
+        if last is None:
+            codes = (code,)
+        else:
+            codes = (code, compile(_ast.Expression(last.value), run.file, "eval",
+                                   code.co_flags & FUTURE, True))
+        del tree
+        for code in codes:
+            value = CALL_PROGRAM(code, namespace)
+    except BaseException as caught:
+        problem = caught
+    SET_PROFILE(None)
+    SET_TRACE(None)
+    if problem is None:
+        show_value(run, value, last)
+    return problem
+
+
+def is_docstring(tree):
+    """Whether all of the program is one string: that becomes __doc__."""
+    value = tree.body[0].value if len(tree.body) == 1 else None
+    return isinstance(value, _ast.Constant) and isinstance(value.value, str)
+
+
+def show_value(run, value, last):
+    """Never the program's concern: it does not know that it is shown."""
+    if value is not None and State.channel is not None:
+        try:
+            lines = io.StringIO(run.code.decode("utf-8", "replace"), newline=None).readlines()
+            if not is_quiet(lines, last):
+                emit_result(represent(value))
+        except Exception:
+            pass
+
+
+def conclude_script(problem):
+    """Shows figures and the error; the exit code. An uncaught interrupt: minus its signal."""
+    if not is_a(problem, KeyboardInterrupt):
+        attempt(lambda: show_figures(State.shown))
+    if problem is None:
+        return 0
+    if not is_a(problem, SystemExit):
+        problem = report_script(problem)
+    if is_a(problem, KeyboardInterrupt):
+        return -_signal.SIGINT
+    return exit_status(problem) if is_a(problem, SystemExit) else EXIT_ERROR
+
+
+def report_script(problem):
+    """By the program's hook, on its sys.stderr. What it ended with after all: a hook may exit."""
+    drop_frames(problem)
+    frames = BaseException.__traceback__.__get__(problem)
+    sys.last_type, sys.last_value, sys.last_traceback = type(problem), problem, frames
+    if sys.version_info >= (3, 12):
+        sys.last_exc = problem
+    hook = getattr(sys, "excepthook", None)
+    text = None
+    if hook is PRINT_ERROR:
+        text = write_error(problem)
+    elif hook is None:
+        write_stderr("sys.excepthook is missing\n")
+        text = write_error(problem)
+    else:
+        try:
+            hook(type(problem), problem, frames)
+        except BaseException as second:
+            drop_frames(second)
+            if is_a(second, SystemExit):
+                return second
+            write_stderr("Error in sys.excepthook:\n")
+            write_error(second)
+            write_stderr("\nOriginal exception was:\n")
+            text = write_error(problem)
+    try:
+        name, value, made = describe(problem) if text is None else (*describe_shortly(problem), text)
+        emit_error(name, value, clean(cut(made, TRACEBACK_MAX)))
+    except Exception:
+        pass
+    return problem
+
+
+def write_error(problem):
+    """The interpreter's own words: on the program's sys.stderr, and returned."""
+    stream, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        PRINT_ERROR(type(problem), problem, BaseException.__traceback__.__get__(problem))
+    finally:
+        text, sys.stderr = sys.stderr.getvalue(), stream
+    write_stderr(text)
+    return text
+
+
+def write_stderr(text):
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except Exception:  # closed, None, or anything that was put there
+        pass
+
+
+def exit_status(problem):
+    """Of a SystemExit."""
+    code = SystemExit.code.__get__(problem)
+    if code is None:
+        return 0
+    if is_a(code, int):
+        return code
+    try:
+        write_stderr(str(code) + "\n")
+    except Exception:
+        pass
+    return EXIT_ERROR
+
+
+# --- The end ---
+
+
+def leave(code):
+    """As the interpreter ends, in its order; never returns. What strikes meanwhile, an interrupt
+    say, ends the step that it struck, which is what it does there too."""
+    for step in (join_threads, call_exit_functions, flush_script, drop_objects, flush_script):
+        try:
+            if step() is False:
+                code = THREADING_EXIT_ERROR
+        except BaseException as problem:
+            drop_frames(problem)
+            write_stderr("Exception ignored in: the end of the program\n")
+            write_error(problem)
+    if code == -_signal.SIGINT:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        os.kill(os.getpid(), _signal.SIGINT)
+    os._exit(code & 0xff)
+
+
+def join_threads():
+    module = MODULES.get("threading")
+    if module is not None:
+        module._shutdown()
+
+
+def call_exit_functions():
+    import atexit
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        if sys.version_info >= (3, 10):
+            raise
+        # Before, it has printed what went wrong, and raises the last of it for callers.
+
+
+def flush_script():
+    """Whether its stdout, and what C code wrote, is out."""
+    done = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
+        except Exception as problem:
+            if stream is sys.stdout:
+                done = False
+                write_stderr(f"Exception ignored in: {stream!r}\n"
+                             f"{type(problem).__qualname__}: {problem}\n")
+    if "_ctypes" in MODULES or any(is_foreign(module) for module in list(MODULES.values())):
+        import ctypes
+        ctypes.CDLL(None).fflush(None)
+    return done
+
+
+def is_foreign(module):
+    """Whether it is machine code of somebody's, who may have written by stdio."""
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and file.endswith(".so") and "/lib-dynload/" not in file
+
+
+def drop_objects():
+    """The program's own modules go, so that __del__ and open files of theirs have their end."""
+    import gc
+    sys.last_type = sys.last_value = sys.last_traceback = sys.last_exc = None
+    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+    State.main = None
+    if gc.isenabled() and len(MODULES) < FIRST_COLLECTION_MAX:
+        gc.collect()
+    for name, module in list(MODULES.items()):
+        file = getattr(module, "__file__", None)
+        if name == "__main__" or isinstance(file, str) and file.startswith(State.script_folder):
+            del MODULES[name]
+    del module
+    gc.collect()

@@ -1,0 +1,187 @@
+"""Descriptors and streams: what each thread writes to, and what a run begins and ends with."""
+
+
+class Output(io.RawIOBase):
+    """Descriptor 1 or 2 for the main thread, that of its own run for another one."""
+    mode = "wb"
+
+    def __init__(self, fd, name):
+        super().__init__()
+        self._fd, self.name = fd, name
+
+    def fileno(self):
+        return self._fd
+
+    def isatty(self):
+        return os.isatty(self._fd)
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+        fd, run = self._fd, None
+        if _thread.get_ident() != State.main_thread and State.channel is not None:
+            # Not the plain number, even in its own run: that may end just before the write.
+            run = run_of(threading.current_thread())
+            fd = run.fds[fd]
+        with memoryview(data) as view, view.cast("B") as octets:
+            at, size = 0, len(octets)
+            while at < size:
+                try:
+                    at += os.write(fd, octets[at:] if at else octets)
+                except BlockingIOError:  # a child made the pipe non-blocking for all
+                    import select
+                    select.select([], [fd], [])
+                except (OSError, TypeError):
+                    if run is None or run is State.run and State.running:
+                        raise
+                    break  # of a run that ended, nobody reads any more
+        return size
+
+
+def run_of(thread):
+    """The run that a thread belongs to; one that the kernel did not see start: that of now."""
+    run = getattr(thread, "_kernel_run", None)
+    if run is None:
+        run = thread._kernel_run = State.run
+    return run
+
+
+def run_here():
+    if _thread.get_ident() == State.main_thread:
+        return State.run
+    return run_of(threading.current_thread())
+
+
+def follow_threads():
+    """Threads know the run that started them, and so do the calls given to a pool of them."""
+    thread_start = State.thread_start = threading.Thread.start
+
+    def start(self):
+        self._kernel_run = run_here()
+        return thread_start(self)
+
+    threading.Thread.start = disguise(start, thread_start)
+
+
+def follow_pools():
+    """From the second run on: until then all that a pool can be given is of the first."""
+    module = MODULES.get("concurrent.futures.thread")
+    submit_call = getattr(getattr(module, "ThreadPoolExecutor", None), "submit", None)
+    if submit_call is None or submit_call.__code__.co_filename == THIS_FILE:
+        return
+
+    def carry(run, function, *args, **keywords):
+        thread = threading.current_thread()
+        before, thread._kernel_run = run_of(thread), run
+        try:
+            return function(*args, **keywords)
+        finally:
+            thread._kernel_run = before
+
+    def submit(self, fn, /, *args, **kwargs):
+        return submit_call(self, carry, run_here(), fn, *args, **kwargs)
+
+    module.ThreadPoolExecutor.submit = disguise(submit, submit_call)
+
+
+def disguise(function, original):
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(function, name, getattr(original, name))
+    return function
+
+
+def set_streams(raw):
+    """New streams for each run: whatever the last one did to them is over."""
+    def stream(buffer, mode, **options):
+        made = io.TextIOWrapper(buffer, State.encoding, newline="\n", **options)
+        made.mode = mode
+        return made
+
+    buffered = open(0, "rb", closefd=False)
+    buffered.raw.name = "<stdin>"
+    State.streams = (
+        stream(buffered, "r", errors=State.errors),
+        stream(raw(1, "<stdout>"), "w", errors=State.errors, write_through=True),
+        stream(raw(2, "<stderr>"), "w", errors="backslashreplace", write_through=True))
+    take_streams_back()
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = State.streams
+
+
+def take_streams_back():
+    """What was put in their place goes now, when its last words still have the run's stderr."""
+    sys.stderr = State.streams[2]
+    sys.stdin, sys.stdout, _ = State.streams
+
+
+def plain_output(fd, name):
+    """A script's: as with python3 -u, which is where its threads are too."""
+    file = io.FileIO(fd, "w", closefd=False)
+    file.name = name
+    return file
+
+
+def repair():
+    """Gives back what the library, and with it this file, can't do without: the modules of the
+    start when they are gone, each builtin that is gone or can't be called any more."""
+    if "builtins" not in MODULES:
+        for name, module in State.modules.items():
+            MODULES.setdefault(name, module)
+    for name, value in ORIGINALS.items():
+        if name not in BUILTINS or not callable(BUILTINS[name]):
+            BUILTINS[name] = value
+
+
+def begin_streams(run, raw):
+    """Puts the run's descriptors in place."""
+    State.run, State.shown, State.told = run, [], False
+    for number, fd in enumerate(run.fds):
+        os.dup2(fd, number)
+    set_streams(raw)
+
+
+def begin(run):
+    """Puts the run's environment in place."""
+    if State.loop is not None and not State.loop.is_closed() and "asyncio" in MODULES:
+        MODULES["asyncio"].set_event_loop(State.loop)  # asyncio.run() leaves none
+    for entry in run.env:
+        name, _, value = entry.partition("=")
+        if name and "\0" not in entry:
+            ENVIRON[name] = value
+            if name == "TZ":
+                import time
+                time.tzset()
+
+
+def finish(run):
+    """Takes the run's descriptors away again; threads of the run keep theirs."""
+    for number in range(3):
+        os.dup2(State.null_fd, number)
+    if run not in State.old_runs:
+        State.old_runs.append(run)
+    try:
+        alive = {id(getattr(thread, "_kernel_run", None)) for thread in threading.enumerate()}
+    except Exception:
+        return  # a broken library: kept until it is whole again
+    for old in State.old_runs[:]:
+        if id(old) not in alive:
+            State.old_runs.remove(old)
+            old.close()
+
+
+def flush():
+    """What the user's code may still hold back: its own streams, and the C library's stdout."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # closed, None, or anything that was put there
+            pass
+    if State.fflush is None and ("_ctypes" in MODULES or "_cffi_backend" in MODULES):
+        import ctypes
+        library = ctypes.CDLL(None)
+        standard = ctypes.c_void_p.in_dll(library, "stdout")
+        State.fflush = lambda: library.fflush(standard)
+    if State.fflush is not None:
+        State.fflush()
