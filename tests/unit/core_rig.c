@@ -3,16 +3,13 @@
 
 #include "core_rig.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "core/session.h"
+#include "db_folder.h"
 #include "engine/engine.h"
 #include "engine/fake.h"
-#include "folder.h"
 #include "lang/lang.h"
-
-char rig_db_path[80];
 
 const struct lang rig_lang = {.name = "python",
                               .source = "main.py",
@@ -22,20 +19,19 @@ const struct lang rig_lang = {.name = "python",
 
 int rig_make_folder(void **state)
 {
-    int result = folder_make(state);
-    (void)snprintf(rig_db_path, sizeof(rig_db_path), "%s/berth.db", folder);
+    int result = db_folder_make(state);
     return result != 0 ? result : lang_load(NULL);
 }
 
 int rig_remove_folder(void **state)
 {
     lang_unload();
-    return folder_remove(state);
+    return db_folder_remove(state);
 }
 
 struct core_config rig_config(void)
 {
-    return (struct core_config){.db_path = rig_db_path,
+    return (struct core_config){.db_path = db_path,
                                 .sandboxes_max = 64,
                                 .creates_max = 8,
                                 .queue_max = 1000,

@@ -15,15 +15,14 @@ struct rig {
     struct engine *engine;
 };
 
-/* Where the database lies, once there is a folder. */
-extern char rig_db_path[];
 /* A language with a kernel, for those who load none. */
 extern const struct lang rig_lang;
 
-/* For cmocka: an empty folder and the languages, around a test or a group of tests. */
+/* For cmocka: a folder and the languages, around a test or a group of tests. */
 int rig_make_folder(void **state);
 int rig_remove_folder(void **state);
 
+/* Its db_path lies in the folder. */
 struct core_config rig_config(void);
 /* A core and its engine, which knows of nothing; after core_free() the same database again. */
 void rig_open(struct rig *rig, const struct core_config *config);

@@ -548,7 +548,7 @@ static void a_restart_ends_what_ran(void **state)
     struct core_config config = rig_config();
     struct store *store = NULL;
     const char *id = "11111111-2222-4333-8444-555555555555";
-    assert_int_equal(store_open(rig_db_path, &store, NULL), 0);
+    assert_int_equal(store_open(config.db_path, &store, NULL), 0);
     const struct store_execution_new row = {.id = id,
                                             .owner = CORE_OWNER_LOCAL,
                                             .lang = "python",
