@@ -149,8 +149,10 @@ def test_it_grows_with_demand_and_stays_within_bounds(pooled):
 
 
 def test_one_that_died_is_not_given_out(pooled):
-    for pid in pooled.inits().values():
+    dead = pooled.inits().values()
+    for pid in dead:
         os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in dead), "they are gone")
     for _ in range(4):
         assert pooled.execute("print('alive')")["stdout"] == "alive\n"
 
