@@ -25,13 +25,18 @@
 static const struct lang plain_lang = {
     .name = "plain", .source = "main", .run = {"sh", "{source}"}};
 
-static int setup(void **state)
+static void open_rig(struct rig *rig)
 {
     const struct core_config config = rig_config();
+    rig_open(rig, &config);
+}
+
+static int setup(void **state)
+{
     struct rig *rig = calloc(1, sizeof(*rig));
     if (rig_make_folder(state) != 0 || !rig)
         return -1;
-    rig_open(rig, &config);
+    open_rig(rig);
     *state = rig;
     return 0;
 }
@@ -482,9 +487,7 @@ static void a_stop_leaves_sessions(void **state)
     buf_done(&runner.out);
     buf_done(&waiter.out);
     core_free(rig->core);
-    const struct core_config config = rig_config();
-    rig_open(rig,
-             &config); /* with an engine that knows none of it: the session is over, and says so */
+    open_rig(rig); /* with an engine that knows none of it: the session is over, and says so */
     wait_until_gone(rig, id);
     for (;;) {
         out.size = 0;
@@ -527,7 +530,7 @@ static void a_broken_channel_loses_nothing(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "set x 1\n", "\"state\":\"kept\"");
     assert_fails(run(rig->core, id, "fault close-output\nout a\nsleep 50\nout b\n", &out, &err),
                  ERR_UNAVAILABLE, err);
@@ -552,7 +555,7 @@ static void a_slow_host_keeps_the_session(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     rig->core->answer_ns = 20 * CLOCK_NS_PER_MS;
     struct session_execution ask = {.owner = CORE_OWNER_LOCAL,
                                     .session_id = id,
@@ -583,7 +586,7 @@ static void what_ran_ends_with_its_session(void **state)
     char execution[ID_UUID_SIZE];
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runner;
     runner_start(&runner, rig->core, id, "sleep 60000\n");
     wait_for_running(rig->core, id, execution);
@@ -591,7 +594,7 @@ static void what_ran_ends_with_its_session(void **state)
     (void)runner_join(&runner);
     buf_done(&runner.out);
     core_free(rig->core);
-    rig_open(rig); /* its engine knows none of it */
+    open_rig(rig); /* its engine knows none of it */
     wait_until_gone(rig, id);
     for (int i = 0; i < 10000; i++) {
         out.size = 0;
@@ -623,19 +626,19 @@ static void their_ends_are_counted(void **state)
     const struct rig *rig = *state;
     struct session_request request = request_of();
     char id[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "out x\n", "x");
     assert_int_equal(metric(rig->core, "\nberth_sessions "), 1);
     remove_session(rig->core, id);
     request.idle_ms = 30;
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     wait_until_gone(rig, id);
     request.idle_ms = 0;
     request.lifetime_ms = 30;
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     wait_until_gone(rig, id);
     request.lifetime_ms = 0;
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "fault dies\n", "\"killed_by\":\"server\"");
     wait_until_gone(rig, id);
     assert_int_equal(metric(rig->core, "\nberth_sessions "), 0);
@@ -658,7 +661,7 @@ static void a_drain_ends_all_and_refuses_what_is_new(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runs;
     struct runner waits;
     runner_start(&runs, rig->core, id, "sleep 60000\n");
@@ -685,7 +688,7 @@ static void a_drain_ends_all_and_refuses_what_is_new(void **state)
     out.size = 0;
     assert_ok(core_drain_lift(rig->core, &out, &err), err);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"active\""));
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "out on\n", "on");
     remove_session(rig->core, id);
     wait_until_gone(rig, id);
@@ -781,7 +784,7 @@ static void what_is_known_is_told_without_waiting(void **state)
     struct heard heard = {0};
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runner;
     runner_start(&runner, rig->core, id, "outn a\nsleep 60000\n");
     wait_for_running(rig->core, id, execution);
@@ -836,7 +839,7 @@ static void who_waits_is_told_its_id(void **state)
     pthread_t thread;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct listener free_one = {.core = rig->core, .id = id};
     (void)listen_main(&free_one);
     assert_int_equal(free_one.heard.queued, 0);
