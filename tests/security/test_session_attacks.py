@@ -52,11 +52,12 @@ class Inside(Session):
         fields = pathlib.Path(f"/proc/{self.init}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
-    def init_peak_bytes(self):
+    def init_bytes(self, name="VmRSS"):
+        """Memory of init; VmHWM is the most that it ever had."""
         for line in pathlib.Path(f"/proc/{self.init}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name + ":"):
                 return int(line.split()[1]) * 1024
-        raise AssertionError("no VmHWM")
+        raise AssertionError(f"no {name}")
 
     def between_two_runs(self, code):
         """Runs the body of a function when no run is there; returns when it has."""
@@ -203,7 +204,15 @@ def test_noise_in_a_run_has_an_end(inside):
 def test_half_a_message_between_two_runs_takes_none_of_inits_memory(inside):
     inside.between_two_runs("    tell(struct.pack('<I', 32 << 20), b'M')\n"
                             "    for _ in range(31 * 256): tell(b'x' * 4096)")
-    assert inside.init_peak_bytes() < 16 * MIB
+    assert inside.init_bytes("VmHWM") < 16 * MIB
+
+
+def test_what_was_said_leaves_init_with_its_outcome(inside):
+    """The log of a run is of use until the outcome is in the store: an idle session holds none."""
+    done = inside.run("display({'text/plain': 'x' * 7_900_000}, raw=True); print('y' * 1_000_000)")
+    assert len(done["results"][0]["text/plain"]) == 7_900_000, done["limits_hit"]
+    wait_until(lambda: inside.init_bytes() < 4 * MIB, "init has forgotten it")
+    inside.is_well()
 
 
 # ---- what it leaves ----
