@@ -117,6 +117,17 @@ void store_unlock_at(pthread_mutex_t **lock);
         &(store)->reader_lock;                                                                     \
     (void)pthread_mutex_lock(reader_lock_)
 
+/* store_reads.c, with the reader's lock held. */
+/* A read with these texts as its first values. */
+int store_read_begin(struct store *store, enum store_sql sql, const char *const *texts,
+                     size_t text_count, sqlite3_stmt **out, struct err *err);
+/* Steps to the next row. Returns 1, or 0 when there is none. what: for the operator. */
+int store_read_next(struct store *store, sqlite3_stmt *statement, const char *what,
+                    struct err *err);
+/* The id that owner and key name, by a statement of its own; it takes the lock. ERR_NOT_FOUND. */
+int store_id_by_key(struct store *store, enum store_sql sql, const char *owner, const char *key,
+                    char out_id[static STORE_ID_SIZE], struct err *err);
+
 /* store_executions.c: one round of expiry on the writer's connection. */
 int store_expire_now(struct store_connection *connection, int64_t now_us, int64_t history_us,
                      struct err *err);
