@@ -1,6 +1,6 @@
 """The zygote: a warm Python kernel that is forked into sandboxes.
 
-Runs after kernels/python.py, outside of every sandbox, started by berth-native (src/native/zygote.h),
+Runs with the text of kernels/python, outside of every sandbox, started by berth-native (src/native/zygote.h),
 which alone talks with it. What it gives away are copies of itself, so it never reads a byte of a
 caller's: a request holds numbers and descriptors. It has two capabilities, to change its user and
 its groups, and a filter; see SECURITY.md.
@@ -23,6 +23,7 @@ import gc
 import os
 import struct
 import sys
+import threading
 import _signal
 import _socket
 
@@ -47,6 +48,11 @@ RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE, RLIMIT_NICE, RLIMIT_RTPRIO = 11, 12, 13, 14
 class Program(ctypes.Structure):
     """struct sock_fprog (seccomp(2))."""
     _fields_ = [("count", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+
+
+class Place:
+    """What lies on SOCKET_FD."""
+    engine = True
 
 
 LIBRARY = ctypes.CDLL(None, use_errno=True)
@@ -125,6 +131,7 @@ def become_kernel(request, fds):
     for number in range(3):
         os.dup2(null, number)
     become_code(request, userns)
+    Place.engine = False
     os.dup2(channel, SOCKET_FD)
     call("close_range", SOCKET_FD + 1, 0xffffffff, 0)
     set_limits(request)
@@ -136,6 +143,7 @@ def become_kernel(request, fds):
             or LIBRARY.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER):
         os._exit(1)
     call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
+    threading.main_thread()._set_native_id()  # Python forgets to
 
 
 def make_kernel(request, fds):
@@ -165,30 +173,39 @@ def receive(engine):
     return REQUEST.unpack(data), fds
 
 
-def say_failure(engine, number, problem):
+def answer(engine, request, status):
+    engine.send((b"F" if status == 0 else b"E") + request[0].to_bytes(8, "little"))
+
+
+def say(engine, problem):
+    """For the engine's log."""
     text = f"{type(problem).__name__}: {problem}"
-    engine.send(b"E" + number.to_bytes(8, "little") + text.encode("utf-8", "replace")[:200])
+    engine.send(b"L" + text.encode("utf-8", "replace")[:200])
 
 
 def fork_one(engine, request, fds):
     """True in the kernel."""
-    pid = os.fork()
+    status = 1
+    try:
+        pid = os.fork()
+        if pid != 0:
+            _, status = os.waitpid(pid, 0)
+    except OSError as problem:
+        say(engine, problem)
+        pid = -1
     if pid == 0:
         try:
             make_kernel(request, fds)
             return True
         except BaseException as problem:
             try:
-                say_failure(engine, request[0], problem)
+                if Place.engine:
+                    say(engine, problem)
             finally:
-                os._exit(2)
+                os._exit(1)
     for fd in fds:
         os.close(fd)
-    _, status = os.waitpid(pid, 0)
-    if status == 0:
-        engine.send(b"F" + request[0].to_bytes(8, "little"))
-    elif os.WEXITSTATUS(status) != 2 or not os.WIFEXITED(status):
-        say_failure(engine, request[0], RuntimeError(f"status {status}"))
+    answer(engine, request, status)
     return False
 
 
@@ -215,7 +232,7 @@ def shed():
 
 
 def prepare(kernel, program, keyctl):
-    """kernel: the namespace of kernels/python.py, of whose file this one is too, so that the frames
+    """kernel: the namespace of kernels/python, of whose file this one is too, so that the frames
     of both are kept out of what the code sees. program: the filter of profile strict. Returns what
     is called next, and returns in kernels alone, at their ends."""
     global FILTER, KEYCTL

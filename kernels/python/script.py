@@ -120,7 +120,7 @@ def run_program(run, namespace):
     value = last = problem = None
     try:
         tree = compile(run.code, run.file, "exec", _ast.PyCF_ONLY_AST, True)
-        if len(tree.body) > 1 and isinstance(tree.body[-1], _ast.Expr):
+        if tree.body and isinstance(tree.body[-1], _ast.Expr) and not is_docstring(tree):
             last = tree.body.pop()
         code = compile(tree, run.file, "exec", 0, True)
         if last is None:
@@ -138,6 +138,12 @@ def run_program(run, namespace):
     if problem is None:
         show_value(run, value, last)
     return problem
+
+
+def is_docstring(tree):
+    """Whether all of the program is one string: that becomes __doc__."""
+    value = tree.body[0].value if len(tree.body) == 1 else None
+    return isinstance(value, _ast.Constant) and isinstance(value.value, str)
 
 
 def show_value(run, value, last):

@@ -23,6 +23,7 @@
 #include "core/session_internal.h"
 
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
+#define ANSWER_NS (10 * CLOCK_NS_PER_S)
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
 #define RECONCILE_RETRY_NS CLOCK_NS_PER_S
 
@@ -44,8 +45,7 @@ int core_engine(struct core *core, struct engine **out, struct err *err)
 int live_begin(struct core *core, const char *owner, const char *id, struct record *record,
                struct live *live, struct err *err)
 {
-    memset(live, 0, sizeof(*live));
-    live->record = record;
+    *live = (struct live){.record = record, .of_session = live->of_session};
     if (id)
         (void)snprintf(live->id, sizeof(live->id), "%s", id);
     else
@@ -62,16 +62,17 @@ int live_begin(struct core *core, const char *owner, const char *id, struct reco
     }
     (void)pthread_mutex_lock(&core->lock);
     bool stopping = core->stopping;
-    if (!stopping) {
+    bool draining = core->draining && !id;
+    if (!stopping && !draining) {
         live->next = core->lives;
         core->lives = live;
     }
     (void)pthread_mutex_unlock(&core->lock);
-    if (!stopping)
+    if (!stopping && !draining)
         return 0;
     fd_close(&live->cancel_fd);
     fd_close(&live->interrupt_fd);
-    return core_say_stopping(err);
+    return stopping ? core_say_stopping(err) : core_say_draining(err);
 }
 
 int core_say_stopping(struct err *err)
@@ -303,6 +304,7 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
         return err_set(err, ERR_INTERNAL, "no memory for the core");
     core->config = *config;
     core->create_budget_ns = CREATE_BUDGET_NS;
+    core->answer_ns = ANSWER_NS;
     (void)pthread_mutex_init(&core->lock, NULL);
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);

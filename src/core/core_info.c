@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "core/core_internal.h"
 #include "core/pool.h"
+#include "core/session_internal.h"
 #include "wire/json.h"
 
 void core_set_info(struct core *core, const struct engine_info *info)
@@ -231,6 +231,8 @@ int core_metrics(struct core *core, struct buf *out, struct err *err)
     (void)pthread_mutex_lock(&core->lock);
     for (const struct live *live = core->lives; live; live = live->next)
         gauges.executions++;
+    for (const struct session *session = core->sessions; session; session = session->next)
+        gauges.sessions++;
     (void)pthread_mutex_unlock(&core->lock);
     return metrics_write(&core->metrics, &gauges, out, err);
 }

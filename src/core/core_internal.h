@@ -50,6 +50,7 @@ struct core {
     struct metrics metrics;
     struct pool *pool;        /* NULL: there is none */
     int64_t create_budget_ns; /* all tries to make one sandbox together */
+    int64_t answer_ns;        /* init may take so long to answer a small question */
     pthread_t housekeeper;
     bool housekeeper_runs;
 
@@ -68,6 +69,8 @@ struct core {
     unsigned turns_waiting;             /* of all sessions, but who has it */
     struct kernel_input *kernel_inputs; /* kernel_input.h; entries never change */
     int settlers;                       /* threads that see to sessions of an earlier server */
+    bool draining;
+    uint64_t drain_killed, drain_sessions; /* what was counted when the drain began */
 };
 
 /* execution_plan.c: what a request comes to, with defaults and limits applied. */
@@ -105,9 +108,11 @@ bool core_knows_info(struct core *core);
 /* Whether core_stop() was called. */
 bool core_is_stopping(struct core *core);
 int core_say_stopping(struct err *err);
-#define CORE_OBJECT_MAX (64U << 20) /* of one execution object, whole */
+int core_say_draining(struct err *err); /* drain.c */
+#define CORE_OBJECT_MAX (64U << 20)     /* of one execution object, whole */
 /* Enters an execution, with a new id, or with the one that it had under an earlier server;
- * ERR_UNAVAILABLE when the server stops. */
+ * ERR_UNAVAILABLE when the server stops, or drains and it is new. live->of_session is the caller's
+ * to set before. */
 int live_begin(struct core *core, const char *owner, const char *id, struct record *record,
                struct live *live, struct err *err);
 void live_end(struct core *core, struct live *live);
@@ -171,8 +176,10 @@ int execution_read(struct core *core, const char *owner, const char *id,
                    struct store_execution *row, struct buf *out, struct err *err);
 
 /* attempt.c: gives an execution that runs no more and has no outcome in the store the outcome
- * "killed by the server". */
+ * "killed by the server". The state of a session that is over is lost. */
 int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err);
+/* The same for all of a session that are in nobody's hands. */
+int execution_end_unfinished(struct core *core, const char *session_id, struct err *err);
 /* execution.c: the same for all that an earlier server left outside of sessions. */
 int execution_end_orphans(struct core *core, struct err *err);
 

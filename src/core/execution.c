@@ -156,6 +156,11 @@ static int run_attempt(struct fresh *fresh, struct err *err)
     struct core *core = attempt->core;
     int64_t queued_ns = clock_now_ns();
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
+    if (admission_would_wait(core->admission, &fresh->plan.resources.reserve)) {
+        int said = attempt_say_queued(attempt, err);
+        if (said != 0)
+            return said;
+    }
     int result =
         admission_acquire(core->admission, &fresh->plan.resources.reserve, queued_ns + wait_ns,
                           attempt->live.cancel_fd, gone_fd_of(fresh), err);

@@ -80,6 +80,18 @@ static int write_outcomes(const struct metrics *metrics, struct buf *out, struct
     return result;
 }
 
+static int write_sessions(const struct metrics *metrics, struct buf *out, struct err *err)
+{
+    static const char *const names[SESSION_END_COUNT] = {"deleted", "drained", "timeout", "idle",
+                                                         "lost"};
+    int result =
+        write_head(out, "berth_sessions_ended_total", "counter", "Sessions ended, by cause.", err);
+    for (int i = 0; i < SESSION_END_COUNT && result == 0; i++)
+        result = buf_printf(out, err, "berth_sessions_ended_total{cause=\"%s\"} %" PRIu64 "\n",
+                            names[i], (uint64_t)metrics->sessions_ended[i]);
+    return result;
+}
+
 static int write_numbers(const struct metrics *metrics, const struct metrics_gauges *gauges,
                          struct buf *out, struct err *err)
 {
@@ -89,6 +101,11 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
     } numbers[] = {
         {"berth_executions_running", "gauge", "Executions that are queued or run now.",
          gauges->executions},
+        {"berth_sessions", "gauge", "Sessions that are open now.", gauges->sessions},
+        {"berth_sessions_created_total", "counter", "Sessions made.", metrics->sessions_created},
+        {"berth_session_executions_total", "counter",
+         "Executions in sessions that ended; they count among all as well.",
+         metrics->session_executions},
         {"berth_sandboxes", "gauge", "Sandboxes that live now.", gauges->sandboxes},
         {"berth_sandboxes_max", "gauge", "Sandboxes that may live at once.", gauges->sandboxes_max},
         {"berth_sandboxes_creating", "gauge", "Creations in flight.", gauges->creating},
@@ -132,6 +149,8 @@ int metrics_write(const struct metrics *metrics, const struct metrics_gauges *ga
                   struct buf *out, struct err *err)
 {
     int result = write_outcomes(metrics, out, err);
+    if (result == 0)
+        result = write_sessions(metrics, out, err);
     if (result == 0)
         result = write_numbers(metrics, gauges, out, err);
     if (result == 0)

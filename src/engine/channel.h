@@ -118,7 +118,13 @@ int channel_terminal(struct channel *channel, const struct channel_terminal *ter
 
 /* One request and its answer each; deadline_ns as in channel_watch, failures as channel_exec().
  * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND, ERR_CONFLICT and ERR_UNSUPPORTED.
- * Nothing is sent before init's hello: the first of a channel costs a round trip more. */
+ * Nothing is sent before init's hello: the first of a channel costs a round trip more.
+ *
+ * init answers LIST, FORGET and TIMERS by itself, whatever the code does, so ERR_TIMEOUT says that
+ * init, or the machine, gets nothing done. It does not say that the sandbox is dead (the engine
+ * does: engine_inspect(), events.gone), nor that what it runs has stopped, nor whether the request
+ * was taken: it may still be. Who repeats it does so on another channel, where LIST says what is
+ * held and ERR_NOT_FOUND of FORGET that it is done. */
 /* Returns when the kernel is ready. Of watch only cancel_fd, gone_fd and deadline_ns are used:
  * ERR_CLOSED then, and the channel is only good for channel_close(). ERR_BAD_INPUT (public): it
  * can't be started. ERR_CONFLICT: one of other words lives. */

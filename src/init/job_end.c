@@ -77,7 +77,9 @@ static uint32_t exit_code_of(const struct job *job)
     return (uint32_t)WEXITSTATUS(job->wait_status);
 }
 
-/* What is the same for a program and for a run. */
+/* What is the same for a program and for a run. Time is what was used since its start. The peaks of
+ * memory and processes are those of the group since it was made, with the start of the kernel:
+ * setting them back takes the engine's right to write there. */
 static void fill_exit(struct job *job, const struct init_config *config,
                       const struct group_usage *used, struct sandbox_exit *exit)
 {

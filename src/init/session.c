@@ -188,9 +188,11 @@ int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
 static int ask(struct kernel *kernel, const struct buf *words)
 {
     struct kernel_spec *spec = &kernel->spec;
-    /* One that the engine gave has no words yet: it becomes what is asked for first. */
-    if ((lives(kernel) || kernel->wanted) && kernel_spec_is_set(spec)) {
-        enum kernel_likeness likeness = kernel_spec_compare(spec, words->data, words->size);
+    if (lives(kernel) || kernel->wanted) {
+        /* One that the engine gave has no words yet: it becomes what is asked for first. */
+        enum kernel_likeness likeness = kernel_spec_is_set(spec)
+                                            ? kernel_spec_compare(spec, words->data, words->size)
+                                            : KERNEL_SIMILAR;
         if (likeness == KERNEL_SAME)
             return 0;
         if (likeness == KERNEL_DIFFERENT || (lives(kernel) && kernel->used))

@@ -42,7 +42,6 @@ struct service {
     const struct service_config *config;
     struct sandbox_host host;
     struct zygotes zygotes;
-    int64_t zygotes_at_ns;
     int signal_fd;
     int client_fd; /* -1: none */
     struct sandbox *sandboxes;
@@ -315,8 +314,7 @@ static void on_create(struct service *service, const struct engine_msg *msg)
             known->freed = true;
         add(service, sandbox);
         sandbox->create_request = msg->request_id;
-        if (zygotes_want(&service->zygotes, &sandbox->spec))
-            service->zygotes_at_ns = 0;
+        (void)zygotes_want(&service->zygotes, &sandbox->spec);
         result = watch_creation(service, sandbox, &err);
         if (result != 0) {
             fail_creation(service, sandbox, &err);
@@ -607,8 +605,8 @@ static int64_t run_due(struct service *service)
     int64_t now_ns = clock_now_ns();
     if (service->sweep_at_ns <= now_ns)
         sweep(service); /* first: what it finds without life is due at once */
-    if (service->zygotes_at_ns <= now_ns)
-        service->zygotes_at_ns = zygotes_step(&service->zygotes, on_forked, service);
+    if (service->zygotes.at_ns <= now_ns)
+        zygotes_step(&service->zygotes, on_forked, service);
     for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
         if (!sandbox->freed && sandbox->kernel_give_up_ns <= now_ns)
             go_on(service, sandbox, false);
@@ -630,8 +628,8 @@ static int64_t run_due(struct service *service)
         service->images_at_ns = images_step(service->host.images);
     if (service->sweep_at_ns < next)
         next = service->sweep_at_ns;
-    if (service->zygotes_at_ns < next)
-        next = service->zygotes_at_ns;
+    if (service->zygotes.at_ns < next)
+        next = service->zygotes.at_ns;
     return service->host.images && service->images_at_ns < next ? service->images_at_ns : next;
 }
 
@@ -675,7 +673,7 @@ static void dispatch(struct service *service, const struct epoll_event *event)
         service->images_at_ns = 0;
         return;
     case SOURCE_ZYGOTE:
-        service->zygotes_at_ns = 0;
+        service->zygotes.at_ns = 0;
         return;
     default:
         on_sandbox_event(service, (struct sandbox *)(uintptr_t)event->data.u64);
@@ -738,7 +736,6 @@ int service_run(const struct service_config *config, struct err *err)
     }
     service.host.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     zygotes_init(&service.zygotes, &service.host, config->zygote_forks, SOURCE_ZYGOTE);
-    service.zygotes_at_ns = INT64_MAX;
     service.host.zygotes = &service.zygotes;
     if (service.host.epoll_fd < 0)
         result = err_sys(err, errno, "epoll");

@@ -48,6 +48,7 @@ void zygotes_init(struct zygotes *zygotes, struct sandbox_host *host, unsigned f
     zygotes->forks_max = forks_max;
     zygotes->source = source;
     zygotes->backoff_ns = BACKOFF_MIN_NS;
+    zygotes->at_ns = INT64_MAX;
     for (size_t i = 0; i < ZYGOTE_MAX; i++)
         zygotes->all[i] = zygote_none;
 }
@@ -166,24 +167,18 @@ static void on_ready(struct zygotes *zygotes, struct zygote *zygote)
     log_debug("a warm kernel is ready");
 }
 
-static void take_answer(struct zygote *zygote, char kind, const char *body, size_t size,
+static void take_answer(struct zygote *zygote, bool forked, const char *body, size_t size,
                         void (*answered)(void *context, uint64_t request, bool forked),
                         void *context)
 {
     uint64_t request = 0;
-    if (size >= sizeof(request) && zygote->state == ZYGOTE_STARTING)
-        log_warn("a warm kernel did not start: %.*s", (int)(size - sizeof(request)),
-                 body + sizeof(request));
-    if (size < sizeof(request) || zygote->pending == 0)
+    if (size != sizeof(request) || zygote->pending == 0)
         return;
     memcpy(&request, body, sizeof(request));
     zygote->pending--;
     if (zygote->state == ZYGOTE_READY)
         zygote->give_up_ns = zygote->pending > 0 ? clock_now_ns() + SILENCE_NS : INT64_MAX;
-    if (kind != 'F')
-        log_warn("a warm kernel was not forked: %.*s", (int)(size - sizeof(request)),
-                 body + sizeof(request));
-    answered(context, request, kind == 'F');
+    answered(context, request, forked);
 }
 
 static void hear(struct zygotes *zygotes, struct zygote *zygote,
@@ -198,10 +193,12 @@ static void hear(struct zygotes *zygotes, struct zygote *zygote,
             sandbox_unwatch(zygotes->host, &zygote->fd);
             return;
         }
-        if (text[0] == 'R' && zygote->state == ZYGOTE_STARTING)
+        if (text[0] == 'L')
+            log_warn("warm kernel: %.*s", (int)size - 1, text + 1);
+        else if (text[0] == 'R' && zygote->state == ZYGOTE_STARTING)
             on_ready(zygotes, zygote);
         else
-            take_answer(zygote, text[0], text + 1, (size_t)size - 1, answered, context);
+            take_answer(zygote, text[0] == 'F', text + 1, (size_t)size - 1, answered, context);
     }
 }
 
@@ -214,6 +211,8 @@ bool zygotes_want(struct zygotes *zygotes, const struct engine_create *spec)
         host->ids.kind != IDRANGE_WHOLE || strcmp(spec->kernel, "python") != 0 ||
         strcmp(spec->image, "host") != 0 || strcmp(spec->profile, "strict") != 0)
         return false;
+    if (!zygotes->wanted)
+        zygotes->at_ns = 0;
     zygotes->wanted = true;
     return true;
 }
@@ -258,6 +257,7 @@ int zygotes_fork(struct zygotes *zygotes, const struct zygote_target *target, ui
         return err_set(err, ERR_UNAVAILABLE, "no warm kernel is ready");
     if (is_outdated(zygote)) {
         retire(zygote);
+        zygotes->at_ns = 0;
         return err_set(err, ERR_UNAVAILABLE, "the interpreter was replaced");
     }
     zygotes->request++;
@@ -267,6 +267,10 @@ int zygotes_fork(struct zygotes *zygotes, const struct zygote_target *target, ui
     if (zygote->pending++ == 0)
         zygote->give_up_ns = clock_now_ns() + SILENCE_NS;
     zygote->forks++;
+    if (zygote->forks >= zygotes->forks_max)
+        zygotes->at_ns = 0;
+    else if (zygote->give_up_ns < zygotes->at_ns)
+        zygotes->at_ns = zygote->give_up_ns;
     *out_request = zygotes->request;
     return 0;
 }
@@ -278,34 +282,37 @@ static bool needs_one(struct zygotes *zygotes)
            (!ready || ready->forks >= zygotes->forks_max);
 }
 
-int64_t zygotes_step(struct zygotes *zygotes,
+static void step_one(struct zygotes *zygotes, struct zygote *zygote, int64_t now_ns,
                      void (*answered)(void *context, uint64_t request, bool forked), void *context)
 {
-    int64_t now_ns = clock_now_ns();
-    int64_t next = INT64_MAX;
-    if (zygotes->forks_max == 0 || !zygotes->wanted)
-        return next;
-    for (size_t i = 0; i < ZYGOTE_MAX; i++) {
-        struct zygote *zygote = &zygotes->all[i];
-        if (zygote->state == ZYGOTE_NONE)
-            continue;
-        bool ended = has_ended(zygote, WNOHANG);
-        hear(zygotes, zygote, answered, context);
-        if (!ended && zygote->give_up_ns <= now_ns) {
-            kill_one(zygote);
-            zygote->state = ZYGOTE_LEAVING;
-            zygote->give_up_ns = INT64_MAX;
-        }
-        if (ended && zygote->state != ZYGOTE_LEAVING)
+    bool ended = has_ended(zygote, WNOHANG); /* first: what it said before is heard */
+    hear(zygotes, zygote, answered, context);
+    if (ended) {
+        if (zygote->state != ZYGOTE_LEAVING)
             log_warn("a warm kernel ended by itself");
-        if (ended)
-            forget(zygotes, zygote);
-        if (zygote->give_up_ns < next)
-            next = zygote->give_up_ns;
+        forget(zygotes, zygote);
+    } else if (zygote->give_up_ns <= now_ns) {
+        if (zygote->state != ZYGOTE_LEAVING)
+            log_warn("a warm kernel does not answer");
+        kill_one(zygote);
+        zygote->state = ZYGOTE_LEAVING;
+        zygote->give_up_ns = INT64_MAX;
+    }
+}
+
+void zygotes_step(struct zygotes *zygotes,
+                  void (*answered)(void *context, uint64_t request, bool forked), void *context)
+{
+    int64_t now_ns = clock_now_ns();
+    for (size_t i = 0; i < ZYGOTE_MAX; i++) {
+        if (zygotes->all[i].state != ZYGOTE_NONE)
+            step_one(zygotes, &zygotes->all[i], now_ns, answered, context);
     }
     if (needs_one(zygotes) && zygotes->retry_ns <= now_ns)
         begin(zygotes);
-    if (needs_one(zygotes) && zygotes->retry_ns < next)
-        next = zygotes->retry_ns;
-    return next;
+    zygotes->at_ns = needs_one(zygotes) ? zygotes->retry_ns : INT64_MAX;
+    for (size_t i = 0; i < ZYGOTE_MAX; i++) {
+        if (zygotes->all[i].give_up_ns < zygotes->at_ns)
+            zygotes->at_ns = zygotes->all[i].give_up_ns;
+    }
 }

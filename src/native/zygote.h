@@ -51,7 +51,8 @@ struct zygotes {
     uint64_t source;           /* epoll data of their descriptors */
     uint64_t request;
     struct zygote all[ZYGOTE_MAX];
-    bool wanted; /* by a creation: from then on there is one */
+    bool wanted;   /* by a creation: from then on there is one */
+    int64_t at_ns; /* when zygotes_step() is to be called at the latest; an event sets it to 0 */
     int64_t retry_ns;
     int64_t backoff_ns;
 };
@@ -87,9 +88,9 @@ int zygotes_fork(struct zygotes *zygotes, const struct zygote_target *target, ui
                  struct err *err);
 
 /* Takes what they said, starts, replaces and buries them; answered is told of each fork that was
- * made or not. Returns when to call again at the latest. */
-int64_t zygotes_step(struct zygotes *zygotes,
-                     void (*answered)(void *context, uint64_t request, bool forked), void *context);
+ * made or not. */
+void zygotes_step(struct zygotes *zygotes,
+                  void (*answered)(void *context, uint64_t request, bool forked), void *context);
 
 /* ---- zygote_start.c ---- */
 

@@ -53,7 +53,7 @@ static const char boot[] = "import os, sys\n"
                            "    start = load(data[kernel:zygote], 'zygote')['prepare'](\n"
                            "        load(data[:kernel], 'kernel'), data[zygote:], keyctl)\n"
                            "except BaseException as problem:\n"
-                           "    os.write(3, b'E' + bytes(8) + repr(problem).encode()[:200])\n"
+                           "    os.write(3, b'L' + repr(problem).encode()[:200])\n"
                            "    os._exit(1)\n"
                            "start()\n";
 
@@ -73,7 +73,7 @@ struct start {
 static _Noreturn void fail(const struct start *start, const char *step)
 {
     char text[256];
-    int size = snprintf(text, sizeof(text), "E%8s%s: %s", "", step, strerror(errno));
+    int size = snprintf(text, sizeof(text), "L%s: %s", step, strerror(errno));
     (void)fd_send(start->socket_fd, text, (size_t)size, NULL, 0, 0, NULL);
     _exit(1);
 }

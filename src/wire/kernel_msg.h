@@ -26,7 +26,7 @@ enum kernel_run_tag {
     KERNEL_TAG_ID = 1, /* text: the execution's */
     KERNEL_TAG_MODE,   /* u64: enum sandbox_run_mode */
     KERNEL_TAG_FILE,   /* text */
-    KERNEL_TAG_ENV,    /* text, repeated */
+    KERNEL_TAG_ENV,    /* text, repeated; the last of one name counts */
     KERNEL_TAG_CODE,   /* bytes, UTF-8 */
 };
 

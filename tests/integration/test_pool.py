@@ -52,7 +52,7 @@ def test_it_is_a_program_of_its_own(pooled):
             "print(inspect.getsource(double), end='')\n"
             "double(21)")
     done = hit(pooled, code)
-    assert done["stdout"] == ("__main__ /workspace/main.py ['main.py'] import sys\n"[:-1] +
+    assert done["stdout"] == ("__main__ /workspace/main.py ['/workspace/main.py'] import sys\n"[:-1] +
                               "\ndef double(x):\n    return 2 * x\n"), done
     assert done["results"] == [{"text/plain": "42"}], done
     assert (done["status"], done["exit_code"], done["killed_by"]) == ("success", 0, None)
@@ -149,15 +149,19 @@ def test_it_grows_with_demand_and_stays_within_bounds(pooled):
 
 
 def test_one_that_died_is_not_given_out(pooled):
-    for pid in pooled.inits().values():
+    dead = pooled.inits().values()
+    for pid in dead:
         os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in dead), "they are gone")
     for _ in range(4):
         assert pooled.execute("print('alive')")["stdout"] == "alive\n"
 
 
 def test_a_kernel_that_was_killed_while_it_waited(pooled):
-    for pid in pooled.code_pids():
+    dead = pooled.code_pids()
+    for pid in dead:
         os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in dead), "init has reaped them")
     for _ in range(4):
         assert pooled.execute("print('alive')")["stdout"] == "alive\n"
 

@@ -12,6 +12,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "child.h"
+#include "init/identity.h"
 #include "init/loop.h"
 
 char rig_folder[] = "/tmp/berth-test-loop-XXXXXX";
@@ -81,6 +82,8 @@ static void be_init(struct rig *rig)
     (void)sigprocmask(SIG_SETMASK, &all, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     fault_set(rig->config.fault);
+    if (rig->shed)
+        require_ok(identity_shed(rig->config.profile, &err), err);
     require_ok(loop_run(&rig->config, &err), err);
     _exit(0);
 }

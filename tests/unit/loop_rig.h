@@ -22,6 +22,7 @@ extern char rig_folder[]; /* holds the socket, and may be the root */
 struct rig {
     struct init_config config;
     bool closed_root; /* the folder becomes the root; as root with a tmpfs at /other */
+    bool shed;        /* PID 1 gives up what init gives up, and has its filter; as root */
     pid_t helper;     /* waits for PID 1 and ends as it does */
     int setup_fd;
 };

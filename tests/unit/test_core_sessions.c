@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "core/core.h"
 #include "core/core_internal.h"
+#include "core/drain.h"
 #include "core/record.h"
 #include "core/session.h"
 #include "engine/fake.h"
@@ -509,9 +511,206 @@ static void a_stop_leaves_sessions(void **state)
     }
 }
 
+/* Asks for an execution until it has ended, and gives its object. */
+static const char *wait_for_end(struct core *core, const char *execution, struct buf *out)
+{
+    for (;;) {
+        out->size = 0;
+        assert_int_equal(core_execution_get(core, CORE_OWNER_LOCAL, execution, out, NULL), 0);
+        const char *text = buf_cstr(out);
+        if (!strstr(text, "\"status\":\"running\"") && !strstr(text, "\"status\":\"queued\""))
+            return text;
+        (void)poll(NULL, 0, 1);
+    }
+}
+
+/* The id that an answer names, of one that goes on. */
+static void id_in(const struct err *err, char execution[static ID_UUID_SIZE])
+{
+    const char *found = strstr(err->public_message, "execution ");
+    assert_non_null(found);
+    (void)snprintf(execution, ID_UUID_SIZE, "%.36s", found + strlen("execution "));
+}
+
+/* The channel breaks and nothing else: what runs goes on, its outcome is whole, and so is the
+ * session. */
+static void a_broken_channel_loses_nothing(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    make(rig->core, &request, id);
+    EXPECT(rig->core, id, "set x 1\n", "\"state\":\"kept\"");
+    assert_fails(run(rig->core, id, "fault close-output\nout a\nsleep 50\nout b\n", &out, &err),
+                 ERR_UNAVAILABLE, err);
+    assert_true(err.retry_after_s > 0);
+    id_in(&err, execution);
+    const char *text = wait_for_end(rig->core, execution, &out);
+    if (!strstr(text, "\"stdout\":\"a\\nb\\n\"") || !strstr(text, "\"state\":\"kept\""))
+        fail_msg("not whole: %s", text);
+    EXPECT(rig->core, id, "get x\n", "\"stdout\":\"1\\n\"");
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
+/* Init does not answer in time, and its sandbox lives: nobody knows that the session is over, so it
+ * is not. */
+static void a_slow_host_keeps_the_session(void **state)
+{
+    struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    make(rig->core, &request, id);
+    rig->core->answer_ns = 20 * CLOCK_NS_PER_MS;
+    struct session_execution ask = {.owner = CORE_OWNER_LOCAL,
+                                    .session_id = id,
+                                    .code = "fault silent\n",
+                                    .code_size = strlen("fault silent\n"),
+                                    .timeout_ms = 1};
+    assert_fails(core_session_execute(rig->core, &ask, NULL, false, &out, &err), ERR_UNAVAILABLE,
+                 err);
+    id_in(&err, execution);
+    assert_fails(run(rig->core, id, "out never\n", &out, &err), ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "it is kept"));
+    assert_true(err.retry_after_s > 0);
+    assert_true(session_lives(rig->core, id));
+    out.size = 0;
+    assert_int_equal(core_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
+    remove_session(rig->core, id);
+    assert_non_null(strstr(wait_for_end(rig->core, execution, &out), "\"state\":\"lost\""));
+    wait_until_gone(rig, id);
+}
+
+/* Nobody asks for it by its id, which would end it as well. */
+static void what_ran_ends_with_its_session(void **state)
+{
+    struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    make(rig->core, &request, id);
+    struct runner runner;
+    runner_start(&runner, rig->core, id, "sleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    core_stop(rig->core);
+    (void)runner_join(&runner);
+    buf_done(&runner.out);
+    core_free(rig->core);
+    rig_open(rig); /* its engine knows none of it */
+    wait_until_gone(rig, id);
+    for (int i = 0; i < 10000; i++) {
+        out.size = 0;
+        assert_int_equal(
+            core_execution_list(rig->core, CORE_OWNER_LOCAL, "killed", NULL, 9, &out, NULL), 0);
+        if (strstr(buf_cstr(&out), execution))
+            break;
+        (void)poll(NULL, 0, 1);
+    }
+    assert_non_null(strstr(buf_cstr(&out), execution));
+    const char *text = wait_for_end(rig->core, execution, &out);
+    if (!strstr(text, "\"killed_by\":\"server\"") || !strstr(text, "\"state\":\"lost\""))
+        fail_msg("another end: %s", text);
+}
+
+static uint64_t metric(struct core *core, const char *line)
+{
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_int_equal(core_metrics(core, &out, NULL), 0);
+    const char *found = strstr(buf_cstr(&out), line);
+    if (!found)
+        fail_msg("no %s in %s", line, buf_cstr(&out));
+    return found ? strtoull(found + strlen(line), NULL, 10) : 0;
+}
+
+static void their_ends_are_counted(void **state)
+{
+    const struct rig *rig = *state;
+    struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    make(rig->core, &request, id);
+    EXPECT(rig->core, id, "out x\n", "x");
+    assert_int_equal(metric(rig->core, "\nberth_sessions "), 1);
+    remove_session(rig->core, id);
+    request.idle_ms = 30;
+    make(rig->core, &request, id);
+    wait_until_gone(rig, id);
+    request.idle_ms = 0;
+    request.lifetime_ms = 30;
+    make(rig->core, &request, id);
+    wait_until_gone(rig, id);
+    request.lifetime_ms = 0;
+    make(rig->core, &request, id);
+    EXPECT(rig->core, id, "fault dies\n", "\"killed_by\":\"server\"");
+    wait_until_gone(rig, id);
+    assert_int_equal(metric(rig->core, "\nberth_sessions "), 0);
+    assert_int_equal(metric(rig->core, "\nberth_sessions_created_total "), 4);
+    assert_int_equal(metric(rig->core, "\nberth_session_executions_total "), 2);
+    static const char *const causes[] = {"deleted", "idle", "timeout", "lost"};
+    for (size_t i = 0; i < ARRAY_SIZE(causes); i++) {
+        char line[80];
+        (void)snprintf(line, sizeof(line), "ended_total{cause=\"%s\"} ", causes[i]);
+        assert_int_equal(metric(rig->core, line), 1);
+    }
+}
+
+static void a_drain_ends_all_and_refuses_what_is_new(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    make(rig->core, &request, id);
+    struct runner runs;
+    struct runner waits;
+    runner_start(&runs, rig->core, id, "sleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    runner_start(&waits, rig->core, id, "out never\n");
+    while (metric(rig->core, "\nberth_executions_running ") < 2)
+        (void)poll(NULL, 0, 1);
+    assert_ok(core_drain(rig->core, 60000, -1, &out, &err), err);
+    assert_string_equal(buf_cstr(&out),
+                        "{\"status\":\"drained\",\"ended\":{\"executions\":2,\"sessions\":1},"
+                        "\"left\":{\"executions\":0,\"sessions\":0,\"sandboxes\":0}}");
+    assert_non_null(strstr(runner_join(&runs), "\"killed_by\":\"server\""));
+    assert_non_null(strstr(runner_join(&waits), "\"killed_by\":\"server\""));
+    buf_done(&runs.out);
+    buf_done(&waits.out);
+    assert_false(session_lives(rig->core, id));
+    assert_int_equal(engine_fake_living(rig->engine), 0);
+    assert_fails(core_session_create(rig->core, &request, &out, &err), ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "drained"));
+    assert_true(err.retry_after_s > 0);
+    out.size = 0;
+    assert_ok(core_drain(rig->core, 60000, -1, &out, &err), err); /* the same once more */
+    assert_non_null(strstr(buf_cstr(&out), "\"executions\":2,\"sessions\":1"));
+    out.size = 0;
+    assert_ok(core_drain_lift(rig->core, &out, &err), err);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"active\""));
+    make(rig->core, &request, id);
+    EXPECT(rig->core, id, "out on\n", "on");
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
 /* ---- followers ---- */
 
 struct heard {
+    unsigned queued;
     unsigned started;
     unsigned pieces;
     char text[256];
@@ -522,6 +721,15 @@ static int hear_start(void *context, const char *id, struct err *err)
     (void)id;
     (void)err;
     ((struct heard *)context)->started++;
+    return 0;
+}
+
+static int hear_queued(void *context, const char *id, struct err *err)
+{
+    struct heard *heard = context;
+    (void)err;
+    heard->queued++;
+    (void)snprintf(heard->text, sizeof(heard->text), "%s", id);
     return 0;
 }
 
@@ -543,9 +751,9 @@ static void follow(struct core *core, const char *execution, uint64_t after, str
     buf_init(&out, 1 << 20);
     *heard = (struct heard){0};
     const struct execution_sink sink = {.context = heard, .started = hear_start, .output = hear};
-    assert_ok(
-        core_execution_follow(core, CORE_OWNER_LOCAL, execution, after, -1, &sink, &out, &err),
-        err);
+    const struct execution_follow ask = {
+        .owner = CORE_OWNER_LOCAL, .id = execution, .after = after, .gone_fd = -1};
+    assert_ok(core_execution_follow(core, &ask, &sink, &out, &err), err);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
     assert_null(strstr(buf_cstr(&out), "\"stdout\":"));
 }
@@ -579,6 +787,105 @@ static void followers_hear_the_same(void **state)
     wait_until_gone(rig, id);
 }
 
+static void what_is_known_is_told_without_waiting(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    struct heard heard = {0};
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    make(rig->core, &request, id);
+    struct runner runner;
+    runner_start(&runner, rig->core, id, "outn a\nsleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    wait_for_output(rig->core, execution);
+    const struct execution_sink sink = {.context = &heard, .started = hear_start, .output = hear};
+    const struct execution_follow ask = {
+        .owner = CORE_OWNER_LOCAL, .id = execution, .only_known = true, .gone_fd = -1};
+    assert_int_equal(core_execution_follow(rig->core, &ask, &sink, &out, &err), 1);
+    assert_int_equal(heard.started, 1);
+    assert_string_equal(heard.text, "2:a|");
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
+    assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+    (void)runner_join(&runner);
+    buf_done(&runner.out);
+    out.size = 0;
+    heard = (struct heard){0};
+    assert_int_equal(core_execution_follow(rig->core, &ask, &sink, &out, &err), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"error\""));
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
+struct listener {
+    struct core *core;
+    const char *id;
+    struct heard heard;
+    int result;
+};
+
+static void *listen_main(void *context)
+{
+    struct listener *listener = context;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    const struct execution_sink sink = {
+        .context = &listener->heard, .queued = hear_queued, .started = hear_start, .output = hear};
+    const struct session_execution ask = {.owner = CORE_OWNER_LOCAL,
+                                          .session_id = listener->id,
+                                          .code = "out late\n",
+                                          .code_size = strlen("out late\n")};
+    listener->result = core_session_execute(listener->core, &ask, &sink, true, &out, NULL);
+    return NULL;
+}
+
+/* One that has to wait says its id first, and can be cancelled by it. */
+static void who_waits_is_told_its_id(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    pthread_t thread;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    make(rig->core, &request, id);
+    struct listener free_one = {.core = rig->core, .id = id};
+    (void)listen_main(&free_one);
+    assert_int_equal(free_one.heard.queued, 0);
+    assert_int_equal(free_one.heard.started, 1);
+    struct runner runner;
+    runner_start(&runner, rig->core, id, "sleep 60000\n");
+    wait_for_running(rig->core, id, execution);
+    struct listener waiter = {.core = rig->core, .id = id};
+    assert_int_equal(pthread_create(&thread, NULL, listen_main, &waiter), 0);
+    char waiting[ID_UUID_SIZE] = "";
+    while (waiting[0] == '\0') {
+        out.size = 0;
+        assert_int_equal(
+            core_execution_list(rig->core, CORE_OWNER_LOCAL, "queued", NULL, 1, &out, NULL), 0);
+        const char *found = strstr(buf_cstr(&out), "\"execution_id\":\"");
+        if (found)
+            (void)snprintf(waiting, sizeof(waiting), "%.36s",
+                           found + strlen("\"execution_id\":\""));
+    }
+    out.size = 0;
+    assert_int_equal(core_execution_cancel(rig->core, CORE_OWNER_LOCAL, waiting, &out, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(waiter.result, 0);
+    assert_int_equal(waiter.heard.queued, 1);
+    assert_int_equal(waiter.heard.started, 0);
+    assert_string_equal(waiter.heard.text, waiting);
+    assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+    (void)runner_join(&runner);
+    buf_done(&runner.out);
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -594,7 +901,14 @@ int main(void)
         on_rig(an_idle_session_expires),
         on_rig(a_renewal_that_was_said_holds),
         on_rig(a_stop_leaves_sessions),
+        on_rig(a_broken_channel_loses_nothing),
+        on_rig(a_slow_host_keeps_the_session),
+        on_rig(what_ran_ends_with_its_session),
+        on_rig(their_ends_are_counted),
+        on_rig(a_drain_ends_all_and_refuses_what_is_new),
         on_rig(followers_hear_the_same),
+        on_rig(what_is_known_is_told_without_waiting),
+        on_rig(who_waits_is_told_its_id),
     };
     return cmocka_run_group_tests_name("core_sessions", tests, NULL, NULL);
 }

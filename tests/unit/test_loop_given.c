@@ -108,11 +108,11 @@ static void assert_started_as_usual(struct client *client, uint32_t stream)
 
 /* ---- tests ---- */
 
-static void test_a_given_kernel(void **state)
+static void check_a_given_kernel(struct rig *rig)
 {
     struct client client;
     struct outcome outcome;
-    start_given(*state, &client);
+    start_given(rig, &client);
     send_kernel_with(&client, 4, "python3", "WORD=later");
     assert_int_equal(take_done(&client, 4), 0);
     /* Init's own child has another environment. */
@@ -131,6 +131,20 @@ static void test_a_given_kernel(void **state)
                   "import os\nprint(os.environ['WORD'], 'BERTH_TOY_KERNEL' in os.environ)",
                   "later False\n");
     client_close(&client);
+}
+
+static void test_a_given_kernel(void **state)
+{
+    check_a_given_kernel(*state);
+}
+
+/* With no capability and with the filter of init, nothing more is needed. */
+static void test_a_given_kernel_of_an_init_without_rights(void **state)
+{
+    struct rig *rig = *state;
+    skip_unless_root();
+    rig->shed = true;
+    check_a_given_kernel(rig);
 }
 
 static void test_signals_and_limits_of_a_given_kernel(void **state)
@@ -172,14 +186,19 @@ static void test_a_run_before_a_given_kernel_is_ready(void **state)
     make_socket(ends);
     rig_commit_with(rig, ends[0]);
     client_greet(&client);
-    run_code(&client, 4, "import os; print(os.getppid()); os._exit(0)", false);
+    run_code(&client, 4, "import os; print(os.getppid())", false);
     assert_quiet(&client);
     fork_toy(rig, ends[1]);
     fd_close(&ends[1]);
     client_finish(&client, 4, &outcome);
     assert_string_equal(outcome.text[0], "1\n");
-    run_code(&client, 8, "print(1)", false);
-    client_finish(&client, 8, &outcome);
+    send_kernel(&client, 8, "python3");
+    assert_int_equal(take_done(&client, 8), EEXIST); /* of words that nobody knows, and used */
+    run_code(&client, 12, "os._exit(0)", false);
+    client_finish(&client, 12, &outcome);
+    assert_true(outcome.exit.state_lost);
+    run_code(&client, 16, "print(1)", false);
+    client_finish(&client, 16, &outcome);
     assert_string_equal(outcome.start_error, "no kernel was started"); /* as nobody said how */
     client_close(&client);
 }
@@ -301,6 +320,27 @@ static void test_a_given_kernel_that_is_no_child(void **state)
     client_close(&client);
 }
 
+/* READY comes while a parent in our namespace goes on: init's child it is only then. */
+static void test_a_given_kernel_whose_parent_ends_late(void **state)
+{
+    struct rig *rig = *state;
+    struct client client;
+    int ends[2];
+    rig_start(rig);
+    make_socket(ends);
+    fork_script(rig, ends[1], "python3 \"$BERTH_TOY_KERNEL\" & sleep 0.5");
+    fd_close(&ends[1]);
+    rig_commit_with(rig, ends[0]);
+    client_greet(&client);
+    send_kernel_with(&client, 4, "python3", "WORD=later");
+    assert_int_equal(take_done(&client, 4), 0);
+    assert_prints(&client, 8,
+                  "import os\n"
+                  "print(os.environ['WORD'], 'BERTH_TOY_KERNEL' in os.environ, os.getppid())",
+                  "later True 1\n");
+    client_close(&client);
+}
+
 /* It says nothing: after its time it is killed, and KERNEL has one all the same. */
 static void test_a_given_kernel_that_hangs(void **state)
 {
@@ -352,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_rig(test_a_given_kernel),
+        on_rig(test_a_given_kernel_of_an_init_without_rights),
         on_rig(test_signals_and_limits_of_a_given_kernel),
         on_rig(test_a_run_before_a_given_kernel_is_ready),
         on_rig(test_a_kernel_frame_before_a_given_one_is_ready),
@@ -360,6 +401,7 @@ int main(void)
         on_rig(test_a_given_kernel_that_dies_when_it_is_ready),
         on_rig(test_a_given_kernel_outside),
         on_rig(test_a_given_kernel_that_is_no_child),
+        on_rig(test_a_given_kernel_whose_parent_ends_late),
         on_rig(test_a_given_kernel_that_hangs),
         on_rig(test_an_execution_beside_a_given_kernel_that_fails),
     };
