@@ -121,9 +121,7 @@ static int run_code(struct fresh *fresh, const struct ready *ready, struct err *
 
 static int run_in_sandbox(struct fresh *fresh, const struct ready *ready, struct err *err)
 {
-    int result = attempt_wait_for_row(&fresh->attempt, err);
-    if (result == 0)
-        result = queue_files(fresh, ready, err);
+    int result = queue_files(fresh, ready, err);
     if (result != 0)
         return result;
     if (fresh->attempt.state == EXECUTION_RUNNING) { /* again */
@@ -230,33 +228,18 @@ static int check_request(const struct execution_request *request, struct err *er
     return 0;
 }
 
-/* The row is committed while the sandbox is made; the fault point is to find it there. */
-static int pass_queued_point(struct attempt *attempt, struct err *err)
-{
-    if (fault_text()[0] == '\0')
-        return 0;
-    int result = attempt_wait_for_row(attempt, err);
-    fault_point("server.queued");
-    return result;
-}
-
 /* From the row to the answer, with the execution entered among those that live. */
 static int execute_live(struct fresh *fresh, bool omit_streamed, struct buf *out, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     int result = attempt_claim(attempt, out, err);
-    if (result == 0)
-        result = pass_queued_point(attempt, err);
     if (result != 0)
         return result < 0 ? result : 0;
+    fault_point("server.queued");
     result = run_attempt(fresh, err);
-    int row = attempt_wait_for_row(attempt, result == 0 ? err : NULL);
-    if (result == 0 && row != 0 && !attempt->ran)
-        result = row;
     if (result == 0)
         return attempt_answer(attempt, omit_streamed, out, err);
-    if (row == 0)
-        attempt_forget(attempt);
+    attempt_forget(attempt);
     return result;
 }
 

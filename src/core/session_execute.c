@@ -115,11 +115,7 @@ static int execute_claimed(struct attempt *attempt, struct session *session,
 {
     struct session_turn turn = {.live = &attempt->live};
     int64_t queued_ns = clock_now_ns();
-    int result = attempt_wait_for_row(attempt, err); /* who sees it in its turn may ask for it */
-    if (result != 0)
-        return result;
-    if (session_is_busy(attempt->core, session))
-        result = attempt_say_queued(attempt, err);
+    int result = session_is_busy(attempt->core, session) ? attempt_say_queued(attempt, err) : 0;
     if (result == 0)
         result = session_take_turn(attempt->core, session, &turn, err);
     attempt->outcome.queue_us = (clock_now_ns() - queued_ns) / 1000;

@@ -48,14 +48,16 @@ struct store {
     /* Rank 2. Serialises use of `reader`: the one lock that is held across I/O, since a connection
      * is not to be shared; reads of a WAL file do not wait for the writer. */
     pthread_mutex_t reader_lock;
-    /* Rank 1. Guards head, tail, writing, untidy, stop, and done of every job. */
+    /* Rank 1. Guards head, tail, late_ns, writing, untidy, stop, and done and waits of every job.
+     */
     pthread_mutex_t queue_lock;
     pthread_cond_t queue_filled;
-    pthread_cond_t job_done;
     struct store_job *head, **tail;
-    bool writing; /* a thread writes, without the lock */
-    bool untidy;  /* there is something to trim */
+    int64_t late_ns; /* when the thread writes what nobody waits for; INT64_MAX: nothing of it */
+    bool writing;    /* a thread writes, without the lock */
+    bool untidy;     /* there is something to trim */
     bool stop;
+    _Atomic bool failing; /* the last transaction did */
     _Atomic uint64_t text_max;
     uint64_t text_bytes; /* of whoever set `writing`: at least what is kept */
     pthread_t thread;
@@ -110,9 +112,13 @@ int store_write(struct store *store,
                 int (*run)(struct store *store, struct store_job *job, struct err *err),
                 struct store_update *update, struct err *err);
 
-/* Takes the reader's lock for the rest of the scope. */
+/* Returns when what was queued before is committed, or failed. */
+void store_see_queued(struct store *store);
+
+/* Takes the reader's lock for the rest of the scope; what was queued before can be read then. */
 void store_unlock_at(pthread_mutex_t **lock);
 #define READER_LOCK(store)                                                                         \
+    store_see_queued(store);                                                                       \
     __attribute__((cleanup(store_unlock_at))) pthread_mutex_t *reader_lock_ =                      \
         &(store)->reader_lock;                                                                     \
     (void)pthread_mutex_lock(reader_lock_)
