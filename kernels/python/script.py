@@ -299,7 +299,6 @@ def join_threads():
 
 
 def call_exit_functions():
-    import atexit
     try:
         atexit._run_exitfuncs()
     except BaseException:
@@ -341,7 +340,7 @@ def drop_objects():
     State.main = None
     if gc.isenabled() and len(MODULES) - len(State.modules) < FIRST_COLLECTION_MAX:
         gc.collect()
-    kept = []  # the library stays as it is, but out of sight
+    kept, module = [], None  # the library stays as it is, but out of sight
     for name, module in MODULES.items():
         file = getattr(module, "__file__", None)
         if name != "__main__" and not (isinstance(file, str) and file.startswith(State.script_folder)):
