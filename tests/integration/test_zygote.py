@@ -4,6 +4,7 @@ import configparser
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import struct
@@ -12,9 +13,10 @@ import time
 import pytest
 
 from engine import CAP_ZYGOTE, Engine, MIB
-from harness import BUILD, HANG_SECS, REPO, cgroup_bases, read, wait_until
+from harness import HANG_SECS, REPO, cgroup_bases, read, wait_until
 
-TEXT = (BUILD / "src" / "lang" / "python.py").read_bytes()
+TEXT = b"".join((REPO / "kernels" / name).read_bytes() for name in re.findall(
+    r"kernels/(python/\w+\.py)", (REPO / "src/lang/meson.build").read_text()))
 ENV = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/home/sandbox", "USER=sandbox", "LANG=C.UTF-8",
        "TMPDIR=/tmp", "PYTHONUNBUFFERED=1")
 ALL_ENDS = dict(memory=256 * MIB, storage=64 * MIB, pids=64, open_files=200)
