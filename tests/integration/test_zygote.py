@@ -217,6 +217,21 @@ def test_it_is_what_init_would_have_started(engine, options):
         assert_same(outside(one), outside(other))
 
 
+def test_limits_when_it_is_taken(engine):
+    with forked(engine) as one, started(engine) as other:
+        for box in (one, other):
+            engine.limit(box.id, memory=128 * MIB, storage=8 * MIB, pids=20)
+            assert box.limits(pids=20, file_size=8 * MIB, open_files=150) == 0
+        seen = inside(one)
+        assert_same(seen, inside(other))
+        assert_same(outside(one), outside(other))
+        assert (seen["limits"]["RLIMIT_FSIZE"], seen["limits"]["RLIMIT_NOFILE"]) == (
+            [8 * MIB] * 2, [150] * 2)
+        for box in (one, other):
+            done = box.run_code("x = bytearray(200 << 20)")
+            assert (done.cause, done.exit_code) == ("oom", 137), done
+
+
 def test_which_modules_are_there(engine):
     """Those of the fork itself come on top; nothing that has a state of a caller's."""
     code = "import sys; print(sorted(set(sys.modules)))"
