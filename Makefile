@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test test-vm bench check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps build run test test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -26,8 +26,17 @@ test: build ## unit tests, then the suites against the real programs
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
 	@BUILD=$(BUILD) scripts/test_vm.sh
 
-bench: build ## latency and throughput, printed
+test-upgrade: build ## sessions of an older build (PREVIOUS=commit) under this one's server
+	@BUILD=$(BUILD) scripts/test_upgrade.sh
+
+bench: build ## latency and throughput beside their baselines, printed
 	@BUILD=$(BUILD) scripts/bench.sh
+
+bench-memory: build ## what 10, 100 and 500 idle sessions take, printed
+	@BUILD=$(BUILD) scripts/bench.sh memory
+
+bench-neighbours: build ## latency beside endless output, readers that stop, a thousand idle connections
+	@/usr/bin/python3 -B bench/neighbours.py --build $(BUILD)
 
 check: deps ## include arrows, headers, format, banned calls, clang-tidy
 	@scripts/check.sh
@@ -44,9 +53,10 @@ asan-suites: build ## integration suites, server and engine with AddressSanitize
 tsan-suites: build ## integration suites, server with ThreadSanitizer
 	@BUILD=$(BUILD) scripts/sanitize_suites.sh build-tsan thread berth-server
 
-soak: build ## 300 kills at random under 3000 requests, then kept disks; BERTH_SEED=N repeats a run
+soak: build ## hundreds of kills at random, under requests and sessions, and 1000 races; BERTH_SEED=N repeats a run
 	@BERTH_SOAK=1 BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider \
-		-s -q tests/integration/test_random_kills.py
+		-s -q tests/integration/test_random_kills.py tests/integration/test_session_kills.py \
+		tests/integration/test_session_races.py
 
 fuzz: deps ## run each fuzzer for SECONDS_EACH (30) seconds
 	@SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz.sh

@@ -13,8 +13,24 @@
 
 #include "base/fd.h"
 
-int answer_connect(const char *host, const char *port, int *out_fd, struct err *err)
+int request_make(struct request *request, const struct address *address, const char *method,
+                 const char *path, const char *body, struct err *err)
 {
+    const char *type = body ? "Content-Type: application/json\r\n" : "";
+    int size =
+        snprintf(request->text, sizeof(request->text),
+                 "%s %s HTTP/1.1\r\nHost: %s:%s\r\n%sContent-Length: %zu\r\n\r\n%s", method, path,
+                 address->host, address->port, type, body ? strlen(body) : 0, body ? body : "");
+    if (size < 0 || (size_t)size >= sizeof(request->text))
+        return err_set(err, ERR_TOO_LARGE, "the body is too large");
+    request->size = (size_t)size;
+    return 0;
+}
+
+static int connect_to(const struct address *address, int *out_fd, struct err *err)
+{
+    const char *host = address->host;
+    const char *port = address->port;
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
     int status = getaddrinfo(host, port, &hints, &found);
@@ -60,10 +76,10 @@ static int receive(int fd, struct answer *answer, size_t *used, struct err *err)
     return 0;
 }
 
-int answer_exchange(int fd, const char *request, size_t size, struct answer *out, struct err *err)
+static int exchange(int fd, const struct request *request, struct answer *out, struct err *err)
 {
     size_t used = 0;
-    int result = fd_write_all(fd, request, size, err);
+    int result = fd_write_all(fd, request->text, request->size, err);
     char *end = NULL;
     out->text[0] = '\0';
     while (result == 0 && !(end = strstr(out->text, "\r\n\r\n")))
@@ -87,10 +103,43 @@ int answer_exchange(int fd, const char *request, size_t size, struct answer *out
     return result;
 }
 
+int connection_exchange(struct connection *connection, const struct request *request,
+                        struct err *err)
+{
+    int result = connection->fd >= 0 ? 0 : connect_to(connection->address, &connection->fd, err);
+    if (result == 0)
+        result = exchange(connection->fd, request, &connection->answer, err);
+    if (result != 0 || !connection->answer.keep_alive)
+        fd_close(&connection->fd);
+    return result;
+}
+
+int answer_check(const struct answer *answer, const char *expect, struct err *err)
+{
+    if (answer->status != 200)
+        return err_set(err, ERR_PROTOCOL, "status %d: %.200s", answer->status, answer->body);
+    if (!strstr(answer->body, expect))
+        return err_set(err, ERR_PROTOCOL, "not the expected answer: %.250s", answer->body);
+    return 0;
+}
+
 double answer_number(const struct answer *answer, const char *key)
 {
     char quoted[64];
     (void)snprintf(quoted, sizeof(quoted), "\"%s\":", key);
     const char *at = strstr(answer->body, quoted);
     return at ? strtod(at + strlen(quoted), NULL) : -1;
+}
+
+int answer_text(const struct answer *answer, const char *key, char *out, size_t size,
+                struct err *err)
+{
+    char quoted[64];
+    (void)snprintf(quoted, sizeof(quoted), "\"%s\":\"", key);
+    const char *at = strstr(answer->body, quoted);
+    size_t length = at ? strcspn(at + strlen(quoted), "\"") : size;
+    if (!at || length >= size)
+        return err_set(err, ERR_PROTOCOL, "no \"%s\" in %.200s", key, answer->body);
+    (void)snprintf(out, size, "%.*s", (int)length, at + strlen(quoted));
+    return 0;
 }

@@ -1,119 +1,41 @@
-/* bench-client: N times POST /execute at a given concurrency, over keep-alive connections.
+/* bench-client: executions at a given concurrency, over keep-alive connections: fresh ones, in
+ * sessions, or the first of new sessions.
  *
- * Owns the clients (a thread and a connection each) and what they saw. Counts as a failure every
- * answer that is not 200 with the expected text in it; a failure has no duration. */
+ * Owns the options and what is printed. */
 #include <getopt.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "answer.h"
 #include "base/clock.h"
-#include "base/fd.h"
-#include "base/mem.h"
 #include "base/parse.h"
-#include "samples.h"
+#include "load.h"
+#include "pool.h"
 
-enum { CLIENTS_MAX = 1024, REQUEST_MAX = 8192, EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2 };
 
-static const char *const stage_names[] = {"queue_ms", "create_ms", "wall_ms", "cpu_ms", "rest_ms"};
-enum { STAGE_QUEUE, STAGE_CREATE, STAGE_WALL, STAGE_CPU, STAGE_REST, STAGE_COUNT };
+#define FRESH_BODY "{\"code\":\"print(6*7)\"}"
+#define FRESH_EXPECT "\"stdout\":\"42\\n\""
+#define SESSION_BODY "{\"code\":\"1+1\"}"
+#define SESSION_EXPECT "\"results\":[{\"text/plain\":\"2\"}]"
+
+static const char *const kind_names[] = {[LOAD_EXECUTE] = "POST /execute",
+                                         [LOAD_SESSION] = "in a session",
+                                         [LOAD_CREATE] = "new session, 1+1"};
 
 struct options {
+    struct load_options load;
     const char *url;
-    char host[256];
-    char port[8];
-    uint64_t clients;
-    uint64_t requests;
-    uint64_t warm; /* requests before those that count */
-    const char *body;
-    const char *expect;
     const char *samples_path;
     const char *rate_path;
+    const char *elapsed_path;
+    const char *pool_path;
     bool stages;
-    char request[REQUEST_MAX];
-    size_t request_size;
+    bool hold;
+    bool settle; /* only wait for the pool */
 };
-
-/* What all clients share. */
-struct load {
-    const struct options *options;
-    atomic_long left; /* requests that nobody has taken yet */
-    pthread_barrier_t start;
-};
-
-struct client {
-    struct load *load;
-    struct samples latency;
-    struct samples stages[STAGE_COUNT];
-    uint64_t failures;
-    struct answer answer;
-    struct err first_failure;
-};
-
-static int check_answer(const struct options *options, const struct answer *answer, struct err *err)
-{
-    if (answer->status != 200)
-        return err_set(err, ERR_PROTOCOL, "status %d: %.200s", answer->status, answer->body);
-    if (!strstr(answer->body, options->expect))
-        return err_set(err, ERR_PROTOCOL, "not the expected answer: %.250s", answer->body);
-    return 0;
-}
-
-/* "rest" is what the answer does not account for: HTTP, store, hello, the source file. */
-static void add_stages(struct client *client, int64_t latency_ns)
-{
-    double rest_ms = (double)latency_ns / 1e6;
-    for (int i = 0; i < STAGE_REST; i++) {
-        double value_ms = answer_number(&client->answer, stage_names[i]);
-        if (value_ms < 0)
-            return;
-        samples_add(&client->stages[i], (int64_t)(value_ms * 1e6));
-        rest_ms -= i == STAGE_CPU ? 0 : value_ms;
-    }
-    samples_add(&client->stages[STAGE_REST], (int64_t)(rest_ms * 1e6));
-}
-
-/* One request; connects when there is no connection. */
-static int request_once(struct client *client, int *fd, struct err *err)
-{
-    const struct options *options = client->load->options;
-    int result = *fd >= 0 ? 0 : answer_connect(options->host, options->port, fd, err);
-    if (result == 0)
-        result =
-            answer_exchange(*fd, options->request, options->request_size, &client->answer, err);
-    if (result != 0 || !client->answer.keep_alive)
-        fd_close(fd);
-    return result != 0 ? result : check_answer(options, &client->answer, err);
-}
-
-static void *client_main(void *context)
-{
-    struct client *client = context;
-    struct load *load = client->load;
-    FD_AUTO int fd = -1;
-    for (uint64_t i = 0; i < load->options->warm; i++)
-        (void)request_once(client, &fd, NULL);
-    (void)pthread_barrier_wait(&load->start);
-    while (atomic_fetch_sub(&load->left, 1) > 0) {
-        struct err err = ERR_INIT;
-        int64_t begun_ns = clock_now_ns();
-        int result = request_once(client, &fd, &err);
-        int64_t latency_ns = clock_now_ns() - begun_ns;
-        if (result != 0) {
-            if (client->failures++ == 0)
-                client->first_failure = err;
-            continue;
-        }
-        samples_add(&client->latency, latency_ns);
-        add_stages(client, latency_ns);
-    }
-    return NULL;
-}
 
 static int append_number(const char *path, double value, struct err *err)
 {
@@ -124,146 +46,185 @@ static int append_number(const char *path, double value, struct err *err)
     return fclose(file) == 0 ? 0 : err_set(err, ERR_INTERNAL, "write %s", path);
 }
 
-static int report(const struct options *options, struct client *clients, int64_t elapsed_ns,
-                  struct err *err)
+static void print_result(const struct options *options, struct load_result *seen, double rate)
 {
-    struct client *all = &clients[0];
-    for (uint64_t i = 1; i < options->clients; i++) {
-        samples_merge(&all->latency, &clients[i].latency);
-        for (int k = 0; k < STAGE_COUNT; k++)
-            samples_merge(&all->stages[k], &clients[i].stages[k]);
-        if (all->failures == 0)
-            all->first_failure = clients[i].first_failure;
-        all->failures += clients[i].failures;
+    samples_sort(&seen->latency);
+    (void)printf("%" PRIu64 " clients  ", options->load.clients);
+    samples_print(&seen->latency, kind_names[options->load.kind]);
+    (void)printf("%.1f/s, %" PRIu64 " failures\n", rate, seen->failures);
+    for (int k = 0; options->stages && k < STAGE_COUNT; k++) {
+        samples_sort(&seen->stages[k]);
+        samples_print(&seen->stages[k], load_stage_names[k]);
     }
-    double rate = (double)all->latency.count * 1e9 / (double)elapsed_ns;
+    if (seen->failures > 0)
+        (void)fprintf(stderr, "first failure: %s\n", seen->first_failure.message);
+    (void)fflush(stdout);
+}
+
+static int report(const struct options *options, struct load_result *seen, struct err *err)
+{
+    double rate = (double)seen->latency.count * 1e9 / (double)seen->elapsed_ns;
     int result =
-        options->samples_path ? samples_append_file(&all->latency, options->samples_path, err) : 0;
+        options->samples_path ? samples_append_file(&seen->latency, options->samples_path, err) : 0;
     if (result == 0 && options->rate_path)
         result = append_number(options->rate_path, rate, err);
-    samples_sort(&all->latency);
-    (void)printf("%" PRIu64 " clients  ", options->clients);
-    samples_print(&all->latency, "POST /execute");
-    (void)printf("%.1f/s, %" PRIu64 " failures\n", rate, all->failures);
-    for (int k = 0; options->stages && k < STAGE_COUNT; k++) {
-        samples_sort(&all->stages[k]);
-        samples_print(&all->stages[k], stage_names[k]);
-    }
-    if (all->failures > 0)
-        (void)fprintf(stderr, "first failure: %s\n", all->first_failure.message);
+    if (result == 0 && options->elapsed_path)
+        result = append_number(options->elapsed_path, (double)seen->elapsed_ns / 1e6, err);
+    print_result(options, seen, rate);
     return result;
 }
 
-static int run_load(const struct options *options, struct client *clients, struct err *err)
+/* What the pool gave during the run; nothing when there is none. */
+static int report_pool(const struct options *options, const struct pool_figures *before,
+                       struct err *err)
 {
-    struct load load = {.options = options};
-    pthread_t threads[CLIENTS_MAX];
-    atomic_init(&load.left, (long)options->requests);
-    (void)pthread_barrier_init(&load.start, NULL, (unsigned)options->clients + 1);
-    int result = 0;
-    for (uint64_t i = 0; i < options->clients && result == 0; i++) {
-        clients[i].load = &load;
-        /* The first one gathers what all have seen. */
-        result = samples_init(&clients[i].latency, options->requests, err);
-        for (int k = 0; k < STAGE_COUNT && result == 0; k++)
-            result = samples_init(&clients[i].stages[k], options->requests, err);
-    }
-    if (result != 0)
+    struct pool_figures now = {0};
+    int result = pool_read(&options->load.address, &now, err);
+    if (result != 0 || !now.there)
         return result;
-    for (uint64_t i = 0; i < options->clients; i++) {
-        int status = pthread_create(&threads[i], NULL, client_main, &clients[i]);
-        if (status != 0) /* those that run wait for ever: main ends them all */
-            return err_sys(err, status, "start client %" PRIu64, i);
+    double hits = now.hits - before->hits;
+    double misses = now.misses - before->misses;
+    (void)printf("pool: %.0f hits, %.0f misses, %.0f ready\n", hits, misses, now.ready);
+    FILE *file = options->pool_path ? fopen(options->pool_path, "ae") : NULL;
+    if (!file)
+        return options->pool_path
+                   ? err_set(err, ERR_BAD_INPUT, "%s can't be written", options->pool_path)
+                   : 0;
+    (void)fprintf(file, "%.0f %.0f\n", hits, misses);
+    return fclose(file) == 0 ? 0 : err_set(err, ERR_INTERNAL, "write %s", options->pool_path);
+}
+
+/* Says that all sessions are there, and keeps them until standard input ends. */
+static void hold_until_told(void)
+{
+    char byte = 0;
+    (void)puts("held");
+    (void)fflush(stdout);
+    while (read(STDIN_FILENO, &byte, 1) > 0)
+        ;
+}
+
+static int parse_letter(int letter, struct options *options, struct err *err)
+{
+    struct load_options *load = &options->load;
+    switch (letter) {
+    case 'u':
+        options->url = optarg;
+        return 0;
+    case 'c':
+        return parse_u64(optarg, 1, CLIENTS_MAX, &load->clients, err);
+    case 'n':
+        return parse_u64(optarg, 1, 10000000, &load->requests, err);
+    case 'w':
+        return parse_u64(optarg, 0, 10000, &load->warm, err);
+    case 'p':
+        return parse_u64(optarg, 0, 60000, &load->pace_ms, err);
+    case 'N':
+        load->kind = LOAD_CREATE;
+        return parse_u64(optarg, 1, 100000, &load->requests, err);
+    case 'S':
+        load->kind = LOAD_SESSION;
+        return 0;
+    case 'b':
+        load->body = optarg;
+        return 0;
+    case 'e':
+        load->expect = optarg;
+        return 0;
+    case 's':
+        options->samples_path = optarg;
+        return 0;
+    case 'r':
+        options->rate_path = optarg;
+        return 0;
+    case 'E':
+        options->elapsed_path = optarg;
+        return 0;
+    case 't':
+        options->stages = true;
+        return 0;
+    case 'P':
+        options->pool_path = optarg;
+        return 0;
+    case 'h':
+        options->hold = true;
+        return 0;
+    case 'W':
+        options->settle = true;
+        return 0;
+    default:
+        return err_set(err, ERR_BAD_INPUT, "see bench/README.md");
     }
-    (void)pthread_barrier_wait(&load.start);
-    int64_t begun_ns = clock_now_ns();
-    for (uint64_t i = 0; i < options->clients; i++)
-        (void)pthread_join(threads[i], NULL);
-    int64_t elapsed_ns = clock_now_ns() - begun_ns;
-    (void)pthread_barrier_destroy(&load.start);
-    return report(options, clients, elapsed_ns, err);
-}
-
-static int parse_url(struct options *options, struct err *err)
-{
-    if (!options->url ||
-        sscanf(options->url, "http://%255[^:/]:%7[0-9]", options->host, options->port) != 2)
-        return err_set(err, ERR_BAD_INPUT, "--url http://HOST:PORT is needed");
-    return 0;
-}
-
-static int make_request(struct options *options, struct err *err)
-{
-    int size = snprintf(options->request, sizeof(options->request),
-                        "POST /execute HTTP/1.1\r\nHost: %s:%s\r\n"
-                        "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                        options->host, options->port, strlen(options->body), options->body);
-    if (size < 0 || (size_t)size >= sizeof(options->request))
-        return err_set(err, ERR_TOO_LARGE, "the body is too large");
-    options->request_size = (size_t)size;
-    return 0;
 }
 
 static int parse_options(int argc, char **argv, struct options *options, struct err *err)
 {
     static const struct option known[] = {
-        {"url", required_argument, NULL, 'u'},      {"clients", required_argument, NULL, 'c'},
-        {"requests", required_argument, NULL, 'n'}, {"warm", required_argument, NULL, 'w'},
-        {"body", required_argument, NULL, 'b'},     {"expect", required_argument, NULL, 'e'},
-        {"samples", required_argument, NULL, 's'},  {"rate", required_argument, NULL, 'r'},
-        {"stages", no_argument, NULL, 't'},         {NULL, 0, NULL, 0},
+        {"url", required_argument, NULL, 'u'},
+        {"clients", required_argument, NULL, 'c'},
+        {"requests", required_argument, NULL, 'n'},
+        {"warm", required_argument, NULL, 'w'},
+        {"pace", required_argument, NULL, 'p'},
+        {"create-sessions", required_argument, NULL, 'N'},
+        {"session", no_argument, NULL, 'S'},
+        {"body", required_argument, NULL, 'b'},
+        {"expect", required_argument, NULL, 'e'},
+        {"samples", required_argument, NULL, 's'},
+        {"rate", required_argument, NULL, 'r'},
+        {"elapsed", required_argument, NULL, 'E'},
+        {"stages", no_argument, NULL, 't'},
+        {"hold", no_argument, NULL, 'h'},
+        {"pool", required_argument, NULL, 'P'},
+        {"settle", no_argument, NULL, 'W'},
+        {NULL, 0, NULL, 0},
     };
-    int result = 0;
     for (int letter = 0; (letter = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (letter == 'u')
-            options->url = optarg;
-        else if (letter == 'c')
-            result = parse_u64(optarg, 1, CLIENTS_MAX, &options->clients, err);
-        else if (letter == 'n')
-            result = parse_u64(optarg, 1, 10000000, &options->requests, err);
-        else if (letter == 'w')
-            result = parse_u64(optarg, 0, 10000, &options->warm, err);
-        else if (letter == 'b')
-            options->body = optarg;
-        else if (letter == 'e')
-            options->expect = optarg;
-        else if (letter == 's')
-            options->samples_path = optarg;
-        else if (letter == 'r')
-            options->rate_path = optarg;
-        else if (letter == 't')
-            options->stages = true;
-        else
-            return err_set(err, ERR_BAD_INPUT, "see bench/README.md");
-        if (result != 0)
+        if (parse_letter(letter, options, err) != 0)
             return err_wrap(err, "--%c", letter);
     }
-    result = parse_url(options, err);
-    return result != 0 ? result : make_request(options, err);
+    bool fresh = options->load.kind == LOAD_EXECUTE;
+    if (!options->load.body)
+        options->load.body = fresh ? FRESH_BODY : SESSION_BODY;
+    if (!options->load.expect)
+        options->load.expect = fresh ? FRESH_EXPECT : SESSION_EXPECT;
+    if (!options->url || sscanf(options->url, "http://%255[^:/]:%7[0-9]",
+                                options->load.address.host, options->load.address.port) != 2)
+        return err_set(err, ERR_BAD_INPUT, "--url http://HOST:PORT is needed");
+    return 0;
+}
+
+static int run(const struct options *options, uint64_t *failures, struct err *err)
+{
+    struct pool_figures before = {0};
+    struct load *load = NULL;
+    int result = pool_read(&options->load.address, &before, err);
+    if (result == 0)
+        result = load_run(&options->load, &load, err);
+    if (result != 0)
+        return result; /* its clients may run: the process ends them */
+    result = report(options, load_result(load), err);
+    if (result == 0)
+        result = report_pool(options, &before, err);
+    if (options->hold && result == 0)
+        hold_until_told();
+    *failures = load_result(load)->failures;
+    load_end(load);
+    return result;
 }
 
 int main(int argc, char **argv)
 {
-    struct options options = {.clients = 1,
-                              .requests = 100,
-                              .warm = 1,
-                              .body = "{\"code\":\"print(6*7)\"}",
-                              .expect = "\"stdout\":\"42\\n\""};
+    struct options options = {.load = {.clients = 1, .requests = 100, .warm = 1}};
     struct err err = ERR_INIT;
-    if (parse_options(argc, argv, &options, &err) != 0) {
+    uint64_t failures = 0;
+    int result = parse_options(argc, argv, &options, &err);
+    if (result != 0) {
         (void)fprintf(stderr, "bench-client: %s\n", err.message);
         return EXIT_USAGE;
     }
-    MEM_AUTO struct client *clients = calloc(options.clients, sizeof(*clients));
-    int result = clients ? run_load(&options, clients, &err)
-                         : err_set(&err, ERR_INTERNAL, "no memory for the clients");
+    result =
+        options.settle ? pool_settle(&options.load.address, &err) : run(&options, &failures, &err);
     if (result != 0)
         (void)fprintf(stderr, "bench-client: %s\n", err.message);
-    uint64_t failures = clients ? clients[0].failures : 0;
-    for (uint64_t i = 0; clients && i < options.clients; i++) {
-        samples_done(&clients[i].latency);
-        for (int k = 0; k < STAGE_COUNT; k++)
-            samples_done(&clients[i].stages[k]);
-    }
     return result != 0 || failures > 0 ? 1 : 0;
 }

@@ -27,7 +27,7 @@ _berth() {
     run) words="--code --lang --timeout --ram --cpu --storage --image --profile --env --file --stdin --json --help" ;;
     ps) words="--all --json --help" ;;
     logs) words="--follow --save-images --help" ;;
-    drain) words="--help" ;;
+    drain) words="--lift --help" ;;
     "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --env --json --help" ;;
     "session exec") words="--file --timeout --stdin --save-images --json --help" ;;
     "session attach") words="--timeout --save-images --help" ;;

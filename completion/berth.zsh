@@ -24,7 +24,7 @@ _berth() {
         ;;
     ps) _arguments '--all' '--json' '--help' ;;
     logs) _arguments '(-f --follow)'{-f,--follow}'[wait for the rest]' '--save-images[folder]:folder:_files -/' '--help' ;;
-    drain) _arguments '--help' ;;
+    drain) _arguments '--lift[take requests again]' '--help' ;;
     session)
         if ((CURRENT == 3)); then
             _values command new exec attach ls rm

@@ -2,16 +2,20 @@
 them left nothing on the host."""
 import os
 import pwd
+import random
 import signal
 import time
 
 import pytest
 
 import harness
+import kills
 
 TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
 # Tests of the host's service manager, which a test may not touch anywhere else (scripts/test_vm.sh).
 collect_ignore = [] if os.environ.get("BERTH_VM") == "1" else ["vm"]
+# It needs an older build beside this one (scripts/test_upgrade.sh).
+collect_ignore += [] if os.environ.get("BERTH_PREVIOUS") else ["integration/test_upgrade.py"]
 
 
 def missing_prerequisites():
@@ -53,6 +57,15 @@ def no_hang():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def dice(no_hang):
+    """The random numbers of a test that kills, and as much time as it may take."""
+    signal.alarm(kills.SECS)
+    seed = int(os.environ.get("BERTH_SEED") or random.randrange(1 << 32))
+    print(f"BERTH_SEED={seed}")
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,8 @@ class Server:
     identity = {}      # who runs it, for subprocess.Popen()
 
     def __init__(self, env=None, state=None, port=0):
-        self.env = env or {}
+        # Without a pool, or there would always be sandboxes: tests of the pool ask for one.
+        self.env = {"BERTH_POOL_MAX": "0", **(env or {})}
         self.owns_state = state is None
         self.state = str(state or tempfile.mkdtemp(prefix="berth-test-"))
         os.chmod(self.state, 0o755)  # noqa: S103: its user "berth" has to pass

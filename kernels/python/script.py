@@ -10,9 +10,7 @@ SCRIPT_EXIT_UNREADABLE = 2
 # What the interpreter, the loader or the C library looks at when a process starts, and never again.
 START_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "LC_")
 START_NAMES = ("LANG", "GLIBC_TUNABLES")
-# What counts as depth beside the frames of ours: eval() by eval(), which each version counts its way.
-FRAMES_ABOVE = 0 if sys.version_info >= (3, 12) else 2 if sys.version_info >= (3, 11) else 3
-FIRST_COLLECTION_MAX = 300  # modules; with more of them one collection at the end has to do
+FIRST_COLLECTION_MAX = 200  # modules of the program; with more, one collection has to do
 PRINT_ERROR = sys.__excepthook__
 SET_PROFILE, SET_TRACE = sys.setprofile, sys.settrace
 
@@ -105,11 +103,14 @@ def prepare_main(run):
 
 
 def hide_depth():
-    """The program may go as deep as if there were no frame of ours, and sees the limit it knows."""
-    frame, depth = sys._getframe(0), FRAMES_ABOVE
-    while frame is not None:
-        frame, depth = frame.f_back, depth + 1
+    """The program may go as deep as if there were no frame of ours, and sees the limit it knows.
+    It starts as deep as this function is."""
     get, put = sys.getrecursionlimit, sys.setrecursionlimit
+    try:
+        put(1)
+        depth = 0
+    except RecursionError as problem:  # "... at the recursion depth 9: the limit is too low"
+        depth = int(str(problem).partition("depth ")[2].partition(":")[0])
     put(get() + depth)
 
     def getrecursionlimit():
@@ -139,12 +140,18 @@ def run_program(run, namespace):
     return problem
 
 
+def is_docstring(tree):
+    """Whether all of the program is one string: that becomes __doc__."""
+    value = tree.body[0].value if len(tree.body) == 1 else None
+    return isinstance(value, _ast.Constant) and isinstance(value.value, str)
+
+
 def compile_script(run):
     """Its code, the last expression apart, and that one's node."""
     try:
         tree = compile(run.code, run.file, "exec", _ast.PyCF_ONLY_AST, True)
         last = None
-        if len(tree.body) > 1 and isinstance(tree.body[-1], _ast.Expr):
+        if tree.body and isinstance(tree.body[-1], _ast.Expr) and not is_docstring(tree):
             last = tree.body.pop()
         code = compile(tree, run.file, "exec", 0, True)
         if last is None:
@@ -335,11 +342,10 @@ def is_foreign(module):
 
 def drop_objects():
     """The program's own modules go, so that __del__ and open files of theirs have their end."""
-    import gc
     sys.last_type = sys.last_value = sys.last_traceback = sys.last_exc = None
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
     State.main = None
-    if gc.isenabled() and len(MODULES) < FIRST_COLLECTION_MAX:
+    if gc.isenabled() and len(MODULES) - len(State.modules) < FIRST_COLLECTION_MAX:
         gc.collect()
     kept = []  # the library stays as it is, but out of sight
     for name, module in MODULES.items():

@@ -32,6 +32,9 @@ int api_root(struct api_call *call, struct err *err);
 int api_health(struct api_call *call, struct err *err);
 int api_metrics(struct api_call *call, struct err *err);
 int api_info(struct api_call *call, struct err *err);
+int api_drain_begin(struct api_call *call, struct err *err);
+int api_drain_lift(struct api_call *call, struct err *err);
+int api_drain_get(struct api_call *call, struct err *err);
 int api_languages(struct api_call *call, struct err *err);
 int api_execute(struct api_call *call, struct err *err);
 int api_executions_list(struct api_call *call, struct err *err);
@@ -53,6 +56,11 @@ int api_session_terminal(struct api_call *call, struct err *err);
 typedef int (*api_intake_fn)(struct api_call *call, struct http_intake *intake, struct err *err);
 
 int api_session_files_begin(struct api_call *call, struct http_intake *intake, struct err *err);
+
+/* Reads the id off the front of an execution object as core writes it. False: it is none. */
+bool api_execution_id(const struct buf *object, char id[static SANDBOX_ID_MAX + 1]);
+/* Names the execution of the object that is the answer in X-Execution-Id. */
+int api_put_execution_id(struct http_response *response, struct err *err);
 
 /* The HTTP status of an error kind, and the body {"error", "detail", "timestamp"}. */
 int api_error_status(enum err_kind kind);

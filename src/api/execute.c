@@ -24,5 +24,5 @@ int api_execute(struct api_call *call, struct err *err)
     result = core_execute(call->api->config.core, &request->execution, NULL, false,
                           &call->response->body, err);
     api_request_free(request);
-    return result;
+    return result == 0 ? api_put_execution_id(call->response, err) : result;
 }

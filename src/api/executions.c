@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "api/stream.h"
 #include "base/parse.h"
@@ -10,6 +11,29 @@
 
 #define EXECUTIONS_LIMIT_DEFAULT 100
 #define EXECUTIONS_LIMIT_MAX 1000
+
+bool api_execution_id(const struct buf *object, char id[static SANDBOX_ID_MAX + 1])
+{
+    static const char start[] = "{\"execution_id\":\"";
+    size_t skip = sizeof(start) - 1;
+    if (object->size <= skip || memcmp(object->data, start, skip) != 0)
+        return false;
+    const uint8_t *end = memchr(object->data + skip, '"', object->size - skip);
+    size_t size = end ? (size_t)(end - object->data) - skip : 0;
+    if (size == 0 || size > SANDBOX_ID_MAX)
+        return false;
+    memcpy(id, object->data + skip, size);
+    id[size] = '\0';
+    return true;
+}
+
+int api_put_execution_id(struct http_response *response, struct err *err)
+{
+    char id[SANDBOX_ID_MAX + 1];
+    if (!api_execution_id(&response->body, id))
+        return 0;
+    return http_response_header(response, "X-Execution-Id", id, err);
+}
 
 int api_executions_list(struct api_call *call, struct err *err)
 {
@@ -39,16 +63,24 @@ int api_executions_cancel(struct api_call *call, struct err *err)
 struct followed {
     char owner[64];
     char id[SANDBOX_ID_MAX + 1];
-    uint64_t after;
-    int gone_fd;
+    struct execution_follow ask; /* points to both */
 };
 
 static int follow(struct core *core, void *subject, const struct execution_sink *sink,
                   struct buf *out, struct err *err)
 {
     const struct followed *followed = subject;
-    return core_execution_follow(core, followed->owner, followed->id, followed->after,
-                                 followed->gone_fd, sink, out, err);
+    return core_execution_follow(core, &followed->ask, sink, out, err);
+}
+
+/* ?follow=0: only what there is. */
+static int read_follow(const struct http_request *request, bool *out, struct err *err)
+{
+    const char *text = http_request_query(request, "follow");
+    if (text && strcmp(text, "0") != 0 && strcmp(text, "1") != 0)
+        return err_public(err, ERR_BAD_INPUT, "follow: expected 0 or 1");
+    *out = !text || strcmp(text, "1") == 0;
+    return 0;
 }
 
 int api_executions_events(struct api_call *call, struct err *err)
@@ -59,19 +91,26 @@ int api_executions_events(struct api_call *call, struct err *err)
     uint64_t after = 0;
     if (after_text && parse_u64(after_text, 0, INT64_MAX, &after, &problem) < 0)
         return err_public(err, ERR_BAD_INPUT, "after: %.300s", problem.public_message);
+    bool waits = true;
+    if (read_follow(call->request, &waits, err) != 0)
+        return -ERR_BAD_INPUT;
     struct followed *followed = calloc(1, sizeof(*followed));
     if (!followed)
         return err_set(err, ERR_INTERNAL, "no memory for a stream");
     (void)snprintf(followed->owner, sizeof(followed->owner), "%s", call->owner);
     (void)snprintf(followed->id, sizeof(followed->id), "%s", call->id);
-    followed->after = after;
-    followed->gone_fd = http_request_gone_fd(call->request);
+    followed->ask = (struct execution_follow){.owner = followed->owner,
+                                              .id = followed->id,
+                                              .after = after,
+                                              .only_known = !waits,
+                                              .gone_fd = http_request_gone_fd(call->request)};
     const struct api_stream_source source = {.subject = followed,
                                              .run = follow,
                                              .free = free,
                                              .owner = followed->owner,
-                                             .gone_fd = followed->gone_fd,
+                                             .gone_fd = followed->ask.gone_fd,
                                              .after = after,
+                                             .follows = true,
                                              .waits = true};
     return api_stream_start(call, format == EVENTS_NONE ? EVENTS_SSE : format, &source, err);
 }

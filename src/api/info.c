@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "core/core.h"
+#include "core/drain.h"
 #include "lang/lang.h"
 #include "wire/json.h"
 
@@ -78,8 +79,9 @@ int api_health(struct api_call *call, struct err *err)
     int64_t uptime_ms = (clock_now_ns() - call->api->started_ns) / CLOCK_NS_PER_MS;
     int result = buf_printf(out, err,
                             "{\"status\":\"ok\",\"version\":\"" BERTH_VERSION
-                            "\",\"uptime_secs\":%" PRId64 ".%03d",
-                            uptime_ms / 1000, (int)(uptime_ms % 1000));
+                            "\",\"uptime_secs\":%" PRId64 ".%03d,\"draining\":%s",
+                            uptime_ms / 1000, (int)(uptime_ms % 1000),
+                            core_is_draining(call->api->config.core) ? "true" : "false");
     if (result == 0)
         result = api_append_engines(call, false, out, err);
     if (result == 0)

@@ -73,7 +73,7 @@ int api_sessions_execute(struct api_call *call, struct err *err)
         return api_stream_request(call, format, body, execute, err);
     result = execute(call->api->config.core, body, NULL, &call->response->body, err);
     api_request_free(body);
-    return result;
+    return result == 0 ? api_put_execution_id(call->response, err) : result;
 }
 
 int api_sessions_interrupt(struct api_call *call, struct err *err)

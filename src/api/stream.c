@@ -4,7 +4,6 @@
 #include "api/stream.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -38,6 +37,7 @@ struct api_stream {
     pthread_cond_t changed;
     struct buf queue;
     char execution_id[SANDBOX_ID_MAX + 1];
+    bool begun; /* its id was said: it waits, or has started */
     bool started;
     bool done;      /* the runner is through */
     bool abandoned; /* nobody reads any more */
@@ -75,9 +75,19 @@ static int stream_put(struct api_stream *stream, const struct buf *piece, struct
     return result;
 }
 
-static int stream_on_started(void *context, const char *execution_id, struct err *err)
+static void stream_set_id(struct api_stream *stream, const char *execution_id)
 {
-    struct api_stream *stream = context;
+    size_t size = strnlen(execution_id, SANDBOX_ID_MAX);
+    pthread_mutex_lock(&stream->mutex);
+    memcpy(stream->execution_id, execution_id, size);
+    stream->execution_id[size] = '\0';
+    pthread_mutex_unlock(&stream->mutex);
+}
+
+/* Puts the first event in, whichever it is. */
+static int stream_put_id(struct api_stream *stream, bool started, const char *execution_id,
+                         struct err *err)
+{
     struct buf json BUF_AUTO;
     struct buf piece BUF_AUTO;
     buf_init(&json, 512);
@@ -88,15 +98,28 @@ static int stream_on_started(void *context, const char *execution_id, struct err
     if (result == 0)
         result = buf_append_str(&json, "}", err);
     if (result == 0)
-        result = events_append(&stream->events, "started", json.data, json.size, &piece, err);
+        result =
+            started
+                ? events_append(&stream->events, "started", json.data, json.size, &piece, err)
+                : events_append_aside(&stream->events, "queued", json.data, json.size, &piece, err);
     if (result < 0)
         return result;
+    stream_set_id(stream, execution_id);
     pthread_mutex_lock(&stream->mutex);
-    stream->started = true;
-    size_t size = strnlen(execution_id, SANDBOX_ID_MAX);
-    memcpy(stream->execution_id, execution_id, size);
+    stream->started = stream->started || started;
+    stream->begun = true;
     pthread_mutex_unlock(&stream->mutex);
     return stream_put(stream, &piece, err);
+}
+
+static int stream_on_queued(void *context, const char *execution_id, struct err *err)
+{
+    return stream_put_id(context, false, execution_id, err);
+}
+
+static int stream_on_started(void *context, const char *execution_id, struct err *err)
+{
+    return stream_put_id(context, true, execution_id, err);
 }
 
 /* A message is its kind and the JSON of its event. */
@@ -128,14 +151,21 @@ static void stream_one_line(struct buf *json)
     }
 }
 
-static int stream_put_end(struct api_stream *stream, struct buf *object, struct err *err)
+/* open: it goes on, and its reader does not wait for the end. */
+static int stream_put_end(struct api_stream *stream, bool open, struct buf *object, struct err *err)
 {
+    char id[SANDBOX_ID_MAX + 1];
     struct buf piece BUF_AUTO;
     buf_init(&piece, object->size + 4096);
     stream_one_line(object);
+    if (api_execution_id(object, id))
+        stream_set_id(stream, id);
     int result = events_flush(&stream->events, &piece, err);
     if (result == 0)
-        result = events_append(&stream->events, "end", object->data, object->size, &piece, err);
+        result =
+            open ? events_append_aside(&stream->events, "open", object->data, object->size, &piece,
+                                       err)
+                 : events_append(&stream->events, "end", object->data, object->size, &piece, err);
     return result == 0 ? stream_put(stream, &piece, err) : result;
 }
 
@@ -143,13 +173,12 @@ static int stream_put_end(struct api_stream *stream, struct buf *object, struct 
 static int stream_replay(struct api_stream *stream, const struct execution_sink *sink,
                          struct buf *object, struct err *err)
 {
-    JSON_AUTO struct json_t *json =
-        json_loadb((const char *)object->data, object->size, JSON_ALLOW_NUL, NULL);
-    const char *id = json_string_value(json_object_get(json, "execution_id"));
-    if (!id)
-        return err_set(err, ERR_INTERNAL, "a stored outcome is not JSON");
+    char id[SANDBOX_ID_MAX + 1];
+    if (!api_execution_id(object, id))
+        return err_set(err, ERR_INTERNAL, "an outcome without its id");
     object->size = 0;
-    return core_execution_follow(stream->core, stream->source.owner, id, 0, -1, sink, object, err);
+    const struct execution_follow follow = {.owner = stream->source.owner, .id = id, .gone_fd = -1};
+    return core_execution_follow(stream->core, &follow, sink, object, err);
 }
 
 static void stream_put_error(struct api_stream *stream, const struct err *error)
@@ -171,15 +200,17 @@ static void *stream_run(void *context)
     struct api_stream *stream = context;
     struct err err = ERR_INIT;
     struct buf object BUF_AUTO;
-    struct execution_sink sink = {
-        .context = stream, .started = stream_on_started, .output = stream_on_output};
+    struct execution_sink sink = {.context = stream,
+                                  .queued = stream_on_queued,
+                                  .started = stream_on_started,
+                                  .output = stream_on_output};
     buf_init(&object, API_BODY_MAX);
     int result = stream->source.run(stream->core, stream->source.subject, &sink, &object, &err);
-    if (result == 0 && !stream->started && stream->source.after == 0)
+    if (result == 0 && !stream->begun && !stream->source.follows)
         result = stream_replay(stream, &sink, &object, &err);
-    if (result == 0)
-        result = stream_put_end(stream, &object, &err);
-    if (result < 0 && stream->started) /* written by this thread alone */
+    if (result >= 0)
+        result = stream_put_end(stream, result > 0, &object, &err);
+    if (result < 0 && stream->begun) /* written by this thread alone */
         stream_put_error(stream, &err);
     pthread_mutex_lock(&stream->mutex);
     stream->done = true;
@@ -254,9 +285,19 @@ static int stream_wait(struct api_stream *stream, struct err *err)
     pthread_mutex_lock(&stream->mutex);
     while (stream->queue.size == 0 && !stream->done)
         pthread_cond_wait(&stream->changed, &stream->mutex);
-    int result = stream->failed && !stream->started ? err_copy(err, &stream->err) : 0;
+    int result = stream->failed && !stream->begun ? err_copy(err, &stream->err) : 0;
     pthread_mutex_unlock(&stream->mutex);
     return result;
+}
+
+static int stream_put_header(struct api_stream *stream, struct http_response *response,
+                             struct err *err)
+{
+    char id[SANDBOX_ID_MAX + 1];
+    pthread_mutex_lock(&stream->mutex);
+    memcpy(id, stream->execution_id, sizeof(id));
+    pthread_mutex_unlock(&stream->mutex);
+    return id[0] != '\0' ? http_response_header(response, "X-Execution-Id", id, err) : 0;
 }
 
 int api_stream_start(struct api_call *call, enum events_format format,
@@ -278,8 +319,8 @@ int api_stream_start(struct api_call *call, enum events_format format,
     int result = stream_launch(stream, err);
     if (result == 0)
         result = stream_wait(stream, err);
-    if (result == 0 && stream->started)
-        result = http_response_header(call->response, "X-Execution-Id", stream->execution_id, err);
+    if (result == 0)
+        result = stream_put_header(stream, call->response, err);
     if (result < 0) {
         stream_free(stream);
         return result;

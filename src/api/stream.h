@@ -9,13 +9,15 @@
 /* What is streamed. */
 struct api_stream_source {
     void *subject;
-    /* Runs it on a thread of the stream's: calls sink, and appends the object for `end`. */
+    /* Runs it on a thread of the stream's: calls sink, and appends the object for `end`; returns 1
+     * when it has not ended and the object is for `open`. */
     int (*run)(struct core *core, void *subject, const struct execution_sink *sink, struct buf *out,
                struct err *err);
     void (*free)(void *subject);
     const char *owner; /* borrowed from the subject */
     int gone_fd;       /* written to when the reader has gone, so that the run ends; -1: none */
     uint64_t after;    /* events that the reader has */
+    bool follows;      /* it tells all events by itself, also those of long ago */
     bool waits;        /* a slow reader holds up nothing else: the queue never grows for it */
 };
 

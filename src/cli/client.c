@@ -11,7 +11,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/fd.h"
 
 enum { CONNECT_TIMEOUT_MS = 5000, POLL_MS = 10000 };
@@ -24,8 +23,7 @@ struct transfer {
     struct buf *answer;
     struct buf line; /* the start of a line whose end has not come yet */
     struct err err;
-    int result;       /* of the line callback */
-    int64_t heard_ns; /* when something came last */
+    int result; /* of the line callback */
 };
 
 const char *client_url(bool *is_default)
@@ -71,7 +69,6 @@ static size_t on_data(char *data, size_t one, size_t size, void *context)
     (void)one;
     struct transfer *transfer = context;
     long status = 0;
-    transfer->heard_ns = clock_now_ns();
     (void)curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
     if (transfer->request->line && status == 200)
         transfer->result = take_lines(transfer, data, size);
@@ -171,13 +168,8 @@ static int drive(struct transfer *transfer, CURLM *multi, int signal_fd, CURLcod
             return err_set(err, ERR_INTERNAL, "libcurl: %s", curl_multi_strerror(status));
         if (is_finished(transfer, multi, code))
             return 0;
-        int64_t silent_ns = transfer->request->silence_ns;
-        int wait_ms =
-            silent_ns > 0 ? clock_poll_timeout_ms(transfer->heard_ns + silent_ns) : POLL_MS;
-        if (wait_ms == 0)
-            return err_set(err, ERR_TIMEOUT, "nothing came");
         struct curl_waitfd extra = {.fd = signal_fd, .events = CURL_WAIT_POLLIN};
-        (void)curl_multi_poll(multi, &extra, signal_fd >= 0 ? 1 : 0, wait_ms, NULL);
+        (void)curl_multi_poll(multi, &extra, signal_fd >= 0 ? 1 : 0, POLL_MS, NULL);
         struct signalfd_siginfo info;
         if (signal_fd >= 0 && read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info) &&
             !send_aside(transfer, multi, (int)info.ssi_signo))
@@ -212,7 +204,7 @@ static int judge(struct transfer *transfer, CURLcode code, long *status, struct 
 int client_send(const struct client_request *request, struct buf *answer, long *status,
                 struct err *err)
 {
-    struct transfer transfer = {.request = request, .answer = answer, .heard_ns = clock_now_ns()};
+    struct transfer transfer = {.request = request, .answer = answer};
     buf_init(&transfer.line, answer->max);
     FD_AUTO int signal_fd = -1;
     sigset_t before;

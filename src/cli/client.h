@@ -26,12 +26,11 @@ typedef struct client_aside (*client_signal_fn)(void *context, int signal_number
 
 struct client_request {
     const char *url;    /* of the server, without the path */
-    const char *method; /* "GET", "POST" or "DELETE" */
+    const char *method; /* "GET", "POST", "PUT" or "DELETE" */
     const char *path;
     const char *accept; /* NULL: application/json */
     const void *body;   /* NULL: none */
     size_t body_size;
-    int64_t silence_ns;      /* 0: none; ERR_TIMEOUT once nothing came for so long */
     client_line_fn line;     /* for a 200 answer; NULL: gather it whole in *answer */
     client_signal_fn signal; /* NULL: signals do what they always do */
     void *context;

@@ -4,14 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
 #include "base/err.h"
 #include "base/id.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/watch.h"
-
-enum { SILENCE_SECONDS = 1 };
 
 static const char help[] =
     "usage: berth logs [--follow] [--save-images DIR] EXECUTION_ID\n"
@@ -23,21 +20,19 @@ static const char help[] =
     "      --save-images DIR   write images among the results to this folder\n"
     "  -h, --help              this text\n";
 
-/* There is no mark behind what is known already: a second of silence is taken for it. */
 static int show_logs(const char *id, bool follow, const char *images_path, struct err *err)
 {
     bool is_default = false;
     struct watch watch = {.url = client_url(&is_default),
-                          .silence_ns = follow ? 0 : SILENCE_SECONDS * CLOCK_NS_PER_S,
+                          .only_known = !follow,
                           .show = {.results = true, .images_path = images_path}};
     if (!id_is_name(id, sizeof(watch.show.id) - 1))
         return err_set(err, ERR_BAD_INPUT, "\"%.80s\" is not an id", id);
     (void)snprintf(watch.show.id, sizeof(watch.show.id), "%s", id);
     int result = watch_events(&watch, err);
-    if (result != -ERR_TIMEOUT)
-        return result;
-    (void)fprintf(stderr, "berth: it has not ended; --follow waits for the rest\n");
-    return 0;
+    if (result == 0 && watch.show.open)
+        (void)fprintf(stderr, "berth: it has not ended; --follow waits for the rest\n");
+    return result;
 }
 
 int cli_logs(int argc, char **argv)

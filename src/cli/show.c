@@ -173,7 +173,7 @@ static int take_result(const struct show *show, uint64_t number, json_t *data, s
 
 /* ---- events ---- */
 
-static void take_started(struct show *show, const json_t *data)
+static void take_id(struct show *show, const json_t *data)
 {
     const char *id = text_of(data, "execution_id");
     if (id_is_name(id, sizeof(show->id) - 1))
@@ -183,7 +183,13 @@ static void take_started(struct show *show, const json_t *data)
 static int take_event(struct show *show, const char *name, uint64_t number, json_t *data,
                       struct err *err)
 {
-    if (show->silent && strcmp(name, "started") != 0 && strcmp(name, "end") != 0)
+    if (strcmp(name, "queued") == 0 || strcmp(name, "started") == 0) {
+        take_id(show, data);
+        show->queued = name[0] == 'q';
+        return 0;
+    }
+    show->open = strcmp(name, "open") == 0;
+    if (show->silent && strcmp(name, "end") != 0)
         return 0;
     if (strcmp(name, "stdout") == 0)
         return write_text(STDOUT_FILENO, json_object_get(data, "text"), false, err);
@@ -191,9 +197,7 @@ static int take_event(struct show *show, const char *name, uint64_t number, json
         return write_text(STDERR_FILENO, json_object_get(data, "text"), false, err);
     if (strcmp(name, "result") == 0)
         return take_result(show, number, data, err);
-    if (strcmp(name, "started") == 0)
-        take_started(show, data);
-    else if (strcmp(name, "end") == 0)
+    if (strcmp(name, "end") == 0)
         say_end(show, data);
     return 0; /* an event of a newer server, or an error of the code: it is on stderr as well */
 }

@@ -16,6 +16,8 @@ struct show {
     const char *images_path; /* a folder to write images to, made when missing; NULL: none */
 
     char id[64];       /* "" before the execution has one */
+    bool queued;       /* it has one, and waits for its turn */
+    bool open;         /* all that is known was told, and it has not ended */
     uint64_t last;     /* number of the newest event: the next ones come after it */
     bool ended;        /* its end was told, with an exit code */
     bool failed;       /* it was here that an event could not be shown: another try is no use */

@@ -12,17 +12,21 @@
 
 enum { ANSWER_MAX = 64 * 1024 * 1024, TRIES = 30 };
 
-/* Before its first event an execution is somebody's turn to come: what runs then is not ours. */
+/* Before its start an execution is in its queue, and what runs is somebody else's: then it is
+ * itself cancelled, once. */
 static struct client_aside on_signal(void *context, int signal_number)
 {
     struct watch *watch = context;
+    const char *id = watch->show.id;
     bool leave = signal_number == SIGTERM && watch->term_leaves;
-    if (leave || watch->show.id[0] == '\0' || watch->interrupts >= watch->interrupts_max) {
+    if (leave || id[0] == '\0' || watch->interrupts >= watch->interrupts_max) {
         watch->left = true;
         watch->terminated = signal_number == SIGTERM;
         return (struct client_aside){0};
     }
     watch->interrupts++;
+    if (watch->show.queued && call_path("executions", id, NULL, watch->cancel_path, NULL) == 0)
+        return (struct client_aside){.method = "DELETE", .path = watch->cancel_path};
     return (struct client_aside){.method = "POST", .path = watch->interrupt_path};
 }
 
@@ -45,7 +49,6 @@ static int ask(struct watch *watch, const char *method, const char *path, const 
         .accept = "application/x-ndjson",
         .body = body,
         .body_size = body_size,
-        .silence_ns = watch->silence_ns,
         .line = on_line,
         .signal = watch->interrupt_path ? on_signal : NULL,
         .context = watch,
@@ -81,7 +84,8 @@ static void pause_between(struct watch *watch)
 static bool may_go_on(const struct watch *watch, int result)
 {
     bool broken = result == 0 || result == -ERR_CLOSED || result == -ERR_UNAVAILABLE;
-    return broken && !watch->left && !watch->show.failed && watch->show.last > 0;
+    bool known = watch->show.last > 0 || watch->show.queued;
+    return broken && !watch->left && !watch->show.failed && known;
 }
 
 static int say_why(const struct watch *watch, int result, struct err *err)
@@ -111,9 +115,10 @@ int watch_events(struct watch *watch, struct err *err)
         result = call_path("executions", watch->show.id, "events", base, err);
         if (result != 0)
             return result;
-        (void)snprintf(path, sizeof(path), "%s?after=%" PRIu64, base, before);
+        (void)snprintf(path, sizeof(path), "%s?after=%" PRIu64 "%s", base, before,
+                       watch->only_known ? "&follow=0" : "");
         result = ask(watch, "GET", path, NULL, 0, err);
-        if (watch->show.ended)
+        if (watch->show.ended || (result == 0 && watch->show.open))
             return 0;
         if (!may_go_on(watch, result))
             break;

@@ -242,6 +242,16 @@ int admission_acquire(struct admission *admission, const struct reservation *res
     return wait_in_queue(admission, &waiter, deadline_ns, cancel_fd, gone_fd, err);
 }
 
+bool admission_would_wait(struct admission *admission, const struct reservation *reserve)
+{
+    (void)pthread_mutex_lock(&admission->lock);
+    bool waits = admission->waiting < admission->config.queue_max &&
+                 check_budget_locked(admission, reserve, NULL) == 0 &&
+                 (admission->head || !has_room(admission, reserve));
+    (void)pthread_mutex_unlock(&admission->lock);
+    return waits;
+}
+
 void admission_created(struct admission *admission)
 {
     (void)pthread_mutex_lock(&admission->lock);

@@ -4,6 +4,7 @@
 #ifndef BERTH_CORE_ADMISSION_H
 #define BERTH_CORE_ADMISSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -36,6 +37,9 @@ void admission_set_budget(struct admission *admission, const struct reservation 
  * cancel_fd or gone_fd became readable (-1: none). */
 int admission_acquire(struct admission *admission, const struct reservation *reserve,
                       int64_t deadline_ns, int cancel_fd, int gone_fd, struct err *err);
+/* Whether one who comes now would have to wait in the queue, and could. It may be otherwise a
+ * moment later. */
+bool admission_would_wait(struct admission *admission, const struct reservation *reserve);
 /* Takes a place among the living and the reservation for what lives already, whatever is left. */
 void admission_adopt(struct admission *admission, const struct reservation *reserve);
 /* Gives back the place among the creations, after the creation ended. */

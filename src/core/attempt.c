@@ -14,9 +14,9 @@
 #include "core/session_internal.h"
 #include "wire/frame.h"
 
-#define BACKSTOP_NS (10 * CLOCK_NS_PER_S) /* past the timeout init is not believed to live */
 #define CLAIM_TRIES 1000
 #define EXIT_KILLED 137
+#define UNFINISHED_MAX 256               /* of one session, at once */
 #define SETTLE_NS (50 * CLOCK_NS_PER_MS) /* between two looks at one that nobody has taken over */
 #define OBJECT_MAX (64U * 1024U)         /* names and figures; labels and results come on top */
 
@@ -57,7 +57,9 @@ void attempt_watch(struct attempt *attempt, uint64_t timeout_ms, struct channel_
         .cancel_cause = &attempt->live.cancel_cause,
         .interrupt_fd = attempt->live.interrupt_fd,
         .gone_fd = attempt->subject.outlives_client ? -1 : attempt->subject.gone_fd,
-        .deadline_ns = clock_now_ns() + (int64_t)timeout_ms * CLOCK_NS_PER_MS + BACKSTOP_NS,
+        /* Past the timeout, which is init's to enforce, it is not believed to answer any more. */
+        .deadline_ns =
+            clock_now_ns() + (int64_t)timeout_ms * CLOCK_NS_PER_MS + attempt->core->answer_ns,
         .output = on_output,
         .message = on_message,
         .context = attempt};
@@ -77,12 +79,12 @@ static int enter(struct attempt *attempt, struct core *core, const struct attemp
     attempt->record = record_new(&limits);
     if (!attempt->record)
         return err_set(err, ERR_INTERNAL, "no memory for the record of an execution");
+    attempt->live.of_session = subject->session_id != NULL;
     int result = live_begin(core, subject->owner, id, attempt->record, &attempt->live, err);
     if (result != 0) {
         record_unref(attempt->record);
         return result;
     }
-    attempt->live.of_session = subject->session_id != NULL;
     attempt->outcome = (struct execution_outcome){.id = attempt->live.id,
                                                   .lang = subject->lang,
                                                   .labels = subject->labels,
@@ -117,7 +119,8 @@ int attempt_resume(struct attempt *attempt, struct core *core,
 
 void attempt_end(struct attempt *attempt)
 {
-    record_end(attempt->record, NULL); /* no effect on one that was answered */
+    (void)attempt_wait_for_row(attempt, NULL); /* its job is ours */
+    record_end(attempt->record, NULL);         /* no effect on one that was answered */
     live_end(attempt->core, &attempt->live);
     record_unref(attempt->record);
 }
@@ -151,7 +154,10 @@ int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err)
     const struct attempt_subject *subject = &attempt->subject;
     if (!subject->idempotency_key) {
         begin_row(attempt);
-        return 0;
+        /* Nobody knows its id yet, so it may share a transaction with the outcome. But a fault
+         * point is to find it, and what can't be written down is refused. */
+        bool waits = fault_text()[0] != '\0' || store_is_failing(core->store);
+        return waits ? attempt_wait_for_row(attempt, err) : 0;
     }
     for (int i = 0; i < CLAIM_TRIES; i++) {
         begin_row(attempt);
@@ -186,6 +192,17 @@ int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err)
     return err_public(err, ERR_CONFLICT, "Idempotency-Key: another request with it never ends");
 }
 
+int attempt_say_queued(struct attempt *attempt, struct err *err)
+{
+    const struct execution_sink *sink = attempt->sink;
+    if (!sink || !sink->queued)
+        return 0;
+    int result = attempt_wait_for_row(attempt, err); /* who hears of it may ask for it at once */
+    if (result == 0 && sink->queued(sink->context, attempt->live.id, NULL) != 0)
+        attempt->sink_failed = true;
+    return result;
+}
+
 bool attempt_start(struct attempt *attempt, const char *sandbox_id)
 {
     (void)execution_state_move(&attempt->state, EXECUTION_RUNNING);
@@ -196,8 +213,8 @@ bool attempt_start(struct attempt *attempt, const char *sandbox_id)
     store_execution_started(attempt->core->store, attempt->live.id, sandbox_id,
                             attempt->outcome.started_us, sink != NULL);
     record_start(attempt->record);
-    attempt->sink_failed =
-        sink && sink->started && sink->started(sink->context, attempt->live.id, NULL) != 0;
+    if (sink && sink->started && !attempt->sink_failed)
+        attempt->sink_failed = sink->started(sink->context, attempt->live.id, NULL) != 0;
     return !attempt->sink_failed || attempt->subject.outlives_client;
 }
 
@@ -278,6 +295,8 @@ static void count_outcome(struct attempt *attempt)
     struct metrics *metrics = &attempt->core->metrics;
     const struct execution_outcome *outcome = &attempt->outcome;
     atomic_fetch_add(&metrics->executions[outcome->state], 1);
+    if (outcome->session_id)
+        atomic_fetch_add(&metrics->session_executions, 1);
     if (outcome->exit.cause != KILL_NONE)
         atomic_fetch_add(&metrics->killed[outcome->exit.cause], 1);
     if (outcome->started_us != 0)
@@ -336,6 +355,8 @@ int attempt_answer(struct attempt *attempt, bool omit_streamed, struct buf *out,
 void attempt_forget(struct attempt *attempt)
 {
     struct err failure = ERR_INIT;
+    if (attempt_wait_for_row(attempt, &failure) != 0)
+        return;
     if (store_execution_remove(attempt->core->store, attempt->live.id, &failure) != 0)
         log_error("execution %s: %s", attempt->live.id, failure.message);
 }
@@ -344,12 +365,16 @@ int execution_end_orphan(struct core *core, const struct store_execution *row, s
 {
     enum execution_state state = row->started_us != 0 ? EXECUTION_RUNNING : EXECUTION_QUEUED;
     (void)execution_state_move(&state, EXECUTION_KILLED);
+    const bool lost = row->session_id[0] != '\0' && !session_exists(core, row->session_id);
     const struct execution_outcome outcome = {
         .id = row->id,
         .lang = row->lang,
         .session_id = row->session_id[0] != '\0' ? row->session_id : NULL,
         .state = state,
-        .exit = {.exit_code = EXIT_KILLED, .cause = KILL_SERVER, .start_error = ""},
+        .exit = {.exit_code = EXIT_KILLED,
+                 .cause = KILL_SERVER,
+                 .state_lost = lost,
+                 .start_error = ""},
         .created_us = row->created_us,
         .started_us = row->started_us,
         .finished_us = clock_wall_us()};
@@ -357,4 +382,24 @@ int execution_end_orphan(struct core *core, const struct store_execution *row, s
     buf_init(&object, OBJECT_MAX);
     int result = execution_json_outcome(&outcome, &object, err);
     return result == 0 ? store_outcome(core, &outcome, &object, NULL, err) : result;
+}
+
+int execution_end_unfinished(struct core *core, const char *session_id, struct err *err)
+{
+    MEM_AUTO struct store_execution *rows = NULL;
+    size_t count = 0;
+    int result =
+        store_execution_unfinished(core->store, session_id, UNFINISHED_MAX, &rows, &count, err);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        struct store_execution row;
+        if (live_exists(core, rows[i].id))
+            continue;
+        /* Anew: it may have ended, and have left, between the two looks. */
+        result = store_execution_get(core->store, NULL, rows[i].id, &row, NULL, NULL, err);
+        if (result == 0 && row.finished_us == 0)
+            result = execution_end_orphan(core, &row, err);
+        else if (result == -ERR_NOT_FOUND)
+            result = 0;
+    }
+    return result;
 }

@@ -27,6 +27,7 @@ struct attempt {
     struct store_job insert;
     bool insert_waits; /* begun and not waited for */
     bool ran;          /* the code may have reached init */
+    bool left;         /* it goes on without us, and has no outcome yet */
     bool sink_failed;
     bool stored;           /* its outcome: init may forget it */
     struct record *record; /* that of live, with a reference of its own */
@@ -45,12 +46,15 @@ int attempt_resume(struct attempt *attempt, struct core *core,
 /* Leaves them. Call after each attempt_begin() that went well. */
 void attempt_end(struct attempt *attempt);
 
-/* Begins the row; with a key, waits until it is ours. Returns 0 when it is ours to run, 1 when the
- * first one's outcome was appended to out. */
+/* Begins the row; with a key, waits until it is ours. Without one it is committed soon, at the
+ * latest with the outcome, and read by id or in lists at once. Returns 0 when it is ours to run, 1
+ * when the first one's outcome was appended to out. */
 int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err);
 /* Waits for the row's commit, once. */
 int attempt_wait_for_row(struct attempt *attempt, struct err *err);
 
+/* Says to a client that listens that it has to wait for its place or its turn. */
+int attempt_say_queued(struct attempt *attempt, struct err *err);
 /* Says that the code is about to run. False: the client has gone, and it need not. */
 bool attempt_start(struct attempt *attempt, const char *sandbox_id);
 

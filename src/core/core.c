@@ -17,10 +17,13 @@
 #include "base/mem.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
+#include "core/kernel_input.h"
+#include "core/pool.h"
 #include "core/record.h"
 #include "core/session_internal.h"
 
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
+#define ANSWER_NS (10 * CLOCK_NS_PER_S)
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
 #define RECONCILE_RETRY_NS CLOCK_NS_PER_S
 
@@ -42,8 +45,7 @@ int core_engine(struct core *core, struct engine **out, struct err *err)
 int live_begin(struct core *core, const char *owner, const char *id, struct record *record,
                struct live *live, struct err *err)
 {
-    memset(live, 0, sizeof(*live));
-    live->record = record;
+    *live = (struct live){.record = record, .of_session = live->of_session};
     if (id)
         (void)snprintf(live->id, sizeof(live->id), "%s", id);
     else
@@ -60,16 +62,17 @@ int live_begin(struct core *core, const char *owner, const char *id, struct reco
     }
     (void)pthread_mutex_lock(&core->lock);
     bool stopping = core->stopping;
-    if (!stopping) {
+    bool draining = core->draining && !id;
+    if (!stopping && !draining) {
         live->next = core->lives;
         core->lives = live;
     }
     (void)pthread_mutex_unlock(&core->lock);
-    if (!stopping)
+    if (!stopping && !draining)
         return 0;
     fd_close(&live->cancel_fd);
     fd_close(&live->interrupt_fd);
-    return core_say_stopping(err);
+    return stopping ? core_say_stopping(err) : core_say_draining(err);
 }
 
 int core_say_stopping(struct err *err)
@@ -184,7 +187,7 @@ static void on_connected(void *context)
     struct core *core = context;
     (void)pthread_mutex_lock(&core->lock);
     core->reconcile_wanted = true;
-    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_cond_signal(&core->housekeeper_wanted);
     (void)pthread_mutex_unlock(&core->lock);
 }
 
@@ -223,12 +226,12 @@ static bool wait_for_work(struct core *core, int64_t not_before_ns)
         if (core->reconcile_wanted && core->engine && now_ns >= not_before_ns)
             break;
         if (now_ns >= not_before_ns) {
-            (void)pthread_cond_wait(&core->changed, &core->lock);
+            (void)pthread_cond_wait(&core->housekeeper_wanted, &core->lock);
             continue;
         }
         const struct timespec until = {.tv_sec = (time_t)(not_before_ns / CLOCK_NS_PER_S),
                                        .tv_nsec = (long)(not_before_ns % CLOCK_NS_PER_S)};
-        (void)pthread_cond_timedwait(&core->changed, &core->lock, &until);
+        (void)pthread_cond_timedwait(&core->housekeeper_wanted, &core->lock, &until);
     }
     core->reconcile_wanted = false;
     bool go_on = !core->housekeeper_stop;
@@ -289,7 +292,9 @@ static int open_parts(struct core *core, struct err *err)
     if (status != 0)
         return err_sys(err, status, "start the housekeeper");
     core->housekeeper_runs = true;
-    return 0;
+    if (core->config.pool_max == 0)
+        return 0;
+    return pool_new(core, core->config.pool_min, &core->pool, err);
 }
 
 int core_new(const struct core_config *config, struct core **out, struct err *err)
@@ -299,11 +304,13 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
         return err_set(err, ERR_INTERNAL, "no memory for the core");
     core->config = *config;
     core->create_budget_ns = CREATE_BUDGET_NS;
+    core->answer_ns = ANSWER_NS;
     (void)pthread_mutex_init(&core->lock, NULL);
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&core->changed, &attributes);
+    (void)pthread_cond_init(&core->housekeeper_wanted, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     int result = open_parts(core, err);
     if (result != 0) {
@@ -326,6 +333,7 @@ void core_stop(struct core *core)
 {
     (void)pthread_mutex_lock(&core->lock);
     core->stopping = true;
+    struct pool *pool = core->pool;
     for (struct live *live = core->lives; live; live = live->next) {
         if (!live->of_session)
             live_cancel_locked(live, KILL_SERVER);
@@ -333,6 +341,7 @@ void core_stop(struct core *core)
     (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
     session_leave_all(core);
+    pool_stop(pool);
 }
 
 /* Whether there is a sandbox that is not to stay. */
@@ -360,7 +369,7 @@ static void drain(struct core *core)
     while (has_own_box_locked(core) && status != ETIMEDOUT)
         status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
     core->housekeeper_stop = true;
-    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_cond_signal(&core->housekeeper_wanted);
     (void)pthread_mutex_unlock(&core->lock);
 }
 
@@ -371,8 +380,10 @@ void core_free(struct core *core)
     drain(core);
     if (core->housekeeper_runs)
         (void)pthread_join(core->housekeeper, NULL);
+    pool_free(core->pool);
     engine_free(core->engine);
     session_free_all(core);
+    kernel_input_free_all(core);
     while (core->boxes) {
         struct box *next = core->boxes->next;
         free(core->boxes);
@@ -380,6 +391,7 @@ void core_free(struct core *core)
     }
     store_close(core->store);
     admission_free(core->admission);
+    (void)pthread_cond_destroy(&core->housekeeper_wanted);
     (void)pthread_cond_destroy(&core->changed);
     (void)pthread_mutex_destroy(&core->lock);
     free(core);

@@ -25,6 +25,11 @@ struct core_config {
     uint32_t sandboxes_max; /* living at once; more wait */
     uint32_t creates_max;   /* creations in flight at once */
     uint32_t queue_max;     /* waiting; past it 503 with Retry-After */
+    uint32_t pool_min;      /* sandboxes made ahead of the default kind, whatever the demand */
+    uint32_t pool_max;      /* of all kinds; they count beside sandboxes_max. 0: none */
+    bool zygote;            /* kernels may be forked from a warm one, where the engine has one */
+    uint32_t turns_max; /* executions that wait for their turn in a session, of all sessions: each
+                           holds a connection, its client's or one that was left; 0: no bound */
     uint64_t queue_wait_ms; /* longest wait in the queue; past it 503 */
     uint64_t timeout_ms;    /* of an execution when the request names none */
     uint64_t timeout_max_ms;
@@ -98,6 +103,8 @@ struct execution_request {
  * that is not to outlive its client. */
 struct execution_sink {
     void *context;
+    /* It has to wait. Not a piece: it has no number, and is told once, or never. NULL: unwanted. */
+    int (*queued)(void *context, const char *execution_id, struct err *err);
     int (*started)(void *context, const char *execution_id, struct err *err);
     int (*output)(void *context, int stream, const uint8_t *data, size_t size, struct err *err);
 };
@@ -116,12 +123,18 @@ int core_execute(struct core *core, const struct execution_request *request,
 /* The execution object (outcome, or {"execution_id", "status": "queued"|"running", ...}). */
 int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
                        struct err *err);
-/* Follows an execution that runs, or ran, from after the event of that number: calls sink, and then
- * appends its object without stdout, stderr and output. Returns early with ERR_CLOSED when gone_fd
- * becomes readable; looked at about once a second. */
-int core_execution_follow(struct core *core, const char *owner, const char *id, uint64_t after,
-                          int gone_fd, const struct execution_sink *sink, struct buf *out,
-                          struct err *err);
+struct execution_follow {
+    const char *owner, *id;
+    uint64_t after;  /* events that the reader has: those behind them come */
+    bool only_known; /* what there is so far, without waiting for more */
+    int gone_fd;     /* readable: the reader has left; looked at about once a second; -1: none */
+};
+
+/* Follows an execution that runs, or ran: calls sink, and then appends its object without stdout,
+ * stderr and output. ERR_CLOSED: the reader left. Returns 1 when only what is known was wanted and
+ * it has not ended: *out as core_execution_get() has it then. */
+int core_execution_follow(struct core *core, const struct execution_follow *follow,
+                          const struct execution_sink *sink, struct buf *out, struct err *err);
 /* Cancels; waits for the end; answers the object. ERR_CONFLICT is never used: ending twice is fine.
  */
 int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,

@@ -4,7 +4,8 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "core/core_internal.h"
+#include "core/pool.h"
+#include "core/session_internal.h"
 #include "wire/json.h"
 
 void core_set_info(struct core *core, const struct engine_info *info)
@@ -17,6 +18,15 @@ void core_set_info(struct core *core, const struct engine_info *info)
     core->info_known = true;
     core->info_ns = clock_now_ns();
     (void)pthread_mutex_unlock(&core->lock);
+    pool_set_max(core->pool, resources_pool_max(&core->config, info));
+}
+
+bool core_knows_info(struct core *core)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    bool known = core->info_known;
+    (void)pthread_mutex_unlock(&core->lock);
+    return known;
 }
 
 static bool known_info(struct core *core, int64_t age_max_ns, struct engine_info *out)
@@ -214,9 +224,15 @@ int core_metrics(struct core *core, struct buf *out, struct err *err)
                                     .memory_budget_bytes = stats.budget.memory_bytes,
                                     .disk_reserved_bytes = stats.reserved.disk_bytes,
                                     .disk_budget_bytes = stats.budget.disk_bytes};
+    struct pool_stats pool;
+    pool_stats(core->pool, &pool);
+    gauges.pool_ready = pool.ready;
+    gauges.pool_wanted = pool.wanted;
     (void)pthread_mutex_lock(&core->lock);
     for (const struct live *live = core->lives; live; live = live->next)
         gauges.executions++;
+    for (const struct session *session = core->sessions; session; session = session->next)
+        gauges.sessions++;
     (void)pthread_mutex_unlock(&core->lock);
     return metrics_write(&core->metrics, &gauges, out, err);
 }

@@ -14,6 +14,8 @@
 #include "engine/engine.h"
 #include "store/store.h"
 
+struct kernel_input;
+struct pool;
 struct record;
 struct session;
 
@@ -46,22 +48,29 @@ struct core {
     struct store *store;
     struct admission *admission;
     struct metrics metrics;
+    struct pool *pool;        /* NULL: there is none */
     int64_t create_budget_ns; /* all tries to make one sandbox together */
+    int64_t answer_ns;        /* init may take so long to answer a small question */
     pthread_t housekeeper;
     bool housekeeper_runs;
 
     /* Rank 3, above admission (2) and the engine's (1). Guards all that follows. */
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* an execution ended, a box went, something for the housekeeper */
-    struct engine *engine;  /* set once */
+    pthread_cond_t changed;            /* an execution ended, a box went */
+    pthread_cond_t housekeeper_wanted; /* its own: executions end all the time */
+    struct engine *engine;             /* set once */
     struct engine_info info;
     bool info_known;
     int64_t info_ns; /* when it was asked for last */
     bool stopping, housekeeper_stop, reconcile_wanted;
     struct live *lives;
     struct box *boxes;
-    struct session *sessions; /* session_internal.h */
-    int settlers;             /* threads that see to sessions of an earlier server */
+    struct session *sessions;           /* session_internal.h */
+    unsigned turns_waiting;             /* of all sessions, but who has it */
+    struct kernel_input *kernel_inputs; /* kernel_input.h; entries never change */
+    int settlers;                       /* threads that see to sessions of an earlier server */
+    bool draining;
+    uint64_t drain_killed, drain_sessions; /* what was counted when the drain began */
 };
 
 /* execution_plan.c: what a request comes to, with defaults and limits applied. */
@@ -69,7 +78,8 @@ struct plan {
     uint64_t timeout_ms;
     struct resources resources;
     const char *image, *profile; /* borrowed from the request */
-    const char **argv;           /* NULL-ended, entries borrowed; freed by plan_done() */
+    const char *zygote; /* what the engine may fork the kernel from: a language; "": nothing */
+    const char **argv;  /* NULL-ended, entries borrowed; freed by plan_done() */
     size_t argc;
     const char **envp;
     size_t envc;
@@ -93,12 +103,16 @@ int core_engine_info(struct core *core, int64_t age_max_ns, int64_t deadline_ns,
                      struct engine_info *out, struct err *err);
 /* Takes what the engine said of its host, and the budget that follows from it. */
 void core_set_info(struct core *core, const struct engine_info *info);
+/* Whether the engine has said what its host has. */
+bool core_knows_info(struct core *core);
 /* Whether core_stop() was called. */
 bool core_is_stopping(struct core *core);
 int core_say_stopping(struct err *err);
-#define CORE_OBJECT_MAX (64U << 20) /* of one execution object, whole */
+int core_say_draining(struct err *err); /* drain.c */
+#define CORE_OBJECT_MAX (64U << 20)     /* of one execution object, whole */
 /* Enters an execution, with a new id, or with the one that it had under an earlier server;
- * ERR_UNAVAILABLE when the server stops. */
+ * ERR_UNAVAILABLE when the server stops, or drains and it is new. live->of_session is the caller's
+ * to set before. */
 int live_begin(struct core *core, const char *owner, const char *id, struct record *record,
                struct live *live, struct err *err);
 void live_end(struct core *core, struct live *live);
@@ -128,6 +142,13 @@ struct box_life {
 int box_create(struct core *core, struct live *live, int gone_fd, const struct plan *plan,
                const struct box_life *life, char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
+/* The same once, for the pool: it holds no place of admission until it is given away. */
+int box_create_ahead(struct core *core, const struct plan *plan, int cancel_fd,
+                     char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+                     uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err);
+/* Gives one of the pool to live, with a place of admission that live has. False: it died. */
+bool box_give(struct core *core, const char *id, struct live *live,
+              const struct reservation *reserve);
 /* Says that code runs in it, or no more. */
 void box_busy(struct core *core, const char *id);
 void box_ready(struct core *core, const char *id);
@@ -155,8 +176,10 @@ int execution_read(struct core *core, const char *owner, const char *id,
                    struct store_execution *row, struct buf *out, struct err *err);
 
 /* attempt.c: gives an execution that runs no more and has no outcome in the store the outcome
- * "killed by the server". */
+ * "killed by the server". The state of a session that is over is lost. */
 int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err);
+/* The same for all of a session that are in nobody's hands. */
+int execution_end_unfinished(struct core *core, const char *session_id, struct err *err);
 /* execution.c: the same for all that an earlier server left outside of sessions. */
 int execution_end_orphans(struct core *core, struct err *err);
 

@@ -2,6 +2,7 @@
  * What fails before the code ran leaves nothing behind and is an error; once it ran there is an
  * outcome.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -11,9 +12,12 @@
 #include "base/mem.h"
 #include "core/attempt.h"
 #include "core/quota.h"
+#include "core/ready.h"
 #include "lang/lang.h"
 
 #define KEY_MAX 255
+#define TRIES 3
+#define RUN_UNHEARD 1 /* beside 0 and negative kinds */
 
 /* One request as it goes. */
 struct fresh {
@@ -28,21 +32,53 @@ static int gone_fd_of(const struct fresh *fresh)
     return subject->outlives_client ? -1 : subject->gone_fd;
 }
 
-static int queue_files(struct fresh *fresh, struct channel *channel, struct err *err)
+/* A kernel writes the source itself. */
+static int queue_files(const struct fresh *fresh, const struct ready *ready, struct err *err)
 {
     const struct execution_request *request = fresh->request;
     int result = 0;
     for (size_t i = 0; i < request->file_count && result == 0; i++)
-        result = channel_put_file(channel, request->files[i].path, 0644, request->files[i].content,
-                                  request->files[i].size, err);
-    if (result == 0)
-        result = channel_put_file(channel, fresh->plan.source_path, 0644, request->code,
+        result = channel_put_file(ready->channel, request->files[i].path, 0644,
+                                  request->files[i].content, request->files[i].size, err);
+    if (result == 0 && !ready->kernel)
+        result = channel_put_file(ready->channel, fresh->plan.source_path, 0644, request->code,
                                   request->code_size, err);
     return result;
 }
 
-/* Runs the code on a channel and fills the outcome. */
-static int run_code(struct fresh *fresh, struct channel *channel, struct err *err)
+/* As a program of its own in the kernel that waits for it. */
+static int run_script(struct fresh *fresh, struct channel *channel, struct err *err)
+{
+    struct attempt *attempt = &fresh->attempt;
+    const struct core_config *config = &attempt->core->config;
+    const struct execution_request *request = fresh->request;
+    const char **envp = calloc(request->env_count + 1, sizeof(*envp)); /* NULL-ended */
+    if (!envp)
+        return err_set(err, ERR_INTERNAL, "no memory for variables");
+    for (size_t i = 0; i < request->env_count; i++)
+        envp[i] = request->env[i];
+    struct channel_run run = {.run = {.execution_id = attempt->live.id,
+                                      .mode = SANDBOX_RUN_SCRIPT,
+                                      .file = fresh->plan.source_path,
+                                      .envp = envp,
+                                      .envc = request->env_count,
+                                      .timeout_ms = fresh->plan.timeout_ms,
+                                      .keep_bytes = config->keep_output_bytes,
+                                      .output_max_bytes = config->output_max_bytes,
+                                      .messages_max_bytes = config->keep_messages_bytes},
+                              .code = request->code,
+                              .code_size = request->code_size,
+                              .stdin_data = request->stdin_data,
+                              .stdin_size = request->stdin_size};
+    attempt_watch(attempt, fresh->plan.timeout_ms, &run.watch);
+    run.watch.interrupt_fd = -1; /* only a session offers it */
+    int result = channel_run(channel, &run, &attempt->exit, err);
+    free(envp);
+    return result;
+}
+
+/* As a program that init starts. */
+static int run_program(struct fresh *fresh, struct channel *channel, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     const struct core_config *config = &attempt->core->config;
@@ -60,9 +96,22 @@ static int run_code(struct fresh *fresh, struct channel *channel, struct err *er
                                 .stdin_size = fresh->request->stdin_size};
     attempt_watch(attempt, plan->timeout_ms, &exec.watch);
     exec.watch.interrupt_fd = -1; /* only a session offers it, and an earlier init lacks it */
+    return channel_exec(channel, &exec, &attempt->exit, err);
+}
+
+/* Runs the code and fills the outcome. RUN_UNHEARD: its sandbox had died before it heard of it. */
+static int run_code(struct fresh *fresh, const struct ready *ready, struct err *err)
+{
+    struct attempt *attempt = &fresh->attempt;
     struct err failure = ERR_INIT;
     attempt->ran = true;
-    int result = channel_exec(channel, &exec, &attempt->exit, &failure);
+    int result = ready->kernel ? run_script(fresh, ready->channel, &failure)
+                               : run_program(fresh, ready->channel, &failure);
+    if (result == -ERR_CLOSED && attempt->live.cancel_cause == KILL_NONE && !attempt->sink_failed &&
+        channel_unheard(ready->channel)) {
+        attempt->ran = false;
+        return RUN_UNHEARD;
+    }
     if (result == 0)
         attempt->outcome.exit = attempt->exit.exit;
     else if (!attempt_is_lost(attempt, result, &failure))
@@ -70,16 +119,17 @@ static int run_code(struct fresh *fresh, struct channel *channel, struct err *er
     return 0;
 }
 
-static int run_in_sandbox(struct fresh *fresh, const char *sandbox_id, struct channel *channel,
-                          struct err *err)
+static int run_in_sandbox(struct fresh *fresh, const struct ready *ready, struct err *err)
 {
-    int result = attempt_wait_for_row(&fresh->attempt, err);
-    if (result == 0)
-        result = queue_files(fresh, channel, err);
+    int result = queue_files(fresh, ready, err);
     if (result != 0)
         return result;
-    if (attempt_start(&fresh->attempt, sandbox_id))
-        return run_code(fresh, channel, err);
+    if (fresh->attempt.state == EXECUTION_RUNNING) { /* again */
+        box_busy(fresh->attempt.core, ready->sandbox_id);
+        return run_code(fresh, ready, err);
+    }
+    if (attempt_start(&fresh->attempt, ready->sandbox_id))
+        return run_code(fresh, ready, err);
     attempt_end_by(&fresh->attempt, KILL_USER);
     return 0;
 }
@@ -89,13 +139,12 @@ static int run_with_place(struct fresh *fresh, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     struct core *core = attempt->core;
-    char sandbox_id[SANDBOX_ID_MAX + 1] = "";
-    FD_AUTO int channel_fd = -1;
-    uint8_t nonce[SANDBOX_NONCE_SIZE] = {0};
+    struct ready ready;
     int64_t create_ns = clock_now_ns();
     const struct box_life life = {.lifetime_ms = fresh->plan.timeout_ms + BOX_LIFETIME_EXTRA_MS};
-    int result = box_create(core, &attempt->live, gone_fd_of(fresh), &fresh->plan, &life,
-                            sandbox_id, &channel_fd, nonce, err);
+    const struct ready_want want = {
+        .plan = &fresh->plan, .lang = fresh->request->lang, .life = &life};
+    int result = ready_make(core, &attempt->live, gone_fd_of(fresh), &want, &ready, err);
     admission_created(core->admission);
     attempt->outcome.create_us = (clock_now_ns() - create_ns) / 1000;
     metrics_observe(&core->metrics.create, attempt->outcome.create_us);
@@ -105,22 +154,24 @@ static int run_with_place(struct fresh *fresh, struct err *err)
     }
     if (result != 0)
         return result;
-    struct channel *channel = NULL;
-    result = channel_open(fd_take(&channel_fd), nonce, &channel, err);
-    if (result == 0)
-        result = run_in_sandbox(fresh, sandbox_id, channel, err);
-    box_destroy(core, sandbox_id); /* the answer does not wait for it */
-    channel_close(channel);        /* after it: an init that is left alone ends by itself */
+    result = run_in_sandbox(fresh, &ready, err);
+    box_destroy(core, ready.sandbox_id); /* the answer does not wait for it */
+    channel_close(ready.channel);        /* after it: an init that is left alone ends by itself */
     return result;
 }
 
-/* Place, sandbox, code. On success the outcome is filled; on failure nothing ran. */
-static int run_attempt(struct fresh *fresh, struct err *err)
+/* Place, sandbox, code: once. */
+static int try_attempt(struct fresh *fresh, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     struct core *core = attempt->core;
     int64_t queued_ns = clock_now_ns();
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
+    if (admission_would_wait(core->admission, &fresh->plan.resources.reserve)) {
+        int said = attempt_say_queued(attempt, err);
+        if (said != 0)
+            return said;
+    }
     int result =
         admission_acquire(core->admission, &fresh->plan.resources.reserve, queued_ns + wait_ns,
                           attempt->live.cancel_fd, gone_fd_of(fresh), err);
@@ -131,6 +182,19 @@ static int run_attempt(struct fresh *fresh, struct err *err)
         return 0;
     }
     return result == 0 ? run_with_place(fresh, err) : result;
+}
+
+/* The same until a sandbox heard of the code. On success the outcome is filled; on failure nothing
+ * ran. */
+static int run_attempt(struct fresh *fresh, struct err *err)
+{
+    for (int i = 0; i < TRIES; i++) {
+        int result = try_attempt(fresh, err);
+        if (result != RUN_UNHEARD)
+            return result;
+        log_warn("execution %s: its sandbox died before it began", fresh->attempt.live.id);
+    }
+    return err_public(err, ERR_UNAVAILABLE, "sandboxes end before code can run; try again");
 }
 
 /* Appends the outcome of a key that is known already, so that it is answered whatever the engine
@@ -164,33 +228,18 @@ static int check_request(const struct execution_request *request, struct err *er
     return 0;
 }
 
-/* The row is committed while the sandbox is made; the fault point is to find it there. */
-static int pass_queued_point(struct attempt *attempt, struct err *err)
-{
-    if (fault_text()[0] == '\0')
-        return 0;
-    int result = attempt_wait_for_row(attempt, err);
-    fault_point("server.queued");
-    return result;
-}
-
 /* From the row to the answer, with the execution entered among those that live. */
 static int execute_live(struct fresh *fresh, bool omit_streamed, struct buf *out, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     int result = attempt_claim(attempt, out, err);
-    if (result == 0)
-        result = pass_queued_point(attempt, err);
     if (result != 0)
         return result < 0 ? result : 0;
+    fault_point("server.queued");
     result = run_attempt(fresh, err);
-    int row = attempt_wait_for_row(attempt, result == 0 ? err : NULL);
-    if (result == 0 && row != 0 && !attempt->ran)
-        result = row;
     if (result == 0)
         return attempt_answer(attempt, omit_streamed, out, err);
-    if (row == 0)
-        attempt_forget(attempt);
+    attempt_forget(attempt);
     return result;
 }
 

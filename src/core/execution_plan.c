@@ -176,6 +176,8 @@ int plan_make(struct core *core, const struct execution_request *request, struct
               struct err *err)
 {
     struct plan plan = {0};
+    bool warm = core->config.zygote && request->lang->kernel;
+    plan.zygote = warm ? request->lang->name : "";
     int result = check_files(request, err);
     if (result == 0)
         result = plan_argv(request->lang, &plan, err);

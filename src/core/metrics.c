@@ -80,6 +80,18 @@ static int write_outcomes(const struct metrics *metrics, struct buf *out, struct
     return result;
 }
 
+static int write_sessions(const struct metrics *metrics, struct buf *out, struct err *err)
+{
+    static const char *const names[SESSION_END_COUNT] = {"deleted", "drained", "timeout", "idle",
+                                                         "lost"};
+    int result =
+        write_head(out, "berth_sessions_ended_total", "counter", "Sessions ended, by cause.", err);
+    for (int i = 0; i < SESSION_END_COUNT && result == 0; i++)
+        result = buf_printf(out, err, "berth_sessions_ended_total{cause=\"%s\"} %" PRIu64 "\n",
+                            names[i], (uint64_t)metrics->sessions_ended[i]);
+    return result;
+}
+
 static int write_numbers(const struct metrics *metrics, const struct metrics_gauges *gauges,
                          struct buf *out, struct err *err)
 {
@@ -89,6 +101,11 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
     } numbers[] = {
         {"berth_executions_running", "gauge", "Executions that are queued or run now.",
          gauges->executions},
+        {"berth_sessions", "gauge", "Sessions that are open now.", gauges->sessions},
+        {"berth_sessions_created_total", "counter", "Sessions made.", metrics->sessions_created},
+        {"berth_session_executions_total", "counter",
+         "Executions in sessions that ended; they count among all as well.",
+         metrics->session_executions},
         {"berth_sandboxes", "gauge", "Sandboxes that live now.", gauges->sandboxes},
         {"berth_sandboxes_max", "gauge", "Sandboxes that may live at once.", gauges->sandboxes_max},
         {"berth_sandboxes_creating", "gauge", "Creations in flight.", gauges->creating},
@@ -108,6 +125,16 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
          metrics->sandboxes_died},
         {"berth_sandboxes_orphaned_total", "counter",
          "Sandboxes destroyed since nobody owned them.", metrics->orphans_destroyed},
+        {"berth_pool_ready", "gauge", "Sandboxes made ahead that wait to be used.",
+         gauges->pool_ready},
+        {"berth_pool_wanted", "gauge", "How many of them are to wait, by demand.",
+         gauges->pool_wanted},
+        {"berth_pool_hits_total", "counter", "Requests that got a sandbox made ahead.",
+         metrics->pool_hits},
+        {"berth_pool_misses_total", "counter", "Requests for which one had to be made.",
+         metrics->pool_misses},
+        {"berth_pool_discarded_total", "counter", "Sandboxes made ahead that could not be used.",
+         metrics->pool_discarded},
         {"berth_output_bytes_total", "counter", "Bytes of output taken from executions.",
          metrics->output_bytes},
     };
@@ -123,6 +150,8 @@ int metrics_write(const struct metrics *metrics, const struct metrics_gauges *ga
 {
     int result = write_outcomes(metrics, out, err);
     if (result == 0)
+        result = write_sessions(metrics, out, err);
+    if (result == 0)
         result = write_numbers(metrics, gauges, out, err);
     if (result == 0)
         result = write_histogram(out, "berth_queue_seconds", "Time spent waiting for a sandbox.",
@@ -130,6 +159,10 @@ int metrics_write(const struct metrics *metrics, const struct metrics_gauges *ga
     if (result == 0)
         result = write_histogram(out, "berth_create_seconds", "Time to make a sandbox.",
                                  &metrics->create, err);
+    if (result == 0)
+        result = write_histogram(out, "berth_pool_fill_seconds",
+                                 "Time to make a sandbox ahead, with its kernel.",
+                                 &metrics->pool_fill, err);
     if (result == 0)
         result = write_histogram(out, "berth_run_seconds", "Time that the code ran.", &metrics->run,
                                  err);

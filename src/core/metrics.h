@@ -17,13 +17,26 @@ struct metrics_histogram {
     _Atomic uint64_t sum_us;
 };
 
+/* How sessions end. */
+enum session_end {
+    SESSION_END_DELETED,
+    SESSION_END_DRAINED,
+    SESSION_END_TIMEOUT, /* its lifetime */
+    SESSION_END_IDLE,
+    SESSION_END_LOST, /* its sandbox or its init ended, or spoke nonsense */
+    SESSION_END_COUNT
+};
+
 struct metrics {
     _Atomic uint64_t executions[EXECUTION_STATE_COUNT]; /* ended, by status */
     _Atomic uint64_t killed[KILL_CAUSE_COUNT];
     _Atomic uint64_t refused[ERR_KIND_COUNT]; /* not run, by the kind of the error */
     _Atomic uint64_t creates_failed, sandboxes_created, sandboxes_died, orphans_destroyed;
     _Atomic uint64_t output_bytes;
-    struct metrics_histogram queue, create, run, total;
+    _Atomic uint64_t pool_hits, pool_misses, pool_discarded;
+    _Atomic uint64_t sessions_created, session_executions;
+    _Atomic uint64_t sessions_ended[SESSION_END_COUNT];
+    struct metrics_histogram queue, create, run, total, pool_fill;
 };
 
 /* Counts one duration. */
@@ -31,7 +44,8 @@ void metrics_observe(struct metrics_histogram *histogram, int64_t duration_us);
 
 /* Gauges that others own. */
 struct metrics_gauges {
-    unsigned sandboxes, sandboxes_max, creating, waiting, executions;
+    unsigned sandboxes, sandboxes_max, creating, waiting, executions, sessions;
+    unsigned pool_ready, pool_wanted;
     uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
 };
 

@@ -100,12 +100,30 @@ static uint64_t reserved_part(uint64_t size_bytes, uint32_t factor_millis)
     return whole + (size_bytes % factor * FACTOR_ONE + factor - 1) / factor;
 }
 
+/* What sandboxes made ahead reserve together: a quarter of all at most. */
+static uint64_t ahead_bytes(const struct core_config *config, uint64_t memory_bytes)
+{
+    return min_u64(config->reserve_min_bytes * config->pool_max, memory_bytes / 4);
+}
+
+static uint64_t memory_budget(const struct core_config *config, const struct engine_info *info)
+{
+    return config->memory_budget_bytes != 0 ? config->memory_budget_bytes
+                                            : info->memory_bytes / 5 * 4;
+}
+
+unsigned resources_pool_max(const struct core_config *config, const struct engine_info *info)
+{
+    uint64_t each = max_u64(config->reserve_min_bytes, 1);
+    return (unsigned)min_u64(ahead_bytes(config, memory_budget(config, info)) / each,
+                             config->pool_max);
+}
+
 struct reservation resources_budget(const struct core_config *config,
                                     const struct engine_info *info)
 {
-    struct reservation budget = {.memory_bytes = config->memory_budget_bytes};
-    if (budget.memory_bytes == 0)
-        budget.memory_bytes = info->memory_bytes / 5 * 4;
+    struct reservation budget = {.memory_bytes = memory_budget(config, info)};
+    budget.memory_bytes -= ahead_bytes(config, budget.memory_bytes);
     if ((info->capabilities & ENGINE_CAP_DISK) != 0) {
         budget.disk_bytes = config->disk_budget_bytes;
         if (budget.disk_bytes == 0)

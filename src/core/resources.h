@@ -40,6 +40,10 @@ struct resources {
 int resources_plan(const struct core_config *config, const struct engine_info *info,
                    const struct resources_ask *ask, struct resources *out, struct err *err);
 
+/* How many sandboxes may be made ahead: the operator's figure, as far as a quarter of the memory is
+ * enough for them. What they reserve is not in the budget below. */
+unsigned resources_pool_max(const struct core_config *config, const struct engine_info *info);
+
 /* All that may be reserved at once: the operator's figure, or four fifths of what the host has. */
 struct reservation resources_budget(const struct core_config *config,
                                     const struct engine_info *info);

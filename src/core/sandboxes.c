@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/core_internal.h"
+#include "core/pool.h"
 #include "core/quota.h"
 #include "core/session_internal.h"
 
@@ -25,18 +26,36 @@ static struct box *find_locked(struct core *core, const char *id)
     return box;
 }
 
+/* reserve NULL: it holds no place. */
 static void add_box(struct core *core, struct box *box, struct live *live,
                     const struct reservation *reserve)
 {
     id_hex(box->id, 8);
     box->state = SANDBOX_CREATING;
-    box->holds_place = true;
-    box->reserve = *reserve;
+    box->holds_place = reserve != NULL;
+    if (reserve)
+        box->reserve = *reserve;
     (void)pthread_mutex_lock(&core->lock);
     box->next = core->boxes;
     core->boxes = box;
-    memcpy(live->sandbox_id, box->id, sizeof(box->id));
+    if (live)
+        memcpy(live->sandbox_id, box->id, sizeof(box->id));
     (void)pthread_mutex_unlock(&core->lock);
+}
+
+bool box_give(struct core *core, const char *id, struct live *live,
+              const struct reservation *reserve)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    struct box *box = find_locked(core, id);
+    bool lives = box && !box->died && box->state == SANDBOX_READY;
+    if (lives) {
+        box->holds_place = true;
+        box->reserve = *reserve;
+        memcpy(live->sandbox_id, box->id, sizeof(box->id));
+    }
+    (void)pthread_mutex_unlock(&core->lock);
+    return lives;
 }
 
 static void move_box(struct core *core, const char *id, enum sandbox_state to)
@@ -114,7 +133,8 @@ void box_destroy(struct core *core, const char *id)
         end_box(core, engine, id, false);
 }
 
-/* One try. *out_id is set also on failure, "" when there is nothing to destroy. */
+/* One try; live NULL: for the pool, without a place. *out_id is set also on failure, "" when there
+ * is nothing to destroy. */
 static int try_create(struct core *core, struct live *live, struct engine *engine,
                       const struct plan *plan, const struct box_life *life,
                       const struct engine_wait *wait, char out_id[static SANDBOX_ID_MAX + 1],
@@ -124,8 +144,8 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
     struct box *box = calloc(1, sizeof(*box));
     if (!box)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
-    add_box(core, box, live, &plan->resources.reserve);
-    memcpy(out_id, live->sandbox_id, sizeof(live->sandbox_id));
+    add_box(core, box, live, live ? &plan->resources.reserve : NULL);
+    memcpy(out_id, box->id, sizeof(box->id));
     struct engine_create spec = {.disk = plan->resources.disk,
                                  .memory_bytes = plan->resources.memory_bytes,
                                  .storage_bytes = plan->resources.storage_bytes,
@@ -136,8 +156,9 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
                                  .orphan_ms = life->orphan_ms};
     (void)snprintf(spec.image, sizeof(spec.image), "%s", plan->image);
     (void)snprintf(spec.profile, sizeof(spec.profile), "%s", plan->profile);
+    (void)snprintf(spec.kernel, sizeof(spec.kernel), "%s", plan->zygote);
     memcpy(spec.id, out_id, sizeof(spec.id));
-    store_sandbox_put(core->store, out_id, live->owner, engine->name,
+    store_sandbox_put(core->store, out_id, live ? live->owner : "", engine->name,
                       sandbox_state_name(SANDBOX_CREATING), clock_wall_us());
     fault_point("server.create");
     int result = engine_create_watched(engine, &spec, wait, out_fd, out_nonce, err);
@@ -225,6 +246,24 @@ int box_create(struct core *core, struct live *live, int gone_fd, const struct p
     return create_in_tries(core, live, gone_fd, engine, plan, life, out_id, out_fd, out_nonce, err);
 }
 
+int box_create_ahead(struct core *core, const struct plan *plan, int cancel_fd,
+                     char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+                     uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+{
+    const struct box_life life = {0}; /* it ends with its channel, which is ours */
+    const struct engine_wait wait = {.deadline_ns = clock_now_ns() + core->create_budget_ns,
+                                     .cancel_fd = cancel_fd,
+                                     .gone_fd = -1};
+    struct engine *engine = NULL;
+    int result = core_engine(core, &engine, err);
+    if (result != 0)
+        return result;
+    result = try_create(core, NULL, engine, plan, &life, &wait, out_id, out_fd, out_nonce, err);
+    if (result != 0 && out_id[0] != '\0')
+        end_box(core, engine, out_id, false);
+    return result;
+}
+
 void box_on_destroyed(struct core *core, const char *id)
 {
     struct box *found = NULL;
@@ -266,6 +305,7 @@ void box_on_gone(struct core *core, const char *id)
         return; /* its init saw our channel close before the engine read our destroy */
     if (of_session && session_on_gone(core, id))
         return;
+    (void)pool_on_gone(core->pool, id);
     atomic_fetch_add(&core->metrics.sandboxes_died, 1);
     log_warn("sandbox %s died by itself", id);
     /* Its channel ends too; this is for a descriptor that somebody else still holds. */

@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "wire/json.h"
 
+#define END_SLACK_US 1000000 /* between init's clock for an end and ours */
+
 /* ---- the table ---- */
 
 static int not_found(const char *id, struct err *err)
@@ -70,6 +72,8 @@ void session_free_all(struct core *core)
 void session_add(struct core *core, struct session *session)
 {
     session->used_us = clock_wall_us();
+    if (!session->to_settle) /* else an earlier server made it */
+        atomic_fetch_add(&core->metrics.sessions_created, 1);
     (void)pthread_mutex_lock(&core->lock);
     session->references = 2;
     /* At the end: lists are oldest first, and so is what the store gives. */
@@ -116,15 +120,84 @@ bool session_close(struct core *core, struct session *session, enum kill_cause c
     return mine;
 }
 
-void session_drop(struct core *core, struct session *session, const char *why)
+/* What changes, at one moment. */
+struct glance {
+    uint64_t timeout_ms, idle_ms, executions;
+    int64_t lifetime_us, used_us;
+    size_t waiting;
+    char running[ID_UUID_SIZE]; /* "": nothing */
+};
+
+static void look_at(struct core *core, const struct session *session, struct glance *out)
+{
+    *out = (struct glance){0};
+    (void)pthread_mutex_lock(&core->lock);
+    out->timeout_ms = session->row.timeout_ms;
+    out->idle_ms = session->row.idle_ms;
+    out->lifetime_us = session->row.lifetime_us;
+    out->executions = session->executions;
+    out->used_us = session->used_us;
+    out->waiting = session->turn_count > 0 ? session->turn_count - 1 : 0;
+    if (session->turns && session->turns->live)
+        memcpy(out->running, session->turns->live->id, sizeof(out->running));
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+/* What was left running in one that is closed has its outcome from now on, and not only when it is
+ * asked for. What has a thread here gets it from there. */
+static void end_rows(struct core *core, const struct session *session)
+{
+    struct err err = ERR_INIT;
+    if (execution_end_unfinished(core, session->row.id, &err) != 0)
+        log_error("session %s: what ran in it has no outcome yet: %s", session->row.id,
+                  err.message);
+}
+
+static void end_by_server(struct core *core, struct session *session, enum session_end end,
+                          const char *why)
 {
     struct err err = ERR_INIT;
     if (!session_close(core, session, KILL_SERVER))
         return;
+    atomic_fetch_add(&core->metrics.sessions_ended[end], 1);
     log_info("session %s has ended: %s", session->row.id, why);
     if (store_session_remove(core->store, session->row.id, &err) != 0)
         log_error("session %s: %s", session->row.id, err.message);
     box_destroy(core, session->row.sandbox_id);
+    end_rows(core, session);
+}
+
+void session_drop(struct core *core, struct session *session, const char *why)
+{
+    end_by_server(core, session, SESSION_END_LOST, why);
+}
+
+void session_end_all(struct core *core)
+{
+    for (;;) {
+        (void)pthread_mutex_lock(&core->lock);
+        struct session *session = core->sessions;
+        if (session)
+            session->references++;
+        (void)pthread_mutex_unlock(&core->lock);
+        if (!session)
+            return;
+        end_by_server(core, session, SESSION_END_DRAINED, "the server is being drained");
+        session_unref(core, session);
+    }
+}
+
+/* Init says nothing at its end: its own times, when one of them is over, else it died. */
+static enum session_end end_of_gone(struct core *core, const struct session *session)
+{
+    struct glance glance;
+    look_at(core, session, &glance);
+    int64_t now_us = clock_wall_us() + END_SLACK_US;
+    if (glance.lifetime_us != 0 && glance.lifetime_us <= now_us)
+        return SESSION_END_TIMEOUT;
+    if (glance.idle_ms != 0 && glance.used_us + (int64_t)glance.idle_ms * 1000 <= now_us)
+        return SESSION_END_IDLE;
+    return SESSION_END_LOST;
 }
 
 bool session_on_gone(struct core *core, const char *sandbox_id)
@@ -138,7 +211,9 @@ bool session_on_gone(struct core *core, const char *sandbox_id)
     (void)pthread_mutex_unlock(&core->lock);
     if (!session)
         return false;
-    session_drop(core, session, "idle, at the end of its time, or its init died");
+    enum session_end end = end_of_gone(core, session);
+    end_by_server(core, session, end,
+                  end == SESSION_END_LOST ? "its init died" : "its time is over");
     session_unref(core, session);
     return true;
 }
@@ -155,34 +230,53 @@ static void leave_locked(struct core *core, struct session *session, struct sess
     (void)pthread_cond_broadcast(&core->changed);
 }
 
+/* Who waits goes on when the client leaves, and keeps the server's connection: without the bound on
+ * all of them a client that has long gone could leave no connection to anybody. */
+static int check_room_locked(const struct core *core, const struct session *session,
+                             struct err *err)
+{
+    uint32_t most = core->config.turns_max;
+    int result = 0;
+    if (session->turn_count >= SESSION_TURNS_MAX)
+        result = err_public(err, ERR_UNAVAILABLE,
+                            "%zu executions of this session wait already; the most is %d",
+                            session->turn_count, SESSION_TURNS_MAX);
+    else if (session->turn_count > 0 && most > 0 && core->turns_waiting >= most)
+        result = err_public(err, ERR_UNAVAILABLE,
+                            "%u executions wait for their turn in sessions already", most);
+    if (result != 0 && err)
+        err->retry_after_s = 1;
+    return result;
+}
+
 static int wait_for_turn_locked(struct core *core, struct session *session,
                                 struct session_turn *turn, struct err *err)
 {
-    if (session->turn_count >= SESSION_TURNS_MAX) {
-        int result = err_public(err, ERR_UNAVAILABLE,
-                                "%zu executions of this session wait already; the most is %d",
-                                session->turn_count, SESSION_TURNS_MAX);
-        if (err)
-            err->retry_after_s = 1;
+    int result = check_room_locked(core, session, err);
+    if (result != 0)
         return result;
-    }
+    unsigned waits = session->turn_count > 0 ? 1 : 0;
     struct session_turn **at = &session->turns;
     while (*at)
         at = &(*at)->next;
     turn->next = NULL;
     *at = turn;
     session->turn_count++;
+    core->turns_waiting += waits;
     for (;;) {
         bool cancelled = turn->live && turn->live->cancel_cause != KILL_NONE;
         if (session->closed || cancelled || core->stopping) {
+            core->turns_waiting -= waits;
             leave_locked(core, session, turn);
             if (session->closed)
                 return not_found(session->row.id, err);
             return cancelled ? err_set(err, ERR_CLOSED, "cancelled before its turn")
                              : core_say_stopping(err);
         }
-        if (session->turns == turn)
+        if (session->turns == turn) {
+            core->turns_waiting -= waits;
             return 0;
+        }
         (void)pthread_cond_wait(&core->changed, &core->lock);
     }
 }
@@ -194,6 +288,15 @@ int session_take_turn(struct core *core, struct session *session, struct session
     int result = wait_for_turn_locked(core, session, turn, err);
     (void)pthread_mutex_unlock(&core->lock);
     return result;
+}
+
+bool session_is_busy(struct core *core, struct session *session)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    bool busy =
+        !session->closed && session->turn_count > 0 && check_room_locked(core, session, NULL) == 0;
+    (void)pthread_mutex_unlock(&core->lock);
+    return busy;
 }
 
 void session_give_turn(struct core *core, struct session *session, struct session_turn *turn)
@@ -237,28 +340,6 @@ int core_session_list(struct core *core, const char *owner, struct buf *out, str
     }
     (void)pthread_mutex_unlock(&core->lock);
     return result == 0 ? buf_append_str(out, "]}", err) : result;
-}
-
-/* What changes, at one moment. */
-struct glance {
-    uint64_t idle_ms, executions;
-    int64_t lifetime_us, used_us;
-    size_t waiting;
-    char running[ID_UUID_SIZE]; /* "": nothing */
-};
-
-static void look_at(struct core *core, const struct session *session, struct glance *out)
-{
-    *out = (struct glance){0};
-    (void)pthread_mutex_lock(&core->lock);
-    out->idle_ms = session->row.idle_ms;
-    out->lifetime_us = session->row.lifetime_us;
-    out->executions = session->executions;
-    out->used_us = session->used_us;
-    out->waiting = session->turn_count > 0 ? session->turn_count - 1 : 0;
-    if (session->turns && session->turns->live)
-        memcpy(out->running, session->turns->live->id, sizeof(out->running));
-    (void)pthread_mutex_unlock(&core->lock);
 }
 
 static int put_time(struct buf *out, const char *key, int64_t wall_us, struct err *err)
@@ -306,7 +387,7 @@ int session_append_json(struct core *core, const struct session *session, struct
     if (result == 0)
         result = put_time(out, "expires_at", expiry_of(&glance), err);
     if (result == 0)
-        result = put_seconds(out, "timeout", row->timeout_ms, err);
+        result = put_seconds(out, "timeout", glance.timeout_ms, err);
     if (result == 0)
         result = put_seconds(out, "idle_timeout", glance.idle_ms, err);
     if (result == 0)
@@ -358,8 +439,11 @@ int core_session_delete(struct core *core, const char *owner, const char *id, st
         return result;
     /* The row first: a server that dies after it finds a sandbox that nobody owns. */
     result = store_session_remove(core->store, id, err);
-    if (result == 0 && session_close(core, session, KILL_USER))
+    if (result == 0 && session_close(core, session, KILL_USER)) {
+        atomic_fetch_add(&core->metrics.sessions_ended[SESSION_END_DELETED], 1);
         box_destroy(core, session->row.sandbox_id);
+        end_rows(core, session);
+    }
     session_unref(core, session);
     return result == 0 ? buf_printf(out, err, "{\"session_id\":\"%s\",\"status\":\"closed\"}", id)
                        : result;

@@ -52,18 +52,6 @@ int session_load(struct core *core, struct err *err)
     return result;
 }
 
-/* Whether its sandbox runs no more; unknown counts as running. */
-static bool has_ended(struct core *core, const char *sandbox_id)
-{
-    struct engine *engine = NULL;
-    enum engine_state state = ENGINE_STATE_RUNNING;
-    if (core_engine(core, &engine, NULL) != 0)
-        return false;
-    int result =
-        engine_inspect(engine, sandbox_id, clock_now_ns() + 5 * CLOCK_NS_PER_S, &state, NULL);
-    return result == -ERR_NOT_FOUND || (result == 0 && state != ENGINE_STATE_RUNNING);
-}
-
 static void settlers_add(struct core *core, int count)
 {
     (void)pthread_mutex_lock(&core->lock);
@@ -72,26 +60,32 @@ static void settlers_add(struct core *core, int count)
     (void)pthread_mutex_unlock(&core->lock);
 }
 
+/* One try, in a turn of its own: who waits for the session is not to wait for a slow host too.
+ * Returns whether another one is to be made. */
+static bool try_to_settle(struct settler *settler)
+{
+    struct core *core = settler->core;
+    struct session *session = settler->session;
+    struct err err = ERR_INIT;
+    if (session_take_turn(core, session, &settler->turn, &err) != 0)
+        return err.kind == ERR_UNAVAILABLE && !core_is_stopping(core); /* too many wait */
+    int result = session_see_channel(core, session, &settler->turn, &err);
+    bool again = result != 0 && !core_is_stopping(core);
+    if (again && session_has_ended(core, session, result)) {
+        session_drop(core, session, err.message);
+        again = false;
+    }
+    session_give_turn(core, session, &settler->turn);
+    return again;
+}
+
 static void *settle(void *context)
 {
     struct settler *settler = context;
     struct core *core = settler->core;
-    struct session *session = settler->session;
-    struct err err = ERR_INIT;
-    int result = session_take_turn(core, session, &settler->turn, &err);
-    bool in_turn = result == 0;
-    while (in_turn && (result = session_see_channel(core, session, &settler->turn, &err)) != 0) {
-        if (core_is_stopping(core) || session_is_closed(core, session))
-            break;
-        if (session_is_lost(result) || result == -ERR_NOT_FOUND) {
-            session_drop(core, session, err.message);
-            break;
-        }
-        clock_sleep_ns(RETRY_NS); /* the engine went away; it comes back, or reconciles again */
-    }
-    if (in_turn)
-        session_give_turn(core, session, &settler->turn);
-    session_unref(core, session);
+    while (try_to_settle(settler))
+        clock_sleep_ns(RETRY_NS); /* the engine went away, or the host is slow */
+    session_unref(core, settler->session);
     free(settler);
     settlers_add(core, -1); /* core may go from here on */
     return NULL;
@@ -153,7 +147,7 @@ void session_reconcile(struct core *core)
     MEM_AUTO struct session **all = collect(core, &count);
     for (size_t i = 0; i < count; i++) {
         struct session *session = all[i];
-        if (has_ended(core, session->row.sandbox_id)) {
+        if (session_sandbox_ended(core, session)) {
             session_drop(core, session, "its sandbox is gone");
             session_unref(core, session);
         } else if (take_settling(core, session)) {
@@ -166,10 +160,9 @@ void session_reconcile(struct core *core)
 
 void session_settle_again(struct core *core, struct session *session)
 {
-    session_set_channel(core, session, NULL);
     (void)pthread_mutex_lock(&core->lock);
-    session->to_settle = core->reconcile_wanted = true;
-    (void)pthread_cond_broadcast(&core->changed);
+    session->unsettled = session->to_settle = core->reconcile_wanted = true;
+    (void)pthread_cond_signal(&core->housekeeper_wanted);
     (void)pthread_mutex_unlock(&core->lock);
 }
 

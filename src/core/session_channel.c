@@ -8,18 +8,66 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/mem.h"
 #include "core/attempt.h"
 
-#define UNFINISHED_MAX 256
 #define RETRY_NS (10 * CLOCK_NS_PER_MS)
-#define CALL_NS (10 * CLOCK_NS_PER_S) /* for init to answer a small question */
+#define TIMERS_NS (10 * CLOCK_NS_PER_S)
+#define INSPECT_NS (5 * CLOCK_NS_PER_S)
+#define ENDING_NS CLOCK_NS_PER_S /* between the end of an init and the engine's word for it */
+#define SLOW_RETRY_S 5
 #define HELD_NS                                                                                    \
     (3600 * 24 * CLOCK_NS_PER_S) /* for one that still runs; init enforces its timeout */
 
-bool session_is_lost(int result)
+bool session_sandbox_ended(struct core *core, const struct session *session)
 {
-    return result == -ERR_CLOSED || result == -ERR_TIMEOUT || result == -ERR_PROTOCOL;
+    struct engine *engine = NULL;
+    enum engine_state state = ENGINE_STATE_RUNNING;
+    if (core_engine(core, &engine, NULL) != 0)
+        return false;
+    int result =
+        engine_inspect(engine, session->row.sandbox_id, clock_now_ns() + INSPECT_NS, &state, NULL);
+    return result == -ERR_NOT_FOUND ||
+           (result == 0 && (state == ENGINE_STATE_DESTROYING || state == ENGINE_STATE_STOPPED));
+}
+
+bool session_has_ended(struct core *core, struct session *session, int result)
+{
+    /* Its socket closes a moment before the engine hears that init has ended. */
+    bool likely = result == -ERR_CLOSED || result == -ERR_NOT_FOUND || result == -ERR_CONFLICT;
+    int64_t until_ns = clock_now_ns() + (likely ? ENDING_NS : 0);
+    bool tells_nothing = !likely && result != -ERR_TIMEOUT && result != -ERR_INTERNAL;
+    for (;;) {
+        if (result == -ERR_PROTOCOL || session_is_closed(core, session))
+            return true;
+        if (tells_nothing || core_is_stopping(core))
+            return false;
+        if (session_sandbox_ended(core, session))
+            return true;
+        if (clock_now_ns() >= until_ns)
+            return false;
+        clock_sleep_ns(RETRY_NS);
+    }
+}
+
+int session_explain(struct core *core, struct session *session, int result,
+                    const struct err *failure, struct err *err)
+{
+    if (session_has_ended(core, session, result)) {
+        session_drop(core, session, failure->message);
+        return err_public(err, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
+    }
+    if (result != -ERR_CLOSED && result != -ERR_TIMEOUT && result != -ERR_NOT_FOUND &&
+        result != -ERR_CONFLICT)
+        return err_copy(err, failure);
+    if (core_is_stopping(core))
+        return core_say_stopping(err);
+    log_warn("session %s does not answer: %s", session->row.id, failure->message);
+    result =
+        err_public(err, ERR_UNAVAILABLE, "session %.40s does not answer now; it is kept, try again",
+                   session->row.id);
+    if (err)
+        err->retry_after_s = SLOW_RETRY_S;
+    return result;
 }
 
 int session_open_channel(struct core *core, struct session *session, struct channel **out,
@@ -29,13 +77,42 @@ int session_open_channel(struct core *core, struct session *session, struct chan
     FD_AUTO int fd = -1;
     int result = core_engine(core, &engine, err);
     if (result == 0)
-        result = engine_open_channel(engine, session->row.sandbox_id, clock_now_ns() + CALL_NS, &fd,
-                                     err);
+        result = engine_open_channel(engine, session->row.sandbox_id,
+                                     clock_now_ns() + core->answer_ns, &fd, err);
     return result == 0 ? channel_open(fd_take(&fd), session->row.nonce, out, err) : result;
 }
 
-/* Takes over an execution that began under an earlier server: its events from the first on, and its
- * end. */
+/* The events and the end of one that was taken over. It stays without an outcome for as long as it
+ * is not known to have ended: then whoever settles next hears it. */
+static int hear_held(struct attempt *attempt, struct session *session, struct channel *channel,
+                     struct err *err)
+{
+    const struct sandbox_attach attach = {.execution_id = attempt->live.id};
+    struct channel_watch watch;
+    struct err failure = ERR_INIT;
+    BUF_AUTO struct buf object;
+    buf_init(&object, CORE_OBJECT_MAX);
+    attempt_watch(attempt, (uint64_t)(HELD_NS / CLOCK_NS_PER_MS), &watch);
+    int result = channel_attach(channel, &attach, &watch, &attempt->exit, &failure);
+    if (result == -ERR_NOT_FOUND) /* it was listed */
+        result = err_set(&failure, ERR_PROTOCOL, "init lost execution %s", attempt->live.id);
+    if (result != 0 && !session_has_ended(attempt->core, session, result))
+        return err_copy(err, &failure);
+    if (result == 0)
+        attempt->outcome.exit = attempt->exit.exit;
+    else
+        (void)attempt_is_lost(attempt, -ERR_CLOSED, &failure);
+    attempt->outcome.exit.state_lost |= result != 0;
+    int answered = attempt_answer(attempt, true, &object, result == 0 ? err : NULL);
+    if (result != 0)
+        return err_copy(err, &failure);
+    if (answered == 0 && !attempt->stored)
+        return err_set(err, ERR_UNAVAILABLE, "the outcome of %s can't be stored", attempt->live.id);
+    return answered;
+}
+
+/* Takes over an execution that began under an earlier server, or that its caller left: its events
+ * from the first on, and its end. */
 static int follow_held(struct core *core, struct session *session, struct channel *channel,
                        const struct store_execution *row, struct session_turn *turn,
                        struct err *err)
@@ -46,33 +123,32 @@ static int follow_held(struct core *core, struct session *session, struct channe
                                             .session_id = session->row.id,
                                             .gone_fd = -1,
                                             .outlives_client = true};
+    live_wait(core, row->id); /* whoever left it is about to go */
     int result = attempt_resume(&attempt, core, &subject, row, err);
     if (result != 0)
         return result;
     struct live *waits = turn->live; /* only this thread changes it */
     session_set_running(core, turn, &attempt.live);
-    const struct sandbox_attach attach = {.execution_id = row->id};
-    struct channel_watch watch;
-    struct err failure = ERR_INIT;
-    attempt_watch(&attempt, (uint64_t)(HELD_NS / CLOCK_NS_PER_MS), &watch);
-    result = channel_attach(channel, &attach, &watch, &attempt.exit, &failure);
-    if (result == 0)
-        attempt.outcome.exit = attempt.exit.exit;
-    else if (core_is_stopping(core))
-        result = err_copy(err, &failure); /* the next server takes it over */
-    else
-        (void)attempt_is_lost(&attempt, -ERR_CLOSED, &failure);
-    if (result == 0 || !core_is_stopping(core)) {
-        BUF_AUTO struct buf object;
-        buf_init(&object, CORE_OBJECT_MAX);
-        int answered = attempt_answer(&attempt, true, &object, result == 0 ? err : NULL);
-        result = result == 0 ? answered : err_copy(err, &failure);
-        if (result == 0 && !attempt.stored)
-            result = err_set(err, ERR_UNAVAILABLE, "the outcome of %s can't be stored", row->id);
-    }
+    result = hear_held(&attempt, session, channel, err);
     session_set_running(core, turn, waits);
     attempt_end(&attempt);
     return result;
+}
+
+/* A server died before it wrote down what it had begun: nobody was told of it, but it runs. */
+static int enter_row(struct core *core, const struct session *session, const char *id,
+                     struct store_execution *out, struct err *err)
+{
+    const struct store_execution_new row = {.id = id,
+                                            .owner = session->row.owner,
+                                            .lang = session->row.lang,
+                                            .status = execution_state_name(EXECUTION_QUEUED),
+                                            .session_id = session->row.id,
+                                            .created_us = clock_wall_us()};
+    struct store_job job;
+    store_execution_insert_begin(core->store, &row, &job);
+    int result = store_job_wait(core->store, &job, err);
+    return result == 0 ? store_execution_get(core->store, NULL, id, out, NULL, NULL, err) : result;
 }
 
 /* One execution that init holds. */
@@ -81,66 +157,67 @@ static int settle_held(struct core *core, struct session *session, struct channe
 {
     struct store_execution row;
     int result = store_execution_get(core->store, NULL, held->execution_id, &row, NULL, NULL, err);
-    bool open = result == 0 && row.finished_us == 0;
-    if (result != 0 && result != -ERR_NOT_FOUND)
-        return result;
-    if (open)
+    bool unknown = result == -ERR_NOT_FOUND; /* nobody was told of it */
+    if (unknown)
+        result = held->ended ? 0 : enter_row(core, session, held->execution_id, &row, err);
+    if (result == 0 && !(unknown && held->ended) && row.finished_us == 0)
         result = follow_held(core, session, channel, &row, turn, err);
-    else if (!held->ended) /* its row went: nobody was told of it */
-        result = err_set(err, ERR_PROTOCOL, "init runs an execution without a row");
-    else
-        result = 0;
     if (result != 0)
         return result;
-    result = channel_forget(channel, held->execution_id, clock_now_ns() + CALL_NS, err);
+    result = channel_forget(channel, held->execution_id, clock_now_ns() + core->answer_ns, err);
     return result == -ERR_NOT_FOUND ? 0 : result;
 }
 
-/* What an earlier server had begun, and init does not hold, never ran. */
-static int end_unheld(struct core *core, struct session *session, struct err *err)
+/* Sets whether there is something to settle; returns what was set before. */
+static bool take_unsettled(struct core *core, struct session *session, bool unsettled)
 {
-    MEM_AUTO struct store_execution *rows = NULL;
-    size_t count = 0;
-    int result = store_execution_unfinished(core->store, session->row.id, UNFINISHED_MAX, &rows,
-                                            &count, err);
-    for (size_t i = 0; i < count && result == 0; i++) {
-        if (!live_exists(core, rows[i].id))
-            result = execution_end_orphan(core, &rows[i], err);
-    }
-    return result;
+    (void)pthread_mutex_lock(&core->lock);
+    bool before = session->unsettled;
+    session->unsettled = unsettled;
+    (void)pthread_mutex_unlock(&core->lock);
+    return before;
 }
 
-/* Settles all that init holds, over a channel that was just opened. */
+/* Settles all that init holds. */
 static int settle(struct core *core, struct session *session, struct session_turn *turn,
                   struct err *err)
 {
     struct channel *channel = session->channel;
     struct sandbox_listed listed = {0};
-    int result = channel_list(channel, clock_now_ns() + CALL_NS, &listed, err);
+    bool unsettled = take_unsettled(core, session, false);
+    int result = channel_list(channel, clock_now_ns() + core->answer_ns, &listed, err);
     for (size_t i = 0; i < listed.count && result == 0; i++)
         result = settle_held(core, session, channel, &listed.held[i], turn, err);
-    if (result == 0 && session->unsettled)
-        result = end_unheld(core, session, err);
+    if (result == 0 && unsettled)
+        result = execution_end_unfinished(core, session->row.id, err); /* they never ran */
+    if (result != 0 && unsettled)
+        (void)take_unsettled(core, session, true);
     return result;
+}
+
+static bool is_settled(struct core *core, struct session *session)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    bool settled = session->channel && !session->unsettled;
+    (void)pthread_mutex_unlock(&core->lock);
+    return settled;
 }
 
 int session_see_channel(struct core *core, struct session *session, struct session_turn *turn,
                         struct err *err)
 {
     struct channel *channel = NULL;
-    if (session->channel)
+    if (is_settled(core, session))
         return 0;
-    int result = session_open_channel(core, session, &channel, err);
+    int result = session->channel ? 0 : session_open_channel(core, session, &channel, err);
     if (result != 0)
         return result;
-    session_set_channel(core, session, channel); /* channel_break() is to find it */
+    if (channel)
+        session_set_channel(core, session, channel); /* channel_break() is to find it */
     result = settle(core, session, turn, err);
-    if (result != 0) {
+    if (result != 0)
         session_set_channel(core, session, NULL);
-        return result;
-    }
-    session->unsettled = false;
-    return 0;
+    return result;
 }
 
 void session_set_channel(struct core *core, struct session *session, struct channel *channel)
@@ -166,14 +243,14 @@ int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t i
                        struct err *err)
 {
     const struct sandbox_timers timers = timers_of(lifetime_ms, idle_ms);
-    return channel_timers(channel, &timers, clock_now_ns() + CALL_NS, err);
+    return channel_timers(channel, &timers, clock_now_ns() + TIMERS_NS, err);
 }
 
 /* Tells init, again while the engine can't reach it: it may be about to end, or the engine new. */
 static int tell_times(struct core *core, struct session *session, uint64_t lifetime_ms,
                       uint64_t idle_ms, struct err *err)
 {
-    int64_t until_ns = clock_now_ns() + CALL_NS;
+    int64_t until_ns = clock_now_ns() + core->answer_ns;
     for (;;) {
         struct channel *channel = NULL;
         struct err failure = ERR_INIT;
@@ -183,10 +260,9 @@ static int tell_times(struct core *core, struct session *session, uint64_t lifet
         channel_close(channel);
         if (result == 0)
             return 0;
-        if (session_is_lost(result) || result == -ERR_NOT_FOUND || session_is_closed(core, session))
-            return err_public(err, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
-        if (result != -ERR_UNAVAILABLE || clock_now_ns() > until_ns)
-            return err_copy(err, &failure);
+        bool again = result == -ERR_UNAVAILABLE && clock_now_ns() < until_ns;
+        if (!again || session_is_closed(core, session))
+            return session_explain(core, session, result, &failure, err);
         clock_sleep_ns(RETRY_NS);
     }
 }

@@ -10,11 +10,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/quota.h"
+#include "core/ready.h"
 #include "core/record.h"
 #include "core/session_internal.h"
 #include "lang/lang.h"
 
-#define KERNEL_NS (60 * CLOCK_NS_PER_S) /* for a kernel to be ready */
 #define CLAIM_TRIES 50
 #define CLAIM_NS (10 * CLOCK_NS_PER_MS)
 #define HALF_MADE_MS 60000 /* a sandbox whose server died before it was a session */
@@ -26,9 +26,7 @@ struct making {
     struct plan plan;
     struct live live;
     uint64_t lifetime_ms, idle_ms;
-    char sandbox_id[SANDBOX_ID_MAX + 1];
-    uint8_t nonce[SANDBOX_NONCE_SIZE];
-    struct channel *channel;
+    struct ready ready; /* sandbox_id "": none, or the session's now */
 };
 
 static int plan(struct making *making, struct err *err)
@@ -55,46 +53,27 @@ static int plan(struct making *making, struct err *err)
     return result == 0 ? plan_make(making->core, &as_execution, &making->plan, err) : result;
 }
 
-static int start_kernel(struct making *making, struct err *err)
-{
-    const struct lang *lang = making->request->lang;
-    const char *argv[LANG_ARGS_MAX + 1] = {NULL};
-    size_t argc = 0;
-    for (; argc < LANG_ARGS_MAX && lang->kernel_run[argc]; argc++)
-        argv[argc] = strcmp(lang->kernel_run[argc], "{kernel}") == 0
-                         ? lang_kernel_source(lang)->data
-                         : lang->kernel_run[argc];
-    const struct sandbox_kernel kernel = {.cwd = "/workspace",
-                                          .argv = argv,
-                                          .argc = argc,
-                                          .envp = making->plan.envp,
-                                          .envc = making->plan.envc};
-    int result = channel_kernel(making->channel, &kernel, clock_now_ns() + KERNEL_NS, err);
-    if (result == -ERR_BAD_INPUT)
-        return err_public(err, ERR_UNSUPPORTED, "lang: the kernel of %s can't be started here",
-                          lang->name);
-    return result == 0
-               ? session_set_timers(making->channel, making->lifetime_ms, making->idle_ms, err)
-               : result;
-}
-
-/* Sandbox and kernel, with a place. What fails leaves a sandbox_id to destroy, or none. */
+/* Sandbox and kernel, with a place. What fails leaves no sandbox_id, or one to destroy. */
 static int make_sandbox(struct making *making, struct err *err)
 {
     struct core *core = making->core;
-    FD_AUTO int fd = -1;
+    struct ready *ready = &making->ready;
     const struct box_life life = {.orphan_ms = HALF_MADE_MS};
     int64_t begun_ns = clock_now_ns();
-    int result = box_create(core, &making->live, making->request->gone_fd, &making->plan, &life,
-                            making->sandbox_id, &fd, making->nonce, err);
+    const struct ready_want want = {.plan = &making->plan,
+                                    .lang = making->request->lang,
+                                    .life = &life,
+                                    .env = making->request->env,
+                                    .env_count = making->request->env_count};
+    int result = ready_make(core, &making->live, making->request->gone_fd, &want, ready, err);
     admission_created(core->admission);
     metrics_observe(&core->metrics.create, (clock_now_ns() - begun_ns) / 1000);
-    if (result != 0) {
-        making->sandbox_id[0] = '\0';
+    if (result != 0)
         return result;
-    }
-    result = channel_open(fd_take(&fd), making->nonce, &making->channel, err);
-    return result == 0 ? start_kernel(making, err) : result;
+    if (!ready->kernel)
+        return err_public(err, ERR_UNSUPPORTED, "lang: the kernel of %s can't be started here",
+                          making->request->lang->name);
+    return session_set_timers(ready->channel, making->lifetime_ms, making->idle_ms, err);
 }
 
 static int copy_texts(const struct making *making, struct store_session *row, struct err *err)
@@ -123,8 +102,8 @@ static int fill_row(const struct making *making, struct store_session *row, stru
     (void)snprintf(row->image, sizeof(row->image), "%s", making->plan.image);
     (void)snprintf(row->profile, sizeof(row->profile), "%s", making->plan.profile);
     (void)snprintf(row->engine, sizeof(row->engine), "%s", engine->name);
-    (void)snprintf(row->sandbox_id, sizeof(row->sandbox_id), "%s", making->sandbox_id);
-    memcpy(row->nonce, making->nonce, sizeof(row->nonce));
+    (void)snprintf(row->sandbox_id, sizeof(row->sandbox_id), "%s", making->ready.sandbox_id);
+    memcpy(row->nonce, making->ready.nonce, sizeof(row->nonce));
     row->memory_bytes = resources->memory_bytes;
     row->storage_bytes = resources->storage_bytes;
     row->cpu_millis = resources->cpu_millis;
@@ -156,8 +135,8 @@ static int enter(struct making *making, struct buf *out, struct err *err)
         return result;
     }
     fault_point("server.session_stored");
-    session->channel = take(making->channel);
-    making->sandbox_id[0] = '\0';
+    session->channel = take(making->ready.channel);
+    making->ready.sandbox_id[0] = '\0';
     session_add(core, session);
     if (box_keep(core, session->row.sandbox_id)) {
         result = session_append_json(core, session, out, err);
@@ -197,9 +176,9 @@ static int make(struct making *making, struct buf *out, struct err *err)
     result = make_sandbox(making, err);
     if (result == 0)
         result = enter(making, out, err);
-    if (making->sandbox_id[0] != '\0')
-        box_destroy(core, making->sandbox_id);
-    channel_close(making->channel);
+    if (making->ready.sandbox_id[0] != '\0')
+        box_destroy(core, making->ready.sandbox_id);
+    channel_close(making->ready.channel);
     return result;
 }
 

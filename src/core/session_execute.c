@@ -9,7 +9,19 @@
 #include "core/quota.h"
 #include "core/session_internal.h"
 
+#define LOG_IDLE_MAX (64U * 1024U) /* of what init may go on holding while the session is idle */
 #define GRACE_MS 1000 /* from the interrupt at a timeout to the kernel's end (contract) */
+
+/* What runs is left to init, and to whoever settles the session next. */
+static int leave(struct attempt *attempt, const char *why, struct err *err)
+{
+    attempt->left = true;
+    int result = err_public(err, ERR_UNAVAILABLE, "%s; execution %s goes on, ask for it by its id",
+                            why, attempt->live.id);
+    if (err)
+        err->retry_after_s = 2;
+    return result;
+}
 
 /* Runs the code with the turn taken. On success the outcome is filled; on failure nothing ran. */
 static int run_code(struct attempt *attempt, struct session *session,
@@ -40,13 +52,13 @@ static int run_code(struct attempt *attempt, struct session *session,
         return 0;
     }
     session_set_channel(attempt->core, session, NULL);
-    if (core_is_stopping(attempt->core)) {
-        result = err_public(err, ERR_UNAVAILABLE,
-                            "the server is stopping; execution %s goes on, ask for it by its id",
-                            attempt->live.id);
-        if (err)
-            err->retry_after_s = 2;
-        return result;
+    if (core_is_stopping(attempt->core))
+        return leave(attempt, "the server is stopping", err);
+    bool ended = session_has_ended(attempt->core, session, result);
+    if (!ended && (result == -ERR_CLOSED || result == -ERR_TIMEOUT)) {
+        log_warn("session %s: execution %s goes on alone: %s", session->row.id, attempt->live.id,
+                 failure.message);
+        return leave(attempt, "its session does not answer now", err);
     }
     if (!attempt_is_lost(attempt, result, &failure))
         return err_copy(err, &failure);
@@ -62,12 +74,8 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
 {
     struct err failure = ERR_INIT;
     int result = session_see_channel(attempt->core, session, turn, &failure);
-    if ((session_is_lost(result) || result == -ERR_NOT_FOUND) && !core_is_stopping(attempt->core)) {
-        session_drop(attempt->core, session, failure.message);
-        return err_public(err, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
-    }
     if (result != 0)
-        return err_copy(err, &failure);
+        return session_explain(attempt->core, session, result, &failure, err);
     (void)pthread_mutex_lock(&attempt->core->lock);
     session->executions++;
     (void)pthread_mutex_unlock(&attempt->core->lock);
@@ -75,6 +83,15 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
     result = run_code(attempt, session, request, timeout_ms, err);
     box_ready(attempt->core, session->row.sandbox_id);
     return result;
+}
+
+/* The outcome is in the store. Init's memory is under no limit of the sandbox and in no book of
+ * admission, so a large log does not wait for the next execution, which may never come. */
+static void let_init_forget(struct attempt *attempt, struct session *session)
+{
+    channel_forget_later(session->channel, attempt->live.id);
+    if (record_text(attempt->record)->bytes.size > LOG_IDLE_MAX)
+        channel_flush_later(session->channel);
 }
 
 /* With the turn taken: runs, writes the outcome down, and lets init forget it. */
@@ -86,7 +103,7 @@ static int run_and_answer(struct attempt *attempt, struct session *session,
     if (result == 0)
         result = attempt_answer(attempt, omit_streamed, out, err);
     if (result == 0 && session->channel && attempt->stored)
-        channel_forget_later(session->channel, attempt->live.id);
+        let_init_forget(attempt, session);
     else if (result == 0)
         session_settle_again(attempt->core, session);
     return result;
@@ -98,10 +115,9 @@ static int execute_claimed(struct attempt *attempt, struct session *session,
 {
     struct session_turn turn = {.live = &attempt->live};
     int64_t queued_ns = clock_now_ns();
-    int result = attempt_wait_for_row(attempt, err); /* who sees it in its turn may ask for it */
-    if (result != 0)
-        return result;
-    result = session_take_turn(attempt->core, session, &turn, err);
+    int result = session_is_busy(attempt->core, session) ? attempt_say_queued(attempt, err) : 0;
+    if (result == 0)
+        result = session_take_turn(attempt->core, session, &turn, err);
     attempt->outcome.queue_us = (clock_now_ns() - queued_ns) / 1000;
     if (result == 0) {
         result =
@@ -155,7 +171,10 @@ static int execute_in(struct core *core, struct session *session,
     result = attempt_claim(&attempt, out, err);
     if (result == 0)
         result = execute_claimed(&attempt, session, request, timeout_ms, omit_streamed, out, err);
+    bool left = attempt.left;
     attempt_end(&attempt);
+    if (left) /* not before: one that lives is not settled by another */
+        session_settle_again(core, session);
     return result < 0 ? result : 0;
 }
 

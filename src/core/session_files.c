@@ -98,7 +98,8 @@ static int explain(struct session_file *file, int result, const struct err *fail
                    struct err *err)
 {
     end_talk(file);
-    if (session_is_lost(result) && session_is_closed(file->core, file->session))
+    bool lost = result == -ERR_CLOSED || result == -ERR_TIMEOUT || result == -ERR_PROTOCOL;
+    if (lost && session_is_closed(file->core, file->session))
         return has_ended(file, err);
     return err_copy(err, failure);
 }
@@ -126,9 +127,7 @@ static int begin(struct session_file *file, const char *path, struct channel_wat
     *watch = (struct channel_watch){.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = file->gone_fd};
     end_talk(file);
     result = session_open_channel(file->core, file->session, &file->channel, &failure);
-    if (session_is_lost(result) || result == -ERR_NOT_FOUND)
-        return has_ended(file, err);
-    return result == 0 ? 0 : err_copy(err, &failure);
+    return result == 0 ? 0 : session_explain(file->core, file->session, result, &failure, err);
 }
 
 static int open_reader(struct session_file *file, const struct sandbox_get_file *get,

@@ -14,15 +14,16 @@ struct session_turn {
 
 /* Linked in core->sessions while it is open; freed with its last reference. */
 struct session {
-    struct store_session row; /* fixed, but for the times of a renewal: core->lock */
-    bool unsettled;           /* of who has the turn: an earlier server may have left executions */
-    struct channel *channel;  /* of who has the turn, but for channel_break(): core->lock is held to
-                                 change it; NULL: to be opened */
+    /* Fixed, but for what a renewal writes: timeout_ms, idle_ms, lifetime_us; core->lock. */
+    struct store_session row;
+    struct channel *channel; /* of who has the turn, but for channel_break(): core->lock is held to
+                                change it; NULL: to be opened */
 
     /* Guarded by core->lock. */
     unsigned references; /* one is the list's */
     bool closed;
-    bool to_settle; /* an earlier server made it, and no thread was started to settle it */
+    bool unsettled; /* init may hold executions that nobody waits for, or have lost some */
+    bool to_settle; /* and no thread was started for it */
     struct session_turn *turns; /* the first one has it */
     size_t turn_count;
     uint64_t executions;
@@ -52,6 +53,9 @@ bool session_close(struct core *core, struct session *session, enum kill_cause c
 /* The same, by the server, and its row and its sandbox go. why is for the log. */
 void session_drop(struct core *core, struct session *session, const char *why);
 
+/* The server drains: every session ends, with its row and its sandbox. */
+void session_end_all(struct core *core);
+
 /* Its sandbox ended by itself: the session is over. Returns whether there was one. */
 bool session_on_gone(struct core *core, const char *sandbox_id);
 /* The session as an object. */
@@ -63,6 +67,8 @@ int session_append_json(struct core *core, const struct session *session, struct
 int session_take_turn(struct core *core, struct session *session, struct session_turn *turn,
                       struct err *err);
 void session_give_turn(struct core *core, struct session *session, struct session_turn *turn);
+/* Whether who comes now has to wait for the turn, and may. */
+bool session_is_busy(struct core *core, struct session *session);
 
 /* Says what runs in the turn. */
 void session_set_running(struct core *core, struct session_turn *turn, struct live *live);
@@ -74,7 +80,8 @@ int session_check_times(const struct core *core, uint64_t *lifetime_ms, struct e
 int session_open_channel(struct core *core, struct session *session, struct channel **out,
                          struct err *err);
 /* Sees to session->channel, for who has the turn: opens it when there is none, and settles what
- * init holds: an execution that has no outcome gets one, when it has ended. */
+ * init holds: an execution that has no outcome gets one, when it has ended. What fails is to be
+ * given to session_explain() or session_has_ended(). */
 int session_see_channel(struct core *core, struct session *session, struct session_turn *turn,
                         struct err *err);
 /* Gives a channel to the session, or takes (and closes) the one that it has: NULL. */
@@ -82,8 +89,16 @@ void session_set_channel(struct core *core, struct session *session, struct chan
 /* From now on; 0: never. */
 int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t idle_ms,
                        struct err *err);
-/* Whether a failure of a channel says that the sandbox is no more. */
-bool session_is_lost(int result);
+/* Whether after this failure of a way to its init the session is known to be over: it was closed,
+ * its sandbox or its init has ended, or init speaks nonsense. A host that is only slow keeps it.
+ * Asks the engine; blocks a second when an end is likely and not known yet. */
+bool session_has_ended(struct core *core, struct session *session, int result);
+/* The same for a caller: one that has ended is dropped, and ERR_NOT_FOUND (public); of others
+ * ERR_UNAVAILABLE (public), or the failure itself where it says nothing of the session. */
+int session_explain(struct core *core, struct session *session, int result,
+                    const struct err *failure, struct err *err);
+/* What the engine says of its sandbox; unknown counts as running. */
+bool session_sandbox_ended(struct core *core, const struct session *session);
 
 /* session_files.c */
 /* One place more, or less, of SESSION_FILES_MAX; the session is used until now. ERR_UNAVAILABLE
@@ -99,8 +114,8 @@ int session_load(struct core *core, struct err *err);
 /* The engine is there: sessions whose sandbox is gone are dropped, and what ran in the others while
  * there was no server is settled, by threads. */
 void session_reconcile(struct core *core);
-/* For who has the turn: an outcome could not be stored, and init still holds it. A thread fetches
- * it from there until it can. */
+/* Init may hold an outcome that is not in the store. A thread fetches it from there until it can;
+ * whoever has the turn before does the same. */
 void session_settle_again(struct core *core, struct session *session);
 
 #endif

@@ -35,14 +35,12 @@ int core_session_terminal_open(struct core *core, const char *owner, const char 
     struct session_terminal *terminal = result == 0 ? calloc(1, sizeof(*terminal)) : NULL;
     if (result == 0 && !terminal)
         result = err_set(&failure, ERR_INTERNAL, "no memory for a terminal");
-    if (session_is_lost(result) || result == -ERR_NOT_FOUND)
-        result =
-            err_public(&failure, ERR_NOT_FOUND, "session %.40s has just ended", session->row.id);
     if (result != 0 || !terminal) {
         channel_close(channel);
         session_give_place(core, session);
+        result = session_explain(core, session, result, &failure, err);
         session_unref(core, session);
-        return err_copy(err, &failure);
+        return result;
     }
     *terminal = (struct session_terminal){.core = core, .session = session, .channel = channel};
     *out = terminal;

@@ -18,6 +18,7 @@
 enum {
     OUT_LOW = 128 * 1024, /* frames are queued up to here; more when the socket took them */
     OUT_MAX = OUT_LOW + 2 * FRAME_PAYLOAD_MAX,
+    ONE_READ = 32 * 1024,
     PUTS_MAX = 4096
 };
 
@@ -176,13 +177,14 @@ int channel_out_of_turn(const struct talk *talk, const struct frame *frame, stru
 
 /* ---- one talk ---- */
 
-/* Writes what the socket takes. A peer that stopped reading is not a failure yet. */
-static int flush_output(struct channel *channel, struct err *err)
+int channel_flush(struct channel *channel, struct err *err)
 {
     while (channel->out.size > 0 && !channel->write_broken) {
         ssize_t sent = send(channel->fd, channel->out.data, channel->out.size, MSG_NOSIGNAL);
         if (sent >= 0) {
             buf_consume(&channel->out, (size_t)sent);
+            channel->sent_bytes += (size_t)sent;
+            channel->talk_sends++;
             continue;
         }
         if (errno == EINTR)
@@ -191,6 +193,7 @@ static int flush_output(struct channel *channel, struct err *err)
             return 0;
         if (errno != EPIPE && errno != ECONNRESET)
             return err_sys(err, errno, "write to init");
+        channel->reset = channel->reset || errno == ECONNRESET;
         channel->write_broken = true;
     }
     if (channel->write_broken)
@@ -223,17 +226,18 @@ static int on_hello(struct talk *talk, const struct frame *frame, struct err *er
         return result;
     channel->hello_seen = true;
     channel->capabilities = theirs.capabilities;
-    return check_needs(talk, err);
+    result = channel_later_check(channel, err);
+    return result == 0 ? check_needs(talk, err) : result;
 }
 
-/* Whether this answers channel_forget_later(); either way there is nothing to do about it. */
-static bool is_old_answer(struct channel *channel, const struct frame *frame)
+static int take_frame(struct talk *talk, const struct frame *frame, struct err *err)
 {
-    if (frame->type != FRAME_DONE || channel->forget_stream == 0 ||
-        frame->stream != channel->forget_stream)
-        return false;
-    channel->forget_stream = 0;
-    return true;
+    if (!talk->channel->hello_seen)
+        return on_hello(talk, frame, err);
+    int result = channel_later_take(talk->channel, frame, err);
+    if (result != 0)
+        return result < 0 ? result : 0;
+    return talk->type->take(talk, frame, err);
 }
 
 /* Takes the frames that are whole. */
@@ -243,10 +247,7 @@ static int take_frames(struct talk *talk, struct err *err)
     int result = 0;
     while (!talk->type->is_over(talk) &&
            (result = frame_decoder_next(&talk->channel->decoder, &frame, err)) > 0) {
-        if (is_old_answer(talk->channel, &frame))
-            continue;
-        result = talk->channel->hello_seen ? talk->type->take(talk, &frame, err)
-                                           : on_hello(talk, &frame, err);
+        result = take_frame(talk, &frame, err);
         if (result != 0)
             return result;
     }
@@ -255,9 +256,11 @@ static int take_frames(struct talk *talk, struct err *err)
 
 static int take_input(struct talk *talk, struct err *err)
 {
-    int got = frame_decoder_read(&talk->channel->decoder, talk->channel->fd, err);
+    struct channel *channel = talk->channel;
+    int got = frame_decoder_read(&channel->decoder, channel->fd, err);
     if (got == -ERR_UNAVAILABLE)
         return 0;
+    channel->reset = channel->reset || got == -ERR_CLOSED;
     if (got < 0)
         return got;
     if (got == 0)
@@ -340,7 +343,7 @@ static int send_what_goes(struct talk *talk, struct err *err)
             result = talk->type->queue(talk, err);
         more = channel->out.size >= OUT_LOW;
         if (result == 0)
-            result = flush_output(channel, err);
+            result = channel_flush(channel, err);
         more = more && channel->out.size == 0 && !channel->write_broken;
     }
     return result;
@@ -348,7 +351,10 @@ static int send_what_goes(struct talk *talk, struct err *err)
 
 int channel_talk(struct talk *talk, struct err *err)
 {
-    int result = check_needs(talk, err);
+    talk->channel->talk_sends = 0;
+    int result = channel_later_check(talk->channel, err);
+    if (result == 0)
+        result = check_needs(talk, err);
     if (result == 0)
         result = take_frames(talk, err); /* what was read with the end of the talk before */
     while (result == 0 && !talk->type->is_over(talk)) {
@@ -356,5 +362,16 @@ int channel_talk(struct talk *talk, struct err *err)
         if (result == 0)
             result = wait_and_take(talk, err);
     }
+    if (result == 0)
+        talk->channel->sent_bytes = 0;
     return result;
+}
+
+/* Init reads as much as there is, far more than ONE_READ, at once: of what was written in one piece
+ * it has all or nothing. unix(7): a socket that closes with unread bytes resets the other end. */
+bool channel_unheard(const struct channel *channel)
+{
+    if (channel->talk_sends == 0)
+        return true;
+    return channel->reset && channel->talk_sends == 1 && channel->sent_bytes <= ONE_READ;
 }

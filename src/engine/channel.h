@@ -9,6 +9,7 @@
 #ifndef BERTH_ENGINE_CHANNEL_H
 #define BERTH_ENGINE_CHANNEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -117,21 +118,40 @@ int channel_terminal(struct channel *channel, const struct channel_terminal *ter
 
 /* One request and its answer each; deadline_ns as in channel_watch, failures as channel_exec().
  * The channel stays good after ERR_BAD_INPUT, ERR_NOT_FOUND, ERR_CONFLICT and ERR_UNSUPPORTED.
- * Nothing is sent before init's hello: the first of a channel costs a round trip more. */
-/* Returns when the kernel is ready. ERR_BAD_INPUT (public): it can't be started. ERR_CONFLICT: one
- * of other words lives. */
+ * Nothing is sent before init's hello: the first of a channel costs a round trip more.
+ *
+ * init answers LIST, FORGET and TIMERS by itself, whatever the code does, so ERR_TIMEOUT says that
+ * init, or the machine, gets nothing done. It does not say that the sandbox is dead (the engine
+ * does: engine_inspect(), events.gone), nor that what it runs has stopped, nor whether the request
+ * was taken: it may still be. Who repeats it does so on another channel, where LIST says what is
+ * held and ERR_NOT_FOUND of FORGET that it is done. */
+/* Returns when the kernel is ready. Of watch only cancel_fd, gone_fd and deadline_ns are used:
+ * ERR_CLOSED then, and the channel is only good for channel_close(). ERR_BAD_INPUT (public): it
+ * can't be started. ERR_CONFLICT: one of other words lives. */
 int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
-                   int64_t deadline_ns, struct err *err);
+                   const struct channel_watch *watch, struct err *err);
 /* ERR_NOT_FOUND: init holds no such execution, or it runs. */
 int channel_forget(struct channel *channel, const char *execution_id, int64_t deadline_ns,
                    struct err *err);
-/* The same, with what is sent next; nobody waits for the answer. A failure shows at the next call.
- */
+/* The same with what is sent next, without waiting. Whether init did so nobody hears: it forgets
+ * what it holds with the sandbox at the latest. The answer is taken by a later call. */
 void channel_forget_later(struct channel *channel, const char *execution_id);
-/* Other times and limits, sent with what is sent next and before it. A failure of either is the
- * failure of that call: ERR_CLOSED, and the channel is only good for channel_close(). Copied. */
+/* Other times and limits, sent with what is sent next and before it, in the same write; also before
+ * init's hello. That init can't set them, or lacks TIMERS or LIMITS, is the failure of the call
+ * that hears of it: ERR_CLOSED, and the channel is only good for channel_close(). A call that ended
+ * before init's answer came has not heard of it: the one after it does. Copied; do not block. */
 void channel_timers_later(struct channel *channel, const struct sandbox_timers *timers);
 void channel_limits_later(struct channel *channel, const struct sandbox_limits *limits);
+/* Writes what the functions above queued as far as the socket takes it, without waiting: for a
+ * channel that will be idle. What remains, and a failure, is left to the next call. */
+void channel_flush_later(struct channel *channel);
+/* Whether a channel that nobody uses is still connected, as far as the kernel knows; one system
+ * call. False: it is only good for channel_close(). */
+bool channel_alive(const struct channel *channel);
+/* After a call that failed with ERR_CLOSED: whether init, for certain, ended before it read a byte
+ * of it. Then nothing of it was done, and it may be repeated in another sandbox: one of the pool
+ * may die between channel_alive() and its use. False says nothing. Of a file: of its last piece. */
+bool channel_unheard(const struct channel *channel);
 /* Makes every call on this channel fail with ERR_CLOSED soon; the one thing that another thread may
  * call. What is held goes on. */
 void channel_break(struct channel *channel);
@@ -140,35 +160,18 @@ int channel_list(struct channel *channel, int64_t deadline_ns, struct sandbox_li
 int channel_timers(struct channel *channel, const struct sandbox_timers *timers,
                    int64_t deadline_ns, struct err *err);
 
-/* Streams a file out of the sandbox: calls output (stream is STREAM_STDOUT) with its bytes, which
- * may block; the deadline moves on by the time that it takes. ERR_NOT_FOUND, ERR_BAD_INPUT
- * (public): there is none, or it is no regular file, or the code may not read it. ERR_CLOSED: it
- * was cancelled. An error of output is handed on. Otherwise as the calls above; the channel stays
- * good after each of these. *out_size: the bytes read. interrupt_fd and message are not used. */
-int channel_get_file(struct channel *channel, const struct sandbox_get_file *get,
-                     const struct channel_watch *watch, uint64_t *out_size, struct err *err);
-
-/* Gives the next bytes of a file, at most size; 0 is its end, negative (*err filled) breaks it off:
- * what was written stays. May block; the deadline moves on by the time that it takes. */
-typedef ssize_t (*channel_input_fn)(void *context, uint8_t *data, size_t size, struct err *err);
-
-/* Streams a file into it. *out_size: the bytes written. ERR_BAD_INPUT (public), ERR_UNAVAILABLE: it
- * can't be written, as in channel_exec(); init may say so only after the last byte. An error of
- * input is handed on. Otherwise as the calls above; the channel stays good after each of these. */
-int channel_put_stream(struct channel *channel, const struct sandbox_put_file *put,
-                       channel_input_fn input, void *context, int64_t deadline_ns,
-                       uint64_t *out_size, struct err *err);
-
-/* The same piece by piece, at the caller's pace: for who is called with bytes, or asked for them.
- * Nothing else may be done on the channel meanwhile, and after a close before the end, or a failure
- * that is not init's answer, it is only good for channel_close(). Of watch only cancel_fd,
- * cancel_cause and gone_fd are used; *watch is copied. Each call waits for init as long as step_ns.
- */
+/* Files go through a channel piece by piece, at the caller's pace. Nothing else may be done on the
+ * channel meanwhile, and after a close before the end, or a failure that is not init's answer, it
+ * is only good for channel_close(). Of watch only cancel_fd, cancel_cause and gone_fd are used;
+ * *watch is copied. Each call waits for init as long as step_ns. Nothing is sent before init's
+ * hello. */
 struct channel_reader;
 struct channel_writer;
 
-/* Opens the file and says what it is; get->info is SANDBOX_INFO_FIRST or SANDBOX_INFO_ONLY. Fails
- * as channel_get_file(). */
+/* Opens the file and says what it is; get->info is SANDBOX_INFO_FIRST or SANDBOX_INFO_ONLY.
+ * ERR_NOT_FOUND, ERR_BAD_INPUT (public): there is none, or it is no regular file, or the code may
+ * not read it. ERR_CLOSED: it was cancelled. Otherwise as the calls above; the channel stays good
+ * after each of these. */
 int channel_read_open(struct channel *channel, const struct sandbox_get_file *get,
                       const struct channel_watch *watch, int64_t step_ns,
                       struct sandbox_file_info *out_info, struct channel_reader **out,
@@ -184,8 +187,9 @@ void channel_read_close(struct channel_reader *reader);
 int channel_write_open(struct channel *channel, const struct sandbox_put_file *put,
                        const struct channel_watch *watch, int64_t step_ns,
                        struct channel_writer **out, struct err *err);
-/* Returns when all of it is on its way; blocks while init takes no more. Fails as
- * channel_put_stream(). */
+/* Returns when all of it is on its way; blocks while init takes no more. ERR_BAD_INPUT (public),
+ * ERR_UNAVAILABLE: it can't be written, as in channel_exec(); ERR_CLOSED: it was cancelled.
+ * Otherwise as the calls above; the channel stays good after each of these. */
 int channel_write(struct channel_writer *writer, const void *data, size_t size, struct err *err);
 /* The end of the file: *out_size is what was written. */
 int channel_write_end(struct channel_writer *writer, uint64_t *out_size, struct err *err);

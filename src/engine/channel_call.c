@@ -45,8 +45,16 @@ static bool call_is_over(const struct talk *talk)
     return talk->answered;
 }
 
+/* Init is not asked to stop: whoever gives up ends the sandbox. */
+static int call_kill(struct talk *talk, enum kill_cause cause, struct err *err)
+{
+    (void)talk;
+    (void)cause;
+    return err_set(err, ERR_CLOSED, "nobody waits for the answer any more");
+}
+
 static const struct talk_type call_type = {
-    .queue = call_queue, .take = call_take, .is_over = call_is_over};
+    .queue = call_queue, .take = call_take, .is_over = call_is_over, .kill = call_kill};
 
 static void call_init(struct call *call, struct channel *channel, enum frame_type request,
                       uint64_t needs, int64_t deadline_ns)
@@ -73,10 +81,11 @@ static const char *words_of(int sys_errno)
 }
 
 int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
-                   int64_t deadline_ns, struct err *err)
+                   const struct channel_watch *watch, struct err *err)
 {
     CALL_AUTO struct call call;
-    call_init(&call, channel, FRAME_KERNEL, SANDBOX_CAP_KERNEL, deadline_ns);
+    call_init(&call, channel, FRAME_KERNEL, SANDBOX_CAP_KERNEL, watch->deadline_ns);
+    call.talk.watch = watch;
     int result = sandbox_kernel_encode(kernel, &call.payload, err);
     if (result == 0)
         result = channel_talk(&call.talk, err);
@@ -101,17 +110,6 @@ int channel_forget(struct channel *channel, const char *execution_id, int64_t de
         return result;
     return err_set(err, ERR_NOT_FOUND, "init can't forget execution %s: %s", execution_id,
                    words_of(call.done.sys_errno));
-}
-
-void channel_forget_later(struct channel *channel, const char *execution_id)
-{
-    const struct sandbox_attach attach = {.execution_id = execution_id};
-    BUF_AUTO struct buf payload;
-    buf_init(&payload, FRAME_PAYLOAD_MAX);
-    uint32_t stream = channel_take_stream(channel);
-    if (sandbox_attach_encode(&attach, &payload, NULL) == 0 &&
-        frame_append(&channel->out, FRAME_FORGET, stream, payload.data, payload.size, NULL) == 0)
-        channel->forget_stream = stream;
 }
 
 int channel_list(struct channel *channel, int64_t deadline_ns, struct sandbox_listed *out,

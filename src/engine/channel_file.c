@@ -1,11 +1,26 @@
-/* Owns files that go through a channel as streams, of any size and piece by piece. Refuses bytes
- * beyond what was asked for, and a length that is not that of the bytes. */
+/* Owns files that go through a channel piece by piece, at the pace of whoever calls: a talk that
+ * pauses between two calls. Refuses bytes beyond what was asked for, and a length that is not that
+ * of the bytes. */
 #include <errno.h>
-#include <limits.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/channel_transfer.h"
+#include "engine/channel_internal.h"
+
+/* One file on its way, in either direction. */
+struct transfer {
+    struct talk talk; /* first: a talk is one */
+    enum frame_type request;
+    struct buf payload; /* of the request */
+    struct channel_watch watch;
+    char path[SANDBOX_PATH_MAX];
+    int64_t step_ns;
+    struct sandbox_done done;
+    uint64_t moved; /* bytes that came, or that were queued */
+};
 
 static struct transfer *transfer_of(struct talk *talk)
 {
@@ -38,14 +53,12 @@ int channel_file_error(const char *field, const char *verb, const char *path, in
                       words ? words : "unknown error");
 }
 
-/* The outcome of a talk that came to its end. */
-int transfer_judge(const struct transfer *transfer, const char *verb, const char *path,
-                   uint64_t *out_size, struct err *err)
+/* The outcome of a talk that came to its end. verb: "written" or "read". */
+static int judge(const struct transfer *transfer, const char *verb, struct err *err)
 {
+    const char *path = transfer->path;
     int sys_errno = transfer->done.sys_errno;
     bool reads = transfer->request == FRAME_GET_FILE;
-    if (transfer->broken.kind != ERR_NONE)
-        return err_copy(err, &transfer->broken);
     if (sys_errno == ECANCELED && transfer->talk.killed)
         return err_set(err, ERR_CLOSED, "\"%.120s\" was cancelled", path);
     if (reads && (sys_errno == ENOENT || sys_errno == ENOTDIR))
@@ -55,17 +68,28 @@ int transfer_judge(const struct transfer *transfer, const char *verb, const char
     if (sys_errno != 0)
         return channel_file_error("path", verb, path, sys_errno, err);
     if (transfer->done.size_bytes != transfer->moved)
-        return err_set(err, ERR_PROTOCOL, "init says %llu bytes of a file, %llu were %s",
-                       (unsigned long long)transfer->done.size_bytes,
-                       (unsigned long long)transfer->moved, verb);
-    *out_size = transfer->moved;
+        return err_set(err, ERR_PROTOCOL,
+                       "init says %" PRIu64 " bytes of a file, %" PRIu64 " were %s",
+                       transfer->done.size_bytes, transfer->moved, verb);
     return 0;
 }
 
 /* ---- both ways ---- */
 
+static void transfer_init(struct transfer *transfer, struct channel *channel,
+                          const struct talk_type *type, const struct channel_watch *watch)
+{
+    transfer->watch = *watch;
+    transfer->watch.interrupt_fd = -1; /* there is nothing that a signal would mean */
+    transfer->talk = (struct talk){.channel = channel,
+                                   .type = type,
+                                   .watch = &transfer->watch,
+                                   .stream = channel_take_stream(channel)};
+    buf_init(&transfer->payload, FRAME_PAYLOAD_MAX);
+}
+
 /* Asks once; false: not yet, as init has not said hello. */
-bool transfer_ask(struct transfer *transfer, int *result, struct err *err)
+static bool ask(struct transfer *transfer, int *result, struct err *err)
 {
     struct talk *talk = &transfer->talk;
     *result = 0;
@@ -78,34 +102,24 @@ bool transfer_ask(struct transfer *transfer, int *result, struct err *err)
     return *result == 0;
 }
 
-int transfer_kill(struct talk *talk, enum kill_cause cause, struct err *err)
+/* Talks until it pauses. Each time is a step of its own, but for one that is cancelled: that has
+ * its deadline already. */
+static int go_on(struct transfer *transfer, struct err *err)
 {
-    struct transfer *transfer = transfer_of(talk);
-    if (talk->killed)
-        return 0;
+    struct talk *talk = &transfer->talk;
+    if (!talk->killed)
+        talk->deadline_ns = clock_now_ns() + transfer->step_ns;
+    return channel_talk(talk, err);
+}
+
+static int transfer_kill(struct talk *talk, enum kill_cause cause, struct err *err)
+{
     if (talk->asked)
         return channel_queue_kill(talk, cause, err);
     talk->killed = true;
     talk->answered = true;
-    transfer->done.sys_errno = ECANCELED;
+    transfer_of(talk)->done.sys_errno = ECANCELED;
     return 0;
-}
-
-/* Our side gave up: init is told, and its answer waited for, so that the channel stays good. */
-static int give_up(struct transfer *transfer, const struct err *why, struct err *err)
-{
-    transfer->broken = *why;
-    if (why->kind == ERR_NONE)
-        transfer->broken.kind = ERR_CLOSED;
-    return transfer_kill(&transfer->talk, KILL_USER, err);
-}
-
-/* The time that our side took is not init's. */
-static void move_deadline(struct talk *talk, int64_t since_ns)
-{
-    int64_t spent_ns = clock_now_ns() - since_ns;
-    talk->deadline_ns =
-        talk->deadline_ns > INT64_MAX - spent_ns ? INT64_MAX : talk->deadline_ns + spent_ns;
 }
 
 static int on_done(struct transfer *transfer, const struct frame *frame, struct err *err)
@@ -114,176 +128,273 @@ static int on_done(struct transfer *transfer, const struct frame *frame, struct 
     return sandbox_done_decode(frame->payload, frame->size, &transfer->done, err);
 }
 
-static bool transfer_is_over(const struct talk *talk)
-{
-    return talk->answered;
-}
-
-void transfer_init(struct transfer *transfer, struct channel *channel, const struct talk_type *type,
-                   enum frame_type request)
-{
-    *transfer = (struct transfer){
-        .talk = {.channel = channel, .type = type, .stream = channel_take_stream(channel)},
-        .request = request};
-    buf_init(&transfer->payload, FRAME_PAYLOAD_MAX);
-}
-
-void transfer_done(struct transfer *transfer)
-{
-    buf_done(&transfer->payload);
-}
-
 /* ---- out of the sandbox ---- */
 
-int transfer_get_queue(struct talk *talk, struct err *err)
+struct channel_reader {
+    struct transfer transfer; /* first: a talk is one */
+    struct incoming in;
+    uint64_t size_max;  /* bytes that may come */
+    struct buf pending; /* came and was not given out */
+    size_t wanted;      /* of it, before a talk pauses */
+};
+
+static struct channel_reader *reader_of(struct talk *talk)
+{
+    return (struct channel_reader *)talk;
+}
+
+static int read_queue(struct talk *talk, struct err *err)
 {
     int result = 0;
-    (void)transfer_ask(transfer_of(talk), &result, err);
+    (void)ask(transfer_of(talk), &result, err);
     return result;
 }
 
-static int on_data(struct transfer *transfer, const struct frame *frame, struct err *err)
+static int on_data(struct channel_reader *reader, const struct frame *frame, struct err *err)
 {
-    struct talk *talk = &transfer->talk;
-    const struct channel_watch *watch = talk->watch;
-    int result = channel_count_data(&transfer->in, frame, err);
+    struct transfer *transfer = &reader->transfer;
+    int result = channel_count_data(&reader->in, frame, err);
     if (result != 0)
         return result;
-    if (frame->size > transfer->size_max - transfer->moved)
+    if (frame->size > reader->size_max - transfer->moved)
         return err_set(err, ERR_PROTOCOL, "init sent more of a file than was asked for");
     transfer->moved += frame->size;
-    if (transfer->broken.kind == ERR_NONE && watch->output && frame->size > 0) {
-        struct err refusal = ERR_INIT;
-        int64_t since_ns = clock_now_ns();
-        int taken =
-            watch->output(watch->context, STREAM_STDOUT, frame->payload, frame->size, &refusal);
-        move_deadline(talk, since_ns);
-        if (taken < 0)
-            result = give_up(transfer, &refusal, err);
-    }
-    return result == 0 ? channel_grant(talk->channel, &transfer->in, frame, err) : result;
+    result = buf_append(&reader->pending, frame->payload, frame->size, err);
+    return result == 0 ? channel_grant(transfer->talk.channel, &reader->in, frame, err) : result;
 }
 
-int transfer_get_take(struct talk *talk, const struct frame *frame, struct err *err)
+static int read_take(struct talk *talk, const struct frame *frame, struct err *err)
 {
-    struct transfer *transfer = transfer_of(talk);
+    struct channel_reader *reader = reader_of(talk);
     bool is_bytes = talk->asked && frame->stream == talk->stream + STREAM_STDOUT;
     if (frame->type == FRAME_DATA && is_bytes)
-        return on_data(transfer, frame, err);
-    if (frame->type == FRAME_CLOSE && is_bytes && !transfer->in.ended) {
-        transfer->in.ended = true;
+        return on_data(reader, frame, err);
+    if (frame->type == FRAME_CLOSE && is_bytes && !reader->in.ended) {
+        reader->in.ended = true;
         return 0;
     }
     if (frame->type == FRAME_DONE && talk->asked && frame->stream == talk->stream)
-        return on_done(transfer, frame, err);
+        return on_done(&reader->transfer, frame, err);
     return channel_out_of_turn(talk, frame, err);
 }
 
-static const struct talk_type get_type = {.queue = transfer_get_queue,
-                                          .take = transfer_get_take,
-                                          .is_over = transfer_is_over,
-                                          .kill = transfer_kill};
+static bool read_pauses(const struct talk *talk)
+{
+    const struct channel_reader *reader = (const struct channel_reader *)talk;
+    return talk->answered || reader->pending.size >= reader->wanted;
+}
+
+static const struct talk_type read_type = {
+    .queue = read_queue, .take = read_take, .is_over = read_pauses, .kill = transfer_kill};
+
+/* Talks until so many bytes are pending. 1: they are; 0: the file is at its end. */
+static int read_some(struct channel_reader *reader, size_t wanted, struct err *err)
+{
+    reader->wanted = wanted;
+    int result = go_on(&reader->transfer, err);
+    if (result != 0)
+        return result;
+    return reader->pending.size >= wanted ? 1 : judge(&reader->transfer, "read", err);
+}
+
+static int read_info(struct channel_reader *reader, const struct sandbox_get_file *get,
+                     struct sandbox_file_info *out, struct err *err)
+{
+    int result = read_some(reader, SANDBOX_FILE_INFO_SIZE, err);
+    if (result < 0)
+        return result;
+    if (result == 0)
+        return err_set(err, ERR_PROTOCOL, "init does not say what a file is");
+    sandbox_file_info_decode(reader->pending.data, out);
+    buf_consume(&reader->pending, SANDBOX_FILE_INFO_SIZE);
+    uint64_t rest = out->size_bytes > get->offset ? out->size_bytes - get->offset : 0;
+    uint64_t *most = &reader->size_max;
+    if (*most - SANDBOX_FILE_INFO_SIZE > rest)
+        *most = rest + SANDBOX_FILE_INFO_SIZE;
+    if (reader->transfer.moved > *most)
+        return err_set(err, ERR_PROTOCOL, "init sent more of a file than it has");
+    return 0;
+}
 
 /* The bytes that may come for what was asked. */
-uint64_t transfer_most(const struct sandbox_get_file *get)
+static uint64_t most_of(const struct sandbox_get_file *get)
 {
-    uint64_t info = get->info == SANDBOX_INFO_NONE ? 0 : SANDBOX_FILE_INFO_SIZE;
+    uint64_t info = SANDBOX_FILE_INFO_SIZE;
     if (get->info == SANDBOX_INFO_ONLY)
         return info;
     bool open_end = get->size_bytes == 0 || get->size_bytes > UINT64_MAX - info;
     return open_end ? UINT64_MAX : get->size_bytes + info;
 }
 
-int channel_get_file(struct channel *channel, const struct sandbox_get_file *get,
-                     const struct channel_watch *watch, uint64_t *out_size, struct err *err)
+int channel_read_open(struct channel *channel, const struct sandbox_get_file *get,
+                      const struct channel_watch *watch, int64_t step_ns,
+                      struct sandbox_file_info *out_info, struct channel_reader **out,
+                      struct err *err)
 {
-    TRANSFER_AUTO struct transfer transfer;
-    struct channel_watch watched = *watch;
-    watched.interrupt_fd = -1; /* there is nothing that a signal would mean */
-    transfer_init(&transfer, channel, &get_type, FRAME_GET_FILE);
-    transfer.talk.watch = &watched;
-    transfer.talk.deadline_ns = watch->deadline_ns;
-    transfer.talk.needs = SANDBOX_CAP_GET_FILE;
-    transfer.in.window = FRAME_WINDOW;
-    transfer.size_max = transfer_most(get);
-    int result = sandbox_get_file_encode(get, &transfer.payload, err);
+    struct channel_reader *reader = calloc(1, sizeof(*reader));
+    if (!reader)
+        return err_set(err, ERR_INTERNAL, "no memory for a file");
+    struct transfer *transfer = &reader->transfer;
+    transfer_init(transfer, channel, &read_type, watch);
+    transfer->request = FRAME_GET_FILE;
+    transfer->step_ns = step_ns;
+    transfer->talk.needs = SANDBOX_CAP_GET_FILE;
+    (void)snprintf(transfer->path, sizeof(transfer->path), "%s", get->path);
+    buf_init(&reader->pending, FRAME_DATA_MAX + SANDBOX_FILE_INFO_SIZE);
+    reader->in.window = FRAME_WINDOW;
+    reader->size_max = most_of(get);
+    int result = sandbox_get_file_encode(get, &transfer->payload, err);
     if (result == 0)
-        result = channel_talk(&transfer.talk, err);
-    return result == 0 ? transfer_judge(&transfer, "read", get->path, out_size, err) : result;
+        result = read_info(reader, get, out_info, err);
+    if (result != 0) {
+        channel_read_close(reader);
+        return result;
+    }
+    *out = reader;
+    return 0;
+}
+
+int channel_read_next(struct channel_reader *reader, struct buf *out, struct err *err)
+{
+    int result = reader->pending.size > 0 ? 1 : read_some(reader, 1, err);
+    if (result <= 0)
+        return result;
+    result = buf_append(out, reader->pending.data, reader->pending.size, err);
+    reader->pending.size = 0;
+    return result == 0 ? 1 : result;
+}
+
+void channel_read_close(struct channel_reader *reader)
+{
+    if (!reader)
+        return;
+    buf_done(&reader->transfer.payload);
+    buf_done(&reader->pending);
+    free(reader);
 }
 
 /* ---- into the sandbox ---- */
 
-/* Asks our side for the next piece and queues it. Whatever was queued before is on its way by now:
- * nothing waits for a piece that is long in coming. */
-static int queue_piece(struct transfer *transfer, struct err *err)
+struct channel_writer {
+    struct transfer transfer; /* first: a talk is one */
+    struct outgoing bytes;    /* its data is not used: pieces are given one by one */
+    const uint8_t *data;      /* the caller's, not queued yet */
+    size_t left;
+    bool ending;
+};
+
+static struct channel_writer *writer_of(struct talk *talk)
 {
-    struct talk *talk = &transfer->talk;
-    struct outgoing *bytes = &transfer->bytes;
-    uint8_t piece[FRAME_DATA_MAX];
-    size_t room = bytes->credit < sizeof(piece) ? (size_t)bytes->credit : sizeof(piece);
-    struct err refusal = ERR_INIT;
-    int64_t since_ns = clock_now_ns();
-    ssize_t size = transfer->input(transfer->context, piece, room, &refusal);
-    move_deadline(talk, since_ns);
-    if (size < 0)
-        return give_up(transfer, &refusal, err);
-    if ((size_t)size > room)
-        return err_set(err, ERR_INTERNAL, "%zd bytes of a file where %zu fit", size, room);
-    bytes->credit -= (size_t)size;
-    transfer->moved += (size_t)size;
-    bytes->closed = size == 0;
-    return frame_append(&talk->channel->out, size == 0 ? FRAME_CLOSE : FRAME_DATA, talk->stream,
-                        piece, (size_t)size, err);
+    return (struct channel_writer *)talk;
 }
 
-static int put_queue(struct talk *talk, struct err *err)
+/* Queues what credit allows, and the end when it was asked for. */
+static int write_queue(struct talk *talk, struct err *err)
 {
-    struct transfer *transfer = transfer_of(talk);
-    const struct outgoing *bytes = &transfer->bytes;
-    bool fresh = !talk->asked;
+    struct channel_writer *writer = writer_of(talk);
+    struct outgoing *bytes = &writer->bytes;
+    struct buf *out = &talk->channel->out;
     int result = 0;
-    if (!transfer_ask(transfer, &result, err))
+    if (!ask(&writer->transfer, &result, err))
         return result;
-    /* The request, and each piece, leave alone: the next one may be long in coming. */
-    if (!fresh && talk->channel->out.size == 0 && bytes->credit > 0 && !bytes->closed &&
-        !talk->killed)
-        result = queue_piece(transfer, err);
-    talk->eager = bytes->credit > 0 && !bytes->closed && !talk->killed;
+    while (result == 0 && writer->left > 0 && bytes->credit > 0 && out->size < FRAME_WINDOW / 2) {
+        size_t piece = writer->left < FRAME_DATA_MAX ? writer->left : FRAME_DATA_MAX;
+        piece = piece < bytes->credit ? piece : (size_t)bytes->credit;
+        result = frame_append(out, FRAME_DATA, talk->stream, writer->data, piece, err);
+        writer->data += piece;
+        writer->left -= piece;
+        bytes->credit -= piece;
+        writer->transfer.moved += piece;
+    }
+    if (result == 0 && writer->ending && writer->left == 0 && !bytes->closed) {
+        bytes->closed = true;
+        result = frame_append(out, FRAME_CLOSE, talk->stream, NULL, 0, err);
+    }
+    /* With all on its way there is nothing to wait for: one look at what init says, and on. */
+    talk->eager = writer->left == 0 && !writer->ending && !talk->killed;
     return result;
 }
 
-int transfer_put_take(struct talk *talk, const struct frame *frame, struct err *err)
+static int write_take(struct talk *talk, const struct frame *frame, struct err *err)
 {
-    struct transfer *transfer = transfer_of(talk);
+    struct channel_writer *writer = writer_of(talk);
     if (!talk->asked || frame->stream != talk->stream)
         return channel_out_of_turn(talk, frame, err);
     if (frame->type == FRAME_CREDIT)
-        return channel_add_credit(&transfer->bytes, frame, err);
+        return channel_add_credit(&writer->bytes, frame, err);
     if (frame->type != FRAME_DONE)
         return channel_out_of_turn(talk, frame, err);
-    int result = on_done(transfer, frame, err);
-    if (result == 0 && transfer->done.sys_errno == 0 && !transfer->bytes.closed)
+    int result = on_done(&writer->transfer, frame, err);
+    if (result == 0 && writer->transfer.done.sys_errno == 0 && !writer->bytes.closed)
         return err_set(err, ERR_PROTOCOL, "init has a file whose end was not sent");
     return result;
 }
 
-static const struct talk_type put_type = {
-    .queue = put_queue, .take = transfer_put_take, .is_over = transfer_is_over};
-
-int channel_put_stream(struct channel *channel, const struct sandbox_put_file *put,
-                       channel_input_fn input, void *context, int64_t deadline_ns,
-                       uint64_t *out_size, struct err *err)
+static bool write_pauses(const struct talk *talk)
 {
-    TRANSFER_AUTO struct transfer transfer;
-    transfer_init(&transfer, channel, &put_type, FRAME_PUT_FILE);
-    transfer.talk.deadline_ns = deadline_ns;
-    transfer.talk.needs = SANDBOX_CAP_PUT_FILE;
-    transfer.bytes = (struct outgoing){.stream = transfer.talk.stream, .credit = FRAME_WINDOW};
-    transfer.input = input;
-    transfer.context = context;
-    int result = sandbox_put_file_encode(put, &transfer.payload, err);
+    const struct channel_writer *writer = (const struct channel_writer *)talk;
+    if (talk->answered || talk->killed || writer->ending)
+        return talk->answered;
+    return talk->asked && writer->left == 0 && talk->channel->out.size == 0;
+}
+
+static const struct talk_type write_type = {
+    .queue = write_queue, .take = write_take, .is_over = write_pauses, .kill = transfer_kill};
+
+/* Talks until it pauses, and says what init thinks of it. */
+static int write_some(struct channel_writer *writer, struct err *err)
+{
+    int result = go_on(&writer->transfer, err);
+    if (result != 0 || !writer->transfer.talk.answered)
+        return result;
+    return judge(&writer->transfer, "written", err);
+}
+
+int channel_write_open(struct channel *channel, const struct sandbox_put_file *put,
+                       const struct channel_watch *watch, int64_t step_ns,
+                       struct channel_writer **out, struct err *err)
+{
+    struct channel_writer *writer = calloc(1, sizeof(*writer));
+    if (!writer)
+        return err_set(err, ERR_INTERNAL, "no memory for a file");
+    struct transfer *transfer = &writer->transfer;
+    transfer_init(transfer, channel, &write_type, watch);
+    transfer->request = FRAME_PUT_FILE;
+    transfer->step_ns = step_ns;
+    transfer->talk.needs = SANDBOX_CAP_PUT_FILE;
+    (void)snprintf(transfer->path, sizeof(transfer->path), "%s", put->path);
+    writer->bytes = (struct outgoing){.stream = transfer->talk.stream, .credit = FRAME_WINDOW};
+    int result = sandbox_put_file_encode(put, &transfer->payload, err);
     if (result == 0)
-        result = channel_talk(&transfer.talk, err);
-    return result == 0 ? transfer_judge(&transfer, "written", put->path, out_size, err) : result;
+        result = write_some(writer, err);
+    if (result != 0) {
+        channel_write_close(writer);
+        return result;
+    }
+    *out = writer;
+    return 0;
+}
+
+int channel_write(struct channel_writer *writer, const void *data, size_t size, struct err *err)
+{
+    writer->data = data;
+    writer->left = size;
+    return write_some(writer, err);
+}
+
+int channel_write_end(struct channel_writer *writer, uint64_t *out_size, struct err *err)
+{
+    writer->ending = true;
+    int result = write_some(writer, err);
+    if (result == 0)
+        *out_size = writer->transfer.moved;
+    return result;
+}
+
+void channel_write_close(struct channel_writer *writer)
+{
+    if (!writer)
+        return;
+    buf_done(&writer->transfer.payload);
+    free(writer);
 }

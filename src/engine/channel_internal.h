@@ -33,6 +33,16 @@ struct put {
     bool done;  /* init answered */
 };
 
+/* More than init keeps of what can be forgotten. */
+enum { LATER_MAX = 2 * SANDBOX_HELD_MAX };
+
+/* A request that was queued and whose answer has not come. */
+struct later {
+    uint32_t stream;  /* 0: none */
+    uint64_t needs;   /* capabilities that init has to have */
+    const char *what; /* that has to be set; NULL: a failure does not matter */
+};
+
 struct channel {
     int fd; /* non-blocking */
     uint8_t nonce[SANDBOX_NONCE_SIZE];
@@ -46,7 +56,11 @@ struct channel {
     size_t put_count, put_capacity;
     size_t put_current; /* the first whose bytes are not all queued */
     size_t puts_done;
-    uint32_t forget_stream; /* of channel_forget_later(), whose answer nobody waits for; 0: none */
+    struct later later[LATER_MAX];
+    size_t sent_bytes;   /* since the last talk that ended well */
+    unsigned talk_sends; /* that put something on the way in this talk */
+    bool reset;          /* init ended with bytes that it never read */
+    const char *not_set; /* what init did not get and must have; NULL: nothing */
 };
 
 struct talk;
@@ -83,6 +97,15 @@ struct talk {
 int channel_talk(struct talk *talk, struct err *err);
 
 uint32_t channel_take_stream(struct channel *channel);
+
+/* Writes what the socket takes. A peer that stopped reading is not a failure yet. */
+int channel_flush(struct channel *channel, struct err *err);
+
+/* ERR_CLOSED when init did not get something that it must have. */
+int channel_later_check(struct channel *channel, struct err *err);
+/* 1: the frame answers a request that nobody waited for; 0: it does not. Fails as
+ * channel_later_check(). */
+int channel_later_take(struct channel *channel, const struct frame *frame, struct err *err);
 
 /* Queues as much of a stream as credit and room allow, and its CLOSE. */
 int channel_queue_bytes(struct channel *channel, struct outgoing *bytes, struct err *err);

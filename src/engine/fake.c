@@ -16,11 +16,12 @@
 #include "engine/fake_sandbox.h"
 
 static const char *const fault_names[FAKE_FAULT_COUNT] = {
-    "none",         "create-fails",  "create-hangs",   "create-refused", "unpacking",
-    "restart",      "destroy-fails", "destroy-lost",   "close-early",    "close-output",
-    "close-exit",   "dies",          "garbage",        "oversized",      "wrong-nonce",
-    "wrong-exit",   "wrong-stream",  "no-credit",      "mute",           "silent",
-    "kernel-fails", "kernel-dies",   "attach-unknown",
+    "none",           "create-fails",  "create-hangs", "create-refused", "unpacking",
+    "restart",        "destroy-fails", "destroy-lost", "limit-refused",  "limit-hangs",
+    "limit-away",     "close-early",   "close-output", "close-exit",     "dies",
+    "garbage",        "oversized",     "wrong-nonce",  "wrong-exit",     "wrong-stream",
+    "no-credit",      "mute",          "silent",       "kernel-fails",   "kernel-dies",
+    "attach-unknown",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -39,8 +40,8 @@ struct task {
 struct entry {
     char id[SANDBOX_ID_MAX + 1];
     struct fake_sandbox *sandbox;
-    bool keeps_files;
-    bool stopped; /* only the files are left */
+    struct engine_create spec; /* what it was made or started with, and its limits now */
+    bool stopped;              /* only the files are left */
     struct entry *next;
 };
 
@@ -107,7 +108,7 @@ static void on_died(void *context, const char *id)
     (void)pthread_mutex_lock(&fake->lock);
     struct entry *entry = find_locked(fake, id);
     if (entry)
-        entry->stopped = entry->keeps_files;
+        entry->stopped = entry->spec.keep_files;
     (void)pthread_mutex_unlock(&fake->lock);
     add_task(fake, TASK_GONE, id);
 }
@@ -167,7 +168,7 @@ static int make(struct fake *fake, const struct engine_create *spec, enum engine
     if (!entry)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
     (void)snprintf(entry->id, sizeof(entry->id), "%s", spec->id);
-    entry->keeps_files = spec->keep_files;
+    entry->spec = *spec;
     const struct fake_spec parts = {.id = spec->id,
                                     .fault = fault,
                                     .lifetime_ms = spec->lifetime_ms,
@@ -266,6 +267,7 @@ static int fake_start(struct engine *engine, const struct engine_create *spec, i
     fake_sandbox_free(entry->sandbox);
     (void)pthread_mutex_lock(&fake->lock);
     entry->sandbox = sandbox;
+    entry->spec = *spec;
     entry->stopped = false;
     (void)pthread_mutex_unlock(&fake->lock);
     return 0;
@@ -277,7 +279,7 @@ static int fake_stop(struct engine *engine, const char *id, int64_t deadline_ns,
     struct fake *fake = fake_of(engine);
     (void)pthread_mutex_lock(&fake->lock);
     struct entry *entry = find_locked(fake, id);
-    bool keeps = entry && entry->keeps_files;
+    bool keeps = entry && entry->spec.keep_files;
     if (keeps)
         entry->stopped = true;
     (void)pthread_mutex_unlock(&fake->lock);
@@ -317,6 +319,49 @@ static void fake_destroy_later(struct engine *engine, const char *id)
     bool lost =
         take_fault(fake, FAKE_FAULT_DESTROY_LOST, FAKE_FAULT_DESTROY_LOST) != FAKE_FAULT_NONE;
     add_task(fake, lost ? TASK_CONNECTED : TASK_DESTROY, lost ? "" : id);
+}
+
+/* Sets what is not 0, as a real engine does. ERR_CONFLICT: it can't have these. */
+static int set_limits_locked(struct entry *entry, const struct engine_create *spec, struct err *err)
+{
+    struct engine_create *now = &entry->spec;
+    if (entry->stopped)
+        return err_set(err, ERR_CONFLICT, "sandbox %s does not run", spec->id);
+    if (now->disk && spec->storage_bytes != 0 && spec->storage_bytes != now->storage_bytes)
+        return err_set(err, ERR_CONFLICT, "the root of sandbox %s is on disk", spec->id);
+    now->memory_bytes = spec->memory_bytes != 0 ? spec->memory_bytes : now->memory_bytes;
+    now->storage_bytes = spec->storage_bytes != 0 ? spec->storage_bytes : now->storage_bytes;
+    now->cpu_millis = spec->cpu_millis != 0 ? spec->cpu_millis : now->cpu_millis;
+    now->pids_max = spec->pids_max != 0 ? spec->pids_max : now->pids_max;
+    return 0;
+}
+
+static int fake_limit(struct engine *engine, const struct engine_create *spec, int64_t deadline_ns,
+                      struct err *err)
+{
+    const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
+    struct fake *fake = fake_of(engine);
+    enum engine_fake_fault fault =
+        take_fault(fake, FAKE_FAULT_LIMIT_REFUSED, FAKE_FAULT_LIMIT_AWAY);
+    struct err late = ERR_INIT;
+    int result = 0;
+    if (fault == FAKE_FAULT_LIMIT_REFUSED)
+        return err_set(err, ERR_CONFLICT, "injected: it uses more already");
+    if (fault == FAKE_FAULT_LIMIT_AWAY)
+        return engine_set_away(err, "was restarted");
+    if (fault == FAKE_FAULT_LIMIT_HANGS)
+        result = hang(&wait, &late);
+    (void)pthread_mutex_lock(&fake->lock);
+    struct entry *entry = find_locked(fake, spec->id);
+    int outcome = 0;
+    if ((fake->info.capabilities & ENGINE_CAP_LIMIT) == 0)
+        outcome = err_set(err, ERR_UNSUPPORTED, "limits can't be changed here");
+    else if (!entry)
+        outcome = err_set(err, ERR_NOT_FOUND, "no sandbox %s", spec->id);
+    else
+        outcome = set_limits_locked(entry, spec, err);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return result != 0 ? err_copy(err, &late) : outcome;
 }
 
 static int fake_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
@@ -442,6 +487,7 @@ static const struct engine_operations fake_operations = {
     .destroy_later = fake_destroy_later,
     .inspect = fake_inspect,
     .list = fake_list,
+    .limit = fake_limit,
     .open_channel = fake_open_channel,
     .free = fake_free,
 };
@@ -458,14 +504,15 @@ static void inject_from_environment(struct engine *engine)
     }
 }
 
-/* BERTH_FAKE_LACKS="memory disk": the host of this fake can't do that. */
+/* BERTH_FAKE_LACKS="memory disk": the host of this fake can't do that. BERTH_FAKE_HAS="zygote": it
+ * can do that too. */
 static void set_info(struct fake *fake)
 {
     fake->info = (struct engine_info){
         .name = "fake",
         .version = BERTH_VERSION,
         .capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
-                        ENGINE_CAP_STOP | ENGINE_CAP_DISK | ENGINE_CAP_CONTAINER,
+                        ENGINE_CAP_STOP | ENGINE_CAP_DISK | ENGINE_CAP_CONTAINER | ENGINE_CAP_LIMIT,
         .cgroup_mode = "none",
         .memory_bytes = UINT64_C(8) << 30,
         .cpu_millis = 4000,
@@ -473,8 +520,11 @@ static void set_info(struct fake *fake)
         .disk_bytes = UINT64_C(64) << 30,
         .images = "host debian"};
     const char *lacks = getenv("BERTH_FAKE_LACKS");
-    for (unsigned i = 0; lacks && i < ENGINE_CAP_COUNT; i++) {
-        if (has_word(lacks, engine_cap_name(i)))
+    const char *has = getenv("BERTH_FAKE_HAS");
+    for (unsigned i = 0; i < ENGINE_CAP_COUNT; i++) {
+        if (has && has_word(has, engine_cap_name(i)))
+            fake->info.capabilities |= UINT64_C(1) << i;
+        if (lacks && has_word(lacks, engine_cap_name(i)))
             fake->info.capabilities &= ~(UINT64_C(1) << i);
     }
     if ((fake->info.capabilities & ENGINE_CAP_DISK) == 0)
@@ -533,6 +583,28 @@ void engine_fake_last_create(struct engine *engine, struct engine_create *out)
     (void)pthread_mutex_lock(&fake->lock);
     *out = fake->last_create;
     (void)pthread_mutex_unlock(&fake->lock);
+}
+
+bool engine_fake_limits(struct engine *engine, const char *id, struct engine_create *out)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    if (entry)
+        *out = entry->spec;
+    (void)pthread_mutex_unlock(&fake->lock);
+    return entry != NULL;
+}
+
+bool engine_fake_init_limits(struct engine *engine, const char *id, struct sandbox_limits *out)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    if (entry)
+        fake_sandbox_limits(entry->sandbox, out);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return entry != NULL;
 }
 
 unsigned engine_fake_living(struct engine *engine)

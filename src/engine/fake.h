@@ -11,7 +11,7 @@
  *   env NAME, cat PATH   writes a variable, a file that was put
  *   flood N              writes N bytes of 'x' and honours credit
  *   sleep MS             waits; ends early when it is killed or interrupted
- *   set NAME TEXT        a variable; those of a run stay with the kernel
+ *   set NAME TEXT        a variable; those of a cell stay with the kernel
  *   get NAME             writes its line; raises NameError
  *   raise NAME TEXT      ends with 1, a line on stderr and the message of an error
  *   result TEXT          the message of a result, as plain text    resultn N   of N bytes
@@ -22,10 +22,13 @@
  *   fault NAME           does what that fault says, from here on
  * An unknown step writes to stderr and ends with 1, as an interpreter would. An interrupt raises
  * KeyboardInterrupt in a run and ends an execution by signal 2, both with 130; a run that waits for
- * another is killed. Whatever kills a run, signal and
- * oom included, ends its kernel. */
+ * another is killed. Whatever kills a run, signal and oom included, ends its kernel; so does the
+ * end of a run as a script, whose code is the file that it names. A kernel that had no run yet gets
+ * other variables by KERNEL, as init does it. */
 #ifndef BERTH_ENGINE_FAKE_H
 #define BERTH_ENGINE_FAKE_H
+
+#include <stdbool.h>
 
 #include "base/err.h"
 
@@ -33,8 +36,9 @@ struct engine;
 struct engine_events;
 struct engine_info;
 struct engine_create;
+struct sandbox_limits;
 
-/* What may go wrong. The first group strikes when the engine is called, up to destroy-fails; the
+/* What may go wrong. The first group strikes when the engine is called, up to limit-away; the
  * second in a sandbox, once. One of those is taken by the next creation, start or further channel,
  * and strikes where its line says; the rest when the next script begins. */
 enum engine_fake_fault {
@@ -46,6 +50,9 @@ enum engine_fake_fault {
     FAKE_FAULT_RESTART,        /* ERR_UNAVAILABLE, then events.connected */
     FAKE_FAULT_DESTROY_FAILS,  /* the first try; repeated by itself */
     FAKE_FAULT_DESTROY_LOST,   /* engine_destroy_later() is not noted; events.connected */
+    FAKE_FAULT_LIMIT_REFUSED,  /* ERR_CONFLICT */
+    FAKE_FAULT_LIMIT_HANGS,    /* no answer before the caller's deadline; set after all */
+    FAKE_FAULT_LIMIT_AWAY,     /* ERR_UNAVAILABLE as engine_is_away() tells it; not set */
     FAKE_FAULT_CLOSE_EARLY,    /* closes that channel before its hello */
     FAKE_FAULT_CLOSE_OUTPUT,   /* closes it after the next output */
     FAKE_FAULT_CLOSE_EXIT,     /* closes it instead of the exit */
@@ -68,11 +75,12 @@ enum engine_fake_fault {
 const char *engine_fake_fault_name(enum engine_fake_fault fault);
 
 /* Makes a fake engine. BERTH_FAKE_FAULT=NAME[:COUNT] in the environment injects a fault at once;
- * BERTH_FAKE_LACKS takes capabilities away, by their names, with spaces between.
- * events.connected is called from the engine's own thread. */
+ * BERTH_FAKE_LACKS takes capabilities away and BERTH_FAKE_HAS adds some, by their names, with
+ * spaces between; it has no zygotes by itself. events.connected is called from the engine's own
+ * thread. */
 int engine_fake_new(const struct engine_events *events, struct engine **out, struct err *err);
 
-/* The next count operations (creations, or destructions) suffer the fault. */
+/* The next count operations (creations, destructions, changes of limits) suffer the fault. */
 void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, unsigned count);
 
 /* What probe answers from now on. */
@@ -80,6 +88,12 @@ void engine_fake_set_info(struct engine *engine, const struct engine_info *info)
 
 /* What the last creation was asked for. */
 void engine_fake_last_create(struct engine *engine, struct engine_create *out);
+
+/* The limits that a sandbox has now: those that it was made with, and what engine_limit() changed.
+ * False: there is none of that id. */
+bool engine_fake_limits(struct engine *engine, const char *id, struct engine_create *out);
+/* What its init was told to enforce (LIMITS); 0: what it was made with. */
+bool engine_fake_init_limits(struct engine *engine, const char *id, struct sandbox_limits *out);
 
 /* The sandboxes that live now; stopped ones do not. */
 unsigned engine_fake_living(struct engine *engine);

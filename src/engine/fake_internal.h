@@ -78,7 +78,7 @@ struct fake_job {
     bool code_closed;
     struct buf input;
     bool input_closed;
-    struct fake_vars vars; /* of an execution; a run has those of the kernel */
+    struct fake_vars vars; /* of an execution, or of a script; a cell has those of the kernel */
     /* who hears of it */
     struct fake_connection *connection; /* NULL: nobody */
     uint32_t stream;
@@ -103,6 +103,7 @@ struct fake_job {
 struct fake_kernel {
     bool known; /* KERNEL came */
     bool lives;
+    bool used; /* it had a run */
     bool lost; /* it died between two runs; the next one says so */
     struct buf payload;
     struct sandbox_kernel spec;
@@ -129,6 +130,7 @@ struct fake_sandbox {
     struct fake_job jobs[FAKE_JOBS_MAX];
     uint64_t next_order;
     struct fake_kernel kernel;
+    struct sandbox_limits limits;
     struct fake_file files[FAKE_FILES_MAX];
     size_t file_count;
     int64_t lifetime_end_ns;
@@ -156,6 +158,8 @@ struct fake_file *fake_find_file(struct fake_sandbox *box, const char *cwd, cons
 
 void fake_on_frame(struct fake_sandbox *box, struct fake_connection *connection,
                    const struct frame *frame);
+/* An empty file, in place of what was at path; NULL: there is no room for one more. */
+struct fake_file *fake_make_file(struct fake_sandbox *box, const char *path);
 /* Sends what credit allows of the file that is read. */
 void fake_step_get(struct fake_connection *connection);
 

@@ -302,6 +302,14 @@ static void run_exec(struct fake_job *job)
         fake_script_run(job, buf_cstr(&text));
 }
 
+/* A script is a file by the time when it runs; the kernel writes it. */
+static void write_script(struct fake_job *job)
+{
+    struct fake_file *file = fake_make_file(job->box, job->run.file);
+    if (file)
+        (void)buf_append(&file->bytes, job->code.data, job->code.size, NULL);
+}
+
 static void run_in_kernel(struct fake_job *job)
 {
     struct fake_kernel *kernel = &job->box->kernel;
@@ -313,14 +321,17 @@ static void run_in_kernel(struct fake_job *job)
         return;
     if (!kernel->lives)
         kernel->vars.count = 0;
-    kernel->lives = true;
+    kernel->lives = kernel->used = true;
     job->state_lost = kernel->lost;
     kernel->lost = false;
+    bool script = job->run.mode == SANDBOX_RUN_SCRIPT;
+    if (script)
+        write_script(job);
     begin(job, job->run.timeout_ms);
     fake_script_run(job, buf_cstr(&job->code));
-    if (job->killed)
+    if (job->killed && !script)
         job->state_lost = true;
-    if (job->killed || job->run.mode == SANDBOX_RUN_SCRIPT)
+    if (job->killed || script)
         kernel->lives = false;
 }
 

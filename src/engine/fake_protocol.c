@@ -14,7 +14,7 @@ static bool is_denied(const char *path)
     return strncmp(path, "/denied", 7) == 0;
 }
 
-static struct fake_file *make_file(struct fake_sandbox *box, const char *path)
+struct fake_file *fake_make_file(struct fake_sandbox *box, const char *path)
 {
     struct fake_file *file = fake_find_file(box, "/workspace", path);
     if (!file && box->file_count < FAKE_FILES_MAX) {
@@ -42,7 +42,7 @@ static void on_put_file(struct fake_sandbox *box, struct fake_connection *connec
         connection->put.sys_errno = EACCES;
         return;
     }
-    connection->put.file = make_file(box, put.path);
+    connection->put.file = fake_make_file(box, put.path);
     connection->put.sys_errno = connection->put.file ? 0 : ENFILE;
 }
 
@@ -127,24 +127,49 @@ static void on_get_file(struct fake_sandbox *box, struct fake_connection *connec
 
 /* ---- kernel, held executions, timers ---- */
 
+/* Whether the two are the same program: all but their variables. */
+static bool is_same_program(const struct sandbox_kernel *one, const struct sandbox_kernel *other)
+{
+    bool same = strcmp(one->cwd, other->cwd) == 0 && one->argc == other->argc &&
+                one->input_size == other->input_size;
+    for (size_t i = 0; same && i < one->argc; i++)
+        same = strcmp(one->argv[i], other->argv[i]) == 0;
+    return same && (one->input_size == 0 || memcmp(one->input, other->input, one->input_size) == 0);
+}
+
+/* Whether the kernel that lives may be given out as the one that is asked for. */
+static bool may_take(const struct fake_kernel *kernel, const struct frame *frame)
+{
+    struct sandbox_kernel spec = {0};
+    if (kernel->payload.size == frame->size &&
+        memcmp(kernel->payload.data, frame->payload, frame->size) == 0)
+        return true;
+    bool similar = !kernel->used &&
+                   sandbox_kernel_decode(frame->payload, frame->size, &spec, NULL) == 0 &&
+                   is_same_program(&kernel->spec, &spec);
+    sandbox_kernel_done(&spec);
+    return similar;
+}
+
 static void on_kernel(struct fake_sandbox *box, struct fake_connection *connection,
                       const struct frame *frame)
 {
     struct fake_kernel *kernel = &box->kernel;
-    bool same = kernel->known && kernel->payload.size == frame->size &&
-                memcmp(kernel->payload.data, frame->payload, frame->size) == 0;
-    if (box->fault == FAKE_FAULT_KERNEL_FAILS || (kernel->lives && !same)) {
+    if (box->fault == FAKE_FAULT_KERNEL_FAILS || (kernel->lives && !may_take(kernel, frame))) {
         fake_send_done(connection, frame->stream, kernel->lives ? EEXIST : ENOENT, 0);
         return;
     }
     if (!kernel->lives) {
+        kernel->vars.count = 0;
+        kernel->used = false;
+    }
+    if (!kernel->used) { /* one that lives gets at most other variables by this */
         sandbox_kernel_done(&kernel->spec);
         kernel->payload.size = 0;
         (void)buf_append(&kernel->payload, frame->payload, frame->size, NULL);
         kernel->known = kernel->lives =
             sandbox_kernel_decode(kernel->payload.data, kernel->payload.size, &kernel->spec,
                                   NULL) == 0;
-        kernel->vars.count = 0;
     }
     fake_send_done(connection, frame->stream, kernel->known ? 0 : EINVAL, 0);
 }
@@ -224,6 +249,21 @@ static void on_timers(struct fake_sandbox *box, struct fake_connection *connecti
     }
     if (timers.orphan_ms != 0)
         box->orphan_ms = timers.orphan_ms;
+    fake_send_done(connection, frame->stream, 0, 0);
+}
+
+static void on_limits(struct fake_sandbox *box, struct fake_connection *connection,
+                      const struct frame *frame)
+{
+    struct sandbox_limits limits = {0};
+    struct sandbox_limits *now = &box->limits;
+    if (sandbox_limits_decode(frame->payload, frame->size, &limits, NULL) != 0) {
+        fake_send_done(connection, frame->stream, EINVAL, 0);
+        return;
+    }
+    now->pids_max = limits.pids_max != 0 ? limits.pids_max : now->pids_max;
+    now->file_size_max = limits.file_size_max != 0 ? limits.file_size_max : now->file_size_max;
+    now->open_files_max = limits.open_files_max != 0 ? limits.open_files_max : now->open_files_max;
     fake_send_done(connection, frame->stream, 0, 0);
 }
 
@@ -347,6 +387,9 @@ void fake_on_frame(struct fake_sandbox *box, struct fake_connection *connection,
         break;
     case FRAME_TIMERS:
         on_timers(box, connection, frame);
+        break;
+    case FRAME_LIMITS:
+        on_limits(box, connection, frame);
         break;
     case FRAME_PING:
         fake_send(connection, FRAME_PONG, frame->stream, NULL, 0);

@@ -118,7 +118,8 @@ static void send_hello(struct fake_sandbox *box, struct fake_connection *connect
                                   .version_max = SANDBOX_VERSION_MAX,
                                   .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
                                                   SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
-                                                  SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS};
+                                                  SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                                                  SANDBOX_CAP_LIMITS};
     memcpy(hello.nonce, box->nonce, sizeof(hello.nonce));
     if (box->fault == FAKE_FAULT_WRONG_NONCE) {
         box->fault = FAKE_FAULT_NONE;
@@ -320,6 +321,13 @@ int fake_sandbox_connect(struct fake_sandbox *box, enum engine_fake_fault fault,
     else
         *out_fd = pair[1];
     return result;
+}
+
+void fake_sandbox_limits(struct fake_sandbox *box, struct sandbox_limits *out)
+{
+    (void)pthread_mutex_lock(&box->lock);
+    *out = box->limits;
+    (void)pthread_mutex_unlock(&box->lock);
 }
 
 static void take_files(struct fake_sandbox *box, struct fake_sandbox *left)

@@ -25,6 +25,8 @@ int fake_sandbox_new(const struct fake_spec *spec, struct fake_sandbox **out, in
  * has ended. */
 int fake_sandbox_connect(struct fake_sandbox *sandbox, enum engine_fake_fault fault, int *out_fd,
                          struct err *err);
+/* What LIMITS told its init last; 0: nothing did. */
+void fake_sandbox_limits(struct fake_sandbox *sandbox, struct sandbox_limits *out);
 /* Ends it and keeps the files. Ending twice is fine; not from one of the sandbox's own threads. */
 void fake_sandbox_end(struct fake_sandbox *sandbox);
 /* Ends it and frees all. */

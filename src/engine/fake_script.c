@@ -9,9 +9,11 @@
 
 enum { EXIT_INTERRUPTED = 130, LINE_MAX_SIZE = 1024, MESSAGE_MAX_BYTES = 16 * 1024 * 1024 };
 
+/* A script has names of its own. */
 static struct fake_vars *vars_of(struct fake_job *job)
 {
-    return job->is_run ? &job->box->kernel.vars : &job->vars;
+    bool in_kernel = job->is_run && job->run.mode == SANDBOX_RUN_CELL;
+    return in_kernel ? &job->box->kernel.vars : &job->vars;
 }
 
 static const char *cwd_of(const struct fake_job *job)

@@ -182,7 +182,7 @@ void job_step_output(struct job *job, struct job_table *table)
             if (job_wants_output(job, i))
                 more |= read_output(job, table, i);
         }
-        if (job->outputs[0].total + job->outputs[1].total + job->run.message_bytes >
+        if (job->outputs[0].total + job->outputs[1].total + job->run.message_cost >
             job->output_max_bytes)
             job_kill(job, table, KILL_OUTPUT);
     }

@@ -50,6 +50,7 @@ static void forget_process(struct kernel *kernel)
     pipes_done(&kernel->passing);
     buf_done(&kernel->in);
     buf_done(&kernel->out);
+    kernel->skipping = 0;
     kernel->state = KERNEL_NONE;
     kernel->give_up_ns = INT64_MAX;
     kernel->used = kernel->given = false;
@@ -168,25 +169,32 @@ void kernel_interrupt(const struct kernel *kernel)
 
 /* ---- what it says ---- */
 
-/* The next whole message. False: there is none; *nonsense: and there will be none. */
-static bool next_message(const struct kernel *kernel, struct message *message, bool *nonsense)
+/* The whole message at an offset. False: there is none; *nonsense: and there will be none. */
+static bool message_at(const struct kernel *kernel, size_t at, struct message *message,
+                       bool *nonsense)
 {
     if (nonsense)
         *nonsense = false;
-    if (kernel->in.size < KERNEL_HEADER_SIZE)
+    if (kernel->in.size - at < KERNEL_HEADER_SIZE)
         return false;
-    message->size = tlv_load_u32(kernel->in.data);
-    message->type = (char)kernel->in.data[4];
-    message->body = kernel->in.data + KERNEL_HEADER_SIZE;
+    message->size = tlv_load_u32(kernel->in.data + at);
+    message->type = (char)kernel->in.data[at + 4];
+    message->body = kernel->in.data + at + KERNEL_HEADER_SIZE;
     if (nonsense)
         *nonsense = message->size > KERNEL_BODY_MAX;
     return message->size <= KERNEL_BODY_MAX &&
-           kernel->in.size - KERNEL_HEADER_SIZE >= message->size;
+           kernel->in.size - at - KERNEL_HEADER_SIZE >= message->size;
 }
 
-static void drop_message(struct kernel *kernel, const struct message *message)
+static bool next_message(const struct kernel *kernel, struct message *message, bool *nonsense)
 {
-    buf_consume(&kernel->in, KERNEL_HEADER_SIZE + message->size);
+    return message_at(kernel, 0, message, nonsense);
+}
+
+/* Once for all messages that were taken: each alone would move all that is behind it. */
+static void drop_taken(struct kernel *kernel, size_t size)
+{
+    buf_consume(&kernel->in, size);
     if (kernel->in.size == 0 && kernel->in.capacity > LARGE)
         buf_done(&kernel->in);
 }
@@ -249,7 +257,7 @@ static bool take_message(struct kernel *kernel, struct job_table *table,
     if (message->type == KERNEL_DONE && message->size == 1)
         run_is_done(kernel->job, message->body[0]);
     else
-        kernel->job->run.message_bytes += message->size + KERNEL_HEADER_SIZE; /* to a bound */
+        run_count_noise(kernel->job, message->size);
     return true;
 }
 
@@ -257,11 +265,10 @@ void kernel_deliver(struct kernel *kernel, struct job_table *table)
 {
     struct message message;
     bool nonsense = false;
-    while (next_message(kernel, &message, &nonsense)) {
-        if (!take_message(kernel, table, &message))
-            return;
-        drop_message(kernel, &message);
-    }
+    size_t taken = 0;
+    while (message_at(kernel, taken, &message, &nonsense) && take_message(kernel, table, &message))
+        taken += KERNEL_HEADER_SIZE + message.size;
+    drop_taken(kernel, taken);
     if (nonsense)
         break_off(kernel, table);
 }
@@ -295,6 +302,27 @@ static bool is_unheard(const struct kernel *kernel)
     return kernel->state == KERNEL_ALIVE && !kernel->job;
 }
 
+/* Nobody will hear a message that begins between two runs: no byte of it is kept, since that would
+ * be init's memory, which no limit of the sandbox covers. */
+static void skip_unheard(struct kernel *kernel)
+{
+    struct message message;
+    bool nonsense = false;
+    if (!is_unheard(kernel) || kernel->in.size < KERNEL_HEADER_SIZE ||
+        next_message(kernel, &message, &nonsense) || nonsense)
+        return;
+    kernel->skipping = KERNEL_HEADER_SIZE + message.size - kernel->in.size;
+    drop_taken(kernel, kernel->in.size);
+}
+
+static void take_bytes(struct kernel *kernel, size_t size)
+{
+    size_t skipped = size < kernel->skipping ? size : kernel->skipping;
+    kernel->in.size += size;
+    kernel->skipping -= skipped;
+    buf_consume(&kernel->in, skipped); /* nothing is before what is skipped */
+}
+
 static void hear(struct kernel *kernel)
 {
     struct message message;
@@ -311,7 +339,7 @@ static void hear(struct kernel *kernel)
         if (got <= 0)
             on_end(kernel);
         else
-            kernel->in.size += (size_t)got;
+            take_bytes(kernel, (size_t)got);
         kernel->rests_ns = clock_now_ns() + REST_NS;
         if (is_unheard(kernel))
             return;
@@ -337,6 +365,7 @@ void kernel_step(struct kernel *kernel, struct job_table *table)
     flush(kernel);
     hear(kernel);
     kernel_deliver(kernel, table);
+    skip_unheard(kernel);
     if (awaits_adoption(kernel)) {
         int sys_errno = kernel_adopt(kernel, table->config);
         if (sys_errno != 0 && sys_errno != EAGAIN)

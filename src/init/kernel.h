@@ -43,6 +43,7 @@ struct kernel {
     int64_t give_up_ns; /* when it is killed: not ready, or deaf; INT64_MAX */
     int64_t rests_ns;   /* between two runs: until then it is not listened to */
     struct buf in;
+    size_t skipping; /* bytes of a message for nobody that are still to come; nothing is in then */
     struct buf out;
     struct pipes passing; /* descriptors that go with the next byte, as its child[] */
     struct job *job;      /* the run that it has */

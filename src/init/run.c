@@ -282,7 +282,8 @@ bool run_take_message(struct job *job, struct job_table *table, const uint8_t *b
     if (!job->draining) { /* what was written before it comes before it */
         job_drain(job);
         job->run.message_sent = 0;
-        job->run.message_bytes += size > 0 ? size : KERNEL_HEADER_SIZE; /* to a bound */
+        job->run.message_bytes += size;
+        job->run.message_cost += size + MESSAGE_COST;
         if (!is_wanted(job, size))
             job->run.message_sent = size;
     }
@@ -292,6 +293,11 @@ bool run_take_message(struct job *job, struct job_table *table, const uint8_t *b
         return false;
     job->draining = false;
     return true;
+}
+
+void run_count_noise(struct job *job, size_t size)
+{
+    job->run.message_cost += size + MESSAGE_COST;
 }
 
 void run_is_done(struct job *job, uint8_t exit_code)

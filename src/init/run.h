@@ -34,6 +34,7 @@ struct run {
     int64_t grace_ns; /* after a timeout: when the kernel is killed; INT64_MAX */
     uint64_t messages_max_bytes;
     uint64_t message_bytes;
+    uint64_t message_cost; /* of all that the kernel said: what is nearly empty is not free */
     uint64_t message_kept;
     size_t message_sent; /* of the one that is being sent */
     bool messages_dropped;
@@ -59,6 +60,8 @@ void run_kernel_died(struct job *job, struct job_table *table);
 void run_is_done(struct job *job, uint8_t exit_code);
 /* Passes the kernel's message on; false: not yet, call again. */
 bool run_take_message(struct job *job, struct job_table *table, const uint8_t *body, size_t size);
+/* It said something that is no message of the run: that counts towards the bound as well. */
+void run_count_noise(struct job *job, size_t size);
 
 /* Gives the next job to a kernel that is ready, or asks for one. */
 void run_schedule(struct job_table *table);

@@ -30,6 +30,8 @@ static const struct setting {
 #define FIELD(member) offsetof(struct settings, member)
     {"BERTH_MAX_SANDBOXES", SETTING_COUNT, FIELD(sandboxes_max), 512, 1, 2048},
     {"BERTH_MAX_CREATES", SETTING_COUNT, FIELD(creates_max), 0, 1, 1024},
+    {"BERTH_POOL_MIN", SETTING_COUNT, FIELD(pool_min), 2, 0, 1024},
+    {"BERTH_POOL_MAX", SETTING_COUNT, FIELD(pool_max), 64, 0, 1024},
     {"BERTH_QUEUE", SETTING_COUNT, FIELD(queue_max), 1024, 0, 100000},
     {"BERTH_QUEUE_WAIT", SETTING_SECONDS, FIELD(queue_wait_ms), 30000, 1, 86400000},
     {"BERTH_TIMEOUT", SETTING_SECONDS, FIELD(timeout_ms), 30000, 1, 2592000000},
@@ -124,11 +126,14 @@ static int setting_read(const struct setting *setting, const char *text, uint64_
     return 0;
 }
 
+/* *on comes with the default. */
 static int settings_switch(const char *name, bool *on, struct err *err)
 {
     const char *text = getenv(name);
+    if (!text || !*text)
+        return 0;
     *on = true;
-    if (!text || !*text || strcmp(text, "on") == 0 || strcmp(text, "1") == 0)
+    if (strcmp(text, "on") == 0 || strcmp(text, "1") == 0)
         return 0;
     *on = false;
     if (strcmp(text, "off") == 0 || strcmp(text, "0") == 0)
@@ -168,7 +173,7 @@ static int settings_check(const struct settings *settings, struct err *err)
 
 int settings_load(struct settings *out, struct err *err)
 {
-    struct settings settings = {0};
+    struct settings settings = {.register_open = true};
     bool auth = true;
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
         const char *text = settings_text(table[i].name, NULL);
@@ -188,6 +193,8 @@ int settings_load(struct settings *out, struct err *err)
     int result = settings_switch("BERTH_AUTH", &auth, err);
     if (result == 0)
         result = settings_switch("BERTH_REGISTER", &settings.register_open, err);
+    if (result == 0)
+        result = settings_switch("BERTH_ZYGOTE", &settings.zygote, err);
     if (result == 0)
         result = settings_check(&settings, err);
     if (result < 0)

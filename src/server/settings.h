@@ -13,6 +13,7 @@
 
 struct settings {
     uint64_t sandboxes_max, creates_max, queue_max, queue_wait_ms;
+    uint64_t pool_min, pool_max;
     uint64_t memory_budget_bytes, disk_budget_bytes; /* 0: by what the host has */
     uint64_t reserve_min_bytes, memory_overcommit_millis, disk_overcommit_millis;
     uint64_t timeout_ms, timeout_max_ms;
@@ -23,6 +24,7 @@ struct settings {
     const char *public_host; /* "" when unset; the strings are the environment's */
     const char *engine;
     bool auth_off;
+    bool zygote;
     bool register_open;
     bool testing;
 };

@@ -31,7 +31,7 @@ void store_execution_insert_begin(struct store *store, const struct store_execut
     memset(job, 0, sizeof(*job));
     job->run = run_insert;
     job->input.execution = row;
-    store_writer_submit(store, job);
+    store_writer_submit(store, job, false);
 }
 
 static int run_started(struct store *store, struct store_job *job, struct err *err)
@@ -154,7 +154,7 @@ int store_write(struct store *store,
                 struct store_update *update, struct err *err)
 {
     struct store_job job = {.run = run, .input.update = update};
-    store_writer_submit(store, &job);
+    store_writer_submit(store, &job, true);
     return store_job_wait(store, &job, err);
 }
 
@@ -175,7 +175,7 @@ static void write_later(struct store *store,
     job->run = run;
     job->input.update = copy;
     job->detached = true;
-    store_writer_submit(store, job);
+    store_writer_submit(store, job, false);
 }
 
 void store_execution_started(struct store *store, const char *id, const char *sandbox_id,

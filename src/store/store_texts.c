@@ -1,5 +1,5 @@
 /* Owns the bound on the texts of all outcomes together. What is dropped is the oldest text; its
- * outcome stays. Runs on the writer's thread only, between its transactions. */
+ * outcome stays. Runs while nobody else writes, between transactions. */
 #include <stdatomic.h>
 
 #include "base/log.h"

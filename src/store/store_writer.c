@@ -1,7 +1,11 @@
-/* Owns the writer thread: takes all queued jobs, runs them in one transaction, commits, and only
- * then tells their owners (group commit). A job is one statement, so one that fails undoes itself
- * alone; what undoes the whole transaction makes each job run again in one of its own. */
+/* Owns the queue of writes: whoever finds nobody writing takes all queued jobs, runs them in one
+ * transaction, commits, and only then tells their owners (group commit). So one that waits for its
+ * own job writes by itself, without waking another thread; those that come meanwhile are the next
+ * batch. A thread writes what nobody waits for, a little later, so that it shares the transaction
+ * of what follows; and it tidies up. A job is one statement, so one that fails undoes itself alone;
+ * what undoes the whole transaction makes each job run again in one of its own. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -11,28 +15,23 @@
 #include "store/store_internal.h"
 
 #define EXPIRE_EVERY_NS (INT64_C(60) * CLOCK_NS_PER_S)
+#define LATE_NS (5 * CLOCK_NS_PER_MS) /* most of what runs has ended by then */
 #define HISTORY_US                                                                                 \
     (INT64_C(7) * 24 * 3600 * 1000000) /* rows of ended executions are kept this long */
 
-void store_writer_submit(struct store *store, struct store_job *job)
+void store_writer_submit(struct store *store, struct store_job *job, bool waits)
 {
     job->next = NULL;
+    job->waits = false;
+    job->changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     (void)pthread_mutex_lock(&store->queue_lock);
-    bool was_empty = !store->head;
     *store->tail = job;
     store->tail = &job->next;
-    if (was_empty)
+    if (!waits && store->late_ns == INT64_MAX) { /* else the thread looks soon */
+        store->late_ns = clock_now_ns() + LATE_NS;
         (void)pthread_cond_signal(&store->queue_filled);
+    }
     (void)pthread_mutex_unlock(&store->queue_lock);
-}
-
-int store_job_wait(struct store *store, struct store_job *job, struct err *err)
-{
-    (void)pthread_mutex_lock(&store->queue_lock);
-    while (!job->done)
-        (void)pthread_cond_wait(&store->job_done, &store->queue_lock);
-    (void)pthread_mutex_unlock(&store->queue_lock);
-    return job->result == 0 ? 0 : err_copy(err, &job->err);
 }
 
 int store_run(struct store *store, enum store_sql sql, struct err *err)
@@ -67,7 +66,9 @@ static int run_transaction(struct store *store, struct store_job *jobs, const st
 static void run_batch(struct store *store, struct store_job *jobs)
 {
     struct err err = ERR_INIT;
-    if (run_transaction(store, jobs, NULL, &err) == 0)
+    bool failed = run_transaction(store, jobs, NULL, &err) != 0;
+    atomic_store(&store->failing, failed);
+    if (!failed)
         return;
     log_error("%s", err.message);
     for (struct store_job *job = jobs; job; job = job->next) {
@@ -91,9 +92,10 @@ static void finish_batch(struct store *store, struct store_job *jobs)
             detached = job;
         } else {
             job->done = true;
+            if (job->waits)
+                (void)pthread_cond_signal(&job->changed);
         }
     }
-    (void)pthread_cond_broadcast(&store->job_done);
     (void)pthread_mutex_unlock(&store->queue_lock);
     while (detached) {
         struct store_job *next = detached->next;
@@ -105,48 +107,135 @@ static void finish_batch(struct store *store, struct store_job *jobs)
     }
 }
 
-/* Takes all that is queued; waits until expire_ns at most. Returns false when it is time to stop.
- */
-static bool take_batch(struct store *store, int64_t expire_ns, struct store_job **out)
+/* Nobody writes any more: wakes one of those who wait for a job in the queue, and it writes. */
+static void hand_on_locked(struct store *store)
 {
-    struct timespec until = {.tv_sec = (time_t)(expire_ns / CLOCK_NS_PER_S),
-                             .tv_nsec = (long)(expire_ns % CLOCK_NS_PER_S)};
-    (void)pthread_mutex_lock(&store->queue_lock);
-    int status = 0;
-    while (!store->head && !store->stop && status != ETIMEDOUT)
-        status = pthread_cond_timedwait(&store->queue_filled, &store->queue_lock, &until);
-    *out = store->head;
+    struct store_job *job = store->head;
+    while (job && !job->waits)
+        job = job->next;
+    if (job)
+        (void)pthread_cond_signal(&job->changed);
+}
+
+/* Writes all that is queued. Called with the queue's lock held, which is let go meanwhile, while
+ * nobody writes. */
+static void write_queued_locked(struct store *store)
+{
+    struct store_job *jobs = store->head;
     store->head = NULL;
     store->tail = &store->head;
-    bool go_on = *out || !store->stop;
+    store->writing = true;
     (void)pthread_mutex_unlock(&store->queue_lock);
-    return go_on;
+    run_batch(store, jobs);
+    bool untidy = store->text_bytes > atomic_load(&store->text_max);
+    finish_batch(store, jobs);
+    (void)pthread_mutex_lock(&store->queue_lock);
+    store->writing = false;
+    store->untidy |= untidy;
+    if (store->untidy || store->stop)
+        (void)pthread_cond_signal(&store->queue_filled);
+    if (!store->untidy) /* else the thread does when it has trimmed */
+        hand_on_locked(store);
+}
+
+int store_job_wait(struct store *store, struct store_job *job, struct err *err)
+{
+    (void)pthread_mutex_lock(&store->queue_lock);
+    while (!job->done) {
+        job->waits = store->writing || store->untidy; /* the thread trims first */
+        if (job->waits)
+            (void)pthread_cond_wait(&job->changed, &store->queue_lock);
+        else
+            write_queued_locked(store); /* ours is among them */
+    }
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    return job->result == 0 ? 0 : err_copy(err, &job->err);
+}
+
+bool store_is_failing(const struct store *store)
+{
+    return atomic_load(&store->failing);
+}
+
+static int run_nothing(struct store *store, struct store_job *job, struct err *err)
+{
+    (void)store;
+    (void)job;
+    (void)err;
+    return 0;
+}
+
+void store_see_queued(struct store *store)
+{
+    struct store_job job = {.run = run_nothing};
+    (void)pthread_mutex_lock(&store->queue_lock);
+    bool waits = store->thread_runs && (store->head || store->writing);
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    if (!waits)
+        return;
+    store_writer_submit(store, &job, true);
+    (void)store_job_wait(store, &job, NULL);
+}
+
+/* Trims and expires, as far as it is time. Returns whether there is more to trim. */
+static bool tidy(struct store *store, int64_t *expire_ns)
+{
+    struct err err = ERR_INIT;
+    int trimmed = store_texts_trim(store, &err);
+    if (trimmed < 0)
+        log_error("%s", err.message);
+    if (clock_now_ns() >= *expire_ns) {
+        int64_t now_us = clock_wall_us();
+        if (store_expire_now(&store->writer, now_us, now_us - HISTORY_US, &err) != 0 ||
+            store_texts_count(store, &err) != 0)
+            log_error("%s", err.message);
+        *expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
+    }
+    return trimmed > 0;
+}
+
+/* With the lock held, as write_queued_locked(). */
+static void tidy_locked(struct store *store, int64_t *expire_ns)
+{
+    store->writing = true;
+    store->untidy = false;
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    bool more = tidy(store, expire_ns);
+    (void)pthread_mutex_lock(&store->queue_lock);
+    store->writing = false;
+    store->untidy |= more; /* goes on behind what waits to be written */
+}
+
+static void wait_locked(struct store *store, int64_t until_ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+                                   .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
+    (void)pthread_cond_timedwait(&store->queue_filled, &store->queue_lock, &until);
 }
 
 static void *writer_main(void *context)
 {
     struct store *store = context;
     int64_t expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
-    struct store_job *jobs = NULL;
-    bool more = false; /* to trim: goes on as soon as no write waits */
-    while (take_batch(store, more ? 0 : expire_ns, &jobs)) {
-        if (jobs) {
-            run_batch(store, jobs);
-            finish_batch(store, jobs);
-        }
-        struct err err = ERR_INIT;
-        int trimmed = store_texts_trim(store, &err);
-        if (trimmed < 0)
-            log_error("%s", err.message);
-        more = trimmed > 0;
-        if (clock_now_ns() < expire_ns)
+    (void)pthread_mutex_lock(&store->queue_lock);
+    while (store->head || store->writing || !store->stop) {
+        int64_t now_ns = clock_now_ns();
+        bool late = store->stop || now_ns >= store->late_ns;
+        bool due = store->untidy || now_ns >= expire_ns;
+        if (store->writing) {
+            wait_locked(store, now_ns + LATE_NS);
             continue;
-        int64_t now_us = clock_wall_us();
-        if (store_expire_now(&store->writer, now_us, now_us - HISTORY_US, &err) != 0 ||
-            store_texts_count(store, &err) != 0)
-            log_error("%s", err.message);
-        expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
+        }
+        if (late)
+            store->late_ns = INT64_MAX;
+        if (due)
+            tidy_locked(store, &expire_ns);
+        if ((late || due) && store->head)
+            write_queued_locked(store);
+        else if (!late && !due)
+            wait_locked(store, store->late_ns < expire_ns ? store->late_ns : expire_ns);
     }
+    (void)pthread_mutex_unlock(&store->queue_lock);
     return NULL;
 }
 

@@ -78,6 +78,17 @@ int events_append(struct events *events, const char *name, const void *json, siz
     return result;
 }
 
+int events_append_aside(const struct events *events, const char *name, const void *json,
+                        size_t json_size, struct buf *out, struct err *err)
+{
+    bool sse = events->format == EVENTS_SSE;
+    int result =
+        buf_printf(out, err, sse ? "event: %s\ndata: " : "{\"event\":\"%s\",\"data\":", name);
+    if (result == 0)
+        result = buf_append(out, json, json_size, err);
+    return result == 0 ? buf_append_str(out, sse ? "\n\n" : "}\n", err) : result;
+}
+
 static int events_append_text(struct events *events, int stream, const uint8_t *data, size_t size,
                               struct buf *out, struct err *err)
 {

@@ -5,8 +5,10 @@
  *   NDJSON:  `{"event":"stdout","id":2,"data":{"text":"hi\n"}}\n`
  * Events: started {"execution_id"}, stdout {"text"}, stderr {"text"}, result, error
  * {"error","detail","timestamp"}, and last `end` with the execution object less the streamed text.
- * A stream without `end` is not whole. A UTF-8 sequence that is cut by the end of one piece of
- * output is held back and completed by the next piece of the same stream. */
+ * A stream without `end` is not whole. Two are no part of what the execution says and have no
+ * number: queued {"execution_id"}, before `started`, and `open` with the object as it is, in the
+ * place of `end` where nobody was to wait for that. A UTF-8 sequence that is cut by the end of one
+ * piece of output is held back and completed by the next piece of the same stream. */
 #ifndef BERTH_WIRE_EVENTS_H
 #define BERTH_WIRE_EVENTS_H
 
@@ -36,6 +38,10 @@ const char *events_content_type(enum events_format format);
 /* Appends one event; json is a whole JSON value without a line break. */
 int events_append(struct events *events, const char *name, const void *json, size_t json_size,
                   struct buf *out, struct err *err);
+
+/* The same without a number. */
+int events_append_aside(const struct events *events, const char *name, const void *json,
+                        size_t json_size, struct buf *out, struct err *err);
 
 /* Appends output of stream (STREAM_STDOUT or STREAM_STDERR of wire/frame.h). May append nothing
  * when all of it is held back. */

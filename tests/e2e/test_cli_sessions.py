@@ -147,8 +147,8 @@ def test_a_signal_interrupts(berth, server, session, number, words):
 
 
 def test_a_second_signal_leaves(server, session):
-    code = ("import time\nprint('on', flush=True)\nwhile True:\n    try: time.sleep(600)\n"
-            "    except KeyboardInterrupt: print('no', flush=True)")
+    code = ("import time\ntext = 'on'\nwhile True:\n    try:\n        print(text, flush=True)\n"
+            "        time.sleep(600)\n    except KeyboardInterrupt: text = 'no'")
     process = start(server, "session", "exec", session, code)
     try:
         assert process.stdout.readline() == b"on\n"
@@ -162,6 +162,25 @@ def test_a_second_signal_leaves(server, session):
         process.kill()
         process.communicate()
     assert running_in(server, session) == name
+
+
+def test_a_signal_cancels_what_waits(server, session):
+    first = start(server, "session", "exec", session, LONG)
+    waits = None
+    try:
+        assert first.stdout.readline() == b"on\n"
+        running = running_in(server, session)
+        waits = start(server, "session", "exec", session, "print('never')")
+        wait_until(lambda: server.get(f"/sessions/{session}").json()["waiting"] == 1, "it waits")
+        time.sleep(0.2)  # for the client to hear of its id; before that the signal would end it at once
+        waits.send_signal(signal.SIGINT)
+        out, err = waits.communicate(timeout=HANG_SECS)
+        assert (waits.returncode, out) == (137, b"") and b"killed by user" in err, (out, err)
+        assert running_in(server, session) == running and first.poll() is None
+    finally:
+        for process in filter(None, (first, waits)):
+            process.kill()
+            process.communicate()
 
 
 # ---- over a server that dies ----
@@ -232,6 +251,7 @@ def test_drain(make_server):
     server = make_server()
     env = {"BERTH_URL": server.url}
     assert call("drain", env=env).out == "ended 0 sessions and 0 executions\n"
+    assert call("drain", "--lift", env=env).code == 0
     names = [call("session", "new", env=env).out.strip() for _ in range(2)]
     processes = [start(server, "run", "-c", LONG), start(server, "session", "exec", names[0], LONG)]
     try:
@@ -241,13 +261,28 @@ def test_drain(make_server):
         assert (drained.code, drained.out) == (0, "ended 2 sessions and 2 executions\n"), drained
         for process in processes:
             _, err = process.communicate(timeout=HANG_SECS)
-            assert process.returncode == 137 and b"killed by user" in err, err
+            assert process.returncode == 137 and b"killed by server" in err, err
     finally:
         for process in processes:
             process.kill()
             process.communicate()
     assert call("session", "ls", "-q", env=env).out == ""
     server.wait_clean()
+    refused = call("run", "-c", "1", env=env)
+    assert refused.code == 125 and "drained" in refused.err, refused
+    assert "drained" in call("session", "new", env=env).err
+    assert call("drain", env=env).out == "ended 2 sessions and 2 executions\n"
+    assert call("drain", "--lift", env=env).code == 0
+    assert call("run", "-c", "print('on')", env=env).out == "on\n"
+
+
+def test_a_new_server_does_not_drain(make_server):
+    server = make_server()
+    env = {"BERTH_URL": server.url}
+    assert call("drain", env=env).code == 0
+    server.stop()
+    server.start()
+    assert call("run", "-c", "print('on')", env=env).out == "on\n"
 
 
 # ---- attach ----

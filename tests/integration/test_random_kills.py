@@ -7,41 +7,23 @@ requests. BERTH_SEED=N repeats the choices of a run, whose seed is printed; mome
 import base64
 import http.client
 import json
-import os
 import random
 import re
-import signal
 import threading
 import time
 
-import pytest
-
 from engine import Engine, EngineError, MIB
 from faults import assert_nothing_left, can_make, skip_unless
-from harness import HANG_SECS, SLOW, at_rest, read, snapshot_tool, wait_until
+from harness import HANG_SECS, at_rest, read, snapshot_tool, wait_until
+from kills import SOAK, catch, counts, end, plain, settle
 
-SOAK = os.environ.get("BERTH_SOAK") == "1"
 KILLS = 300 if SOAK else 40
 KEPT_KILLS = 120 if SOAK else 30
 REQUESTS = 3000 if SOAK else 100
 BATCH = 20
-SECS = (3000 if SOAK else 230) * SLOW  # for all of it
-
-
-@pytest.fixture
-def dice(no_hang):
-    """The random numbers of a test, and as much time as it may take."""
-    signal.alarm(SECS)
-    seed = int(os.environ.get("BERTH_SEED") or random.randrange(1 << 32))
-    print(f"BERTH_SEED={seed}")
-    return random.Random(seed)
 
 
 # ---- the load ----
-
-def plain(number):
-    return {"code": f"print({number})"}
-
 
 def with_stdin(number):
     return {"code": "import sys; print(sys.stdin.read()[-len(sys.argv[0]) - 20:].strip().split()[-1])",
@@ -165,38 +147,6 @@ class Load:
 
 # ---- the victims ----
 
-def children(pid):
-    return [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
-
-
-def end(pid):
-    try:
-        os.kill(pid, signal.SIGKILL)
-        return True
-    except ProcessLookupError:
-        return False
-
-
-def network_of(pid):
-    return snapshot_tool.links(pid, "ns").get("net")
-
-
-def catch(engine_pid, stage):
-    """A child of the engine that does not live long: the setup stage of a sandbox (a network
-    of its own) or the maker of a disk, or the tool that this one runs. None when there is none for
-    a while."""
-    own = network_of(engine_pid)
-    deadline = time.monotonic() + 1
-    while time.monotonic() < deadline:
-        for child in children(engine_pid):
-            if read(f"/proc/{child}/comm").strip() != "berth-native":
-                continue
-            if (network_of(child) != own) == stage:
-                below = children(child)
-                return below[0] if below and not stage else child
-    return None
-
-
 class Killer:
     """Chooses and ends. Counts what it ended."""
 
@@ -242,19 +192,6 @@ class Killer:
         return True
 
 
-def settle(server):
-    """Requests are served again; until then they wait, or fail in a clean way."""
-    def served():
-        try:
-            answer = server.post(plain(1))
-        except (OSError, http.client.HTTPException):
-            return False
-        assert answer.status in (200, 503), answer
-        return answer.status == 200 and answer.json()["stdout"] == "1\n"
-    wait_until(served, "requests are served again")
-    server.wait_idle()
-
-
 def kernel_objects():
     """What the kernel holds of namespaces, a coarse figure: its caches count in slabs."""
     found = {}
@@ -263,16 +200,6 @@ def kernel_objects():
         if match:
             found[match.group(1)] = int(match.group(2))
     return found
-
-
-def counts(server):
-    """What has to be as at first whenever nothing runs."""
-    now = server.snapshot()
-    # The host's own mounts come and go.
-    now["own mounts"] = now.get("berth-native.mounts", 0) - now.get("berth-monitor.mounts", 0)
-    return {name: now.get(name, 0) for name in (
-        "berth-native.fds", "own mounts", "berth-native.processes", "berth-monitor.fds",
-        "berth-server.processes", "zombies")}
 
 
 def check_batch(server, load, first):

@@ -10,50 +10,7 @@ import pytest
 
 from faults import assert_nothing_left
 from harness import SLOW, Stream, assert_error, at_once, wait_until
-
-
-class Session:
-    """A client of one session."""
-
-    def __init__(self, server, **fields):
-        self.server = server
-        answer = server.post(fields, path="/sessions")
-        assert answer.status == 200, f"{answer}\n{server.log()}"
-        assert answer.json()["status"] == "active"
-        self.id = answer.json()["session_id"]
-        self.path = f"/sessions/{self.id}"
-
-    def post(self, code, **fields):
-        return self.server.post({"code": code, **fields}, path=self.path + "/execute")
-
-    def run(self, code, **fields):
-        answer = self.post(code, **fields)
-        assert answer.status == 200, f"{answer}\n{self.server.log()}"
-        return answer.json()
-
-    def get(self):
-        return self.server.get(self.path)
-
-    def running(self):
-        """The id of what runs; waits for it."""
-        return wait_until(lambda: self.get().json()["running"], "it runs")
-
-    def delete(self):
-        answer = self.server.request("DELETE", self.path)
-        assert answer.json() == {"session_id": self.id, "status": "closed"}, answer
-
-
-def in_background(call):
-    """Starts a call; returns a function that waits for what it returned."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
-    thread.start()
-
-    def result():
-        thread.join(60 * SLOW)
-        assert results, "no answer"
-        return results[0]
-    return result
+from sessions import Session, in_background
 
 
 @pytest.fixture
@@ -282,6 +239,56 @@ def test_streams_can_be_taken_up_again(server, session):
         assert events_of(server, execution_id, after) == live[after:]
 
 
+def test_what_is_known_without_waiting(server, session):
+    answer = in_background(lambda: session.run("print('on', flush=True)\nimport time\ntime.sleep(600)"))
+    execution_id = session.running()
+    path = f"/executions/{execution_id}/events?follow=0"
+
+    def look(accept="application/x-ndjson", after=0):
+        return server.get(f"{path}&after={after}", headers={"Accept": accept})
+
+    wait_until(lambda: "on" in look().body.decode(), "it says something")
+    events = [json.loads(line) for line in look().body.decode().splitlines()]
+    assert [event["event"] for event in events] == ["started", "stdout", "open"]
+    assert "id" not in events[-1] and events[-1]["data"]["status"] == "running"
+    assert events[-1]["data"]["execution_id"] == execution_id
+    known = look(after=events[1]["id"]).body.decode().splitlines()
+    assert [json.loads(line)["event"] for line in known] == ["open"]
+    assert "event: open\ndata: {" in look("text/event-stream").body.decode()
+    session.server.post({}, path=session.path + "/interrupt")
+    answer()
+    events = [json.loads(line) for line in look().body.decode().splitlines()]
+    assert events[-1]["event"] == "end" and events == events_of(server, execution_id)
+    assert_error(server.get(path.replace("=0", "=2")), 400, "follow")
+    assert_error(server.get("/executions/00000000-0000-4000-8000-000000000000/events?follow=0"), 404)
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
+def test_who_waits_is_told_its_id(server, session, accept):
+    first = in_background(lambda: session.run("import time; time.sleep(600)"))
+    session.running()
+    waits = Stream(server, {"code": "1"}, accept, path=session.path + "/execute")
+    name, data = next(waits)
+    assert name == "queued" and waits.response.headers["X-Execution-Id"] == data["execution_id"]
+    path = f"/executions/{data['execution_id']}"
+    assert server.get(path).json()["status"] == "queued"
+    assert server.request("DELETE", path).json()["killed_by"] == "user"
+    (name, end), = list(waits)
+    assert name == "end" and end["execution_id"] == data["execution_id"]
+    assert end["started_at"] is None
+    server.post({}, path=session.path + "/interrupt")
+    assert first()["error"]["name"] == "KeyboardInterrupt"
+
+
+def test_every_answer_names_its_execution(server, session):
+    for path in ("/execute", session.path + "/execute"):
+        answer = server.post({"code": "1"}, path=path, headers={"Idempotency-Key": "named" + path})
+        assert answer.headers["X-Execution-Id"] == answer.json()["execution_id"]
+        again = server.post({"code": "1"}, path=path, headers={"Idempotency-Key": "named" + path})
+        assert again.headers["X-Execution-Id"] == answer.headers["X-Execution-Id"]
+    assert "X-Execution-Id" not in server.post({"code": 1}, path="/execute").headers
+
+
 def test_a_client_that_leaves_does_not_end_it(server, session):
     stream = Stream(server, {"code": "import time\nprint('on', flush=True)\ntime.sleep(1)\n"
                                      "left = True"},
@@ -292,6 +299,36 @@ def test_a_client_that_leaves_does_not_end_it(server, session):
     wait_until(lambda: server.get(f"/executions/{execution_id}").json()["status"] == "success",
                "it ends by itself")
     assert session.run("left")["results"] == [{"text/plain": "True"}]
+
+
+# ---- a drain ----
+
+def test_drain(make_server):
+    server = make_server()
+    session = Session(server)
+    answers = [in_background(lambda: session.post("import time; time.sleep(600)"))]
+    session.running()
+    answers.append(in_background(lambda: server.post({"code": "import time; time.sleep(600)"})))
+    wait_until(lambda: len(server.get("/executions?status=running").json()["executions"]) == 2, "both run")
+    drained = server.request("PUT", "/api/v1/drain").json()
+    assert drained == {"status": "drained", "ended": {"executions": 2, "sessions": 1},
+                       "left": {"executions": 0, "sessions": 0, "sandboxes": 0}}
+    for answer in answers:
+        assert answer().json()["killed_by"] == "server"
+    server.wait_clean()
+    assert server.get("/health").json()["draining"] is True
+    for path in ("/execute", "/sessions"):
+        refused = server.post({"code": "1"}, path=path)
+        assert_error(refused, 503, "drained")
+        assert int(refused.headers["Retry-After"]) > 0
+    assert_error(session.post("1"), 404)
+    assert server.get("/api/v1/drain").json() == drained
+    assert_error(server.request("PUT", "/api/v1/drain?wait=x"), 400, "wait")
+    assert_error(server.request("POST", "/api/v1/drain"), 405)  # a form could send that
+    assert server.request("DELETE", "/api/v1/drain").json()["status"] == "active"
+    assert server.execute("print(1)")["stdout"] == "1\n"
+    text = server.get("/metrics").body.decode()
+    assert 'berth_sessions_ended_total{cause="drained"} 1\n' in text and "berth_sessions 0\n" in text
 
 
 # ---- deaths ----

@@ -16,7 +16,7 @@ from engine import CAP_ZYGOTE, Engine, ID, MIB, tlv
 from harness import HANG_SECS, REPO, cgroup_bases, read, wait_until
 
 TEXT = b"".join((REPO / "kernels" / name).read_bytes() for name in re.findall(
-    r"kernels/(python/\w+\.py)", (REPO / "src/lang/meson.build").read_text()))
+    r"(python/\w+\.py)", (REPO / "kernels/meson.build").read_text()))
 ENV = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/home/sandbox", "USER=sandbox", "LANG=C.UTF-8",
        "TMPDIR=/tmp", "PYTHONUNBUFFERED=1")
 ALL_ENDS = dict(memory=256 * MIB, storage=64 * MIB, pids=64, open_files=200)

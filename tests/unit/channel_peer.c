@@ -19,9 +19,14 @@ static void *peer_main(void *context)
 
 void peer_start(struct peer *peer, void (*play)(struct peer *peer))
 {
+    peer_start_on(peer, SOCK_STREAM, play);
+}
+
+void peer_start_on(struct peer *peer, int type, void (*play)(struct peer *peer))
+{
     int pair[2] = {-1, -1};
     *peer = (struct peer){.play = play};
-    peer_require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    peer_require(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair) == 0);
     peer->fd = pair[0];
     frame_decoder_init(&peer->decoder);
     peer_require(channel_open(pair[1], nonce, &peer->channel, NULL) == 0);

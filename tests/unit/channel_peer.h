@@ -35,6 +35,8 @@ struct peer {
 
 /* Opens a channel whose peer plays; capabilities are those of its hello, which it sends first. */
 void peer_start(struct peer *peer, void (*play)(struct peer *peer));
+/* The same over a socket of this type: SOCK_SEQPACKET keeps the bounds of what was written. */
+void peer_start_on(struct peer *peer, int type, void (*play)(struct peer *peer));
 /* Closes the channel and waits for the peer. */
 void peer_stop(struct peer *peer);
 

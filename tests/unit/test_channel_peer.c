@@ -585,6 +585,7 @@ static void silence_has_an_end(void **state)
 /* Every kind of talk on one channel, with credit that comes late after each. */
 static void play_all(struct peer *peer)
 {
+    uint8_t info[SANDBOX_FILE_INFO_SIZE];
     peer_hello(peer, PEER_CAPS);
     uint32_t stream = take_run(peer);
     peer_send(peer, FRAME_STARTED, stream, NULL, 0);
@@ -607,9 +608,11 @@ static void play_all(struct peer *peer)
     peer_done(peer, stream, 0, 3);
     peer_credit(peer, stream, 2);
     stream = peer_expect(peer, FRAME_GET_FILE);
+    sandbox_file_info_encode(&(struct sandbox_file_info){.size_bytes = 3}, info);
+    peer_send(peer, FRAME_DATA, stream + STREAM_STDOUT, info, sizeof(info));
     peer_send(peer, FRAME_DATA, stream + STREAM_STDOUT, "abc", 3);
     peer_send(peer, FRAME_CLOSE, stream + STREAM_STDOUT, NULL, 0);
-    peer_done(peer, stream, 0, 3);
+    peer_done(peer, stream, 0, sizeof(info) + 3);
     stream = peer_expect(peer, FRAME_EXEC);
     peer_require(peer_expect(peer, FRAME_CLOSE) == stream + STREAM_STDIN);
     peer_send(peer, FRAME_STARTED, stream, NULL, 0);
@@ -617,14 +620,39 @@ static void play_all(struct peer *peer)
     peer_drain(peer);
 }
 
-static ssize_t give_abc(void *context, uint8_t *data, size_t size, struct err *err)
+static const struct sandbox_put_file put = {.path = "f", .mode = 0600};
+static const struct sandbox_get_file get = {.path = "f", .info = SANDBOX_INFO_FIRST};
+static const struct channel_watch nothing = {.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1};
+
+static int write_abc(struct peer *peer, struct err *err)
 {
-    int *calls = context;
-    (void)err;
-    static const uint8_t abc[] = {'a', 'b', 'c'};
-    assert_true(size >= sizeof(abc));
-    memcpy(data, abc, sizeof(abc));
-    return (*calls)++ == 0 ? 3 : 0;
+    struct channel_writer *writer = NULL;
+    uint64_t size = 0;
+    int result =
+        channel_write_open(peer->channel, &put, &nothing, 20 * CLOCK_NS_PER_S, &writer, err);
+    if (result == 0)
+        result = channel_write(writer, "abc", 3, err);
+    if (result == 0)
+        result = channel_write_end(writer, &size, err);
+    if (result == 0)
+        assert_int_equal(size, 3);
+    channel_write_close(writer);
+    return result;
+}
+
+static int read_all(struct peer *peer, struct buf *out, struct err *err)
+{
+    struct channel_reader *reader = NULL;
+    struct sandbox_file_info info;
+    int result =
+        channel_read_open(peer->channel, &get, &nothing, 20 * CLOCK_NS_PER_S, &info, &reader, err);
+    bool more = result == 0;
+    while (more) {
+        result = channel_read_next(reader, out, err);
+        more = result == 1;
+    }
+    channel_read_close(reader);
+    return result;
 }
 
 static void a_channel_is_used_again(void **state)
@@ -634,22 +662,18 @@ static void a_channel_is_used_again(void **state)
     const struct sandbox_kernel kernel = {.cwd = "/", .argv = argv, .argc = 1};
     const struct sandbox_timers timers = {.idle_ms = 1};
     const struct sandbox_attach attach = {.execution_id = "e"};
-    const struct sandbox_put_file put = {.path = "f", .mode = 0600};
-    const struct sandbox_get_file get = {.path = "f"};
     struct peer peer;
     struct heard heard;
     struct channel_exit out;
     struct err err = ERR_INIT;
-    uint64_t size = 0;
-    int calls = 0;
     heard_init(&heard);
     const struct channel_watch watch = watch_for(&heard);
     peer_start(&peer, play_all);
     assert_ok(run_code(&peer, &watch, 0, &out, &err), err);
-    assert_fails(channel_kernel(peer.channel, &kernel, soon_ns(), &err), ERR_BAD_INPUT, err);
+    assert_fails(channel_kernel(peer.channel, &kernel, &watch, &err), ERR_BAD_INPUT, err);
     assert_non_null(strstr(err.public_message, "No such file"));
-    assert_fails(channel_kernel(peer.channel, &kernel, soon_ns(), &err), ERR_CONFLICT, err);
-    assert_ok(channel_kernel(peer.channel, &kernel, soon_ns(), &err), err);
+    assert_fails(channel_kernel(peer.channel, &kernel, &watch, &err), ERR_CONFLICT, err);
+    assert_ok(channel_kernel(peer.channel, &kernel, &watch, &err), err);
     assert_fails(channel_forget(peer.channel, "e", soon_ns(), &err), ERR_NOT_FOUND, err);
     assert_fails(channel_forget(peer.channel, "e", soon_ns(), &err), ERR_NOT_FOUND, err);
     assert_ok(channel_forget(peer.channel, "e", soon_ns(), &err), err);
@@ -657,13 +681,8 @@ static void a_channel_is_used_again(void **state)
     assert_fails(channel_timers(peer.channel, &timers, soon_ns(), &err), ERR_BAD_INPUT, err);
     assert_fails(channel_attach(peer.channel, &attach, &watch, &out, &err), ERR_NOT_FOUND, err);
     assert_fails(channel_attach(peer.channel, &attach, &watch, &out, &err), ERR_BAD_INPUT, err);
-    assert_ok(channel_put_stream(peer.channel, &put, give_abc, &calls, soon_ns(), &size, &err),
-              err);
-    assert_int_equal(size, 3);
-    assert_int_equal(calls, 2);
-    size = 0;
-    assert_ok(channel_get_file(peer.channel, &get, &watch, &size, &err), err);
-    assert_int_equal(size, 3);
+    assert_ok(write_abc(&peer, &err), err);
+    assert_ok(read_all(&peer, &heard.out, &err), err);
     assert_string_equal(buf_cstr(&heard.out), "abc");
     assert_ok(exec_code(&peer, &watch, &out, &err), err);
     assert_int_equal(out.exit.exit_code, 9);
@@ -711,26 +730,21 @@ static void what_init_lacks_is_not_asked(void **state)
     const char *argv[] = {"python", NULL};
     const struct sandbox_kernel kernel = {.cwd = "/", .argv = argv, .argc = 1};
     const struct sandbox_timers timers = {.idle_ms = 1};
-    const struct sandbox_put_file put = {.path = "f", .mode = 0600};
-    const struct sandbox_get_file get = {.path = "f"};
     struct sandbox_listed listed;
     struct peer peer;
     struct heard heard;
     struct channel_exit out;
     struct err err = ERR_INIT;
-    uint64_t size = 0;
     heard_init(&heard);
     const struct channel_watch watch = watch_for(&heard);
     peer_start(&peer, play_exec_only);
     for (int i = 0; i < 2; i++) { /* before its hello was seen, and after */
-        assert_fails(channel_kernel(peer.channel, &kernel, soon_ns(), &err), ERR_UNSUPPORTED, err);
+        assert_fails(channel_kernel(peer.channel, &kernel, &watch, &err), ERR_UNSUPPORTED, err);
         assert_fails(channel_forget(peer.channel, "e", soon_ns(), &err), ERR_UNSUPPORTED, err);
         assert_fails(channel_list(peer.channel, soon_ns(), &listed, &err), ERR_UNSUPPORTED, err);
         assert_fails(channel_timers(peer.channel, &timers, soon_ns(), &err), ERR_UNSUPPORTED, err);
-        assert_fails(channel_get_file(peer.channel, &get, &watch, &size, &err), ERR_UNSUPPORTED,
-                     err);
-        assert_fails(channel_put_stream(peer.channel, &put, give_abc, NULL, soon_ns(), &size, &err),
-                     ERR_UNSUPPORTED, err);
+        assert_fails(read_all(&peer, &heard.out, &err), ERR_UNSUPPORTED, err);
+        assert_fails(write_abc(&peer, &err), ERR_UNSUPPORTED, err);
         assert_fails(run_code(&peer, &watch, 0, &out, &err), ERR_UNSUPPORTED, err);
     }
     assert_ok(exec_code(&peer, &watch, &out, &err), err);

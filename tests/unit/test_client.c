@@ -206,28 +206,6 @@ static void test_url(void **state)
     (void)unsetenv("BERTH_URL");
 }
 
-/* The kernel takes the connection, and nobody answers. */
-static void test_silence(void **state)
-{
-    (void)state;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(address);
-    struct sockaddr *any = (struct sockaddr *)(void *)&address;
-    FD_AUTO int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, any, size), 0);
-    assert_int_equal(listen(fd, 1), 0);
-    assert_int_equal(getsockname(fd, any, &size), 0);
-    char url[64];
-    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u", ntohs(address.sin_port));
-    struct client_request request = {
-        .url = url, .method = "GET", .path = "/", .silence_ns = 20 * CLOCK_NS_PER_MS};
-    BUF_AUTO struct buf answer;
-    buf_init(&answer, 128);
-    long status = 0;
-    struct err err = ERR_INIT;
-    assert_fails(client_send(&request, &answer, &status, &err), ERR_TIMEOUT, err);
-}
-
 static void refused(const char *body, enum err_kind kind, const char *word)
 {
     struct buf answer;
@@ -256,7 +234,7 @@ int main(void)
         cmocka_unit_test(test_a_whole_answer), cmocka_unit_test(test_a_body),
         cmocka_unit_test(test_lines),          cmocka_unit_test(test_broken_answers),
         cmocka_unit_test(test_no_server),      cmocka_unit_test(test_url),
-        cmocka_unit_test(test_silence),        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -408,6 +408,75 @@ static void a_list_comes_in_pages(void **state)
     engine_free(engine);
 }
 
+static const struct engine_create limits = {
+    .id = "box", .memory_bytes = 1, .storage_bytes = 2, .cpu_millis = 3, .pids_max = 4};
+
+struct limiting {
+    struct engine *engine;
+    pthread_t thread;
+    int64_t deadline_ns;
+    int status;
+    struct err err;
+};
+
+static void *limit_main(void *context)
+{
+    struct limiting *limit = context;
+    limit->status = engine_limit(limit->engine, &limits, limit->deadline_ns, &limit->err);
+    return NULL;
+}
+
+/* Asks for other limits; the scripted engine gets the request. */
+static void limit_start(struct limiting *limit, struct engine *engine, int fd, int64_t wait_ms,
+                        struct engine_msg *msg)
+{
+    memset(limit, 0, sizeof(*limit));
+    limit->engine = engine;
+    limit->deadline_ns = clock_now_ns() + wait_ms * CLOCK_NS_PER_MS;
+    assert_int_equal(pthread_create(&limit->thread, NULL, limit_main, limit), 0);
+    receive(fd, msg);
+    assert_int_equal(msg->op, ENGINE_OP_LIMIT);
+    assert_string_equal(msg->create.id, "box");
+    assert_int_equal(msg->create.memory_bytes, 1);
+    assert_int_equal(msg->create.storage_bytes, 2);
+    assert_int_equal(msg->create.cpu_millis, 3);
+    assert_int_equal(msg->create.pids_max, 4);
+}
+
+static void expect_limit(struct limiting *limit, int status)
+{
+    (void)pthread_join(limit->thread, NULL);
+    assert_int_equal(limit->status, status);
+}
+
+/* One that is not answered is left alone: its caller destroys the sandbox, or does not. */
+static void limits_have_one_answer(void **state)
+{
+    (void)state;
+    struct engine *engine = NULL;
+    struct limiting limit;
+    struct engine_msg msg, late;
+    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    int fd = accept_one();
+    limit_start(&limit, engine, fd, 10000, &msg);
+    reply(fd, &msg, -1);
+    expect_limit(&limit, 0);
+    limit_start(&limit, engine, fd, 10000, &msg);
+    msg.error = (struct err){.kind = ERR_CONFLICT, .message = "it uses more"};
+    reply(fd, &msg, -1);
+    expect_limit(&limit, -ERR_CONFLICT);
+    assert_string_equal(limit.err.message, "it uses more");
+    limit_start(&limit, engine, fd, 30, &late);
+    expect_limit(&limit, -ERR_UNAVAILABLE);
+    assert_true(engine_is_away(&limit.err));
+    reply(fd, &late, -1);
+    limit_start(&limit, engine, fd, 10000, &msg); /* the next thing that the engine hears of */
+    (void)close(fd);
+    expect_limit(&limit, -ERR_UNAVAILABLE);
+    assert_true(engine_is_away(&limit.err));
+    engine_free(engine);
+}
+
 static void calls_have_deadlines(void **state)
 {
     (void)state;
@@ -448,6 +517,7 @@ int main(void)
         cmocka_unit_test(destructions_are_repeated),
         cmocka_unit_test(a_forgotten_destruction_is_asked_for),
         cmocka_unit_test(a_list_comes_in_pages),
+        cmocka_unit_test(limits_have_one_answer),
         cmocka_unit_test(calls_have_deadlines),
     };
     return cmocka_run_group_tests_name("engine_client", tests, setup, teardown);

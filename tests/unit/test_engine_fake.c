@@ -214,6 +214,111 @@ static void test_what_it_lacks(void **state)
     assert_fails(engine_create(engine, &kept, INT64_MAX, &fd, nonce, &err), ERR_UNSUPPORTED, err);
 }
 
+static void test_what_it_has(void **state)
+{
+    (void)state;
+    struct engine_info info;
+    struct err err = ERR_INIT;
+    assert_ok(engine_probe(engine, INT64_MAX, &info, &err), err);
+    assert_true(info.capabilities & ENGINE_CAP_LIMIT);
+    assert_false(info.capabilities & ENGINE_CAP_ZYGOTE);
+    engine_free(engine);
+    (void)setenv("BERTH_FAKE_HAS", "zygote", 1);
+    (void)setenv("BERTH_FAKE_LACKS", "limit", 1);
+    assert_ok(engine_fake_new(NULL, &engine, &err), err);
+    (void)unsetenv("BERTH_FAKE_HAS");
+    (void)unsetenv("BERTH_FAKE_LACKS");
+    assert_ok(engine_probe(engine, INT64_MAX, &info, &err), err);
+    assert_true(info.capabilities & ENGINE_CAP_ZYGOTE);
+    assert_false(info.capabilities & ENGINE_CAP_LIMIT);
+    assert_fails(engine_limit(engine, &kept, INT64_MAX, &err), ERR_UNSUPPORTED, err);
+}
+
+static void expect_limits(uint64_t memory_bytes, uint64_t storage_bytes, uint32_t cpu_millis,
+                          uint32_t pids_max)
+{
+    struct engine_create now;
+    assert_true(engine_fake_limits(engine, "box", &now));
+    assert_int_equal(now.memory_bytes, memory_bytes);
+    assert_int_equal(now.storage_bytes, storage_bytes);
+    assert_int_equal(now.cpu_millis, cpu_millis);
+    assert_int_equal(now.pids_max, pids_max);
+}
+
+static void test_limits_change(void **state)
+{
+    (void)state;
+    const struct engine_create spec = {.id = "box",
+                                       .image = "host",
+                                       .profile = "strict",
+                                       .memory_bytes = 100,
+                                       .storage_bytes = 200,
+                                       .cpu_millis = 300,
+                                       .pids_max = 400,
+                                       .kernel = "python"};
+    const struct engine_create other = {.id = "box", .memory_bytes = 1000, .pids_max = 4000};
+    struct engine_create now = {.id = "other"};
+    int fd = -1;
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    struct err err = ERR_INIT;
+    assert_fails(engine_limit(engine, &spec, INT64_MAX, &err), ERR_NOT_FOUND, err);
+    assert_false(engine_fake_limits(engine, "box", &now));
+    assert_ok(engine_create(engine, &spec, INT64_MAX, &fd, nonce, &err), err);
+    (void)close(fd);
+    expect_limits(100, 200, 300, 400);
+    assert_ok(engine_limit(engine, &other, INT64_MAX, &err), err);
+    expect_limits(1000, 200, 300, 4000);
+    engine_fake_last_create(engine, &now);
+    assert_string_equal(now.kernel, "python");
+    assert_int_equal(now.memory_bytes, 100); /* a change is no creation */
+}
+
+static void test_limits_that_a_sandbox_cant_have(void **state)
+{
+    (void)state;
+    struct engine_create other = kept;
+    int fd = -1;
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    struct err err = ERR_INIT;
+    assert_ok(engine_create(engine, &kept, INT64_MAX, &fd, nonce, &err), err);
+    (void)close(fd);
+    other.memory_bytes = 7;
+    assert_ok(engine_limit(engine, &other, INT64_MAX, &err), err);
+    other.storage_bytes = 1000; /* on disk */
+    assert_fails(engine_limit(engine, &other, INT64_MAX, &err), ERR_CONFLICT, err);
+    assert_ok(engine_stop(engine, "box", INT64_MAX, &err), err);
+    other.storage_bytes = 0;
+    assert_fails(engine_limit(engine, &other, INT64_MAX, &err), ERR_CONFLICT, err);
+}
+
+static void test_limits_go_wrong(void **state)
+{
+    (void)state;
+    const struct engine_create spec = {
+        .id = "box", .image = "host", .profile = "strict", .memory_bytes = 1};
+    const struct engine_create other = {.id = "box", .memory_bytes = 2};
+    int fd = -1;
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    struct err err = ERR_INIT;
+    assert_ok(engine_create(engine, &spec, INT64_MAX, &fd, nonce, &err), err);
+    (void)close(fd);
+    engine_fake_inject(engine, FAKE_FAULT_LIMIT_REFUSED, 1);
+    assert_fails(engine_limit(engine, &other, INT64_MAX, &err), ERR_CONFLICT, err);
+    err = ERR_INIT;
+    engine_fake_inject(engine, FAKE_FAULT_LIMIT_AWAY, 1);
+    assert_fails(engine_limit(engine, &other, INT64_MAX, &err), ERR_UNAVAILABLE, err);
+    assert_true(engine_is_away(&err));
+    expect_limits(1, 0, 0, 0);
+    err = ERR_INIT;
+    engine_fake_inject(engine, FAKE_FAULT_LIMIT_HANGS, 1);
+    assert_fails(engine_limit(engine, &other, clock_now_ns() + CLOCK_NS_PER_MS, &err),
+                 ERR_UNAVAILABLE, err);
+    assert_true(engine_is_away(&err));
+    expect_limits(2, 0, 0, 0); /* who gave up does not know */
+    assert_ok(engine_limit(engine, &spec, INT64_MAX, &err), err);
+    expect_limits(1, 0, 0, 0);
+}
+
 /* An engine that is away, and one that answers that it can't now, are told apart. */
 static void test_who_says_unavailable(void **state)
 {
@@ -239,6 +344,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_files_outlive_a_death, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_keeps_no_files_does_not_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_it_lacks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_it_has, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limits_change, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limits_that_a_sandbox_cant_have, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limits_go_wrong, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_says_unavailable, setup, teardown),
     };
     return cmocka_run_group_tests_name("engine_fake", tests, NULL, NULL);

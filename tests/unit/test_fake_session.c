@@ -115,13 +115,20 @@ static struct channel *open_again(void)
     return channel;
 }
 
+static const struct channel_watch *soon_watch(void)
+{
+    static struct channel_watch watch = {.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1};
+    watch.deadline_ns = soon_ns();
+    return &watch;
+}
+
 static int start_kernel(struct channel *channel, struct err *err)
 {
     const char *argv[] = {"python3", NULL};
     const char *envp[] = {"NAME=kernel", "OTHER=other", NULL};
     const struct sandbox_kernel kernel = {
         .cwd = "/workspace", .argv = argv, .argc = 1, .envp = envp, .envc = 2};
-    return channel_kernel(channel, &kernel, soon_ns(), err);
+    return channel_kernel(channel, &kernel, soon_watch(), err);
 }
 
 static struct channel *open_session(void)
@@ -138,6 +145,7 @@ struct options {
     uint64_t timeout_ms, grace_ms, keep_bytes, messages_max_bytes;
     bool hold;
     int interrupt_fd;
+    const char *file;
 };
 
 static void run_with(struct channel *channel, const char *code, const struct options *options,
@@ -147,7 +155,7 @@ static void run_with(struct channel *channel, const char *code, const struct opt
     const struct channel_run run = {
         .run = {.execution_id = options->id ? options->id : "e",
                 .mode = options->mode,
-                .file = "<cell>",
+                .file = options->file ? options->file : "<cell>",
                 .envp = envp,
                 .envc = 1,
                 .timeout_ms = options->timeout_ms,
@@ -241,17 +249,103 @@ static void without_a_kernel_nothing_runs(void **state)
 static void a_script_ends_its_kernel(void **state)
 {
     (void)state;
+    static const struct options script = {.mode = SANDBOX_RUN_SCRIPT, .file = "/workspace/main.py"};
     struct result result;
     struct channel *channel = open_session();
     expect_run(channel, "set x 1\n", "", 0, false);
     result_init(&result);
-    run_with(channel, "get x\nexit 4\n", &(struct options){.mode = SANDBOX_RUN_SCRIPT}, &result);
-    assert_int_equal(result.end.exit.exit_code, 4);
+    run_with(channel, "set y 2\nget y\nresult r\nget x\n", &script, &result);
+    assert_int_equal(result.status, 0);
+    assert_string_equal(buf_cstr(&result.out), "2\n"); /* names of its own */
+    assert_int_equal(result.end.exit.exit_code, 1);
+    assert_non_null(strstr(buf_cstr(&result.messages), "text/plain"));
+    assert_non_null(strstr(buf_cstr(&result.messages), "NameError"));
     assert_false(result.end.exit.state_lost);
     result_done(&result);
     expect_run(channel, "get x\n", "", 1, false);
+    expect_run(channel, "cat main.py\n", "set y 2\nget y\nresult r\nget x\n", 0, false);
+    result_init(&result);
+    run_with(channel, "oom\n", &script, &result); /* nor is anything lost when it is killed */
+    assert_int_equal(result.end.exit.exit_code, 137);
+    assert_false(result.end.exit.state_lost);
+    result_done(&result);
+    expect_run(channel, "out x\n", "x\n", 0, false);
     channel_close(channel);
 }
+
+/* ---- one that was made ahead ---- */
+
+static int start_kernel_with(struct channel *channel, const char *program, const char *variable,
+                             const char *input, struct err *err)
+{
+    const char *argv[] = {program, NULL};
+    const char *envp[] = {variable, NULL};
+    const struct sandbox_kernel kernel = {.cwd = "/workspace",
+                                          .argv = argv,
+                                          .argc = 1,
+                                          .envp = envp,
+                                          .envc = 1,
+                                          .input = input,
+                                          .input_size = strlen(input)};
+    return channel_kernel(channel, &kernel, soon_watch(), err);
+}
+
+static void an_unused_kernel_gets_other_variables(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct channel *channel = open_box(NULL);
+    assert_ok(start_kernel_with(channel, "python3", "OTHER=pool", "text", &err), err);
+    assert_ok(start_kernel_with(channel, "python3", "OTHER=mine", "text", &err), err);
+    assert_fails(start_kernel_with(channel, "perl", "OTHER=mine", "text", &err), ERR_CONFLICT, err);
+    assert_fails(start_kernel_with(channel, "python3", "OTHER=mine", "more", &err), ERR_CONFLICT,
+                 err);
+    expect_run(channel, "set x 1\nenv OTHER\n", "mine", 0, false);
+    assert_ok(start_kernel_with(channel, "python3", "OTHER=mine", "text", &err), err);
+    assert_fails(start_kernel_with(channel, "python3", "OTHER=late", "text", &err), ERR_CONFLICT,
+                 err);
+    expect_run(channel, "get x\n", "1\n", 0, false);
+    channel_close(channel);
+}
+
+static void times_and_limits_come_with_a_run(void **state)
+{
+    (void)state;
+    const struct sandbox_timers timers = {.lifetime_ms = 3600000};
+    const struct sandbox_limits limits = {.pids_max = 9, .file_size_max = 1000};
+    const struct sandbox_limits more = {.pids_max = 10, .open_files_max = 64};
+    struct sandbox_limits now;
+    struct sandbox_listed listed;
+    struct err err = ERR_INIT;
+    struct channel *channel = open_session();
+    assert_true(engine_fake_init_limits(engine, "box", &now));
+    assert_int_equal(now.pids_max, 0);
+    channel_timers_later(channel, &timers);
+    channel_limits_later(channel, &limits);
+    expect_run(channel, "out x\n", "x\n", 0, false);
+    channel_limits_later(channel, &more); /* what is 0 stays as it is */
+    assert_ok(channel_list(channel, soon_ns(), &listed, &err), err);
+    assert_true(listed.lifetime_ms <= 3600000);
+    assert_true(engine_fake_init_limits(engine, "box", &now));
+    assert_int_equal(now.pids_max, 10);
+    assert_int_equal(now.file_size_max, 1000);
+    assert_int_equal(now.open_files_max, 64);
+    assert_false(engine_fake_init_limits(engine, "other", &now));
+    channel_close(channel);
+}
+
+/* The end of one in the pool shows without a word on the channel. */
+static void what_died_is_not_alive(void **state)
+{
+    (void)state;
+    struct channel *channel = open_session();
+    assert_true(channel_alive(channel));
+    assert_int_equal(engine_destroy(engine, "box", INT64_MAX, NULL), 0);
+    assert_false(channel_alive(channel));
+    channel_close(channel);
+}
+
+/* ---- messages, interrupts ---- */
 
 static void messages_come(void **state)
 {
@@ -452,61 +546,60 @@ static void runs_wait_for_each_other(void **state)
 
 /* ---- files ---- */
 
-static ssize_t give_text(void *context, uint8_t *data, size_t size, struct err *err)
+static const struct channel_watch nothing = {.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1};
+
+static int put_text(struct channel *channel, const char *path, const char *text, struct err *err)
 {
-    const char **text = context;
-    size_t left = strlen(*text);
-    (void)err;
-    size = size < left ? size : left;
-    memcpy(data, *text, size);
-    *text += size;
-    return (ssize_t)size;
+    const struct sandbox_put_file put = {.path = path, .mode = 0644};
+    struct channel_writer *writer = NULL;
+    uint64_t size = 0;
+    int result = channel_write_open(channel, &put, &nothing, 20 * CLOCK_NS_PER_S, &writer, err);
+    if (result == 0)
+        result = channel_write(writer, text, strlen(text), err);
+    if (result == 0)
+        result = channel_write_end(writer, &size, err);
+    if (result == 0)
+        assert_int_equal(size, strlen(text));
+    channel_write_close(writer);
+    return result;
 }
 
-static int get_text(struct channel *channel, const struct sandbox_get_file *get,
+static int get_text(struct channel *channel, const char *path, uint64_t offset, uint64_t size,
                     struct result *result)
 {
-    const struct channel_watch watch = {.cancel_fd = -1,
-                                        .interrupt_fd = -1,
-                                        .gone_fd = -1,
-                                        .deadline_ns = soon_ns(),
-                                        .output = on_output,
-                                        .context = result};
-    uint64_t size = 0;
+    const struct sandbox_get_file get = {
+        .path = path, .offset = offset, .size_bytes = size, .info = SANDBOX_INFO_FIRST};
+    struct channel_reader *reader = NULL;
+    struct sandbox_file_info info;
     result->out.size = 0;
-    return channel_get_file(channel, get, &watch, &size, &result->err);
+    int status = channel_read_open(channel, &get, &nothing, 20 * CLOCK_NS_PER_S, &info, &reader,
+                                   &result->err);
+    bool more = status == 0;
+    while (more) {
+        status = channel_read_next(reader, &result->out, &result->err);
+        more = status == 1;
+    }
+    channel_read_close(reader);
+    return status;
 }
 
 static void files_come_and_go(void **state)
 {
     (void)state;
-    const struct sandbox_put_file put = {.path = "data", .mode = 0644};
-    const struct sandbox_put_file denied = {.path = "/denied/x", .mode = 0644};
     struct result result;
     struct err err = ERR_INIT;
-    uint64_t size = 0;
     struct channel *channel = open_session();
-    const char *text = "some text";
     result_init(&result);
-    assert_ok(channel_put_stream(channel, &put, give_text, &text, soon_ns(), &size, &err), err);
-    assert_int_equal(size, 9);
+    assert_ok(put_text(channel, "data", "some text", &err), err);
     expect_run(channel, "cat data\n", "some text", 0, false);
-    text = "other";
-    assert_ok(channel_put_stream(channel, &put, give_text, &text, soon_ns(), &size, &err), err);
-    assert_int_equal(get_text(channel, &(struct sandbox_get_file){.path = "data"}, &result), 0);
+    assert_ok(put_text(channel, "data", "other", &err), err);
+    assert_int_equal(get_text(channel, "data", 0, 0, &result), 0);
     assert_string_equal(buf_cstr(&result.out), "other");
-    assert_int_equal(get_text(channel,
-                              &(struct sandbox_get_file){
-                                  .path = "/workspace/data", .offset = 2, .size_bytes = 2},
-                              &result),
-                     0);
+    assert_int_equal(get_text(channel, "/workspace/data", 2, 2, &result), 0);
     assert_string_equal(buf_cstr(&result.out), "he");
-    assert_int_equal(get_text(channel, &(struct sandbox_get_file){.path = "none"}, &result),
-                     -ERR_NOT_FOUND);
-    assert_int_equal(get_text(channel, &(struct sandbox_get_file){.path = "/denied/x"}, &result),
-                     -ERR_BAD_INPUT);
-    assert_fails(channel_put_stream(channel, &denied, give_text, &text, soon_ns(), &size, &err),
-                 ERR_BAD_INPUT, err);
+    assert_int_equal(get_text(channel, "none", 0, 0, &result), -ERR_NOT_FOUND);
+    assert_int_equal(get_text(channel, "/denied/x", 0, 0, &result), -ERR_BAD_INPUT);
+    assert_fails(put_text(channel, "/denied/x", "x", &err), ERR_BAD_INPUT, err);
     expect_run(channel, "cat data\n", "other", 0, false);
     result_done(&result);
     channel_close(channel);
@@ -515,16 +608,13 @@ static void files_come_and_go(void **state)
 static void files_move_while_code_runs(void **state)
 {
     (void)state;
-    const struct sandbox_put_file put = {.path = "data", .mode = 0644};
     struct err err = ERR_INIT;
-    uint64_t size = 0;
-    const char *text = "x";
     struct channel *channel = open_session();
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct background first = {
         .channel = open_again(), .code = "out go\nsleep 60000\n", .options = {.interrupt_fd = fd}};
     background_begin(&first);
-    assert_ok(channel_put_stream(channel, &put, give_text, &text, soon_ns(), &size, &err), err);
+    assert_ok(put_text(channel, "data", "x", &err), err);
     uint64_t one = 1;
     assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
     background_end(&first);
@@ -680,6 +770,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(variables_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(without_a_kernel_nothing_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(a_script_ends_its_kernel, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_unused_kernel_gets_other_variables, setup, teardown),
+        cmocka_unit_test_setup_teardown(times_and_limits_come_with_a_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_died_is_not_alive, setup, teardown),
         cmocka_unit_test_setup_teardown(messages_come, setup, teardown),
         cmocka_unit_test_setup_teardown(interrupts_and_timeouts, setup, teardown),
         cmocka_unit_test_setup_teardown(held_ones_outlive_their_channel, setup, teardown),

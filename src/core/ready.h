@@ -1,0 +1,36 @@
+/* A sandbox that is ready for code, with its language's kernel waiting in it: taken from the pool,
+ * or made now. */
+#ifndef BERTH_CORE_READY_H
+#define BERTH_CORE_READY_H
+
+#include "core/core_internal.h"
+#include "core/pool.h"
+#include "engine/channel.h"
+
+struct ready {
+    char sandbox_id[SANDBOX_ID_MAX + 1];
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    struct channel *channel; /* the caller's to close */
+    bool kernel;             /* false: the language has none, or it can't be started here */
+};
+
+struct ready_want {
+    const struct plan *plan;
+    const struct lang *lang;
+    const struct box_life *life;
+    const char *const *env; /* variables that the kernel is to have from its start on: a session's.
+                               Those of an execution come with its RUN */
+    size_t env_count;
+};
+
+/* For live, with the plan's limits and times set. Takes over one place of admission with its
+ * reservation, as box_create() does and with its failures; on success the sandbox is the caller's
+ * to destroy. */
+int ready_make(struct core *core, struct live *live, int gone_fd, const struct ready_want *want,
+               struct ready *out, struct err *err);
+
+/* For the pool: one without a place and without an owner. Its end is that of its channel. */
+int ready_make_ahead(struct core *core, const struct plan *plan, const struct lang *lang,
+                     int cancel_fd, struct pool_item *out, struct err *err);
+
+#endif

@@ -1,0 +1,97 @@
+/* What the files of the native client share: one connection, who waits on it, and what is to be
+ * destroyed. For native*.c only. */
+#ifndef BERTH_ENGINE_NATIVE_INTERNAL_H
+#define BERTH_ENGINE_NATIVE_INTERNAL_H
+
+#include <pthread.h>
+#include <sys/un.h>
+
+#include "engine/engine.h"
+
+/* A create whose caller gave up: its late reply is a sandbox that nobody wants. */
+struct abandoned {
+    uint64_t request_id;
+    char id[SANDBOX_ID_MAX + 1];
+    struct abandoned *next;
+};
+
+/* A destruction that is not done yet. */
+struct destroying {
+    char id[SANDBOX_ID_MAX + 1];
+    uint64_t request_id; /* 0: not sent on this connection */
+    int64_t retry_ns;    /* not to be sent before */
+    struct destroying *next;
+};
+
+struct waiter;
+
+struct native {
+    struct engine base;
+    struct engine_events events;
+    struct sockaddr_un address;
+    pthread_t thread;
+    int wake_fd;      /* eventfd: something to send, or time to stop */
+    uint8_t *message; /* the reader thread's: ENGINE_MSG_MAX bytes */
+
+    /* Rank 1, below every lock of core. Guards all that follows; not held across I/O or events. */
+    pthread_mutex_t lock;
+    pthread_cond_t state_changed; /* fd, senders, stop */
+    int fd;                       /* -1: not connected */
+    unsigned senders;             /* threads that use fd; it is closed when they are gone */
+    bool stop;
+    uint64_t next_request_id;
+    struct waiter *waiters;
+    struct abandoned *abandoned;
+    struct destroying *destroying;
+    int64_t forgot_ns; /* when to have a forgotten destruction looked for; INT64_MAX: none is */
+};
+
+static inline struct native *native_of(struct engine *engine)
+{
+    return (struct native *)engine;
+}
+
+/* ---- native_link.c ---- */
+
+/* Starts the thread that connects and reads. */
+int native_link_start(struct native *native, struct err *err);
+/* Ends it; nobody may call anything meanwhile. */
+void native_link_stop(struct native *native);
+
+/* One request and its reply, which is the caller's: engine_msg_done(). Sets its request_id. A
+ * CREATE whose caller gave up is destroyed when it comes. *out_fd, when not NULL: the descriptor
+ * that came along, -1 for none; the caller's. */
+int native_link_call(struct native *native, struct engine_msg *request,
+                     const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
+                     struct err *err);
+
+/* Sends one message over a connection that is held; waits for room in the socket until deadline_ns.
+ */
+int native_link_send(int fd, const struct engine_msg *msg, int64_t deadline_ns, struct err *err);
+/* Lets go of the connection: who counted itself among the senders may not use it any more. */
+void native_link_release(struct native *native);
+/* Has the reader look at what is due. */
+void native_link_wake(struct native *native);
+
+/* ---- native_destroy.c ---- */
+
+/* As engine_destroy_later(). */
+void native_destroy_later(struct engine *engine, const char *id);
+/* Sends the destructions that are due over fd. Returns when the next one is. */
+int64_t native_destroy_send_due(struct native *native, int fd);
+/* Has a forgotten destruction looked for when it is time. Returns when that is. */
+int64_t native_destroy_look_due(struct native *native);
+/* A reply to a destruction; false when request_id is not one. */
+bool native_destroy_answered(struct native *native, const struct engine_msg *msg);
+/* Remembers a create that nobody waits for any more. Called with the lock held. */
+void native_destroy_abandon_locked(struct native *native, uint64_t request_id, const char *id);
+/* The late reply to an abandoned create. */
+void native_destroy_late(struct native *native, const struct engine_msg *msg);
+/* The connection is gone: what was sent on it has to be sent again. With the lock held, then
+ * without it: what the former returned. */
+struct abandoned *native_destroy_unsend_locked(struct native *native);
+void native_destroy_abandoned(struct native *native, struct abandoned *abandoned);
+/* Frees what is still to be destroyed: the next reconciliation does it. */
+void native_destroy_done(struct native *native);
+
+#endif

@@ -1,0 +1,238 @@
+/* The pool on the fake engine: each sandbox is used once and gets the request's figures, the stock
+ * follows demand within its bounds, and what went wrong is not given out. */
+#include "check.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "core/core.h"
+#include "core/core_internal.h"
+#include "core/pool.h"
+#include "core/session.h"
+#include "core/session_internal.h"
+#include "core_rig.h"
+#include "engine/fake.h"
+#include "lang/lang.h"
+
+#define HANG_NS (20 * CLOCK_NS_PER_S)
+
+static const struct lang *lang;
+
+static void open_with(struct rig *rig, unsigned pool_min, unsigned pool_max)
+{
+    struct core_config config = rig_config();
+    struct err err = ERR_INIT;
+    config.pool_min = pool_min;
+    config.pool_max = pool_max;
+    config.storage_bytes = 128 << 20;
+    assert_ok(lang_find("python", &lang, &err), err);
+    rig_open(rig, &config);
+}
+
+static unsigned ready_of(const struct rig *rig)
+{
+    struct pool_stats stats;
+    pool_stats(rig->core->pool, &stats);
+    return stats.filling == 0 ? stats.ready : 0;
+}
+
+static void wait_ready(const struct rig *rig, unsigned count)
+{
+    int64_t end_ns = clock_now_ns() + HANG_NS;
+    while (ready_of(rig) < count) {
+        assert_true(clock_now_ns() < end_ns);
+        (void)poll(NULL, 0, 1);
+    }
+}
+
+static uint64_t hits_of(const struct rig *rig)
+{
+    return rig->core->metrics.pool_hits;
+}
+
+static int run(const struct rig *rig, struct execution_request *request, struct buf *out,
+               struct err *err)
+{
+    request->owner = CORE_OWNER_LOCAL;
+    request->lang = lang;
+    request->gone_fd = -1;
+    request->code_size = strlen(request->code);
+    return core_execute(rig->core, request, NULL, false, out, err);
+}
+
+static void expect(const struct rig *rig, struct execution_request *request, const char *part)
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_ok(run(rig, request, &out, &err), err);
+    if (!strstr(buf_cstr(&out), part))
+        fail_msg("no %s in %s", part, buf_cstr(&out));
+}
+
+static void each_is_used_once(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 2, 4);
+    for (unsigned i = 0; i < 5; i++) {
+        struct execution_request write = {.code = "get seen\nset seen yes\n"};
+        wait_ready(&rig, 2);
+        expect(&rig, &write, "NameError");
+        assert_int_equal(hits_of(&rig), i + 1);
+    }
+    assert_int_equal(rig.core->metrics.pool_misses, 0);
+    core_free(rig.core);
+}
+
+static void figures_are_set_when_it_is_taken(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct engine_create limits;
+    open_with(&rig, 1, 2);
+    wait_ready(&rig, 1);
+    const struct session_request request = {.owner = CORE_OWNER_LOCAL,
+                                            .lang = lang,
+                                            .memory_bytes = 64 << 20,
+                                            .storage_bytes = 8 << 20,
+                                            .cpu_millis = 500,
+                                            .gone_fd = -1};
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_ok(core_session_create(rig.core, &request, &out, &err), err);
+    assert_int_equal(hits_of(&rig), 1);
+    const char *id = rig.core->sessions->row.sandbox_id;
+    struct sandbox_limits told;
+    assert_true(engine_fake_limits(rig.engine, id, &limits));
+    assert_int_equal(limits.memory_bytes, 64 << 20);
+    assert_int_equal(limits.storage_bytes, 8 << 20);
+    assert_int_equal(limits.cpu_millis, 500);
+    assert_true(engine_fake_init_limits(rig.engine, id, &told));
+    assert_int_equal(told.file_size_max, (8 << 20) + SANDBOX_FILE_SIZE_SPARE);
+    core_free(rig.core);
+}
+
+static void what_the_engine_refuses_is_made_anew(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 2, 2);
+    wait_ready(&rig, 2);
+    engine_fake_inject(rig.engine, FAKE_FAULT_LIMIT_REFUSED, 2);
+    struct execution_request request = {.code = "out x\n", .memory_bytes = 64 << 20};
+    expect(&rig, &request, "\"status\":\"success\"");
+    assert_int_equal(rig.core->metrics.pool_discarded, 2);
+    core_free(rig.core);
+}
+
+/* What a pool can't serve, and why. */
+static void others_are_made_now(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 1, 2);
+    wait_ready(&rig, 1);
+    struct execution_request large = {
+        .code = "out x\n", .memory_bytes = 1 << 30, .storage_bytes = 400 << 20};
+    expect(&rig, &large, "\"status\":\"success\"");
+    assert_int_equal(hits_of(&rig), 0);
+    struct execution_request image = {.code = "out x\n", .image = "debian"};
+    expect(&rig, &image, "\"status\":\"success\"");
+    assert_int_equal(hits_of(&rig), 0);
+    assert_int_equal(rig.core->metrics.pool_misses, 2);
+    core_free(rig.core);
+}
+
+static void the_stock_follows_demand(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct pool_stats stats;
+    open_with(&rig, 1, 5);
+    for (int i = 0; i < 12; i++) {
+        struct execution_request request = {.code = "out x\n"};
+        expect(&rig, &request, "\"status\":\"success\"");
+    }
+    int64_t end_ns = clock_now_ns() + HANG_NS;
+    do {
+        assert_true(clock_now_ns() < end_ns);
+        pool_stats(rig.core->pool, &stats);
+        assert_true(stats.ready + stats.filling <= 5);
+    } while (stats.wanted < 2 || stats.ready < 2);
+    assert_true(stats.wanted <= 5);
+    core_free(rig.core);
+}
+
+static void sessions_take_from_it(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    const char *const env[] = {"WHO=me"};
+    open_with(&rig, 1, 2);
+    wait_ready(&rig, 1);
+    const struct session_request request = {
+        .owner = CORE_OWNER_LOCAL, .lang = lang, .env = env, .env_count = 1, .gone_fd = -1};
+    buf_init(&out, 1 << 20);
+    assert_ok(core_session_create(rig.core, &request, &out, &err), err);
+    assert_int_equal(hits_of(&rig), 1);
+    const char *const own[] = {"PYTHONHASHSEED=0"}; /* acts only at the start */
+    struct session_request other = request;
+    other.env = own;
+    wait_ready(&rig, 1);
+    assert_ok(core_session_create(rig.core, &other, &out, &err), err);
+    assert_int_equal(hits_of(&rig), 1);
+    core_free(rig.core);
+}
+
+static void a_stop_leaves_none(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 3, 4);
+    wait_ready(&rig, 3);
+    assert_int_equal(engine_fake_living(rig.engine), 3);
+    core_stop(rig.core);
+    int64_t end_ns = clock_now_ns() + HANG_NS;
+    while (engine_fake_living(rig.engine) > 0) {
+        assert_true(clock_now_ns() < end_ns);
+        (void)poll(NULL, 0, 1);
+    }
+    core_free(rig.core);
+}
+
+static void a_language_that_does_not_start(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 0, 2);
+    engine_fake_inject(rig.engine, FAKE_FAULT_KERNEL_FAILS, 1);
+    struct execution_request request = {.code = "out x\n"};
+    expect(&rig, &request, "\"stdout\":\"x\\n\""); /* as a program */
+    core_free(rig.core);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(each_is_used_once, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(figures_are_set_when_it_is_taken, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(what_the_engine_refuses_is_made_anew, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(others_are_made_now, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(the_stock_follows_demand, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(sessions_take_from_it, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(a_stop_leaves_none, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(a_language_that_does_not_start, rig_make_folder,
+                                        rig_remove_folder),
+    };
+    return cmocka_run_group_tests_name("core_pool", tests, NULL, NULL);
+}
