@@ -14,18 +14,20 @@ throughout:
   AfterImport.
 - A forked child has no channel: it says nothing to init and never waits for a run.
 """
-import __future__
+import sys
+
+if sys.path and sys.path[0] == "":
+    del sys.path[0]  # the sandbox's files must not come before the library; warm_up() has it back
 import _ast
 import _signal
 import _socket
 import _thread
-import array
 import binascii
 import builtins
 import fcntl
+import gc
 import io
 import os
-import sys
 import threading
 
 try:
@@ -57,9 +59,7 @@ SYS_FILE, SYS_LINE = ("<sys>", 0) if sys.version_info >= (3, 13) else ("sys", 1)
 OUR_FILES = {THIS_FILE, SYS_FILE}
 MODULES = sys.modules
 ENVIRON = os.environ
-FUTURE = 0
-for _name in __future__.all_feature_names:
-    FUTURE |= getattr(__future__, _name).compiler_flag
+FUTURE = 0x1fe0000  # the flags of "from __future__" in Python 3.9 to 3.14
 CO_COROUTINE = 0x80
 METHODS = (("text/html", "_repr_html_"), ("text/markdown", "_repr_markdown_"),
            ("text/latex", "_repr_latex_"), ("image/svg+xml", "_repr_svg_"),
@@ -162,9 +162,8 @@ class Channel:
                 continue
             for level, kind, numbers in extra:
                 if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                    received = array.array("i")
-                    received.frombytes(numbers[:len(numbers) // 4 * 4])
-                    fds.extend(received)
+                    for at in range(0, len(numbers) // 4 * 4, 4):
+                        fds.append(int.from_bytes(numbers[at:at + 4], sys.byteorder))
             if not piece:
                 return None
             data += piece

@@ -10,14 +10,19 @@ SCRIPT_EXIT_UNREADABLE = 2
 # What the interpreter, the loader or the C library looks at when a process starts, and never again.
 START_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "LC_")
 START_NAMES = ("LANG", "GLIBC_TUNABLES")
-FRAMES_ABOVE = 0  # that the interpreter counts beyond ours
-FIRST_COLLECTION_MAX = 300  # modules; with more of them one collection at the end has to do
+FIRST_COLLECTION_MAX = 200  # modules of the program; with more, one collection has to do
 PRINT_ERROR = sys.__excepthook__
 SET_PROFILE, SET_TRACE = sys.setprofile, sys.settrace
-_call = lambda code, namespace: eval(code, namespace)
-CALL_PROGRAM = type(_call)(
-    _call.__code__.replace(co_filename=SYS_FILE, co_firstlineno=SYS_LINE, co_name="<module>"),
-    {"__name__": "sys", "__builtins__": ORIGINALS})
+
+
+def under_program(function):
+    """A function of one line, whose frame looks like what the interpreter names where there is none."""
+    code = function.__code__.replace(co_filename=SYS_FILE, co_firstlineno=SYS_LINE)
+    return type(function)(code, {"__name__": "sys", "__builtins__": ORIGINALS})
+
+
+CALL_PROGRAM = under_program(lambda code, namespace: eval(code, namespace))
+CLEAR_AND_COLLECT = under_program(lambda clear, collect: (clear(), collect()))
 
 
 def run_script(run):
@@ -98,11 +103,14 @@ def prepare_main(run):
 
 
 def hide_depth():
-    """The program may go as deep as if there were no frame of ours, and sees the limit it knows."""
-    frame, depth = sys._getframe(0), FRAMES_ABOVE
-    while frame is not None:
-        frame, depth = frame.f_back, depth + 1
+    """The program may go as deep as if there were no frame of ours, and sees the limit it knows.
+    It starts as deep as this function is."""
     get, put = sys.getrecursionlimit, sys.setrecursionlimit
+    try:
+        put(1)
+        depth = 0
+    except RecursionError as problem:  # "... at the recursion depth 9: the limit is too low"
+        depth = int(str(problem).partition("depth ")[2].partition(":")[0])
     put(get() + depth)
 
     def getrecursionlimit():
@@ -117,26 +125,18 @@ def hide_depth():
 
 def run_program(run, namespace):
     """The exception that the program ended with, or None. A last expression's value is a result."""
-    value = last = problem = None
+    codes, last = compile_script(run)
+    values, problem = [], None
     try:
-        tree = compile(run.code, run.file, "exec", _ast.PyCF_ONLY_AST, True)
-        if tree.body and isinstance(tree.body[-1], _ast.Expr) and not is_docstring(tree):
-            last = tree.body.pop()
-        code = compile(tree, run.file, "exec", 0, True)
-        if last is None:
-            codes = (code,)
-        else:
-            codes = (code, compile(_ast.Expression(last.value), run.file, "eval",
-                                   code.co_flags & FUTURE, True))
-        del tree
         for code in codes:
-            value = CALL_PROGRAM(code, namespace)
+            values.append(CALL_PROGRAM(code, namespace))
     except BaseException as caught:
         problem = caught
     SET_PROFILE(None)
     SET_TRACE(None)
-    if problem is None:
-        show_value(run, value, last)
+    if problem is None and values[-1] is not None:
+        show_value(run, values[-1], last)
+        drop_value(run, values.pop, last, namespace)
     return problem
 
 
@@ -146,15 +146,53 @@ def is_docstring(tree):
     return isinstance(value, _ast.Constant) and isinstance(value.value, str)
 
 
+def compile_script(run):
+    """Its code, the last expression apart, and that one's node."""
+    try:
+        tree = compile(run.code, run.file, "exec", _ast.PyCF_ONLY_AST, True)
+        last = None
+        if tree.body and isinstance(tree.body[-1], _ast.Expr) and not is_docstring(tree):
+            last = tree.body.pop()
+        code = compile(tree, run.file, "exec", 0, True)
+        if last is None:
+            return [code], None
+        return [code, compile(_ast.Expression(last.value), run.file, "eval",
+                              code.co_flags & FUTURE, True)], last
+    except BaseException as caught:
+        problem = caught
+    if is_a(problem, SyntaxError):
+        if in_plain_sight(run, problem):
+            leave(conclude_script(problem))
+        emit_error(*describe(problem))
+    restart(run)
+
+
+def in_plain_sight(run, problem):
+    """Whether what reads a file would say the same of it: not of its encoding, not at its end."""
+    line = SyntaxError.lineno.__get__(problem)
+    return (isinstance(line, int) and 0 < line <= run.code.strip().count(b"\n")
+            and run.code.isascii() and b"coding" not in run.code and b"\0" not in run.code)
+
+
 def show_value(run, value, last):
     """Never the program's concern: it does not know that it is shown."""
-    if value is not None and State.channel is not None:
-        try:
-            lines = io.StringIO(run.code.decode("utf-8", "replace"), newline=None).readlines()
-            if not is_quiet(lines, last):
-                emit_result(represent(value))
-        except Exception:
-            pass
+    try:
+        lines = io.StringIO(run.code.decode("utf-8", "replace"), newline=None).readlines()
+        if State.channel is not None and not is_quiet(lines, last):
+            emit_result(represent(value))
+    except Exception:
+        pass
+
+
+def drop_value(run, take, last, namespace):
+    """In the program's last line: a coroutine that nobody awaited names the line where it goes."""
+    call = _ast.Call(func=_ast.Name(id="take", ctx=_ast.Load()), args=[], keywords=[])
+    line = _ast.Expr(value=call)
+    for node in (call.func, call, line):
+        for name in ("lineno", "col_offset", "end_lineno", "end_col_offset"):
+            setattr(node, name, getattr(last, name))
+    code = compile(_ast.Module(body=[line], type_ignores=[]), run.file, "exec", 0, True)
+    exec(code, namespace, {"take": take})
 
 
 def conclude_script(problem):
@@ -204,14 +242,18 @@ def report_script(problem):
 
 
 def write_error(problem):
-    """The interpreter's own words: on the program's sys.stderr, and returned."""
-    stream, sys.stderr = sys.stderr, io.StringIO()
+    """The interpreter's own words: on the program's sys.stderr, and returned if that is ours."""
+    stream = getattr(sys, "stderr", None)
+    plain = stream is State.streams[2] and not stream.closed
+    if plain:
+        sys.stderr = io.StringIO()
     try:
         PRINT_ERROR(type(problem), problem, BaseException.__traceback__.__get__(problem))
     finally:
-        text, sys.stderr = sys.stderr.getvalue(), stream
-    write_stderr(text)
-    return text
+        if plain:
+            text, sys.stderr = sys.stderr.getvalue(), stream
+            write_stderr(text)
+    return text if plain else None
 
 
 def write_stderr(text):
@@ -228,7 +270,7 @@ def exit_status(problem):
     if code is None:
         return 0
     if is_a(code, int):
-        return code
+        return code if -1 << 63 <= code < 1 << 63 else -1
     try:
         write_stderr(str(code) + "\n")
     except Exception:
@@ -286,7 +328,9 @@ def flush_script():
                              f"{type(problem).__qualname__}: {problem}\n")
     if "_ctypes" in MODULES or any(is_foreign(module) for module in list(MODULES.values())):
         import ctypes
-        ctypes.CDLL(None).fflush(None)
+        State.fflush = lambda: ctypes.CDLL(None).fflush(None)
+    if State.fflush is not None:
+        State.fflush()
     return done
 
 
@@ -298,15 +342,18 @@ def is_foreign(module):
 
 def drop_objects():
     """The program's own modules go, so that __del__ and open files of theirs have their end."""
-    import gc
     sys.last_type = sys.last_value = sys.last_traceback = sys.last_exc = None
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
     State.main = None
-    if gc.isenabled() and len(MODULES) < FIRST_COLLECTION_MAX:
+    if gc.isenabled() and len(MODULES) - len(State.modules) < FIRST_COLLECTION_MAX:
         gc.collect()
-    for name, module in list(MODULES.items()):
+    kept = []  # the library stays as it is, but out of sight
+    for name, module in MODULES.items():
         file = getattr(module, "__file__", None)
-        if name == "__main__" or isinstance(file, str) and file.startswith(State.script_folder):
-            del MODULES[name]
+        if name != "__main__" and not (isinstance(file, str) and file.startswith(State.script_folder)):
+            kept.append(module)
     del module
-    gc.collect()
+    if "subprocess" in MODULES:
+        MODULES["subprocess"]._active = None  # else it keeps what nobody waited for, and its pipes
+    sys.meta_path = None
+    CLEAR_AND_COLLECT(MODULES.clear, gc.collect)

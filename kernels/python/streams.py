@@ -103,7 +103,7 @@ def set_streams(raw):
     buffered = open(0, "rb", closefd=False)
     buffered.raw.name = "<stdin>"
     State.streams = (
-        stream(buffered, "r", errors=State.errors),
+        stream(buffered, "r", errors=State.errors, write_through=True),
         stream(raw(1, "<stdout>"), "w", errors=State.errors, write_through=True),
         stream(raw(2, "<stderr>"), "w", errors="backslashreplace", write_through=True))
     take_streams_back()

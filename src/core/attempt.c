@@ -119,7 +119,8 @@ int attempt_resume(struct attempt *attempt, struct core *core,
 
 void attempt_end(struct attempt *attempt)
 {
-    record_end(attempt->record, NULL); /* no effect on one that was answered */
+    (void)attempt_wait_for_row(attempt, NULL); /* its job is ours */
+    record_end(attempt->record, NULL);         /* no effect on one that was answered */
     live_end(attempt->core, &attempt->live);
     record_unref(attempt->record);
 }
@@ -153,7 +154,10 @@ int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err)
     const struct attempt_subject *subject = &attempt->subject;
     if (!subject->idempotency_key) {
         begin_row(attempt);
-        return 0;
+        /* Nobody knows its id yet, so it may share a transaction with the outcome. But a fault
+         * point is to find it, and what can't be written down is refused. */
+        bool waits = fault_text()[0] != '\0' || store_is_failing(core->store);
+        return waits ? attempt_wait_for_row(attempt, err) : 0;
     }
     for (int i = 0; i < CLAIM_TRIES; i++) {
         begin_row(attempt);
@@ -351,6 +355,8 @@ int attempt_answer(struct attempt *attempt, bool omit_streamed, struct buf *out,
 void attempt_forget(struct attempt *attempt)
 {
     struct err failure = ERR_INIT;
+    if (attempt_wait_for_row(attempt, &failure) != 0)
+        return;
     if (store_execution_remove(attempt->core->store, attempt->live.id, &failure) != 0)
         log_error("execution %s: %s", attempt->live.id, failure.message);
 }

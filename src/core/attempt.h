@@ -46,8 +46,9 @@ int attempt_resume(struct attempt *attempt, struct core *core,
 /* Leaves them. Call after each attempt_begin() that went well. */
 void attempt_end(struct attempt *attempt);
 
-/* Begins the row; with a key, waits until it is ours. Returns 0 when it is ours to run, 1 when the
- * first one's outcome was appended to out. */
+/* Begins the row; with a key, waits until it is ours. Without one it is committed soon, at the
+ * latest with the outcome, and read by id or in lists at once. Returns 0 when it is ours to run, 1
+ * when the first one's outcome was appended to out. */
 int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err);
 /* Waits for the row's commit, once. */
 int attempt_wait_for_row(struct attempt *attempt, struct err *err);

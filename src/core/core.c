@@ -187,7 +187,7 @@ static void on_connected(void *context)
     struct core *core = context;
     (void)pthread_mutex_lock(&core->lock);
     core->reconcile_wanted = true;
-    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_cond_signal(&core->housekeeper_wanted);
     (void)pthread_mutex_unlock(&core->lock);
 }
 
@@ -226,12 +226,12 @@ static bool wait_for_work(struct core *core, int64_t not_before_ns)
         if (core->reconcile_wanted && core->engine && now_ns >= not_before_ns)
             break;
         if (now_ns >= not_before_ns) {
-            (void)pthread_cond_wait(&core->changed, &core->lock);
+            (void)pthread_cond_wait(&core->housekeeper_wanted, &core->lock);
             continue;
         }
         const struct timespec until = {.tv_sec = (time_t)(not_before_ns / CLOCK_NS_PER_S),
                                        .tv_nsec = (long)(not_before_ns % CLOCK_NS_PER_S)};
-        (void)pthread_cond_timedwait(&core->changed, &core->lock, &until);
+        (void)pthread_cond_timedwait(&core->housekeeper_wanted, &core->lock, &until);
     }
     core->reconcile_wanted = false;
     bool go_on = !core->housekeeper_stop;
@@ -310,6 +310,7 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&core->changed, &attributes);
+    (void)pthread_cond_init(&core->housekeeper_wanted, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     int result = open_parts(core, err);
     if (result != 0) {
@@ -368,7 +369,7 @@ static void drain(struct core *core)
     while (has_own_box_locked(core) && status != ETIMEDOUT)
         status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
     core->housekeeper_stop = true;
-    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_cond_signal(&core->housekeeper_wanted);
     (void)pthread_mutex_unlock(&core->lock);
 }
 
@@ -390,6 +391,7 @@ void core_free(struct core *core)
     }
     store_close(core->store);
     admission_free(core->admission);
+    (void)pthread_cond_destroy(&core->housekeeper_wanted);
     (void)pthread_cond_destroy(&core->changed);
     (void)pthread_mutex_destroy(&core->lock);
     free(core);

@@ -56,8 +56,9 @@ struct core {
 
     /* Rank 3, above admission (2) and the engine's (1). Guards all that follows. */
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* an execution ended, a box went, something for the housekeeper */
-    struct engine *engine;  /* set once */
+    pthread_cond_t changed;            /* an execution ended, a box went */
+    pthread_cond_t housekeeper_wanted; /* its own: executions end all the time */
+    struct engine *engine;             /* set once */
     struct engine_info info;
     bool info_known;
     int64_t info_ns; /* when it was asked for last */

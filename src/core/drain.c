@@ -26,7 +26,6 @@ int core_say_draining(struct err *err)
     return result;
 }
 
-/* Those of a pool hold no place: they are nobody's work. */
 static struct left count_left(struct core *core)
 {
     struct left left = {0};
@@ -36,7 +35,7 @@ static struct left count_left(struct core *core)
     for (const struct session *session = core->sessions; session; session = session->next)
         left.sessions++;
     for (const struct box *box = core->boxes; box; box = box->next)
-        left.sandboxes += box->holds_place ? 1 : 0;
+        left.sandboxes++; /* also those of the pool, which empties itself while we drain */
     (void)pthread_mutex_unlock(&core->lock);
     return left;
 }

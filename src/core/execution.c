@@ -16,6 +16,8 @@
 #include "lang/lang.h"
 
 #define KEY_MAX 255
+#define TRIES 3
+#define RUN_UNHEARD 1 /* beside 0 and negative kinds */
 
 /* One request as it goes. */
 struct fresh {
@@ -97,7 +99,7 @@ static int run_program(struct fresh *fresh, struct channel *channel, struct err 
     return channel_exec(channel, &exec, &attempt->exit, err);
 }
 
-/* Runs the code and fills the outcome. */
+/* Runs the code and fills the outcome. RUN_UNHEARD: its sandbox had died before it heard of it. */
 static int run_code(struct fresh *fresh, const struct ready *ready, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
@@ -105,6 +107,11 @@ static int run_code(struct fresh *fresh, const struct ready *ready, struct err *
     attempt->ran = true;
     int result = ready->kernel ? run_script(fresh, ready->channel, &failure)
                                : run_program(fresh, ready->channel, &failure);
+    if (result == -ERR_CLOSED && attempt->live.cancel_cause == KILL_NONE && !attempt->sink_failed &&
+        channel_unheard(ready->channel)) {
+        attempt->ran = false;
+        return RUN_UNHEARD;
+    }
     if (result == 0)
         attempt->outcome.exit = attempt->exit.exit;
     else if (!attempt_is_lost(attempt, result, &failure))
@@ -114,11 +121,13 @@ static int run_code(struct fresh *fresh, const struct ready *ready, struct err *
 
 static int run_in_sandbox(struct fresh *fresh, const struct ready *ready, struct err *err)
 {
-    int result = attempt_wait_for_row(&fresh->attempt, err);
-    if (result == 0)
-        result = queue_files(fresh, ready, err);
+    int result = queue_files(fresh, ready, err);
     if (result != 0)
         return result;
+    if (fresh->attempt.state == EXECUTION_RUNNING) { /* again */
+        box_busy(fresh->attempt.core, ready->sandbox_id);
+        return run_code(fresh, ready, err);
+    }
     if (attempt_start(&fresh->attempt, ready->sandbox_id))
         return run_code(fresh, ready, err);
     attempt_end_by(&fresh->attempt, KILL_USER);
@@ -151,8 +160,8 @@ static int run_with_place(struct fresh *fresh, struct err *err)
     return result;
 }
 
-/* Place, sandbox, code. On success the outcome is filled; on failure nothing ran. */
-static int run_attempt(struct fresh *fresh, struct err *err)
+/* Place, sandbox, code: once. */
+static int try_attempt(struct fresh *fresh, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     struct core *core = attempt->core;
@@ -173,6 +182,19 @@ static int run_attempt(struct fresh *fresh, struct err *err)
         return 0;
     }
     return result == 0 ? run_with_place(fresh, err) : result;
+}
+
+/* The same until a sandbox heard of the code. On success the outcome is filled; on failure nothing
+ * ran. */
+static int run_attempt(struct fresh *fresh, struct err *err)
+{
+    for (int i = 0; i < TRIES; i++) {
+        int result = try_attempt(fresh, err);
+        if (result != RUN_UNHEARD)
+            return result;
+        log_warn("execution %s: its sandbox died before it began", fresh->attempt.live.id);
+    }
+    return err_public(err, ERR_UNAVAILABLE, "sandboxes end before code can run; try again");
 }
 
 /* Appends the outcome of a key that is known already, so that it is answered whatever the engine
@@ -206,33 +228,18 @@ static int check_request(const struct execution_request *request, struct err *er
     return 0;
 }
 
-/* The row is committed while the sandbox is made; the fault point is to find it there. */
-static int pass_queued_point(struct attempt *attempt, struct err *err)
-{
-    if (fault_text()[0] == '\0')
-        return 0;
-    int result = attempt_wait_for_row(attempt, err);
-    fault_point("server.queued");
-    return result;
-}
-
 /* From the row to the answer, with the execution entered among those that live. */
 static int execute_live(struct fresh *fresh, bool omit_streamed, struct buf *out, struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     int result = attempt_claim(attempt, out, err);
-    if (result == 0)
-        result = pass_queued_point(attempt, err);
     if (result != 0)
         return result < 0 ? result : 0;
+    fault_point("server.queued");
     result = run_attempt(fresh, err);
-    int row = attempt_wait_for_row(attempt, result == 0 ? err : NULL);
-    if (result == 0 && row != 0 && !attempt->ran)
-        result = row;
     if (result == 0)
         return attempt_answer(attempt, omit_streamed, out, err);
-    if (row == 0)
-        attempt_forget(attempt);
+    attempt_forget(attempt);
     return result;
 }
 

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "core/core_internal.h"
+#include "core/drain.h"
 #include "core/ready.h"
 #include "engine/channel.h"
 #include "lang/lang.h"
@@ -310,7 +311,7 @@ static bool is_stale(const struct shelf *shelf, const struct stock *stock, int64
 
 /* Fewer, when some of them were not needed for a while. One that is too many, or too old, is
  * returned: off the shelf. */
-static struct stock *look_locked(struct shelf *shelf, int64_t now_ns)
+static struct stock *look_locked(struct shelf *shelf, bool drains, int64_t now_ns)
 {
     if (now_ns - shelf->looked_ns >= LOOK_NS) {
         unsigned least = least_of(shelf, now_ns);
@@ -320,17 +321,17 @@ static struct stock *look_locked(struct shelf *shelf, int64_t now_ns)
         shelf->looked_ns = now_ns;
         shelf->low_water = shelf->count;
     }
-    bool over = shelf->count > shelf->target;
+    bool over = shelf->count > (drains ? 0 : shelf->target);
     bool stale = shelf->first && is_stale(shelf, shelf->first, now_ns);
     return over || stale ? pop_locked(shelf) : NULL;
 }
 
-static struct stock *look_at_all_locked(struct pool *pool, int64_t now_ns)
+static struct stock *look_at_all_locked(struct pool *pool, bool drains, int64_t now_ns)
 {
     struct stock *spare = NULL;
     for (struct shelf **at = &pool->shelves; *at && !spare;) {
         struct shelf *shelf = *at;
-        spare = look_locked(shelf, now_ns);
+        spare = look_locked(shelf, drains, now_ns);
         if (!spare && shelf->target + shelf->count + shelf->filling == 0) {
             *at = shelf->next;
             pool->shelf_count--;
@@ -438,10 +439,11 @@ static void *worker_main(void *context)
         if (!opened)
             opened = open_default(pool);
         bool yields = requests_wait(pool->core);
+        bool drains = core_is_draining(pool->core);
         (void)pthread_mutex_lock(&pool->lock);
         int64_t now_ns = clock_now_ns();
-        struct stock *spare = leads ? look_at_all_locked(pool, now_ns) : NULL;
-        struct shelf *shelf = yields || spare ? NULL : neediest_locked(pool, now_ns);
+        struct stock *spare = leads ? look_at_all_locked(pool, drains, now_ns) : NULL;
+        struct shelf *shelf = yields || drains || spare ? NULL : neediest_locked(pool, now_ns);
         if (!spare && !shelf) {
             if (!pool->stopping)
                 sleep_locked(pool, now_ns + (yields ? YIELD_NS : CLOCK_NS_PER_S));

@@ -294,7 +294,7 @@ bool session_is_busy(struct core *core, struct session *session)
 {
     (void)pthread_mutex_lock(&core->lock);
     bool busy =
-        !session->closed && session->turn_count > 0 && session->turn_count < SESSION_TURNS_MAX;
+        !session->closed && session->turn_count > 0 && check_room_locked(core, session, NULL) == 0;
     (void)pthread_mutex_unlock(&core->lock);
     return busy;
 }

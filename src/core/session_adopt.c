@@ -162,7 +162,7 @@ void session_settle_again(struct core *core, struct session *session)
 {
     (void)pthread_mutex_lock(&core->lock);
     session->unsettled = session->to_settle = core->reconcile_wanted = true;
-    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_cond_signal(&core->housekeeper_wanted);
     (void)pthread_mutex_unlock(&core->lock);
 }
 

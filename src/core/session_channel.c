@@ -135,21 +135,33 @@ static int follow_held(struct core *core, struct session *session, struct channe
     return result;
 }
 
+/* A server died before it wrote down what it had begun: nobody was told of it, but it runs. */
+static int enter_row(struct core *core, const struct session *session, const char *id,
+                     struct store_execution *out, struct err *err)
+{
+    const struct store_execution_new row = {.id = id,
+                                            .owner = session->row.owner,
+                                            .lang = session->row.lang,
+                                            .status = execution_state_name(EXECUTION_QUEUED),
+                                            .session_id = session->row.id,
+                                            .created_us = clock_wall_us()};
+    struct store_job job;
+    store_execution_insert_begin(core->store, &row, &job);
+    int result = store_job_wait(core->store, &job, err);
+    return result == 0 ? store_execution_get(core->store, NULL, id, out, NULL, NULL, err) : result;
+}
+
 /* One execution that init holds. */
 static int settle_held(struct core *core, struct session *session, struct channel *channel,
                        const struct sandbox_held *held, struct session_turn *turn, struct err *err)
 {
     struct store_execution row;
     int result = store_execution_get(core->store, NULL, held->execution_id, &row, NULL, NULL, err);
-    bool open = result == 0 && row.finished_us == 0;
-    if (result != 0 && result != -ERR_NOT_FOUND)
-        return result;
-    if (open)
+    bool unknown = result == -ERR_NOT_FOUND; /* nobody was told of it */
+    if (unknown)
+        result = held->ended ? 0 : enter_row(core, session, held->execution_id, &row, err);
+    if (result == 0 && !(unknown && held->ended) && row.finished_us == 0)
         result = follow_held(core, session, channel, &row, turn, err);
-    else if (!held->ended) /* its row went: nobody was told of it */
-        result = err_set(err, ERR_PROTOCOL, "init runs an execution without a row");
-    else
-        result = 0;
     if (result != 0)
         return result;
     result = channel_forget(channel, held->execution_id, clock_now_ns() + core->answer_ns, err);

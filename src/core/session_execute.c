@@ -9,6 +9,7 @@
 #include "core/quota.h"
 #include "core/session_internal.h"
 
+#define LOG_IDLE_MAX (64U * 1024U) /* of what init may go on holding while the session is idle */
 #define GRACE_MS 1000 /* from the interrupt at a timeout to the kernel's end (contract) */
 
 /* What runs is left to init, and to whoever settles the session next. */
@@ -84,6 +85,15 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
     return result;
 }
 
+/* The outcome is in the store. Init's memory is under no limit of the sandbox and in no book of
+ * admission, so a large log does not wait for the next execution, which may never come. */
+static void let_init_forget(struct attempt *attempt, struct session *session)
+{
+    channel_forget_later(session->channel, attempt->live.id);
+    if (record_text(attempt->record)->bytes.size > LOG_IDLE_MAX)
+        channel_flush_later(session->channel);
+}
+
 /* With the turn taken: runs, writes the outcome down, and lets init forget it. */
 static int run_and_answer(struct attempt *attempt, struct session *session,
                           struct session_turn *turn, const struct session_execution *request,
@@ -93,7 +103,7 @@ static int run_and_answer(struct attempt *attempt, struct session *session,
     if (result == 0)
         result = attempt_answer(attempt, omit_streamed, out, err);
     if (result == 0 && session->channel && attempt->stored)
-        channel_forget_later(session->channel, attempt->live.id);
+        let_init_forget(attempt, session);
     else if (result == 0)
         session_settle_again(attempt->core, session);
     return result;
@@ -105,11 +115,7 @@ static int execute_claimed(struct attempt *attempt, struct session *session,
 {
     struct session_turn turn = {.live = &attempt->live};
     int64_t queued_ns = clock_now_ns();
-    int result = attempt_wait_for_row(attempt, err); /* who sees it in its turn may ask for it */
-    if (result != 0)
-        return result;
-    if (session_is_busy(attempt->core, session))
-        result = attempt_say_queued(attempt, err);
+    int result = session_is_busy(attempt->core, session) ? attempt_say_queued(attempt, err) : 0;
     if (result == 0)
         result = session_take_turn(attempt->core, session, &turn, err);
     attempt->outcome.queue_us = (clock_now_ns() - queued_ns) / 1000;

@@ -18,6 +18,7 @@
 enum {
     OUT_LOW = 128 * 1024, /* frames are queued up to here; more when the socket took them */
     OUT_MAX = OUT_LOW + 2 * FRAME_PAYLOAD_MAX,
+    ONE_READ = 32 * 1024,
     PUTS_MAX = 4096
 };
 
@@ -182,6 +183,8 @@ int channel_flush(struct channel *channel, struct err *err)
         ssize_t sent = send(channel->fd, channel->out.data, channel->out.size, MSG_NOSIGNAL);
         if (sent >= 0) {
             buf_consume(&channel->out, (size_t)sent);
+            channel->sent_bytes += (size_t)sent;
+            channel->talk_sends++;
             continue;
         }
         if (errno == EINTR)
@@ -190,6 +193,7 @@ int channel_flush(struct channel *channel, struct err *err)
             return 0;
         if (errno != EPIPE && errno != ECONNRESET)
             return err_sys(err, errno, "write to init");
+        channel->reset = channel->reset || errno == ECONNRESET;
         channel->write_broken = true;
     }
     if (channel->write_broken)
@@ -252,9 +256,11 @@ static int take_frames(struct talk *talk, struct err *err)
 
 static int take_input(struct talk *talk, struct err *err)
 {
-    int got = frame_decoder_read(&talk->channel->decoder, talk->channel->fd, err);
+    struct channel *channel = talk->channel;
+    int got = frame_decoder_read(&channel->decoder, channel->fd, err);
     if (got == -ERR_UNAVAILABLE)
         return 0;
+    channel->reset = channel->reset || got == -ERR_CLOSED;
     if (got < 0)
         return got;
     if (got == 0)
@@ -345,6 +351,7 @@ static int send_what_goes(struct talk *talk, struct err *err)
 
 int channel_talk(struct talk *talk, struct err *err)
 {
+    talk->channel->talk_sends = 0;
     int result = channel_later_check(talk->channel, err);
     if (result == 0)
         result = check_needs(talk, err);
@@ -355,5 +362,16 @@ int channel_talk(struct talk *talk, struct err *err)
         if (result == 0)
             result = wait_and_take(talk, err);
     }
+    if (result == 0)
+        talk->channel->sent_bytes = 0;
     return result;
+}
+
+/* Init reads as much as there is, far more than ONE_READ, at once: of what was written in one piece
+ * it has all or nothing. unix(7): a socket that closes with unread bytes resets the other end. */
+bool channel_unheard(const struct channel *channel)
+{
+    if (channel->talk_sends == 0)
+        return true;
+    return channel->reset && channel->talk_sends == 1 && channel->sent_bytes <= ONE_READ;
 }

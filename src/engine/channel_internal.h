@@ -57,6 +57,9 @@ struct channel {
     size_t put_current; /* the first whose bytes are not all queued */
     size_t puts_done;
     struct later later[LATER_MAX];
+    size_t sent_bytes;   /* since the last talk that ended well */
+    unsigned talk_sends; /* that put something on the way in this talk */
+    bool reset;          /* init ended with bytes that it never read */
     const char *not_set; /* what init did not get and must have; NULL: nothing */
 };
 

@@ -20,6 +20,8 @@
 #include "base/fd.h"
 
 enum {
+    KEPT_MAX = 8,
+    NUMBER_FILE_SIZE = 32,
     KEYED_FILE_SIZE = 1024,
     PROCS_FILE_SIZE = 16384,
     LIST_MAX = PROCS_FILE_SIZE / 2,
@@ -234,11 +236,55 @@ void group_reopen(const struct init_config *config)
         return; /* the next start is refused by the kernel and says so */
 }
 
+/* Opening a counter takes ten times as long as reading it, and all of them are read at the start
+ * and at the end of every execution. */
+static struct kept_file {
+    int dir_fd;
+    const char *name; /* static; NULL: free */
+    int fd;
+} kept[KEPT_MAX];
+static bool keeps_open;
+
+void group_keep_open(const struct init_config *config)
+{
+    struct group_usage unused;
+    keeps_open = true;
+    group_read(config, &unused);
+}
+
+static int kept_file(int dir_fd, const char *name)
+{
+    for (size_t i = 0; i < KEPT_MAX; i++) {
+        if (kept[i].name == NULL) {
+            int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+            if (fd >= 0)
+                kept[i] = (struct kept_file){dir_fd, name, fd};
+            return fd;
+        }
+        if (kept[i].dir_fd == dir_fd && strcmp(kept[i].name, name) == 0)
+            return kept[i].fd;
+    }
+    return -1;
+}
+
+/* Whether the text of a counter is there; cut to its beginning when it is longer. */
+static bool read_counter(int dir_fd, const char *name, char *text, size_t size)
+{
+    if (dir_fd < 0)
+        return false;
+    int fd = keeps_open ? kept_file(dir_fd, name) : -1;
+    if (fd < 0)
+        return fd_read_file_at(dir_fd, name, text, size, NULL) >= 0;
+    ssize_t got = pread(fd, text, size - 1, 0);
+    text[got > 0 ? got : 0] = '\0';
+    return got >= 0;
+}
+
 /* The value of `key` in a file of "key value" lines; 0 when either is missing. */
 static uint64_t read_keyed(int dir_fd, const char *file, const char *key)
 {
     char text[KEYED_FILE_SIZE];
-    if (dir_fd < 0 || fd_read_file_at(dir_fd, file, text, sizeof(text), NULL) < 0)
+    if (!read_counter(dir_fd, file, text, sizeof(text)))
         return 0;
     size_t key_size = strlen(key);
     for (const char *line = text; line; line = strchr(line, '\n')) {
@@ -252,10 +298,8 @@ static uint64_t read_keyed(int dir_fd, const char *file, const char *key)
 
 static uint64_t read_number(int dir_fd, const char *file)
 {
-    uint64_t value = 0;
-    if (dir_fd < 0 || fd_read_u64_at(dir_fd, file, &value, NULL) != 0)
-        return 0;
-    return value;
+    char text[NUMBER_FILE_SIZE];
+    return read_counter(dir_fd, file, text, sizeof(text)) ? strtoull(text, NULL, 10) : 0;
 }
 
 uint64_t group_oom_kills(const struct init_config *config)

@@ -54,6 +54,8 @@ bool group_is_empty(const struct init_config *config);
 void group_reopen(const struct init_config *config);
 
 void group_read(const struct init_config *config, struct group_usage *out);
+/* Opens the counters now, and not again at each reading: for a process with one group. */
+void group_keep_open(const struct init_config *config);
 
 /* What a living process used so far: its time, and its largest resident set. 0 where /proc does not
  * tell. */

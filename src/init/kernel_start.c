@@ -161,14 +161,14 @@ ssize_t kernel_receive(struct kernel *kernel, void *data, size_t size)
  * namespace, or nobody knows; 1 is init. No code of a caller has run in it yet. */
 int kernel_adopt(struct kernel *kernel, const struct init_config *config)
 {
-    siginfo_t info;
+    siginfo_t info = {.si_pid = 0};
     pid_t pid = kernel->sender;
     if (pid <= 1)
         return ESRCH;
     if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0)
         return kill(pid, 0) != 0 && errno == ESRCH ? ESRCH : EAGAIN;
-    int sys_errno = child_lower_limits(pid, config);
-    if (sys_errno != 0)
+    int sys_errno = info.si_pid == pid ? ESRCH : child_lower_limits(pid, config);
+    if (sys_errno != 0) /* the first: it ended, and is to be reaped */
         return sys_errno;
     kernel->pid = pid;
     kernel->state = KERNEL_ALIVE;

@@ -245,6 +245,7 @@ int loop_run(const struct init_config *config, struct err *err)
     for (size_t i = 0; i < CONNECTION_MAX; i++)
         connection_init(&loop.connections[i]);
     job_table_init(&loop.jobs, config);
+    group_keep_open(config);
 
     sigset_t children;
     (void)sigemptyset(&children);

@@ -315,6 +315,14 @@ uint64_t cgroup_memory_bound(const struct cgroup_root *root)
 
 /* ---- one sandbox ---- */
 
+/* Where init is: nothing limits it, so that it needs a group of its own only where it is looked for
+ * and killed by it, and on v2, where a group with others below it may have no process. */
+static const char *init_group(const struct cgroup_root *root,
+                              const struct cgroup_hierarchy *hierarchy)
+{
+    return root->mode == INIT_CGROUP_V1 && !hierarchy->pids ? "." : "init";
+}
+
 static int make_dirs(const struct cgroup_root *root, const struct cgroup_hierarchy *hierarchy,
                      const char *id, struct err *err)
 {
@@ -330,7 +338,8 @@ static int make_dirs(const struct cgroup_root *root, const struct cgroup_hierarc
             return result;
     }
     for (size_t i = 0; i < ARRAY_SIZE(group_names); i++) {
-        if (mkdirat(dir_fd, group_names[i], 0755) != 0)
+        bool shared = i == 0 && strcmp(init_group(root, hierarchy), ".") == 0;
+        if (!shared && mkdirat(dir_fd, group_names[i], 0755) != 0)
             return err_sys(err, errno, "make cgroup %s/%s", id, group_names[i]);
     }
     return 0;
@@ -453,6 +462,7 @@ void cgroup_close_config(struct init_config *config)
     fd_close(&config->oom_event_fd);
 }
 
+/* group NULL: init's. */
 static int open_way_in(const struct cgroup_root *root, const char *id, const char *group,
                        bool by_clone, struct cgroup_entry *out, struct err *err)
 {
@@ -461,7 +471,9 @@ static int open_way_in(const struct cgroup_root *root, const char *id, const cha
     out->clone_fd = -1;
     for (size_t i = 0; i < root->count; i++) {
         FD_AUTO int dir_fd = -1;
-        int result = cgroup_open_group(&root->hierarchies[i], id, group, &dir_fd, err);
+        const struct cgroup_hierarchy *hierarchy = &root->hierarchies[i];
+        int result = cgroup_open_group(hierarchy, id, group ? group : init_group(root, hierarchy),
+                                       &dir_fd, err);
         if (result == 0 && !v1 && by_clone) {
             out->clone_fd = fd_take(&dir_fd);
         } else if (result == 0) {
@@ -480,7 +492,7 @@ static int open_way_in(const struct cgroup_root *root, const char *id, const cha
 int cgroup_open_entry(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,
                       struct err *err)
 {
-    return open_way_in(root, id, "init", true, out, err);
+    return open_way_in(root, id, NULL, true, out, err);
 }
 
 int cgroup_open_code(const struct cgroup_root *root, const char *id, struct cgroup_entry *out,

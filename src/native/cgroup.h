@@ -1,10 +1,10 @@
 /* cgroups of the sandboxes: v1, v2 and hybrid hosts behind one interface.
  *
  * Every sandbox has the groups `<id>/init` and `<id>/code` below `berth-<instance>`; limits are on
- * `code`. On v2 that folder is at the root of the hierarchy or below a group that was delegated to
- * us. A group of another name is never touched. Groups are the journal of what exists: their
- * names carry instance and id, and a sweep reads them back.
- * Kernel: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst. */
+ * `code`. Hierarchies of v1 without the pids controller have init in `<id>`. On v2 that folder is
+ * at the root of the hierarchy or below a group that was delegated to us. A group of another name
+ * is never touched. Groups are the journal of what exists: their names carry instance and id, and a
+ * sweep reads them back. Kernel: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst. */
 #ifndef BERTH_NATIVE_CGROUP_H
 #define BERTH_NATIVE_CGROUP_H
 

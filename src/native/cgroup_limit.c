@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -141,22 +142,33 @@ int cgroup_change(const struct cgroup_root *root, const char *id,
     return 0;
 }
 
+/* v1: two files; v2: "QUOTA PERIOD" in one. Zero for a group without a limit. */
+static void read_quota(enum init_cgroup_mode mode, int dir_fd, uint64_t *quota_us,
+                       uint64_t *period_us)
+{
+    char text[64];
+    char *end = NULL;
+    *quota_us = *period_us = 0;
+    if (mode == INIT_CGROUP_V1) {
+        if (fd_read_u64_at(dir_fd, "cpu.cfs_quota_us", quota_us, NULL) == 0)
+            (void)fd_read_u64_at(dir_fd, "cpu.cfs_period_us", period_us, NULL);
+    } else if (fd_read_file_at(dir_fd, "cpu.max", text, sizeof(text), NULL) > 0) {
+        *quota_us = strtoull(text, &end, 10);
+        *period_us = end != text ? strtoull(end, NULL, 10) : 0;
+    }
+}
+
 uint32_t cgroup_cpu_millis(const struct cgroup_root *root, const char *id)
 {
     for (size_t i = 0; i < root->count; i++) {
         FD_AUTO int dir_fd = -1;
-        char text[64];
         uint64_t quota_us = 0;
         uint64_t period_us = 0;
-        bool v1 = root->mode == INIT_CGROUP_V1;
         if (!root->hierarchies[i].cpu ||
             cgroup_open_group(&root->hierarchies[i], id, "code", &dir_fd, NULL) != 0)
             continue;
-        if (v1 && fd_read_u64_at(dir_fd, "cpu.cfs_quota_us", &quota_us, NULL) == 0 &&
-            fd_read_u64_at(dir_fd, "cpu.cfs_period_us", &period_us, NULL) == 0 && period_us > 0)
-            return (uint32_t)(quota_us * 1000 / period_us);
-        if (!v1 && fd_read_file_at(dir_fd, "cpu.max", text, sizeof(text), NULL) > 0 &&
-            sscanf(text, "%" SCNu64 " %" SCNu64, &quota_us, &period_us) == 2 && period_us > 0)
+        read_quota(root->mode, dir_fd, &quota_us, &period_us);
+        if (period_us > 0)
             return (uint32_t)(quota_us * 1000 / period_us);
     }
     return 0;

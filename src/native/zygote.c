@@ -139,18 +139,19 @@ static bool has_ended(const struct zygote *zygote, int options)
 
 void zygotes_done(struct zygotes *zygotes)
 {
-    bool any = false;
-    for (size_t i = 0; i < ZYGOTE_MAX && zygotes->host; i++) {
+    if (!zygotes->host)
+        return;
+    for (size_t i = 0; i < ZYGOTE_MAX; i++) {
         struct zygote *zygote = &zygotes->all[i];
         if (zygote->state == ZYGOTE_NONE)
             continue;
         kill_one(zygote);
         (void)has_ended(zygote, 0);
         forget(zygotes, zygote);
-        any = true;
     }
-    /* What it was forking at that moment ends by itself, at its next step. */
-    for (int i = 0; any && i < GROUP_TRIES && zygote_remove_group(zygotes->host) != 0; i++)
+    /* Also one that an engine before us left. What was being forked ends by itself, at its next
+     * step. */
+    for (int i = 0; i < GROUP_TRIES && zygote_remove_group(zygotes->host) != 0; i++)
         (void)usleep(GROUP_RETRY_US);
 }
 

@@ -47,11 +47,11 @@ static const char boot[] = "import os, sys\n"
                            "    return space\n"
                            "try:\n"
                            "    data = sys.stdin.buffer.read()\n"
-                           "    kernel, zygote, keyctl = (int(text) for text in sys.argv[1:])\n"
+                           "    kernel, zygote, *numbers = (int(text) for text in sys.argv[1:])\n"
                            "    zygote += kernel\n"
                            "    sys.orig_argv = ['python3', '-c', '']\n"
                            "    start = load(data[kernel:zygote], 'zygote')['prepare'](\n"
-                           "        load(data[:kernel], 'kernel'), data[zygote:], keyctl)\n"
+                           "        load(data[:kernel], 'kernel'), data[zygote:], numbers)\n"
                            "except BaseException as problem:\n"
                            "    os.write(3, b'L' + repr(problem).encode()[:200])\n"
                            "    os._exit(1)\n"
@@ -178,7 +178,7 @@ static int install_filter(void)
 static _Noreturn void run(struct start *start)
 {
     struct err err = ERR_INIT;
-    char sizes[3][24];
+    char words[4][24];
     char program[] = "/usr/bin/python3";
     char name[] = "python3";
     char option[] = "-c";
@@ -192,11 +192,11 @@ static _Noreturn void run(struct start *start)
     char tmpdir[] = "TMPDIR=/tmp";
     char unbuffered[] = "PYTHONUNBUFFERED=1";
     char *const envp[] = {path, home, user, lang, tmpdir, unbuffered, NULL};
-    char *const argv[] = {name, option, text, sizes[0], sizes[1], sizes[2], NULL};
+    char *const argv[] = {name, option, text, words[0], words[1], words[2], words[3], NULL};
     memcpy(text, boot, sizeof(boot));
-    (void)snprintf(sizes[0], sizeof(sizes[0]), "%zu", start->sizes[0]);
-    (void)snprintf(sizes[1], sizeof(sizes[1]), "%zu", start->sizes[1]);
-    (void)snprintf(sizes[2], sizeof(sizes[2]), "%d", SYS_keyctl);
+    const size_t numbers[] = {start->sizes[0], start->sizes[1], SYS_keyctl, SYS_clone};
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        (void)snprintf(words[i], sizeof(words[i]), "%zu", numbers[i]);
     if (cgroup_enter(start->entry, &err) != 0)
         fail(start, "enter the group");
     take_identity(start);

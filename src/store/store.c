@@ -160,6 +160,7 @@ int store_open(const char *path, struct store **out, struct err *err)
     if (!store)
         return err_set(err, ERR_INTERNAL, "no memory for the store");
     store->tail = &store->head;
+    store->late_ns = INT64_MAX;
     store->text_max = UINT64_MAX;
     (void)pthread_mutex_init(&store->reader_lock, NULL);
     (void)pthread_mutex_init(&store->queue_lock, NULL);
@@ -167,7 +168,6 @@ int store_open(const char *path, struct store **out, struct err *err)
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&store->queue_filled, &attributes);
-    (void)pthread_cond_init(&store->job_done, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     int result = store_connection_open(path, true, &store->writer, err);
     if (result == 0)
@@ -193,7 +193,6 @@ void store_close(struct store *store)
     store_writer_stop(store);
     store_connection_done(&store->reader);
     store_connection_done(&store->writer);
-    (void)pthread_cond_destroy(&store->job_done);
     (void)pthread_cond_destroy(&store->queue_filled);
     (void)pthread_mutex_destroy(&store->queue_lock);
     (void)pthread_mutex_destroy(&store->reader_lock);

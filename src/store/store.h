@@ -1,12 +1,14 @@
 /* What the server remembers across restarts: executions and sandboxes, in one SQLite file.
  *
- * All functions are thread-safe. Writes go through one writer thread, which commits what has queued
- * up in one transaction; a write returns after its commit, which a killed process does not lose
- * (WAL, synchronous NORMAL: a power cut may lose the last ones, never the file). Reads use a
- * connection of their own and do not wait for the writer. */
+ * All functions are thread-safe. Writes queue up, and all that are queued are committed in one
+ * transaction. One that is waited for returns after its commit, which a killed process does not
+ * lose (WAL, synchronous NORMAL: a power cut may lose the last ones, never the file); others are
+ * committed some milliseconds later, and a process that is killed before loses them. Reads use a
+ * connection of their own and see all that was queued before. */
 #ifndef BERTH_STORE_STORE_H
 #define BERTH_STORE_STORE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +26,9 @@ int store_open(const char *path, struct store **out, struct err *err);
 void store_set_text_max(struct store *store, uint64_t max_bytes);
 /* Finishes what is queued and closes the file. NULL is allowed. */
 void store_close(struct store *store);
+
+/* Whether the last commit failed: then who begins something had better wait for its row. */
+bool store_is_failing(const struct store *store);
 
 #define STORE_ID_SIZE 72
 #define STORE_TEXT_SIZE 64
@@ -68,20 +73,23 @@ struct store_job {
         struct store_update *update;
     } input;
     struct store_job *next;
+    pthread_cond_t changed; /* it is done, or may be written by who waits for it */
+    bool waits;             /* somebody does, for `changed` */
     bool done;
     bool detached; /* nobody waits; the writer frees it */
     int result;
     struct err err;
 };
 
-/* Queues the insertion of a row without waiting; each begin needs one store_job_wait(). */
+/* Queues the insertion of a row without waiting; each begin needs one store_job_wait(), at any
+ * later time. */
 void store_execution_insert_begin(struct store *store, const struct store_execution_new *row,
                                   struct store_job *job);
 /* Waits for the commit. ERR_CONFLICT: the id, or the owner's idempotency key, is taken. */
 int store_job_wait(struct store *store, struct store_job *job, struct err *err);
 
-/* Says that an execution runs, in which sandbox, from when. With wait it returns when that can be
- * read; a failure is logged. */
+/* Says that an execution runs, in which sandbox, from when. With wait it returns when that is
+ * committed; a failure is logged. */
 void store_execution_started(struct store *store, const char *id, const char *sandbox_id,
                              int64_t started_us, bool wait);
 

@@ -31,7 +31,7 @@ void store_execution_insert_begin(struct store *store, const struct store_execut
     memset(job, 0, sizeof(*job));
     job->run = run_insert;
     job->input.execution = row;
-    store_writer_submit(store, job, true);
+    store_writer_submit(store, job, false);
 }
 
 static int run_started(struct store *store, struct store_job *job, struct err *err)

@@ -48,14 +48,16 @@ struct store {
     /* Rank 2. Serialises use of `reader`: the one lock that is held across I/O, since a connection
      * is not to be shared; reads of a WAL file do not wait for the writer. */
     pthread_mutex_t reader_lock;
-    /* Rank 1. Guards head, tail, writing, untidy, stop, and done of every job. */
+    /* Rank 1. Guards head, tail, late_ns, writing, untidy, stop, and done and waits of every job.
+     */
     pthread_mutex_t queue_lock;
     pthread_cond_t queue_filled;
-    pthread_cond_t job_done;
     struct store_job *head, **tail;
-    bool writing; /* a thread writes, without the lock */
-    bool untidy;  /* there is something to trim */
+    int64_t late_ns; /* when the thread writes what nobody waits for; INT64_MAX: nothing of it */
+    bool writing;    /* a thread writes, without the lock */
+    bool untidy;     /* there is something to trim */
     bool stop;
+    _Atomic bool failing; /* the last transaction did */
     _Atomic uint64_t text_max;
     uint64_t text_bytes; /* of whoever set `writing`: at least what is kept */
     pthread_t thread;
@@ -110,12 +112,27 @@ int store_write(struct store *store,
                 int (*run)(struct store *store, struct store_job *job, struct err *err),
                 struct store_update *update, struct err *err);
 
-/* Takes the reader's lock for the rest of the scope. */
+/* Returns when what was queued before is committed, or failed. */
+void store_see_queued(struct store *store);
+
+/* Takes the reader's lock for the rest of the scope; what was queued before can be read then. */
 void store_unlock_at(pthread_mutex_t **lock);
 #define READER_LOCK(store)                                                                         \
+    store_see_queued(store);                                                                       \
     __attribute__((cleanup(store_unlock_at))) pthread_mutex_t *reader_lock_ =                      \
         &(store)->reader_lock;                                                                     \
     (void)pthread_mutex_lock(reader_lock_)
+
+/* store_reads.c, with the reader's lock held. */
+/* A read with these texts as its first values. */
+int store_read_begin(struct store *store, enum store_sql sql, const char *const *texts,
+                     size_t text_count, sqlite3_stmt **out, struct err *err);
+/* Steps to the next row. Returns 1, or 0 when there is none. what: for the operator. */
+int store_read_next(struct store *store, sqlite3_stmt *statement, const char *what,
+                    struct err *err);
+/* The id that owner and key name, by a statement of its own; it takes the lock. ERR_NOT_FOUND. */
+int store_id_by_key(struct store *store, enum store_sql sql, const char *owner, const char *key,
+                    char out_id[static STORE_ID_SIZE], struct err *err);
 
 /* store_executions.c: one round of expiry on the writer's connection. */
 int store_expire_now(struct store_connection *connection, int64_t now_us, int64_t history_us,

@@ -110,20 +110,7 @@ int store_session_remove(struct store *store, const char *id, struct err *err)
 int store_session_by_key(struct store *store, const char *owner, const char *key,
                          char out_id[static STORE_ID_SIZE], struct err *err)
 {
-    READER_LOCK(store);
-    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
-    int result = store_statement(&store->reader, SQL_SESSION_BY_KEY, &statement, err);
-    if (result != 0)
-        return result;
-    store_bind_text(statement, 1, owner);
-    store_bind_text(statement, 2, key);
-    int status = sqlite3_step(statement);
-    if (status == SQLITE_DONE)
-        return err_set(err, ERR_NOT_FOUND, "no session of that key");
-    if (status != SQLITE_ROW)
-        return store_error(&store->reader, "read a session's key", err);
-    store_column_text(statement, 0, out_id, STORE_ID_SIZE);
-    return 0;
+    return store_id_by_key(store, SQL_SESSION_BY_KEY, owner, key, out_id, err);
 }
 
 /* A copy of a column's text on the heap; NULL for null. */
@@ -196,16 +183,11 @@ int store_session_all(struct store *store, struct store_session **out, size_t *o
     READER_LOCK(store);
     STATEMENT_AUTO sqlite3_stmt *statement = NULL;
     __attribute__((cleanup(rows_done))) struct rows rows = {0};
-    int result = store_statement(&store->reader, SQL_SESSION_ALL, &statement, err);
-    if (result != 0)
-        return result;
-    int status = SQLITE_DONE;
-    while (result == 0 && (status = sqlite3_step(statement)) == SQLITE_ROW)
+    int result = store_read_begin(store, SQL_SESSION_ALL, NULL, 0, &statement, err);
+    while (result == 0 && (result = store_read_next(store, statement, "read sessions", err)) > 0)
         result = rows_add(&rows, statement, err);
     if (result != 0)
         return result;
-    if (status != SQLITE_DONE)
-        return store_error(&store->reader, "read sessions", err);
     *out = take(rows.items);
     *out_count = rows.count;
     rows.count = 0;

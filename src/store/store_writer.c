@@ -1,9 +1,9 @@
 /* Owns the queue of writes: whoever finds nobody writing takes all queued jobs, runs them in one
  * transaction, commits, and only then tells their owners (group commit). So one that waits for its
  * own job writes by itself, without waking another thread; those that come meanwhile are the next
- * batch. A thread writes what nobody waits for, and tidies up. A job is one statement, so one that
- * fails undoes itself alone; what undoes the whole transaction makes each job run again in one of
- * its own. */
+ * batch. A thread writes what nobody waits for, a little later, so that it shares the transaction
+ * of what follows; and it tidies up. A job is one statement, so one that fails undoes itself alone;
+ * what undoes the whole transaction makes each job run again in one of its own. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,17 +15,22 @@
 #include "store/store_internal.h"
 
 #define EXPIRE_EVERY_NS (INT64_C(60) * CLOCK_NS_PER_S)
+#define LATE_NS (5 * CLOCK_NS_PER_MS) /* most of what runs has ended by then */
 #define HISTORY_US                                                                                 \
     (INT64_C(7) * 24 * 3600 * 1000000) /* rows of ended executions are kept this long */
 
 void store_writer_submit(struct store *store, struct store_job *job, bool waits)
 {
     job->next = NULL;
+    job->waits = false;
+    job->changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     (void)pthread_mutex_lock(&store->queue_lock);
     *store->tail = job;
     store->tail = &job->next;
-    if (!waits && !store->writing) /* else whoever writes sees to it */
+    if (!waits && store->late_ns == INT64_MAX) { /* else the thread looks soon */
+        store->late_ns = clock_now_ns() + LATE_NS;
         (void)pthread_cond_signal(&store->queue_filled);
+    }
     (void)pthread_mutex_unlock(&store->queue_lock);
 }
 
@@ -61,7 +66,9 @@ static int run_transaction(struct store *store, struct store_job *jobs, const st
 static void run_batch(struct store *store, struct store_job *jobs)
 {
     struct err err = ERR_INIT;
-    if (run_transaction(store, jobs, NULL, &err) == 0)
+    bool failed = run_transaction(store, jobs, NULL, &err) != 0;
+    atomic_store(&store->failing, failed);
+    if (!failed)
         return;
     log_error("%s", err.message);
     for (struct store_job *job = jobs; job; job = job->next) {
@@ -85,9 +92,10 @@ static void finish_batch(struct store *store, struct store_job *jobs)
             detached = job;
         } else {
             job->done = true;
+            if (job->waits)
+                (void)pthread_cond_signal(&job->changed);
         }
     }
-    (void)pthread_cond_broadcast(&store->job_done);
     (void)pthread_mutex_unlock(&store->queue_lock);
     while (detached) {
         struct store_job *next = detached->next;
@@ -97,6 +105,16 @@ static void finish_batch(struct store *store, struct store_job *jobs)
         free(detached);
         detached = next;
     }
+}
+
+/* Nobody writes any more: wakes one of those who wait for a job in the queue, and it writes. */
+static void hand_on_locked(struct store *store)
+{
+    struct store_job *job = store->head;
+    while (job && !job->waits)
+        job = job->next;
+    if (job)
+        (void)pthread_cond_signal(&job->changed);
 }
 
 /* Writes all that is queued. Called with the queue's lock held, which is let go meanwhile, while
@@ -113,24 +131,50 @@ static void write_queued_locked(struct store *store)
     finish_batch(store, jobs);
     (void)pthread_mutex_lock(&store->queue_lock);
     store->writing = false;
-    if (store->head) /* by one of those who wait for it, or else by the thread */
-        (void)pthread_cond_broadcast(&store->job_done);
     store->untidy |= untidy;
-    if (store->head || store->untidy || store->stop)
+    if (store->untidy || store->stop)
         (void)pthread_cond_signal(&store->queue_filled);
+    if (!store->untidy) /* else the thread does when it has trimmed */
+        hand_on_locked(store);
 }
 
 int store_job_wait(struct store *store, struct store_job *job, struct err *err)
 {
     (void)pthread_mutex_lock(&store->queue_lock);
     while (!job->done) {
-        if (store->writing || store->untidy) /* the thread trims first, then writes */
-            (void)pthread_cond_wait(&store->job_done, &store->queue_lock);
+        job->waits = store->writing || store->untidy; /* the thread trims first */
+        if (job->waits)
+            (void)pthread_cond_wait(&job->changed, &store->queue_lock);
         else
             write_queued_locked(store); /* ours is among them */
     }
     (void)pthread_mutex_unlock(&store->queue_lock);
     return job->result == 0 ? 0 : err_copy(err, &job->err);
+}
+
+bool store_is_failing(const struct store *store)
+{
+    return atomic_load(&store->failing);
+}
+
+static int run_nothing(struct store *store, struct store_job *job, struct err *err)
+{
+    (void)store;
+    (void)job;
+    (void)err;
+    return 0;
+}
+
+void store_see_queued(struct store *store)
+{
+    struct store_job job = {.run = run_nothing};
+    (void)pthread_mutex_lock(&store->queue_lock);
+    bool waits = store->thread_runs && (store->head || store->writing);
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    if (!waits)
+        return;
+    store_writer_submit(store, &job, true);
+    (void)store_job_wait(store, &job, NULL);
 }
 
 /* Trims and expires, as far as it is time. Returns whether there is more to trim. */
@@ -159,8 +203,14 @@ static void tidy_locked(struct store *store, int64_t *expire_ns)
     bool more = tidy(store, expire_ns);
     (void)pthread_mutex_lock(&store->queue_lock);
     store->writing = false;
-    store->untidy |= more; /* goes on as soon as no write waits */
-    (void)pthread_cond_broadcast(&store->job_done);
+    store->untidy |= more; /* goes on behind what waits to be written */
+}
+
+static void wait_locked(struct store *store, int64_t until_ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+                                   .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
+    (void)pthread_cond_timedwait(&store->queue_filled, &store->queue_lock, &until);
 }
 
 static void *writer_main(void *context)
@@ -169,16 +219,21 @@ static void *writer_main(void *context)
     int64_t expire_ns = clock_now_ns() + EXPIRE_EVERY_NS;
     (void)pthread_mutex_lock(&store->queue_lock);
     while (store->head || store->writing || !store->stop) {
-        bool due = store->untidy || clock_now_ns() >= expire_ns;
-        if (!store->writing && due)
-            tidy_locked(store, &expire_ns);
-        if (!store->writing && store->head) {
-            write_queued_locked(store);
-        } else if (store->writing || !store->untidy) {
-            const struct timespec until = {.tv_sec = (time_t)(expire_ns / CLOCK_NS_PER_S),
-                                           .tv_nsec = (long)(expire_ns % CLOCK_NS_PER_S)};
-            (void)pthread_cond_timedwait(&store->queue_filled, &store->queue_lock, &until);
+        int64_t now_ns = clock_now_ns();
+        bool late = store->stop || now_ns >= store->late_ns;
+        bool due = store->untidy || now_ns >= expire_ns;
+        if (store->writing) {
+            wait_locked(store, now_ns + LATE_NS);
+            continue;
         }
+        if (late)
+            store->late_ns = INT64_MAX;
+        if (due)
+            tidy_locked(store, &expire_ns);
+        if ((late || due) && store->head)
+            write_queued_locked(store);
+        else if (!late && !due)
+            wait_locked(store, store->late_ns < expire_ns ? store->late_ns : expire_ns);
     }
     (void)pthread_mutex_unlock(&store->queue_lock);
     return NULL;

@@ -40,7 +40,8 @@ struct init_config {
         file_idle_ms; /* a file's child that moves no byte for so long is killed; 0: the usual */
 
     int listen_fd; /* bound stream socket; init calls listen(2) */
-    int setup_fd;  /* SEQPACKET to the engine: init writes 'R', reads 'C' (commit) */
+    int setup_fd;  /* SEQPACKET to the engine: init writes 'R', reads 'C' (commit), with which our
+                      end of the socket of a kernel may come (init/kernel.h, kernel_take_given) */
     int userns_fd; /* the inner user namespace */
 
     enum init_cgroup_mode cgroup_mode;

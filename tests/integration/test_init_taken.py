@@ -8,6 +8,7 @@ import pytest
 
 import harness
 from engine import Engine, MIB, PATH, tlv
+from faults import skip_unless
 
 TOY = (pathlib.Path(__file__).parent.parent / "toy_kernel.py").read_bytes()
 ARGV = ("python3", "-u", "-c", "exec(__import__('sys').stdin.read())")
@@ -67,8 +68,15 @@ LIMITS = ("import resource as r\n"
           "print(*r.getrlimit(r.RLIMIT_FSIZE), *r.getrlimit(r.RLIMIT_NOFILE))")
 
 
-def test_limits_of_the_kernel_that_lives_and_of_what_starts(kernel):
+@pytest.mark.parametrize("profile", ("strict", "container"))
+def test_limits_of_the_kernel_that_lives_and_of_what_starts(engine, profile):
     """The kernel is in a user namespace of its own, with another id than init."""
+    skip_unless(container=profile == "container")
+    with made(engine, profile=profile) as one:
+        check_limits(one)
+
+
+def check_limits(kernel):
     assert kernel.limits(file_size=100_000, open_files=100) == 0
     assert kernel.run_code(LIMITS).stdout == b"100000 100000 100 100\n"
     assert kernel.sh("ulimit -Hn").stdout == b"100\n"

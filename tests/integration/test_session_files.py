@@ -13,7 +13,7 @@ import pytest
 
 import harness
 from harness import LOOPBACK, SLOW, wait_until
-from test_sessions import Session
+from sessions import Session
 
 MIB = 1 << 20
 RSS_MAX = 64 * MIB

@@ -10,7 +10,8 @@ import pytest
 
 from harness import assert_error, at_once, wait_until
 from kills import SOAK
-from test_sessions import Session, answers_again, in_background
+from sessions import Session, in_background
+from test_sessions import answers_again
 
 RACES = 1000 if SOAK else 96
 RACERS = 12

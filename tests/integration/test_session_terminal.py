@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness import LOOPBACK, wait_until
-from test_sessions import Session
+from sessions import Session
 from websocket import BINARY, CLOSE, PING, PONG, TEXT, Refused, WebSocket
 
 

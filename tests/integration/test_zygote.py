@@ -14,7 +14,7 @@ import pytest
 from engine import CAP_ZYGOTE, Engine, MIB
 from harness import BUILD, HANG_SECS, REPO, cgroup_bases, read, wait_until
 
-TEXT = (BUILD / "src" / "lang" / "python.py").read_bytes()
+TEXT = (BUILD / "kernels" / "python.py").read_bytes()
 ENV = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/home/sandbox", "USER=sandbox", "LANG=C.UTF-8",
        "TMPDIR=/tmp", "PYTHONUNBUFFERED=1")
 ALL_ENDS = dict(memory=256 * MIB, storage=64 * MIB, pids=64, open_files=200)
@@ -359,6 +359,17 @@ def test_it_goes_with_the_engine():
     engine.destroy(box.id)
     assert engine.list() == []
     instance = engine.instance
+    engine.remove()
+    assert cgroup_bases(instance) == []
+
+
+def test_what_a_killed_engine_left_goes_with_the_next():
+    engine = Engine().start()
+    warm(engine)
+    engine.kill()
+    engine.start()
+    instance = engine.instance
+    assert any((base / "zygote.python").is_dir() for base in cgroup_bases(instance))
     engine.remove()
     assert cgroup_bases(instance) == []
 

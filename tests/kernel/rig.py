@@ -79,7 +79,7 @@ class Outcome:
 
     @property
     def out(self):
-        return self.stdout.decode()
+        return self.stdout.decode("utf-8", "backslashreplace")
 
     @property
     def err(self):
@@ -248,8 +248,9 @@ class Kernel:
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)
 
-    def script(self, code, name="main.py", write=True, **options):
-        """Runs a script to the end of the process; the outcome's code is its exit status."""
+    def script(self, code, name="main.py", write=True, to_end=False, **options):
+        """Runs a script to the end of the process; the outcome's code is its exit status. to_end:
+        and to that of its output, which children of it may hold."""
         if write:
             (self.folder / name).write_text(code)
         flight = self.start(code, mode=SCRIPT, file=name, **options)
@@ -259,6 +260,9 @@ class Kernel:
         except EOFError:
             pass
         status = self.process.wait(HANG_SECS)
+        if to_end:
+            os.set_blocking(flight.out_read, True)
+            os.set_blocking(flight.err_read, True)
         flight.drain()
         flight.outcome.code = status if status >= 0 else 128 - status
         return flight.outcome

@@ -1,5 +1,6 @@
 """Code that breaks what it can reach, forks, or asks for the channel: the next run does not notice.
 The fixture `kernel` runs one more cell after each of these."""
+import json
 import subprocess
 
 import pytest
@@ -125,28 +126,62 @@ import os, sys
 space = {"__name__": "kernel"}
 exec(compile(os.read(0, 1 << 24), "<kernel>", "exec"), space)
 space["warm_up"]()
-import asyncio, random, threading, traceback
+space["prepare_zygote"]()
+import random, secrets, tempfile, threading, uuid
+if len(sys.argv) > 1:
+    import numpy.random
+    numpy.random.seed(1)
 random.seed(1)
+next(tempfile._get_candidate_names()), uuid.uuid1()
 if threading.active_count() != 1 or len(os.listdir("/proc/self/fd")) != 5:  # 0 to 3, and the folder
     sys.exit("a warm process has a thread or a file of its own")
 pid = os.fork()
 if pid == 0:
-    space["serve"]()
+    fd = os.dup(3)
+    os.close(3)
+    space["serve"](fd, {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OWN": "1", "TZ": "XYZ-5"})
 os.close(3)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def test_forked_from_a_warm_process(make_kernel):
-    values = set()
-    for _ in range(2):
-        kernel = make_kernel(command=(rig.PYTHON, "-c", WARM))
-        values.add(kernel.run("import random; random.random()").plain)
-        assert kernel.run("def f(): 1/0\nf()").err.count("  File") == 2
-        assert kernel.run("import asyncio\nawait asyncio.sleep(0, 3)").plain == "3"
-        done = kernel.run("import os\nif os.fork() == 0: print('child')\nelse: os.wait();")
-        assert done.out == "child\n", done
-    assert len(values) == 2
+@pytest.fixture
+def make_forked(make_kernel):
+    return lambda *words: make_kernel(command=(rig.PYTHON, "-c", WARM, *words), env={"SECRET": "of the zygote"})
+
+
+RANDOM = """
+import multiprocessing, random, secrets, tempfile, uuid
+[random.random(), secrets.token_hex(), str(uuid.uuid4()), str(uuid.uuid1()), tempfile.mktemp(),
+ multiprocessing.current_process().authkey.hex(), *([__import__('numpy').random.rand()] if %r else [])]
+"""
+
+
+@pytest.mark.parametrize("words", ((), ("numpy",)))
+def test_random_after_a_fork_from_a_warm_process(make_forked, words):
+    if words and subprocess.run([rig.PYTHON, "-c", "import numpy"], capture_output=True).returncode:
+        pytest.skip(f"{rig.PYTHON} has no numpy")
+    one, other = (json.loads(make_forked(*words).run(RANDOM % bool(words)).plain.replace("'", '"')) for _ in range(2))
+    assert len(one) == 6 + len(words) and not set(one) & set(other)
+
+
+def test_forked_from_a_warm_process(make_forked):
+    kernel = make_forked()
+    assert kernel.run("def f(): 1/0\nf()").err.count("  File") == 2
+    assert kernel.run("import asyncio\nawait asyncio.sleep(0, 3)").plain == "3"
+    done = kernel.run("import os\nif os.fork() == 0: print('child')\nelse: os.wait();")
+    assert done.out == "child\n", done
+    done = kernel.run("import time\nprint(sorted(os.environ), time.localtime(0).tm_hour, time.tzname[0])\nos.system('env')")
+    names = {line.partition("=")[0] for line in done.out.splitlines()[1:]}
+    assert done.out.startswith("['LANG', 'OWN', 'PATH', 'TZ'] 5 XYZ\n") and "OWN" in names and "SECRET" not in names
+
+
+def test_a_script_forked_from_a_warm_process(make_forked):
+    code = "import sys, json, threading\nn = 0\ndef f():\n  global n\n  n += 1\n  f()\ntry: f()\nexcept RecursionError: print(n)\n" \
+           "class A:\n  def __del__(self): print('deleted')\na = A()\nprint(sys.getrecursionlimit(), threading.active_count())\n1/0"
+    done = make_forked().script(code)
+    assert (done.code, done.out) == (1, "999\n1000 1\ndeleted\n"), done
+    assert done.err.count("  File") == 1 and done.error["traceback"] == done.err
 
 
 def test_random_is_of_its_own(make_kernel):

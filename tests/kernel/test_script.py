@@ -1,5 +1,7 @@
 """Script mode: what `python3 main.py` does, and results beside it; the process ends by itself."""
+import os
 import re
+import resource
 import signal
 import subprocess
 
@@ -108,6 +110,88 @@ def test_the_file_itself(script_kernel):
 def test_no_file(script_kernel):
     done = script_kernel.script(None, write=False)
     assert done.code == 2 and "can't open file 'main.py': [Errno 2]" in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("plant", ("folder", "link", "pipe", "none"))
+def test_a_file_that_cannot_be_written(script_kernel, plant):
+    file = script_kernel.folder / ("gone/main.py" if plant == "none" else "main.py")
+    target = script_kernel.folder / "target"
+    target.write_text("kept")
+    if plant == "folder":
+        file.mkdir()
+    elif plant == "link":
+        file.symlink_to(target)
+    elif plant == "pipe":
+        os.mkfifo(file)
+    done = script_kernel.script("print('ran')", name=str(file), write=False)
+    assert (done.code, done.out) == (2, "") and done.err.startswith(f"python3: can't open file '{file}': [Errno "), done
+    assert target.read_text() == "kept"
+
+
+def test_no_space_for_the_file(make_kernel):
+    """A limit in place of a full disk: the file can be made, not filled."""
+    kernel = make_kernel()
+    resource.prlimit(kernel.process.pid, resource.RLIMIT_FSIZE, (10, 10))
+    done = kernel.script("print('ran')" + " " * 100, write=False)
+    assert (done.code, done.out) == (2, "") and "[Errno 27] File too large" in done.err, done
+
+
+def test_writes_over_an_old_file(script_kernel):
+    file = script_kernel.folder / "main.py"
+    file.write_text("print('old')" * 100)
+    done = script_kernel.script("print(open(__file__).read())", name=str(file), write=False)
+    assert done.out == "print(open(__file__).read())\n" and file.stat().st_mode & 0o777 == 0o644
+
+
+START_CODE = """
+import os, sys
+print(sys.flags.optimize, sys.flags.hash_randomization, os.environ["OTHER"], sys.stdout.encoding, __file__)
+print(input(), os.path.exists("/proc/self/fd/3"))
+sys.exit(4)
+"""
+
+
+def test_variables_that_act_at_the_start(script_kernel):
+    """They need a new interpreter: what it is told comes from them, results do not."""
+    done = script_kernel.script(START_CODE + "6 * 7", write=False, stdin=b"line\n", name=str(script_kernel.folder / "main.py"),
+                                env=("PYTHONOPTIMIZE=1", "PYTHONHASHSEED=0", "PYTHONIOENCODING=latin-1", "OTHER=5"))
+    file = script_kernel.folder / "main.py"
+    assert (done.code, done.out, done.err) == (4, f"1 0 5 iso8859-1 {file}\nline False\n", ""), done
+    assert done.messages == []
+
+
+@pytest.mark.parametrize("entry, restarts", (
+    ("LANG=C.UTF-8", False), ("LANG=C", True), ("LC_ALL=C.UTF-8", True), ("TZ=UTC", False), ("MALLOC_ARENA_MAX=1", True),
+    ("LD_LIBRARY_PATH=/nowhere", True), ("GLIBC_TUNABLES=glibc.malloc.check=0", True), ("PYTHONPATH=/nowhere", True),
+    ("LANGUAGE=de", False), ("PYTHONUNBUFFERED=1", True), ("HOME=/", False)))
+def test_which_variables_need_a_new_interpreter(script_kernel, entry, restarts):
+    name, _, value = entry.partition("=")
+    code = f"import os, sys\nprint(os.environ[{name!r}], 'display' in dir(__builtins__))\nprint(open('/proc/self/cmdline').read().count('main.py'))"
+    done = script_kernel.script(code, env=(entry,))
+    assert (done.out, done.err) == (f"{value} {not restarts}\n{int(restarts)}\n", "")
+
+
+def test_a_time_zone_needs_none(script_kernel):
+    done = script_kernel.script("import time\ntime.localtime(0).tm_hour, time.tzname[0]", env=("TZ=XYZ-5",))
+    assert done.plain == "(5, 'XYZ')"
+
+
+def test_in_a_cell_they_are_like_any_other(script_kernel):
+    done = script_kernel.run("import os, sys\nos.environ['PYTHONOPTIMIZE'], sys.flags.optimize", env=("PYTHONOPTIMIZE=1",))
+    assert done.plain == "('1', 0)"
+
+
+@pytest.mark.parametrize("code, message", (("print('no')\nx = = 1\nprint(1)", "invalid syntax"), ("def f():", "expected an indented block")))
+def test_a_syntax_error_is_told(script_kernel, code, message):
+    """Also when a new interpreter says it: of the end of a file it says it in its own way."""
+    done = script_kernel.script(code)
+    assert done.code == 1 and done.out == "" and message in done.error["value"] and message in done.err
+    assert done.error["name"] in ("SyntaxError", "IndentationError") and "<kernel>" not in done.error["traceback"]
+
+
+def test_the_coroutine_at_the_end_is_no_result_that_lives(script_kernel):
+    done = script_kernel.script("class A:\n  def __del__(self): print('dropped')\nimport atexit\natexit.register(print, 'atexit')\nA()")
+    assert done.out == "dropped\natexit\n" and "<__main__.A object" in done.plain
 
 
 def test_a_cell_before_leaves_no_names(script_kernel):

@@ -271,13 +271,40 @@ static void test_all_hierarchies_are_entered(void **state)
     create(rig, "one");
     rig->pid = start_inside(rig, "one");
     for (size_t i = 0; i < rig->root.count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &rig->root.hierarchies[i];
+        bool own = hierarchy->pids || rig->root.mode == INIT_CGROUP_V2;
+        const char *file = own ? "one/init/cgroup.procs" : "one/cgroup.procs";
         char text[64];
         struct err err = ERR_INIT;
-        assert_ok(fd_read_file_at(rig->root.hierarchies[i].base_fd, "one/init/cgroup.procs", text,
-                                  sizeof(text), &err),
-                  err);
+        assert_ok(fd_read_file_at(hierarchy->base_fd, file, text, sizeof(text), &err), err);
         assert_int_equal(strtol(text, NULL, 10), rig->pid);
     }
+}
+
+/* Its name is no id: a sweep must not take it for a sandbox. */
+static void test_a_group_aside(void **state)
+{
+    struct rig *rig = *state;
+    const struct cgroup_limits small = {.memory_bytes = 32U << 20, .pids_max = 5};
+    struct cgroup_entry entry;
+    struct err err = ERR_INIT;
+    skip_unless_open(rig);
+    for (int i = 0; i < 2; i++) { /* one that was left is taken again */
+        assert_ok(cgroup_open_aside(&rig->root, "aside.1", &small, &entry, &err), err);
+        assert_int_equal(entry.tasks_count + (entry.clone_fd >= 0 ? 1 : 0), rig->root.count);
+        cgroup_close_entry(&entry);
+    }
+    struct found found = {0};
+    assert_ok(cgroup_each(&rig->root, note, &found, &err), err);
+    assert_int_equal(found.one + found.two + found.other, 0);
+    for (size_t i = 0; i < rig->root.count; i++) {
+        char text[32];
+        if (rig->root.hierarchies[i].pids)
+            assert_true(fd_read_file_at(rig->root.hierarchies[i].base_fd, "aside.1/pids.max", text,
+                                        sizeof(text), &err) > 0);
+    }
+    assert_int_equal(cgroup_remove_aside(&rig->root, "aside.1"), 0);
+    assert_int_equal(cgroup_remove_aside(&rig->root, "aside.1"), 0);
 }
 
 static void test_entry_of_nothing_fails(void **state)
@@ -479,6 +506,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_each_names_what_is_there, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_enter_kill_remove, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_all_hierarchies_are_entered, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_a_group_aside, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_entry_of_nothing_fails, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_failed_creation_leaves_nothing, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_below_a_group, rig_open, rig_close),

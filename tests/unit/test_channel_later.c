@@ -505,6 +505,87 @@ static void a_broken_one_is_not_alive(void **state)
     channel_close(channel);
 }
 
+/* ---- whether it was heard ---- */
+
+struct ending {
+    int fd;
+    void (*end)(int fd);
+};
+
+static void *end_main(void *context)
+{
+    const struct ending *ending = context;
+    ending->end(ending->fd);
+    (void)close(ending->fd);
+    return NULL;
+}
+
+static void wait_for_bytes(int fd)
+{
+    struct pollfd there = {.fd = fd, .events = POLLIN};
+    peer_require(__real_poll(&there, 1, -1) == 1);
+}
+
+/* Before anything was written. */
+static void end_before(int fd)
+{
+    (void)fd;
+}
+
+/* It was killed before it could look. */
+static void end_unread(int fd)
+{
+    wait_for_bytes(fd);
+}
+
+static void end_read(int fd)
+{
+    char bytes[64 * 1024];
+    peer_require(recv(fd, bytes, sizeof(bytes), 0) > 0);
+}
+
+/* A script of this size, to an init that does this when the script is there. */
+static bool is_unheard(size_t code_size, void (*end)(int fd))
+{
+    static const uint8_t code[1 << 20];
+    uint8_t nonce[SANDBOX_NONCE_SIZE] = {0};
+    struct channel *channel = NULL;
+    struct channel_exit out;
+    struct err err = ERR_INIT;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_ok(channel_open(pair[1], nonce, &channel, &err), err);
+    const struct channel_run run = {
+        .run = {.execution_id = "e", .file = "f"},
+        .code = code,
+        .code_size = code_size,
+        .watch = {.cancel_fd = -1, .interrupt_fd = -1, .gone_fd = -1, .deadline_ns = soon_ns()}};
+    pthread_t thread;
+    struct ending ending = {.fd = pair[0], .end = end};
+    bool before = end == end_before;
+    if (before)
+        (void)end_main(&ending);
+    else
+        assert_int_equal(pthread_create(&thread, NULL, end_main, &ending), 0);
+    assert_fails(channel_run(channel, &run, &out, &err), ERR_CLOSED, err);
+    if (!before)
+        (void)pthread_join(thread, NULL);
+    bool unheard = channel_unheard(channel);
+    channel_close(channel);
+    return unheard;
+}
+
+static void what_was_never_read_was_not_done(void **state)
+{
+    (void)state;
+    assert_true(is_unheard(10, end_before));
+    assert_true(is_unheard(10, end_unread));
+    assert_false(is_unheard(10, end_read));
+    assert_false(is_unheard(1 << 20, end_read));
+    assert_false(
+        is_unheard(1 << 20, end_unread)); /* of several writes it may have read the first */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -518,6 +599,7 @@ int main(void)
         cmocka_unit_test(what_is_forgotten_leaves_by_itself),
         cmocka_unit_test(a_flush_does_not_wait),
         cmocka_unit_test(the_end_shows_behind_what_came),
+        cmocka_unit_test(what_was_never_read_was_not_done),
         cmocka_unit_test(a_broken_one_is_not_alive),
     };
     return cmocka_run_group_tests_name("channel_later", tests, NULL, NULL);

@@ -1,10 +1,7 @@
 /* Executions on the fake engine: outcomes, concurrency, a full queue, cancellation, idempotency,
  * faults, and what a restart finds. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "check.h"
+
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -16,48 +13,9 @@
 #include "base/clock.h"
 #include "core/core.h"
 #include "core/core_internal.h"
+#include "core_rig.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
-
-static char folder[] = "/tmp/berth-core-XXXXXX";
-static char db_path[64];
-
-static struct core_config default_config(void)
-{
-    return (struct core_config){.db_path = db_path,
-                                .sandboxes_max = 64,
-                                .creates_max = 8,
-                                .queue_max = 1000,
-                                .queue_wait_ms = 60000,
-                                .timeout_ms = 30000,
-                                .timeout_max_ms = 60000,
-                                .reserve_min_bytes = 16 << 20,
-                                .memory_overcommit_millis = 16000,
-                                .disk_overcommit_millis = 4000,
-                                .memory_bytes = 512 << 20,
-                                .storage_bytes = 256 << 20,
-                                .cpu_millis = 1000,
-                                .pids_max = 64,
-                                .open_files_max = 1024,
-                                .keep_output_bytes = 1 << 20,
-                                .output_max_bytes = 64 << 20,
-                                .keep_outcome_ms = 3600000};
-}
-
-struct rig {
-    struct core *core;
-    struct engine *engine;
-};
-
-static void rig_open(struct rig *rig, const struct core_config *config)
-{
-    struct err err = ERR_INIT;
-    struct engine_events events;
-    assert_int_equal(core_new(config, &rig->core, &err), 0);
-    core_engine_events(rig->core, &events);
-    assert_int_equal(engine_fake_new(&events, &rig->engine, &err), 0);
-    core_set_engine(rig->core, rig->engine);
-}
 
 static struct execution_request request_of(const char *code)
 {
@@ -90,10 +48,7 @@ static void expect(struct core *core, const char *code, const char *const *parts
     char *text = run(core, &request, &err);
     if (!text)
         fail_msg("%s: %s", code, err.message);
-    for (; *parts; parts++) {
-        if (!strstr(text, *parts))
-            fail_msg("%s: no %s in %s", code, *parts, text);
-    }
+    rig_assert_parts(code, text, parts);
     free(text);
 }
 
@@ -102,7 +57,7 @@ static void expect(struct core *core, const char *code, const char *const *parts
 static void outcomes(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     EXPECT(rig.core, "out hello\nerr there\n", "\"status\":\"success\"", "\"stdout\":\"hello\\n\"",
@@ -125,7 +80,7 @@ static void outcomes(void **state)
 static void requests_reach_the_code(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     struct execution_request request =
@@ -152,7 +107,7 @@ static void requests_reach_the_code(void **state)
 static void more_than_the_host_is_refused_in_words(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     struct execution_request bases[6];
@@ -203,7 +158,7 @@ static void expect_refused(const struct rig *rig, const struct execution_request
 static void profiles_and_images(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     struct err err = ERR_INIT;
@@ -268,7 +223,7 @@ static void profiles_and_images(void **state)
 static void the_engines_words_reach_the_client(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     const struct execution_request request = request_of("out x\n");
@@ -290,7 +245,7 @@ static void the_engines_words_reach_the_client(void **state)
 static void a_client_that_left_ends_a_creation(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     rig.core->create_budget_ns = 1000 * CLOCK_NS_PER_S; /* past it the test would hang */
@@ -333,7 +288,7 @@ static void *job_main(void *context)
 static void two_hundred_at_once(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     config.sandboxes_max = 40;
     config.creates_max = 4;
     struct rig rig;
@@ -367,7 +322,7 @@ static void two_hundred_at_once(void **state)
 static void reservations_wait_their_turn(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     config.memory_budget_bytes = 64 << 20;
     config.memory_overcommit_millis = 8000; /* a default of 512 MiB reserves all of it */
     struct rig rig;
@@ -426,7 +381,7 @@ static void wait_until_running(struct core *core, size_t count, char ids[][64])
 static void a_full_queue_answers_at_once(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     config.sandboxes_max = 1;
     config.queue_max = 0;
     config.queue_wait_ms = 50;
@@ -465,7 +420,7 @@ static void a_full_queue_answers_at_once(void **state)
 static void the_queue_has_a_longest_wait_and_a_way_out(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     config.sandboxes_max = 1;
     config.queue_wait_ms = 30;
     struct rig rig;
@@ -494,7 +449,7 @@ static void the_queue_has_a_longest_wait_and_a_way_out(void **state)
 static void a_key_runs_once(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     enum { COUNT = 20 };
@@ -545,7 +500,7 @@ static void a_key_runs_once(void **state)
 static void faults_leave_the_next_one_alone(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     const enum engine_fake_fault lost[] = {
@@ -590,10 +545,10 @@ static void faults_leave_the_next_one_alone(void **state)
 static void a_restart_ends_what_ran(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct store *store = NULL;
     const char *id = "11111111-2222-4333-8444-555555555555";
-    assert_int_equal(store_open(db_path, &store, NULL), 0);
+    assert_int_equal(store_open(config.db_path, &store, NULL), 0);
     const struct store_execution_new row = {.id = id,
                                             .owner = CORE_OWNER_LOCAL,
                                             .lang = "python",
@@ -619,7 +574,7 @@ static void a_restart_ends_what_ran(void **state)
 static void kept_text_has_a_bound(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     config.keep_bytes = 1 << 20;
     struct rig rig;
     rig_open(&rig, &config);
@@ -656,7 +611,7 @@ static void kept_text_has_a_bound(void **state)
 static void orphans_are_destroyed(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct core *core = NULL;
     struct engine *engine = NULL;
     struct engine_events events;
@@ -702,7 +657,7 @@ static int output(void *context, int stream, const uint8_t *data, size_t size, s
 static void streams(void **state)
 {
     (void)state;
-    struct core_config config = default_config();
+    struct core_config config = rig_config();
     struct rig rig;
     rig_open(&rig, &config);
     char text[128] = "";
@@ -727,28 +682,6 @@ static void streams(void **state)
     core_free(rig.core);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    if (lang_load(NULL) != 0 || !mkdtemp(folder))
-        return -1;
-    (void)snprintf(db_path, sizeof(db_path), "%s/berth.db", folder);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    lang_unload();
-    const char *const ends[] = {"", "-wal", "-shm"};
-    for (size_t i = 0; i < 3; i++) {
-        char name[80];
-        (void)snprintf(name, sizeof(name), "%s%s", db_path, ends[i]);
-        (void)unlink(name);
-    }
-    return rmdir(folder);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -769,5 +702,5 @@ int main(void)
         cmocka_unit_test(orphans_are_destroyed),
         cmocka_unit_test(streams),
     };
-    return cmocka_run_group_tests_name("core_execute", tests, setup, teardown);
+    return cmocka_run_group_tests_name("core_execute", tests, rig_make_folder, rig_remove_folder);
 }

@@ -13,58 +13,23 @@
 #include "core/pool.h"
 #include "core/session.h"
 #include "core/session_internal.h"
+#include "core_rig.h"
 #include "engine/fake.h"
-#include "folder.h"
 #include "lang/lang.h"
 
 #define HANG_NS (20 * CLOCK_NS_PER_S)
 
-static char db_path[80];
+static const struct lang *lang;
 
-struct rig {
-    struct core *core;
-    struct engine *engine;
-    const struct lang *lang;
-};
-
-static struct core_config config_of(unsigned pool_min, unsigned pool_max)
+static void open_with(struct rig *rig, unsigned pool_min, unsigned pool_max)
 {
-    return (struct core_config){.db_path = db_path,
-                                .sandboxes_max = 64,
-                                .creates_max = 8,
-                                .queue_max = 1000,
-                                .queue_wait_ms = 60000,
-                                .pool_min = pool_min,
-                                .pool_max = pool_max,
-                                .timeout_ms = 30000,
-                                .timeout_max_ms = 60000,
-                                .reserve_min_bytes = 16 << 20,
-                                .memory_overcommit_millis = 16000,
-                                .disk_overcommit_millis = 4000,
-                                .memory_bytes = 512 << 20,
-                                .storage_bytes = 128 << 20,
-                                .cpu_millis = 1000,
-                                .pids_max = 64,
-                                .open_files_max = 1024,
-                                .keep_output_bytes = 1 << 20,
-                                .keep_messages_bytes = 1 << 20,
-                                .output_max_bytes = 64 << 20,
-                                .session_timeout_ms = 3600000,
-                                .session_timeout_max_ms = 7200000,
-                                .session_idle_ms = 600000,
-                                .keep_outcome_ms = 3600000};
-}
-
-static void rig_open(struct rig *rig, unsigned pool_min, unsigned pool_max)
-{
-    const struct core_config config = config_of(pool_min, pool_max);
+    struct core_config config = rig_config();
     struct err err = ERR_INIT;
-    struct engine_events events;
-    assert_ok(lang_find("python", &rig->lang, &err), err);
-    assert_ok(core_new(&config, &rig->core, &err), err);
-    core_engine_events(rig->core, &events);
-    assert_ok(engine_fake_new(&events, &rig->engine, &err), err);
-    core_set_engine(rig->core, rig->engine);
+    config.pool_min = pool_min;
+    config.pool_max = pool_max;
+    config.storage_bytes = 128 << 20;
+    assert_ok(lang_find("python", &lang, &err), err);
+    rig_open(rig, &config);
 }
 
 static unsigned ready_of(const struct rig *rig)
@@ -92,7 +57,7 @@ static int run(const struct rig *rig, struct execution_request *request, struct 
                struct err *err)
 {
     request->owner = CORE_OWNER_LOCAL;
-    request->lang = rig->lang;
+    request->lang = lang;
     request->gone_fd = -1;
     request->code_size = strlen(request->code);
     return core_execute(rig->core, request, NULL, false, out, err);
@@ -112,7 +77,7 @@ static void each_is_used_once(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_open(&rig, 2, 4);
+    open_with(&rig, 2, 4);
     for (unsigned i = 0; i < 5; i++) {
         struct execution_request write = {.code = "get seen\nset seen yes\n"};
         wait_ready(&rig, 2);
@@ -128,10 +93,10 @@ static void figures_are_set_when_it_is_taken(void **state)
     (void)state;
     struct rig rig;
     struct engine_create limits;
-    rig_open(&rig, 1, 2);
+    open_with(&rig, 1, 2);
     wait_ready(&rig, 1);
     const struct session_request request = {.owner = CORE_OWNER_LOCAL,
-                                            .lang = rig.lang,
+                                            .lang = lang,
                                             .memory_bytes = 64 << 20,
                                             .storage_bytes = 8 << 20,
                                             .cpu_millis = 500,
@@ -156,7 +121,7 @@ static void what_the_engine_refuses_is_made_anew(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_open(&rig, 2, 2);
+    open_with(&rig, 2, 2);
     wait_ready(&rig, 2);
     engine_fake_inject(rig.engine, FAKE_FAULT_LIMIT_REFUSED, 2);
     struct execution_request request = {.code = "out x\n", .memory_bytes = 64 << 20};
@@ -170,7 +135,7 @@ static void others_are_made_now(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_open(&rig, 1, 2);
+    open_with(&rig, 1, 2);
     wait_ready(&rig, 1);
     struct execution_request large = {
         .code = "out x\n", .memory_bytes = 1 << 30, .storage_bytes = 400 << 20};
@@ -188,7 +153,7 @@ static void the_stock_follows_demand(void **state)
     (void)state;
     struct rig rig;
     struct pool_stats stats;
-    rig_open(&rig, 1, 5);
+    open_with(&rig, 1, 5);
     for (int i = 0; i < 12; i++) {
         struct execution_request request = {.code = "out x\n"};
         expect(&rig, &request, "\"status\":\"success\"");
@@ -210,10 +175,10 @@ static void sessions_take_from_it(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     const char *const env[] = {"WHO=me"};
-    rig_open(&rig, 1, 2);
+    open_with(&rig, 1, 2);
     wait_ready(&rig, 1);
     const struct session_request request = {
-        .owner = CORE_OWNER_LOCAL, .lang = rig.lang, .env = env, .env_count = 1, .gone_fd = -1};
+        .owner = CORE_OWNER_LOCAL, .lang = lang, .env = env, .env_count = 1, .gone_fd = -1};
     buf_init(&out, 1 << 20);
     assert_ok(core_session_create(rig.core, &request, &out, &err), err);
     assert_int_equal(hits_of(&rig), 1);
@@ -230,7 +195,7 @@ static void a_stop_leaves_none(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_open(&rig, 3, 4);
+    open_with(&rig, 3, 4);
     wait_ready(&rig, 3);
     assert_int_equal(engine_fake_living(rig.engine), 3);
     core_stop(rig.core);
@@ -246,37 +211,28 @@ static void a_language_that_does_not_start(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_open(&rig, 0, 2);
+    open_with(&rig, 0, 2);
     engine_fake_inject(rig.engine, FAKE_FAULT_KERNEL_FAILS, 1);
     struct execution_request request = {.code = "out x\n"};
     expect(&rig, &request, "\"stdout\":\"x\\n\""); /* as a program */
     core_free(rig.core);
 }
 
-static int setup(void **state)
-{
-    int result = folder_make(state);
-    (void)snprintf(db_path, sizeof(db_path), "%s/berth.db", folder);
-    return result != 0 ? result : lang_load(NULL);
-}
-
-static int teardown(void **state)
-{
-    lang_unload();
-    return folder_remove(state);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(each_is_used_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(figures_are_set_when_it_is_taken, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_the_engine_refuses_is_made_anew, setup, teardown),
-        cmocka_unit_test_setup_teardown(others_are_made_now, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_stock_follows_demand, setup, teardown),
-        cmocka_unit_test_setup_teardown(sessions_take_from_it, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_stop_leaves_none, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_language_that_does_not_start, setup, teardown),
+        cmocka_unit_test_setup_teardown(each_is_used_once, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(figures_are_set_when_it_is_taken, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(what_the_engine_refuses_is_made_anew, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(others_are_made_now, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(the_stock_follows_demand, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(sessions_take_from_it, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(a_stop_leaves_none, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(a_language_that_does_not_start, rig_make_folder,
+                                        rig_remove_folder),
     };
     return cmocka_run_group_tests_name("core_pool", tests, NULL, NULL);
 }

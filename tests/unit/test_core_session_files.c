@@ -11,66 +11,22 @@
 #include "core/session.h"
 #include "core/session_files.h"
 #include "core/session_internal.h"
+#include "core_rig.h"
 #include "engine/fake.h"
-#include "folder.h"
 #include "lang/lang.h"
 
-static const struct lang kernel_lang = {.name = "python",
-                                        .source = "main.py",
-                                        .run = {"python3", "{source}"},
-                                        .kernel = "python.py",
-                                        .kernel_run = {"python3", "-c", "{kernel}"}};
-
-struct rig {
-    struct core *core;
-    struct engine *engine;
-    char id[ID_UUID_SIZE];
-};
+static char session_id[ID_UUID_SIZE];
 
 static int setup(void **state)
 {
     static struct rig rig;
-    static char db_path[80];
-    struct err err = ERR_INIT;
-    struct engine_events events;
-    if (folder_make(state) != 0)
-        return -1;
-    (void)snprintf(db_path, sizeof(db_path), "%s/berth.db", folder);
-    const struct core_config config = {.db_path = db_path,
-                                       .sandboxes_max = 8,
-                                       .creates_max = 8,
-                                       .queue_max = 100,
-                                       .queue_wait_ms = 60000,
-                                       .timeout_ms = 30000,
-                                       .timeout_max_ms = 60000,
-                                       .reserve_min_bytes = 16 << 20,
-                                       .memory_overcommit_millis = 16000,
-                                       .disk_overcommit_millis = 4000,
-                                       .memory_bytes = 512 << 20,
-                                       .storage_bytes = 256 << 20,
-                                       .cpu_millis = 1000,
-                                       .pids_max = 64,
-                                       .open_files_max = 1024,
-                                       .keep_output_bytes = 1 << 20,
-                                       .keep_messages_bytes = 1 << 20,
-                                       .output_max_bytes = 64 << 20,
-                                       .session_timeout_ms = 3600000,
-                                       .session_timeout_max_ms = 7200000,
-                                       .session_idle_ms = 600000,
-                                       .keep_outcome_ms = 3600000};
-    BUF_AUTO struct buf out;
-    buf_init(&out, 65536);
-    if (core_new(&config, &rig.core, &err) != 0)
-        return -1;
-    core_engine_events(rig.core, &events);
-    if (engine_fake_new(&events, &rig.engine, &err) != 0)
-        return -1;
-    core_set_engine(rig.core, rig.engine);
+    const struct core_config config = rig_config();
     const struct session_request request = {
-        .owner = CORE_OWNER_LOCAL, .lang = &kernel_lang, .gone_fd = -1};
-    if (core_session_create(rig.core, &request, &out, &err) != 0)
+        .owner = CORE_OWNER_LOCAL, .lang = &rig_lang, .gone_fd = -1};
+    if (rig_make_folder(state) != 0)
         return -1;
-    (void)snprintf(rig.id, ID_UUID_SIZE, "%.36s", buf_cstr(&out) + strlen("{\"session_id\":\""));
+    rig_open(&rig, &config);
+    rig_make_session(rig.core, &request, session_id);
     *state = &rig;
     return 0;
 }
@@ -79,14 +35,15 @@ static int teardown(void **state)
 {
     struct rig *rig = *state;
     core_free(rig->core);
-    return folder_remove(state);
+    return rig_remove_folder(state);
 }
 
 static struct session_file *open_file(const struct rig *rig)
 {
     struct session_file *file = NULL;
     struct err err = ERR_INIT;
-    assert_ok(core_session_file_open(rig->core, CORE_OWNER_LOCAL, rig->id, -1, &file, &err), err);
+    assert_ok(core_session_file_open(rig->core, CORE_OWNER_LOCAL, session_id, -1, &file, &err),
+              err);
     return file;
 }
 
@@ -166,7 +123,7 @@ static void what_is_refused(void **state)
     /* the file is good for another try */
     assert_ok(core_session_file_write(file, "name", &err), err);
     core_session_file_close(file);
-    assert_fails(core_session_file_open(rig->core, "somebody", rig->id, -1, &other, &err),
+    assert_fails(core_session_file_open(rig->core, "somebody", session_id, -1, &other, &err),
                  ERR_NOT_FOUND, err);
     core_session_file_close(NULL);
 }
@@ -184,8 +141,9 @@ static void so_many_at_once(void **state)
             if (i % 2 == 0)
                 assert_ok(core_session_file_write(files[i], "name", &err), err);
         }
-        assert_fails(core_session_file_open(rig->core, CORE_OWNER_LOCAL, rig->id, -1, &more, &err),
-                     ERR_UNAVAILABLE, err);
+        assert_fails(
+            core_session_file_open(rig->core, CORE_OWNER_LOCAL, session_id, -1, &more, &err),
+            ERR_UNAVAILABLE, err);
         assert_int_equal(err.retry_after_s, 1);
         for (size_t i = 0; i < SESSION_FILES_MAX; i++)
             core_session_file_close(files[i]);
@@ -204,7 +162,7 @@ static void beside_code(void **state)
     assert_ok(core_session_file_write(file, "name", &err), err);
     assert_ok(core_session_file_take(file, (const uint8_t *)"ab", 2, &err), err);
     const struct session_execution request = {
-        .owner = CORE_OWNER_LOCAL, .session_id = rig->id, .code = "out x\n", .code_size = 6};
+        .owner = CORE_OWNER_LOCAL, .session_id = session_id, .code = "out x\n", .code_size = 6};
     assert_ok(core_session_execute(rig->core, &request, NULL, false, &out, &err), err);
     assert_ok(core_session_file_take(file, (const uint8_t *)"cd", 2, &err), err);
     assert_ok(core_session_file_end(file, &size, &err), err);
@@ -223,7 +181,7 @@ static void a_session_that_ends_meanwhile(void **state)
     BUF_AUTO struct buf out;
     buf_init(&out, 65536);
     assert_ok(core_session_file_write(file, "name", &err), err);
-    assert_ok(core_session_delete(rig->core, CORE_OWNER_LOCAL, rig->id, &out, &err), err);
+    assert_ok(core_session_delete(rig->core, CORE_OWNER_LOCAL, session_id, &out, &err), err);
     int result = 0;
     while (result == 0) /* the sandbox ends a moment after the answer */
         result = core_session_file_take(file, data, sizeof(data), &err);

@@ -17,66 +17,26 @@
 #include "core/drain.h"
 #include "core/record.h"
 #include "core/session.h"
+#include "core_rig.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
-#include "folder.h"
 #include "wire/frame.h"
 
-static const struct lang kernel_lang = {.name = "python",
-                                        .source = "main.py",
-                                        .run = {"python3", "{source}"},
-                                        .kernel = "python.py",
-                                        .kernel_run = {"python3", "-c", "{kernel}"}};
 static const struct lang plain_lang = {
     .name = "plain", .source = "main", .run = {"sh", "{source}"}};
 
-static char db_path[80];
-
-struct rig {
-    struct core *core;
-    struct engine *engine;
-};
-
-static void rig_open(struct rig *rig)
+static void open_rig(struct rig *rig)
 {
-    const struct core_config config = {.db_path = db_path,
-                                       .sandboxes_max = 64,
-                                       .creates_max = 8,
-                                       .queue_max = 1000,
-                                       .queue_wait_ms = 60000,
-                                       .timeout_ms = 30000,
-                                       .timeout_max_ms = 60000,
-                                       .reserve_min_bytes = 16 << 20,
-                                       .memory_overcommit_millis = 16000,
-                                       .disk_overcommit_millis = 4000,
-                                       .memory_bytes = 512 << 20,
-                                       .storage_bytes = 256 << 20,
-                                       .cpu_millis = 1000,
-                                       .pids_max = 64,
-                                       .open_files_max = 1024,
-                                       .keep_output_bytes = 1 << 20,
-                                       .keep_messages_bytes = 1 << 20,
-                                       .output_max_bytes = 64 << 20,
-                                       .session_timeout_ms = 3600000,
-                                       .session_timeout_max_ms = 7200000,
-                                       .session_idle_ms = 600000,
-                                       .keep_outcome_ms = 3600000};
-    struct err err = ERR_INIT;
-    struct engine_events events;
-    assert_ok(core_new(&config, &rig->core, &err), err);
-    core_engine_events(rig->core, &events);
-    assert_ok(engine_fake_new(&events, &rig->engine, &err), err);
-    core_set_engine(rig->core, rig->engine);
+    const struct core_config config = rig_config();
+    rig_open(rig, &config);
 }
 
 static int setup(void **state)
 {
-    int result = folder_make(state);
-    (void)snprintf(db_path, sizeof(db_path), "%s/berth.db", folder);
     struct rig *rig = calloc(1, sizeof(*rig));
-    if (result != 0 || !rig)
+    if (rig_make_folder(state) != 0 || !rig)
         return -1;
-    rig_open(rig);
+    open_rig(rig);
     *state = rig;
     return 0;
 }
@@ -86,26 +46,14 @@ static int teardown(void **state)
     struct rig *rig = *state;
     core_free(rig->core);
     free(rig);
-    return folder_remove(state);
+    return rig_remove_folder(state);
 }
 
 #define on_rig(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 static struct session_request request_of(void)
 {
-    return (struct session_request){.owner = CORE_OWNER_LOCAL, .lang = &kernel_lang, .gone_fd = -1};
-}
-
-/* Makes a session and gives its id. */
-static void make(struct core *core, const struct session_request *request,
-                 char id[static ID_UUID_SIZE])
-{
-    struct err err = ERR_INIT;
-    BUF_AUTO struct buf out;
-    buf_init(&out, 65536);
-    assert_ok(core_session_create(core, request, &out, &err), err);
-    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"active\""));
-    (void)snprintf(id, ID_UUID_SIZE, "%.36s", buf_cstr(&out) + strlen("{\"session_id\":\""));
+    return (struct session_request){.owner = CORE_OWNER_LOCAL, .lang = &rig_lang, .gone_fd = -1};
 }
 
 static int run(struct core *core, const char *id, const char *code, struct buf *out,
@@ -123,10 +71,7 @@ static void expect(struct core *core, const char *id, const char *code, const ch
     BUF_AUTO struct buf out;
     buf_init(&out, 64 << 20);
     assert_ok(run(core, id, code, &out, &err), err);
-    for (; *parts; parts++) {
-        if (!strstr(buf_cstr(&out), *parts))
-            fail_msg("%s: no %s in %s", code, *parts, buf_cstr(&out));
-    }
+    rig_assert_parts(code, buf_cstr(&out), parts);
 }
 #define EXPECT(core, id, code, ...) expect(core, id, code, (const char *const[]){__VA_ARGS__, NULL})
 
@@ -160,8 +105,8 @@ static void variables_stay(void **state)
     const struct session_request request = request_of();
     char id[ID_UUID_SIZE];
     char other[ID_UUID_SIZE];
-    make(rig->core, &request, id);
-    make(rig->core, &request, other);
+    rig_make_session(rig->core, &request, id);
+    rig_make_session(rig->core, &request, other);
     EXPECT(rig->core, id, "set x 42\n", "\"status\":\"success\"", "\"state\":\"kept\"", id);
     EXPECT(rig->core, other, "get x\n", "\"status\":\"error\"", "\"name\":\"NameError\"");
     EXPECT(rig->core, id, "get x\nresult hi\n", "\"stdout\":\"42\\n\"",
@@ -217,11 +162,11 @@ static void a_key_names_one_session(void **state)
     char first[ID_UUID_SIZE];
     char again[ID_UUID_SIZE];
     request.idempotency_key = "k";
-    make(rig->core, &request, first);
-    make(rig->core, &request, again);
+    rig_make_session(rig->core, &request, first);
+    rig_make_session(rig->core, &request, again);
     assert_string_equal(first, again);
     remove_session(rig->core, first);
-    make(rig->core, &request, again); /* the key is free with its session */
+    rig_make_session(rig->core, &request, again); /* the key is free with its session */
     assert_string_not_equal(first, again);
     remove_session(rig->core, again);
     wait_until_gone(rig, again);
@@ -298,7 +243,7 @@ static void executions_come_in_order(void **state)
     const struct session_request request = request_of();
     char id[ID_UUID_SIZE];
     char execution[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner first;
     struct runner second;
     runner_start(&first, rig->core, id, "sleep 100\nset x later\n");
@@ -320,7 +265,7 @@ static void an_interrupt_keeps_the_state(void **state)
     char execution[ID_UUID_SIZE];
     BUF_AUTO struct buf out;
     buf_init(&out, 65536);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"interrupted\":null"));
     struct runner runner;
@@ -348,7 +293,7 @@ static void one_that_waits_or_runs_can_be_cancelled(void **state)
     char execution[ID_UUID_SIZE];
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner first;
     struct runner second;
     runner_start(&first, rig->core, id, "sleep 60000\n");
@@ -379,13 +324,55 @@ static void one_that_waits_or_runs_can_be_cancelled(void **state)
     wait_until_gone(rig, id);
 }
 
+/* Who waits keeps a connection of the server, whatever its client does. */
+static void those_that_wait_are_bounded_in_all_sessions(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char ids[2][ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    struct runner runners[3];
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    rig->core->config.turns_max = 1;
+    for (size_t i = 0; i < 2; i++) {
+        rig_make_session(rig->core, &request, ids[i]);
+        runner_start(&runners[i], rig->core, ids[i], "sleep 60000\n");
+        wait_for_running(rig->core, ids[i], execution);
+    }
+    runner_start(&runners[2], rig->core, ids[0], "out waited\n");
+    for (;;) {
+        out.size = 0;
+        assert_ok(core_session_get(rig->core, CORE_OWNER_LOCAL, ids[0], &out, &err), err);
+        if (strstr(buf_cstr(&out), "\"waiting\":1"))
+            break;
+        (void)poll(NULL, 0, 1);
+    }
+    assert_fails(run(rig->core, ids[1], "out x\n", &out, &err), ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "wait for their turn in sessions"));
+    assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
+    assert_non_null(strstr(runner_join(&runners[2]), "\"stdout\":\"waited\\n\""));
+    buf_done(&runners[2].out);
+    runner_start(&runners[2], rig->core, ids[1], "out after\n"); /* its place came back */
+    assert_int_equal(core_session_interrupt(rig->core, CORE_OWNER_LOCAL, ids[1], &out, NULL), 0);
+    assert_non_null(strstr(runner_join(&runners[2]), "\"stdout\":\"after\\n\""));
+    for (size_t i = 0; i < 2; i++) {
+        (void)runner_join(&runners[i]);
+        remove_session(rig->core, ids[i]);
+    }
+    for (size_t i = 0; i < 3; i++)
+        buf_done(&runners[i].out);
+    wait_until_gone(rig, ids[0]);
+}
+
 static void deleting_ends_what_runs(void **state)
 {
     const struct rig *rig = *state;
     const struct session_request request = request_of();
     char id[ID_UUID_SIZE];
     char execution[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner first;
     struct runner second;
     runner_start(&first, rig->core, id, "sleep 60000\n");
@@ -408,7 +395,7 @@ static void a_kernel_that_dies_is_replaced(void **state)
     const struct rig *rig = *state;
     const struct session_request request = request_of();
     char id[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "set x 1\n", "\"state\":\"kept\"");
     EXPECT(rig->core, id, "signal 11\n", "\"exit_code\":139", "\"killed_by\":\"signal\"",
            "\"state\":\"lost\"");
@@ -424,7 +411,7 @@ static void an_init_that_dies_ends_the_session(void **state)
     const struct rig *rig = *state;
     const struct session_request request = request_of();
     char id[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "fault dies\n", "\"killed_by\":\"server\"", "\"state\":\"lost\"");
     wait_until_gone(rig, id);
 }
@@ -435,7 +422,7 @@ static void an_idle_session_expires(void **state)
     struct session_request request = request_of();
     char id[ID_UUID_SIZE];
     request.idle_ms = 50;
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     wait_until_gone(rig, id);
 }
 
@@ -453,7 +440,7 @@ static void a_renewal_that_was_said_holds(void **state)
     for (int i = 0; i < 60; i++) {
         char id[ID_UUID_SIZE];
         request.lifetime_ms = 20;
-        make(rig->core, &request, id);
+        rig_make_session(rig->core, &request, id);
         (void)poll(NULL, 0, 14 + i % 12);
         out.size = 0;
         err = ERR_INIT;
@@ -480,7 +467,7 @@ static void a_stop_leaves_sessions(void **state)
     const struct session_request request = request_of();
     char id[ID_UUID_SIZE];
     char execution[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runner;
     struct runner waiter;
     runner_start(&runner, rig->core, id, "sleep 60000\n");
@@ -500,7 +487,7 @@ static void a_stop_leaves_sessions(void **state)
     buf_done(&runner.out);
     buf_done(&waiter.out);
     core_free(rig->core);
-    rig_open(rig); /* with an engine that knows none of it: the session is over, and says so */
+    open_rig(rig); /* with an engine that knows none of it: the session is over, and says so */
     wait_until_gone(rig, id);
     for (;;) {
         out.size = 0;
@@ -543,7 +530,7 @@ static void a_broken_channel_loses_nothing(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "set x 1\n", "\"state\":\"kept\"");
     assert_fails(run(rig->core, id, "fault close-output\nout a\nsleep 50\nout b\n", &out, &err),
                  ERR_UNAVAILABLE, err);
@@ -568,7 +555,7 @@ static void a_slow_host_keeps_the_session(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     rig->core->answer_ns = 20 * CLOCK_NS_PER_MS;
     struct session_execution ask = {.owner = CORE_OWNER_LOCAL,
                                     .session_id = id,
@@ -599,7 +586,7 @@ static void what_ran_ends_with_its_session(void **state)
     char execution[ID_UUID_SIZE];
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runner;
     runner_start(&runner, rig->core, id, "sleep 60000\n");
     wait_for_running(rig->core, id, execution);
@@ -607,7 +594,7 @@ static void what_ran_ends_with_its_session(void **state)
     (void)runner_join(&runner);
     buf_done(&runner.out);
     core_free(rig->core);
-    rig_open(rig); /* its engine knows none of it */
+    open_rig(rig); /* its engine knows none of it */
     wait_until_gone(rig, id);
     for (int i = 0; i < 10000; i++) {
         out.size = 0;
@@ -639,19 +626,19 @@ static void their_ends_are_counted(void **state)
     const struct rig *rig = *state;
     struct session_request request = request_of();
     char id[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "out x\n", "x");
     assert_int_equal(metric(rig->core, "\nberth_sessions "), 1);
     remove_session(rig->core, id);
     request.idle_ms = 30;
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     wait_until_gone(rig, id);
     request.idle_ms = 0;
     request.lifetime_ms = 30;
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     wait_until_gone(rig, id);
     request.lifetime_ms = 0;
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "fault dies\n", "\"killed_by\":\"server\"");
     wait_until_gone(rig, id);
     assert_int_equal(metric(rig->core, "\nberth_sessions "), 0);
@@ -674,7 +661,7 @@ static void a_drain_ends_all_and_refuses_what_is_new(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runs;
     struct runner waits;
     runner_start(&runs, rig->core, id, "sleep 60000\n");
@@ -701,7 +688,7 @@ static void a_drain_ends_all_and_refuses_what_is_new(void **state)
     out.size = 0;
     assert_ok(core_drain_lift(rig->core, &out, &err), err);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"active\""));
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     EXPECT(rig->core, id, "out on\n", "on");
     remove_session(rig->core, id);
     wait_until_gone(rig, id);
@@ -764,7 +751,7 @@ static void followers_hear_the_same(void **state)
     const struct session_request request = request_of();
     char id[ID_UUID_SIZE];
     char execution[ID_UUID_SIZE];
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runner;
     struct heard live;
     struct heard later;
@@ -797,7 +784,7 @@ static void what_is_known_is_told_without_waiting(void **state)
     struct heard heard = {0};
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct runner runner;
     runner_start(&runner, rig->core, id, "outn a\nsleep 60000\n");
     wait_for_running(rig->core, id, execution);
@@ -852,7 +839,7 @@ static void who_waits_is_told_its_id(void **state)
     pthread_t thread;
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    make(rig->core, &request, id);
+    rig_make_session(rig->core, &request, id);
     struct listener free_one = {.core = rig->core, .id = id};
     (void)listen_main(&free_one);
     assert_int_equal(free_one.heard.queued, 0);
@@ -895,6 +882,7 @@ int main(void)
         on_rig(executions_come_in_order),
         on_rig(an_interrupt_keeps_the_state),
         on_rig(one_that_waits_or_runs_can_be_cancelled),
+        on_rig(those_that_wait_are_bounded_in_all_sessions),
         on_rig(deleting_ends_what_runs),
         on_rig(a_kernel_that_dies_is_replaced),
         on_rig(an_init_that_dies_ends_the_session),

@@ -293,6 +293,35 @@ static void test_a_wrong_descriptor_fails_the_join(void **state)
     assert_fails(group_join(&config, &err), ERR_INTERNAL, err);
 }
 
+static void spin(void)
+{
+    for (volatile unsigned i = 0; i < 20000000U; i++)
+        continue;
+}
+
+/* In a process of its own: it keeps them for good. */
+static void join_and_read(void *context)
+{
+    const struct init_config *config = context;
+    struct err err = ERR_INIT;
+    struct group_usage before;
+    struct group_usage after;
+    require_ok(group_join(config, &err), err);
+    group_keep_open(config);
+    group_read(config, &before);
+    spin();
+    group_read(config, &after);
+    require(after.cpu_us > before.cpu_us);
+    require(after.memory_peak_bytes >= before.memory_peak_bytes && after.oom_kills == 0);
+}
+
+static void test_counters_that_are_kept_open(void **state)
+{
+    struct rig *rig = *state;
+    skip_unless_open(rig);
+    assert_int_equal(child_run(join_and_read, &rig->config), 0);
+}
+
 #define on_rig(test) cmocka_unit_test_setup_teardown(test, rig_open, rig_close)
 
 int main(void)
@@ -304,6 +333,7 @@ int main(void)
         on_rig(test_refused_forks_are_counted),
         on_rig(test_usage_is_told),
         on_rig(test_oom_is_told),
+        on_rig(test_counters_that_are_kept_open),
         cmocka_unit_test(test_without_cgroups),
         cmocka_unit_test(test_a_wrong_descriptor_fails_the_join),
     };

@@ -263,11 +263,13 @@ static void test_a_given_kernel_that_ends_while_it_is_awaited(void **state)
     client_close(&client);
 }
 
-/* READY, and it is dead: whatever init has seen of that when KERNEL comes, a kernel is there. */
+/* READY, and it is dead. Whatever init has seen of that when KERNEL comes, a kernel is there; what
+ * it had not seen when a run came, that run tells. */
 static void test_a_given_kernel_that_dies_when_it_is_ready(void **state)
 {
     struct rig *rig = *state;
     struct client client;
+    struct outcome outcome;
     int ends[2];
     rig_start(rig);
     make_socket(ends);
@@ -276,9 +278,11 @@ static void test_a_given_kernel_that_dies_when_it_is_ready(void **state)
     rig_commit_with(rig, ends[0]);
     client_greet(&client);
     send_kernel_with(&client, 4, "python3", "WORD=of the kernel");
-    int sys_errno = take_done(&client, 4);
-    assert_int_equal(sys_errno, 0);
-    assert_prints(&client, 8, "import os; print(os.environ['WORD'])", "of the kernel\n");
+    assert_int_equal(take_done(&client, 4), 0);
+    run_code(&client, 8, "pass", false);
+    client_finish(&client, 8, &outcome);
+    assert_int_equal(outcome.exit.exit_code, 0);
+    assert_prints(&client, 12, "import os; print(os.environ['WORD'])", "of the kernel\n");
     client_close(&client);
 }
 

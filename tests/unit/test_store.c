@@ -1,29 +1,14 @@
 /* Rows survive a reopening, keys are unique, outcomes expire, and many writers share one commit. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "check.h"
+
 #include <pthread.h>
 #include <stdbool.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "store/store.h"
-
-static char folder[] = "/tmp/berth-store-XXXXXX";
-static char path[64];
-
-static struct store *open_store(void)
-{
-    struct store *store = NULL;
-    struct err err = ERR_INIT;
-    assert_int_equal(store_open(path, &store, &err), 0);
-    return store;
-}
+#include "store_rig.h"
 
 static int insert(struct store *store, const char *id, const char *key, int64_t created_us)
 {
@@ -231,13 +216,13 @@ static void refuses_a_newer_schema(void **state)
     (void)state;
     store_close(open_store());
     sqlite3 *db = NULL;
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_open(db_path, &db), SQLITE_OK);
     assert_int_equal(
         sqlite3_exec(db, "INSERT INTO schema_migrations VALUES (9999, 1, 1)", NULL, NULL, NULL),
         SQLITE_OK);
     struct store *store = NULL;
     struct err err = ERR_INIT;
-    assert_int_equal(store_open(path, &store, &err), -ERR_UNSUPPORTED);
+    assert_int_equal(store_open(db_path, &store, &err), -ERR_UNSUPPORTED);
     assert_non_null(strstr(err.public_message, "9999"));
     assert_int_equal(sqlite3_exec(db,
                                   "DELETE FROM schema_migrations WHERE version = 9999;"
@@ -245,29 +230,8 @@ static void refuses_a_newer_schema(void **state)
                                   NULL, NULL, NULL),
                      SQLITE_OK);
     (void)sqlite3_close(db);
-    assert_int_equal(store_open(path, &store, &err), -ERR_UNSUPPORTED);
+    assert_int_equal(store_open(db_path, &store, &err), -ERR_UNSUPPORTED);
     assert_non_null(strstr(err.public_message, "0001_executions.sql"));
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    (void)snprintf(path, sizeof(path), "%s/berth.db", folder);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    const char *const ends[] = {"", "-wal", "-shm"};
-    for (size_t i = 0; i < 3; i++) {
-        char name[80];
-        (void)snprintf(name, sizeof(name), "%s%s", path, ends[i]);
-        (void)unlink(name);
-    }
-    return rmdir(folder);
 }
 
 int main(void)
@@ -280,5 +244,5 @@ int main(void)
         cmocka_unit_test(many_writers),
         cmocka_unit_test(refuses_a_newer_schema),
     };
-    return cmocka_run_group_tests_name("store", tests, setup, teardown);
+    return cmocka_run_group_tests_name("store", tests, db_folder_make, db_folder_remove);
 }

@@ -4,19 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "store/store.h"
-
-static char folder[] = "/tmp/berth-store-XXXXXX";
-static char path[64];
-
-static struct store *open_store(void)
-{
-    struct store *store = NULL;
-    assert_int_equal(store_open(path, &store, NULL), 0);
-    return store;
-}
+#include "store_rig.h"
 
 static char labels[] = "{\"team\":\"a\"}";
 static char key[] = "the key";
@@ -175,27 +164,6 @@ static void an_execution_knows_its_session(void **state)
     store_close(store);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    (void)snprintf(path, sizeof(path), "%s/berth.db", folder);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    const char *const ends[] = {"", "-wal", "-shm"};
-    for (size_t i = 0; i < 3; i++) {
-        char name[80];
-        (void)snprintf(name, sizeof(name), "%s%s", path, ends[i]);
-        (void)unlink(name);
-    }
-    return rmdir(folder);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,5 +173,5 @@ int main(void)
         cmocka_unit_test(many_come_back_oldest_first),
         cmocka_unit_test(an_execution_knows_its_session),
     };
-    return cmocka_run_group_tests_name("store_sessions", tests, setup, teardown);
+    return cmocka_run_group_tests_name("store_sessions", tests, db_folder_make, db_folder_remove);
 }
