@@ -65,13 +65,14 @@ def sort_out(monitor):
 
 
 def memory_group(init):
-    """The folder of the sandbox that this init is in, which has `init` and `code` below it."""
+    """The folder of the sandbox that this init is in, whichever group of it that is."""
     for line in (PROC / str(init) / "cgroup").read_text().splitlines():
         number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return CGROUP / "memory" / path.lstrip("/").rsplit("/", 1)[0]
-        if number == "0" and (CGROUP / "cgroup.controllers").exists():
-            return CGROUP / path.lstrip("/").rsplit("/", 1)[0]
+        found = re.match(r"(?:.*/)?berth-[^/]+/[^/]+", path.lstrip("/"))
+        if found and "memory" in controllers.split(","):
+            return CGROUP / "memory" / found[0]
+        if found and number == "0" and (CGROUP / "cgroup.controllers").exists():
+            return CGROUP / found[0]
     return None
 
 
@@ -127,7 +128,7 @@ def print_row(sessions, seen, gone):
     pss = sums["init"][0] + sums["kernel"][0]
     print(f"{sessions:8}{sandboxes:10}{sums['init'][0] * each:9.2f}{sums['kernel'][0] * each:9.2f}"
           f"{sums['helper'][0] * each:9.2f}{kernel * each:9.2f}{files * each:8.2f}"
-          f"{(pss + sums['helper'][0] + kernel + files) * each:9.2f}{gone / max(sessions, 1):10.2f}"
+          f"{(pss + sums['helper'][0] + kernel + files) * each:9.2f}{gone:10.2f}"
           + "".join(f"{sums[name][0]:9.1f} /{sums[name][1]:6.1f}"
                     for name in ("server", "engine", "monitor")))
 
@@ -145,14 +146,15 @@ def main():
     clients, made = [], 0
     settle(arguments)
     before = available()
-    print_row(0, look(arguments.monitor), 0)
+    first = look(arguments.monitor)
+    print_row(0, first, 0)
     try:
         for count in (int(text) for text in arguments.counts.split(",")):
             clients.append(make_sessions(arguments, count - made))
             made = count
             settle(arguments)
             seen = look(arguments.monitor)
-            print_row(count, seen, (before - available()) / MIB)
+            print_row(count, seen, (before - available()) / MIB / max(seen[3] - first[3], 1))
     finally:
         for client in clients:
             client.stdin.close()

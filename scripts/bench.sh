@@ -29,6 +29,7 @@ finish() {
 trap finish EXIT
 trap 'finish; exit 1' INT TERM
 
+: >"$scratch/ready"
 chmod 755 "$scratch" # the server's user goes through it
 "$build/berth" serve --host 127.0.0.1 --port 0 --state "$scratch/state" >"$scratch/ready" 2>"$scratch/log" &
 server=$!

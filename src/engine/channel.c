@@ -18,6 +18,7 @@
 enum {
     OUT_LOW = 128 * 1024, /* frames are queued up to here; more when the socket took them */
     OUT_MAX = OUT_LOW + 2 * FRAME_PAYLOAD_MAX,
+    OUT_KEPT = 4096, /* by a channel that waits: a session's may for days */
     ONE_READ = 32 * 1024,
     PUTS_MAX = 4096
 };
@@ -198,6 +199,8 @@ int channel_flush(struct channel *channel, struct err *err)
     }
     if (channel->write_broken)
         channel->out.size = 0;
+    if (channel->out.size == 0 && channel->out.capacity > OUT_KEPT)
+        buf_done(&channel->out);
     return 0;
 }
 

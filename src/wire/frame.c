@@ -7,7 +7,8 @@
 
 #include "wire/tlv.h"
 
-enum { READ_CHUNK = 64 * 1024 };
+/* Most peers say little at a time, and there may be thousands of them. */
+enum { READ_CHUNK_FIRST = 4 * 1024, READ_CHUNK = 64 * 1024 };
 
 int frame_append(struct buf *out, enum frame_type type, uint32_t stream, const void *payload,
                  size_t size, struct err *err)
@@ -50,6 +51,7 @@ void frame_decoder_init(struct frame_decoder *decoder)
     /* Room for one whole frame, and for one read that starts at its last byte. */
     buf_init(&decoder->buf, FRAME_HEADER_SIZE + FRAME_PAYLOAD_MAX + READ_CHUNK);
     decoder->consumed = 0;
+    decoder->chunk = READ_CHUNK_FIRST;
 }
 
 void frame_decoder_done(struct frame_decoder *decoder)
@@ -76,12 +78,12 @@ int frame_decoder_read(struct frame_decoder *decoder, int fd, struct err *err)
 {
     drop_consumed(decoder);
     struct err local = ERR_INIT;
-    uint8_t *room = buf_reserve(&decoder->buf, READ_CHUNK, &local);
+    uint8_t *room = buf_reserve(&decoder->buf, decoder->chunk, &local);
     if (!room)
         return err_copy(err, &local);
     ssize_t got = -1;
     do {
-        got = read(fd, room, READ_CHUNK);
+        got = read(fd, room, decoder->chunk);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         if (errno == EAGAIN)
@@ -91,6 +93,8 @@ int frame_decoder_read(struct frame_decoder *decoder, int fd, struct err *err)
         return err_sys(err, errno, "read of frames");
     }
     decoder->buf.size += (size_t)got;
+    if ((size_t)got == decoder->chunk && decoder->chunk < READ_CHUNK)
+        decoder->chunk *= 2;
     return (int)got;
 }
 

@@ -79,6 +79,7 @@ int frame_u32(const struct frame *frame, uint32_t *out, struct err *err);
 struct frame_decoder {
     struct buf buf;
     size_t consumed; /* bytes at the front that belong to frames already given out */
+    size_t chunk;    /* of the next read; grows with what comes */
 };
 
 void frame_decoder_init(struct frame_decoder *decoder);
