@@ -295,8 +295,10 @@ class Server:
         for name in filter(str.isdigit, os.listdir("/proc")):
             if int(name) in ours or not snapshot_tool.status_of(name):
                 continue
-            if instance in read(f"/proc/{name}/cgroup") or self.state in read(
-                    f"/proc/{name}/cmdline"):
+            groups = read(f"/proc/{name}/cgroup")
+            if f"{instance}/zygote.python" in groups:
+                continue  # the engine's own, for as long as that lives
+            if instance in groups or self.state in read(f"/proc/{name}/cmdline"):
                 found.append(f"process {name}: {snapshot_tool.status_of(name).get('Name')}")
         return found
 

@@ -80,8 +80,9 @@ def test_the_new_ones_hold(engine):
         engine.limit(box.id, pids=20)
         forks = box.run("/usr/bin/python3", "-c", "import os, time\nn = 0\ntry:\n"
                         " while n < 100:\n  if os.fork() == 0: time.sleep(60)\n  n += 1\n"
-                        "except OSError: print(n)\nos.kill(-1, 9)")
-        assert forks.stdout == b"19\n", forks
+                        "except OSError: print(n, flush=True)\nos.kill(-1, 9)")
+        assert forks.stdout == b"19\n", (forks, forks.limits_hit, numbers(
+            engine, box.id, "memory.events", "pids.events", "pids.max", "memory.peak"))
 
 
 def test_what_is_used_already_is_a_conflict(engine):

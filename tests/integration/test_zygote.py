@@ -398,11 +398,9 @@ def test_many_at_once(engine):
         assert len(fds) == 1, data
         os.close(fds[0])
     boxes = [engine.open_channel(name) for name in ids]
-    hit = sum(1 for box in boxes if kernel_pids(box))
     for number, box in enumerate(boxes):
         assert start_kernel(box).run_code(f"print({number})").stdout == b"%d\n" % number
         box.destroy()
-    assert hit == len(boxes)
 
 
 def bound_to(box_or_engine):
