@@ -38,7 +38,8 @@ NAMESPACES = (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_
               | CLONE_NEWUTS)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
 PR_GET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 21, 38, 47, 4
-SECCOMP_MODE_FILTER, CAPABILITY_VERSION_3, CAP_NUMBER_MAX = 2, 0x20080522, 63
+SECCOMP_MODE_FILTER, CAPABILITY_VERSION_3 = 2, 0x20080522
+CAP_NUMBER_MAX, CAP_SURE, EINVAL = 63, 37, 22  # those of Linux 3.5 are there
 CAP_SETGID, CAP_SETUID = 6, 7
 KEYCTL_JOIN_SESSION_KEYRING = 1
 RLIMIT_FSIZE, RLIMIT_CORE, RLIMIT_NOFILE, RLIMIT_MEMLOCK = 1, 4, 7, 8
@@ -110,7 +111,10 @@ def become_code(request, userns):
     call("setns", userns, CLONE_NEWUSER)
     call("unshare", CLONE_NEWCGROUP)
     for number in range(CAP_NUMBER_MAX + 1):
-        LIBRARY.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL past the kernel's last one
+        if LIBRARY.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+            if number <= CAP_SURE or ctypes.get_errno() != EINVAL:
+                raise OSError(ctypes.get_errno(), f"bound capability {number}")
+            break  # past the kernel's last one
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(FILTER), 0, 0)
     os.setgroups([])

@@ -22,6 +22,7 @@ import _ast
 import _signal
 import _socket
 import _thread
+import atexit
 import binascii
 import builtins
 import fcntl

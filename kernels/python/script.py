@@ -22,7 +22,8 @@ def under_program(function):
 
 
 CALL_PROGRAM = under_program(lambda code, namespace: eval(code, namespace))
-CLEAR_AND_COLLECT = under_program(lambda clear, collect: (clear(), collect()))
+CLEAR_AND_COLLECT = under_program(
+    lambda modules, kept, collect: (modules.clear(), modules.update(kept), collect()))
 
 
 def run_script(run):
@@ -305,7 +306,6 @@ def join_threads():
 
 
 def call_exit_functions():
-    import atexit
     try:
         atexit._run_exitfuncs()
     except BaseException:
@@ -341,19 +341,22 @@ def is_foreign(module):
 
 
 def drop_objects():
-    """The program's own modules go, so that __del__ and open files of theirs have their end."""
+    """The program's own modules go, so that __del__ and open files of theirs have their end. The
+    library stays as it is, but out of sight, unless a thread that nobody waits for uses it still."""
     sys.last_type = sys.last_value = sys.last_traceback = sys.last_exc = None
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
     State.main = None
     if gc.isenabled() and len(MODULES) - len(State.modules) < FIRST_COLLECTION_MAX:
         gc.collect()
-    kept = []  # the library stays as it is, but out of sight
+    kept = {}
     for name, module in MODULES.items():
         file = getattr(module, "__file__", None)
         if name != "__main__" and not (isinstance(file, str) and file.startswith(State.script_folder)):
-            kept.append(module)
-    del module
+            kept[name] = module
+    module = None
     if "subprocess" in MODULES:
         MODULES["subprocess"]._active = None  # else it keeps what nobody waited for, and its pipes
-    sys.meta_path = None
-    CLEAR_AND_COLLECT(MODULES.clear, gc.collect)
+    alone = _thread._count() == 0
+    if alone:
+        sys.meta_path = None
+    CLEAR_AND_COLLECT(MODULES, {} if alone else kept, gc.collect)

@@ -22,6 +22,7 @@ def after_fork(fd=KERNEL_FD, environment=None):
     State.main_thread = _thread.get_ident()
     State.channel = Channel(high(fd))
     State.null_fd = high(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+    os.dup2(State.null_fd, 0)  # it may still have been the file with our own text
     _signal.signal(_signal.SIGINT, on_interrupt)
     for name in ("random", "numpy.random"):
         if name in MODULES:

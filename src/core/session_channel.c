@@ -285,6 +285,34 @@ static int renew(struct core *core, struct session *session, uint64_t lifetime_m
                                err);
 }
 
+/* One renewal of a session at a time, or init and the books could take two in different orders.
+ * Fills in the times that are to stay. */
+static int begin_renewal(struct core *core, struct session *session, uint64_t *lifetime_ms,
+                         uint64_t *idle_ms, struct err *err)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    while (session->renewing && !core->stopping)
+        (void)pthread_cond_wait(&core->changed, &core->lock);
+    bool mine = !session->renewing;
+    if (mine) {
+        session->renewing = true;
+        if (*lifetime_ms == 0)
+            *lifetime_ms = session->row.timeout_ms;
+        if (*idle_ms == 0)
+            *idle_ms = session->row.idle_ms;
+    }
+    (void)pthread_mutex_unlock(&core->lock);
+    return mine ? 0 : core_say_stopping(err);
+}
+
+static void end_renewal(struct core *core, struct session *session)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    session->renewing = false;
+    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
 int core_session_renew(struct core *core, const char *owner, const char *id, uint64_t lifetime_ms,
                        uint64_t idle_ms, struct buf *out, struct err *err)
 {
@@ -294,15 +322,13 @@ int core_session_renew(struct core *core, const char *owner, const char *id, uin
         result = session_find(core, owner, id, &session, err);
     if (result != 0)
         return result;
-    (void)pthread_mutex_lock(&core->lock);
-    if (lifetime_ms == 0)
-        lifetime_ms = session->row.timeout_ms;
-    if (idle_ms == 0)
-        idle_ms = session->row.idle_ms;
-    (void)pthread_mutex_unlock(&core->lock);
-    result = renew(core, session, lifetime_ms, idle_ms, err);
-    if (result == 0)
-        result = session_append_json(core, session, out, err);
+    result = begin_renewal(core, session, &lifetime_ms, &idle_ms, err);
+    if (result == 0) {
+        result = renew(core, session, lifetime_ms, idle_ms, err);
+        if (result == 0)
+            result = session_append_json(core, session, out, err);
+        end_renewal(core, session);
+    }
     session_unref(core, session);
     return result;
 }

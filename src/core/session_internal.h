@@ -24,6 +24,7 @@ struct session {
     bool closed;
     bool unsettled; /* init may hold executions that nobody waits for, or have lost some */
     bool to_settle; /* and no thread was started for it */
+    bool renewing;  /* somebody tells init new times, and writes them down */
     struct session_turn *turns; /* the first one has it */
     size_t turn_count;
     uint64_t executions;

@@ -258,7 +258,8 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
  * it has to run out of space before. */
 uint64_t sandbox_file_size_max(const struct engine_create *spec)
 {
-    return spec->disk ? disk_image_bytes(spec->storage_bytes, true) : spec->storage_bytes + SANDBOX_FILE_SIZE_SPARE;
+    return spec->disk ? disk_image_bytes(spec->storage_bytes, true)
+                      : spec->storage_bytes + SANDBOX_FILE_SIZE_SPARE;
 }
 
 static void fill_config(const struct sandbox *sandbox, const struct engine_create *spec,

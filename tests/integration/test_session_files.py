@@ -194,7 +194,7 @@ def test_what_can_not_be_written(session):
 def test_a_disk_that_is_full(server):
     session = Session(server, resources={"ram": "128MiB", "storage": "16MiB"})
     reply = ask(session, "PUT", "f", b"x" * (64 * MIB))
-    assert reply.status == 400 and b"File too large" in reply.body, reply
+    assert reply.status == 400 and b"No space left" in reply.body, reply
     reply = ask(session, "PUT", "g", b"x" * (12 * MIB))
     assert reply.status == 400 and b"No space left" in reply.body, reply
     assert size_of(session, "f") > MIB  # what was written stays

@@ -1,6 +1,6 @@
-"""SIGKILL to the server, the engine or all of berth at a random moment, under a load of sessions that
-are made, used and ended: one that was acknowledged is there with its variables and files until it is
-deleted, what ran has one outcome, no code runs twice, and nothing is left on the host.
+"""SIGKILL to the server, the engine, its zygote or all of berth at a random moment, under a load of
+sessions that are made, used and ended: one that was acknowledged is there with its variables and files
+until it is deleted, what ran has one outcome, no code runs twice, and nothing is left on the host.
 
 A short form runs with the suites; BERTH_SOAK=1 (`make soak`) makes it 100 kills. BERTH_SEED=N repeats
 the choices of a run, whose seed is printed; moments differ."""
@@ -14,7 +14,7 @@ import uuid
 import pytest
 
 from faults import assert_nothing_left
-from harness import HANG_SECS, Stream, at_rest, wait_until
+from harness import HANG_SECS, Stream, at_rest, cgroup_bases, read, wait_until
 from kills import SOAK, counts, end, served, settle
 
 KILLS = 100 if SOAK else 16
@@ -281,14 +281,27 @@ class Owner:
         assert not self.thread.is_alive(), "a client hangs"
 
 
+def zygote(server):
+    """The process of which the engine forks kernels, or one of its children on their way."""
+    for base in cgroup_bases(server.instance):
+        pids = read(base / "zygote.python" / "cgroup.procs").split()
+        if pids:
+            return int(pids[-1])
+    return 1 << 22
+
+
 def strike(server, dice, ended):
     """Ends one or two processes; whether it did. At times so soon after the one before that what was
     ended still takes over what it finds."""
     time.sleep(dice.uniform(0.0, dice.choice((0.06, 0.6, 1.5))))
-    name = dice.choice(("server", "server", "native", "both", "monitor"))
+    names = ["server", "server", "native", "both", "monitor"]
+    name = dice.choice(names + ["zygote"] * (2 if "BERTH_ZYGOTE" in server.env else 0))
     if name == "monitor":
         server.kill()
         server.start()
+    elif name == "zygote":
+        if not end(zygote(server)):
+            return False
     else:
         found = server.children()
         wanted = [one for one in ("server", "native") if name in (one, "both")]
@@ -308,6 +321,7 @@ def assert_right(server, owners):
 
 
 def pooled(server):
+    """Whether there are always sandboxes."""
     return server.env["BERTH_POOL_MAX"] != "0"
 
 
@@ -345,9 +359,13 @@ def assert_as_at_first(server, first):
     wait_until(lambda: counts(server) == first, lambda: f"before {first}, now {counts(server)}")
 
 
-@pytest.mark.parametrize("pool_max", [0, 6])
-def test_sessions_under_random_kills(make_server, dice, pool_max):
-    server = make_server({"BERTH_POOL_MAX": str(pool_max)})
+@pytest.mark.parametrize("settings", [
+    pytest.param({"BERTH_POOL_MAX": "0"}, id="plain"),
+    pytest.param({"BERTH_POOL_MAX": "6"}, id="pool"),
+    pytest.param({"BERTH_POOL_MAX": "6", "BERTH_ZYGOTE": "on"}, id="zygote"),
+])
+def test_sessions_under_random_kills(make_server, dice, settings):
+    server = make_server(settings)
     wait_until(lambda: served(server), "requests are served")
     first = None
     if not pooled(server):

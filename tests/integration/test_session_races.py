@@ -173,6 +173,25 @@ def test_expiry_is_raced(make_server, kind):
     server.wait_clean()
 
 
+def test_renewals_of_different_length_at_once(make_server):
+    """The last of them holds, and is what the session says of itself."""
+    server = make_server()
+    sessions = [Session(server, timeout=LONG_SECS) for _ in range(8)]
+    for _ in range(10 if SOAK else 4):
+        at_once([lambda s=s, secs=secs: renew(s, timeout=secs)
+                 for s in sessions for secs in (SHORT_SECS, LONG_SECS)])
+        said = [session.get() for session in sessions]
+        time.sleep(2 * SHORT_SECS)
+        for i, session in enumerate(sessions):
+            if said[i].status == 200 and said[i].json()["timeout"] == LONG_SECS:
+                assert session.run("1")["status"] == "success"
+            else:
+                wait_until(lambda session=session: session.get().status == 404, "it is gone")
+                sessions[i] = Session(server, timeout=LONG_SECS)
+    for session in sessions:
+        session.delete()
+
+
 def test_many_renewals_at_once(server):
     session = Session(server)
     for _ in range(4):

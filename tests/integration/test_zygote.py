@@ -4,6 +4,7 @@ import configparser
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import struct
@@ -11,10 +12,11 @@ import time
 
 import pytest
 
-from engine import CAP_ZYGOTE, Engine, MIB
-from harness import BUILD, HANG_SECS, REPO, cgroup_bases, read, wait_until
+from engine import CAP_ZYGOTE, Engine, ID, MIB, tlv
+from harness import HANG_SECS, REPO, cgroup_bases, read, wait_until
 
-TEXT = (BUILD / "kernels" / "python.py").read_bytes()
+TEXT = b"".join((REPO / "kernels" / name).read_bytes() for name in re.findall(
+    r"(python/\w+\.py)", (REPO / "kernels/meson.build").read_text()))
 ENV = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/home/sandbox", "USER=sandbox", "LANG=C.UTF-8",
        "TMPDIR=/tmp", "PYTHONUNBUFFERED=1")
 ALL_ENDS = dict(memory=256 * MIB, storage=64 * MIB, pids=64, open_files=200)
@@ -215,6 +217,21 @@ def test_it_is_what_init_would_have_started(engine, options):
         assert_same(outside(one), outside(other))
 
 
+def test_limits_when_it_is_taken(engine):
+    with forked(engine) as one, started(engine) as other:
+        for box in (one, other):
+            engine.limit(box.id, memory=128 * MIB, storage=8 * MIB, pids=20)
+            assert box.limits(pids=20, file_size=8 * MIB, open_files=150) == 0
+        seen = inside(one)
+        assert_same(seen, inside(other))
+        assert_same(outside(one), outside(other))
+        assert (seen["limits"]["RLIMIT_FSIZE"], seen["limits"]["RLIMIT_NOFILE"]) == (
+            [8 * MIB] * 2, [150] * 2)
+        for box in (one, other):
+            done = box.run_code("x = bytearray(200 << 20)")
+            assert (done.cause, done.exit_code) == ("oom", 137), done
+
+
 def test_which_modules_are_there(engine):
     """Those of the fork itself come on top; nothing that has a state of a caller's."""
     code = "import sys; print(sorted(set(sys.modules)))"
@@ -388,6 +405,50 @@ def test_many_at_once(engine):
         assert start_kernel(box).run_code(f"print({number})").stdout == b"%d\n" % number
         box.destroy()
     assert hit == len(boxes)
+
+
+def bound_to(box_or_engine):
+    """Every process on the host whose groups bear the name of the instance."""
+    found = set()
+    for base in cgroup_bases(box_or_engine.instance):
+        for procs in base.rglob("cgroup.procs"):
+            found |= {int(pid) for pid in read(procs).split()}
+    return found
+
+
+def test_ends_in_the_midst_of_forks(engine):
+    """A sandbox is ended at any moment of its creation; nothing stays, and the zygote goes on."""
+    asked = set()
+    for i in range(60):
+        name = f"short-{i}"
+        asked.add(engine.send("create", engine.spec(name, kernel="python")))
+        if i % 3:
+            time.sleep(0.001 * (i % 12))
+        asked.add(engine.send("destroy", tlv(ID, name)))
+    while asked:
+        data, fds, _, _ = socket.recv_fds(engine.client, 1 << 16, 4)
+        asked.discard(struct.unpack_from("<IIQ", data)[2])
+        for fd in fds:
+            os.close(fd)
+    assert engine.list() == []
+    wait_until(lambda: bound_to(engine) == zygote_pids(engine) and len(bound_to(engine)) == 1,
+               lambda: f"{bound_to(engine)} {engine.log()}")
+    forked(engine).destroy()
+
+
+def test_an_engine_that_is_killed_in_the_midst_of_forks():
+    with Engine() as engine:
+        for _ in range(3):
+            warm(engine)
+            for i in range(8):
+                engine.send("create", engine.spec(f"torn-{i}", kernel="python"))
+            time.sleep(0.02)
+            engine.kill()
+            engine.start()
+            for sandbox_id in engine.list():
+                if engine.settled(sandbox_id):
+                    engine.destroy(sandbox_id)
+            wait_until(lambda: not bound_to(engine), lambda: f"{bound_to(engine)} {engine.log()}")
 
 
 # ---- the zygote itself ----

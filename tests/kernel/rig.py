@@ -15,7 +15,7 @@ import time
 REPO = pathlib.Path(__file__).resolve().parents[2]
 # In the order in which the build joins them.
 SOURCES = [REPO / "kernels" / name
-           for name in re.findall(r"kernels/(python/\w+\.py)", (REPO / "src/lang/meson.build").read_text())]
+           for name in re.findall(r"(python/\w+\.py)", (REPO / "kernels/meson.build").read_text())]
 LANGUAGE = configparser.ConfigParser(interpolation=None)
 LANGUAGE.read(REPO / "languages" / "python.ini")
 # Debian's own has numpy, pandas and matplotlib; another version can be named.

@@ -44,7 +44,7 @@ sys.exit(3)
     "import warnings\nwarnings.warn('w')", "import os\nos.fork()\nos.write(1, b'x\\n')",
 ))
 def test_ends_as_python_does(script_kernel, code):
-    done = script_kernel.script(code)
+    done = script_kernel.script(code, to_end=True)
     plain = subprocess.run([rig.PYTHON, "main.py"], cwd=script_kernel.folder,
                            stdin=subprocess.DEVNULL, capture_output=True)
     status = plain.returncode if plain.returncode >= 0 else 128 - plain.returncode

@@ -90,8 +90,10 @@ PROGRAMS = {
     "atexit exits": "import atexit, sys\natexit.register(lambda: sys.exit(5))",
     "atexit registers": "import atexit\natexit.register(lambda: atexit.register(print, 'late'))",
     "atexit and threads": "import atexit, threading, time\natexit.register(print, 'atexit')\n"
-                          "threading.Thread(target=lambda: (time.sleep(0.05), print('thread'))).start()\nprint('main')",
+                          "threading.Thread(target=lambda: (threading.main_thread().join(), print('thread'))).start()\nprint('main')",
     "daemon thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\nprint('main')",
+    "daemon thread at work": "import threading, time\ndef f():\n  while True:\n    import json\n    time.sleep(0.0001)\n"
+                             "threading.Thread(target=f, daemon=True).start()\ntime.sleep(0.05)\nprint('main')",
     "thread error": "import threading\nt = threading.Thread(target=lambda: 1/0, name='T')\nt.start()\nt.join()\nprint('on')",
     "thread waits for main": "import threading\ndef f():\n  threading.main_thread().join()\n  print('after main')\n"
                              "threading.Thread(target=f).start()\nprint('main')",
