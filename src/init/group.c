@@ -31,6 +31,7 @@ enum {
 };
 
 static bool born_in_group; /* set in a child only */
+static bool killed_whole;  /* by cgroup.kill */
 static pid_t spared[GROUP_SPARED_MAX];
 static size_t spared_count;
 static int rounds; /* of the kill that goes on */
@@ -60,9 +61,13 @@ static bool is_spared(pid_t pid)
     return false;
 }
 
+/* A child that is born into a group is killed when that group was ever killed as a whole: the
+ * kernel counts such kills, and holds the count of the child's group against that of its parent's
+ * (kernel/cgroup/cgroup.c, cgroup_css_set_fork(); Linux 6.14 and the stable branches of that time,
+ * seen on 6.1.0-50 of Debian 12). From the first such kill on children join by themselves. */
 pid_t group_fork(const struct init_config *config)
 {
-    if (config->cgroup_mode != INIT_CGROUP_V2)
+    if (config->cgroup_mode != INIT_CGROUP_V2 || killed_whole)
         return fork();
     struct clone_args args;
     memset(&args, 0, sizeof(args));
@@ -172,8 +177,10 @@ void group_kill(const struct init_config *config)
         kill_without_cgroups(config);
         return;
     }
-    if (spared_count == 0 && config->kill_fd >= 0 && pwrite(config->kill_fd, "1", 1, 0) == 1)
+    if (spared_count == 0 && config->kill_fd >= 0 && pwrite(config->kill_fd, "1", 1, 0) == 1) {
+        killed_whole = true;
         return;
+    }
     if (list_code(config, &listed))
         kill_listed(&listed);
 }
