@@ -34,15 +34,18 @@ static int json_append_escape(struct buf *out, uint8_t byte, struct err *err)
     case '\t':
         return buf_append(out, "\\t", 2, err);
     default:
-        return buf_printf(out, err, "\\u%04x", byte);
+        break;
     }
+    static const char digits[] = "0123456789abcdef";
+    const char escape[] = {'\\', 'u', '0', '0', digits[byte >> 4], digits[byte & 15]};
+    return buf_append(out, escape, sizeof(escape), err);
 }
 
-int json_append_string(struct buf *out, const char *utf8, size_t size, struct err *err)
+/* What stands between the quotes. */
+static int json_append_inside(struct buf *out, const uint8_t *data, size_t size, struct err *err)
 {
-    const uint8_t *data = (const uint8_t *)utf8;
     size_t start = 0;
-    int result = buf_append(out, "\"", 1, err);
+    int result = 0;
     for (size_t i = 0; result == 0 && i < size; i++) {
         if (data[i] >= 0x20 && data[i] != '"' && data[i] != '\\' && data[i] != 0x7f)
             continue;
@@ -53,21 +56,33 @@ int json_append_string(struct buf *out, const char *utf8, size_t size, struct er
     }
     if (result == 0 && size > start)
         result = buf_append(out, data + start, size - start, err);
-    if (result == 0)
-        result = buf_append(out, "\"", 1, err);
     return result;
+}
+
+int json_append_string(struct buf *out, const char *utf8, size_t size, struct err *err)
+{
+    int result = buf_append(out, "\"", 1, err);
+    if (result == 0)
+        result = json_append_inside(out, (const uint8_t *)utf8, size, err);
+    return result == 0 ? buf_append(out, "\"", 1, err) : result;
+}
+
+int json_append_part(struct buf *out, const uint8_t *data, size_t size, struct err *err)
+{
+    if (utf8_is_valid(data, size))
+        return json_append_inside(out, data, size, err);
+    struct buf clean BUF_AUTO;
+    buf_init(&clean, size * 3 + 3);
+    int result = utf8_sanitize(data, size, &clean, err);
+    return result == 0 ? json_append_inside(out, clean.data, clean.size, err) : result;
 }
 
 int json_append_bytes(struct buf *out, const uint8_t *data, size_t size, struct err *err)
 {
-    if (utf8_is_valid(data, size))
-        return json_append_string(out, (const char *)data, size, err);
-    struct buf clean BUF_AUTO;
-    buf_init(&clean, size * 3 + 3);
-    int result = utf8_sanitize(data, size, &clean, err);
+    int result = buf_append(out, "\"", 1, err);
     if (result == 0)
-        result = json_append_string(out, (const char *)clean.data, clean.size, err);
-    return result;
+        result = json_append_part(out, data, size, err);
+    return result == 0 ? buf_append(out, "\"", 1, err) : result;
 }
 
 /* jansson recurses once a level and allows 2048 of them; a connection's thread has a small stack.

@@ -14,6 +14,7 @@
 #include "engine/fake.h"
 #include "folder.h"
 #include "lang/lang.h"
+#include "whole.h"
 
 static const struct lang kernel_lang = {.name = "python",
                                         .source = "main.py",
@@ -205,7 +206,7 @@ static void beside_code(void **state)
     assert_ok(core_session_file_take(file, (const uint8_t *)"ab", 2, &err), err);
     const struct session_execution request = {
         .owner = CORE_OWNER_LOCAL, .session_id = rig->id, .code = "out x\n", .code_size = 6};
-    assert_ok(core_session_execute(rig->core, &request, NULL, false, &out, &err), err);
+    assert_ok(whole_session_execute(rig->core, &request, NULL, false, &out, &err), err);
     assert_ok(core_session_file_take(file, (const uint8_t *)"cd", 2, &err), err);
     assert_ok(core_session_file_end(file, &size, &err), err);
     assert_int_equal(size, 4);
