@@ -339,8 +339,8 @@ int attempt_answer(struct attempt *attempt, bool omit_streamed, struct answer *o
     fault_point("server.stored");
     count_outcome(attempt);
     record_end(attempt->record, &object);
-    kept_enter(&core->kept, attempt->live.id, attempt->record, text->bytes.size + text->pieces.size,
-               false);
+    kept_enter(&core->kept, attempt->live.id, attempt->record,
+               text->bytes.size + text->pieces.size);
     answer_take_record(out, record_ref(attempt->record), omit_streamed);
     return 0;
 }

@@ -30,19 +30,16 @@ int execution_read(struct core *core, const char *owner, const char *id,
     int result = store_execution_get(core->store, owner, id, row, NULL, NULL, err);
     if (result != 0 || !row->has_outcome)
         return result;
-    struct record *record = kept_find(&core->kept, row->id);
-    if (!record) {
-        const uint64_t size_bytes = row->text_bytes;
-        result = kept_reserve(&core->kept, size_bytes, err);
-        if (result != 0)
-            return result;
+    struct record *record = NULL;
+    struct kept_entry *place = NULL;
+    result = kept_open(&core->kept, row->id, row->text_bytes, &record, &place, err);
+    if (result == 1) {
         result = load(core, row, &record, err);
-        if (record)
-            kept_enter(&core->kept, row->id, record, size_bytes, true);
-        else
-            kept_return(&core->kept, size_bytes);
+        kept_fill(&core->kept, place, record);
     }
+    if (result != 0)
+        return result;
     if (record)
         answer_take_record(out, record, false);
-    return result;
+    return 0;
 }
