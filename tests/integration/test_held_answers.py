@@ -18,6 +18,7 @@ import sys
 display({{"text/plain": "x" * {SHOWN}}}, raw=True)
 sys.stdout.write("\\1" * {SAID})
 sys.stderr.write("\\1" * {SAID})
+sys.stderr.flush()
 """
 HEAP = SHOWN + 2 * SAID     # what is kept of it, and a little more
 
@@ -77,7 +78,7 @@ def test_a_stalled_caller_holds_it_as_its_readers_do(small):
     session = Session(small)
     others_are_served(small)
     peak = Peak(small)
-    sock = unread(small, session.path + "/execute", {"code": LARGE})
+    sock = unread(small, session.path + "/execute", {"code": LARGE}, accept="application/json")
     assert sock.recv(8) == b"HTTP/1.1"
     assert HEAP <= held(small) < HEAP + (1 << 20)
     name = small.get("/executions").json()["executions"][0]["execution_id"]
@@ -162,8 +163,7 @@ def test_a_large_result_as_an_event(small):
 def test_a_follower_of_one_that_runs(small):
     """A large result of an execution that goes on is passed on in parts as well."""
     session = Session(small)
-    code = LARGE + "sys.stdout.flush()\ninput_ = open('/workspace/go', 'x')\nimport time\n" \
-                   "while open('/workspace/go').read() != 'go': time.sleep(0.05)\n"
+    code = LARGE + "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\n"
     call = in_background(lambda: session.run(code, timeout=HANG_SECS))
     name = session.running()
     peak = Peak(small)
@@ -172,6 +172,7 @@ def test_a_follower_of_one_that_runs(small):
     print(f"{STALLED} followers: {peak.grown()} kB")
     assert peak.grown() < SLACK_KB
     assert small.request("PUT", session.path + "/files?path=go", b"go").status < 300
-    assert call()["status"] == "success"
+    done = call()
+    assert done["status"] == "success", done["error"]
     let_go(small, socks)
     session.delete()
