@@ -9,8 +9,8 @@
 /* What is streamed. */
 struct api_stream_source {
     void *subject;
-    /* Runs it on a thread of the stream's: calls sink, and appends the object for `end`; returns 1
-     * when it has not ended and the object is for `open`. */
+    /* Runs it on a thread of the stream's: calls sink, and sets out to the object for `end`;
+     * returns 1 when it has not ended and the object is for `open`. */
     int (*run)(struct core *core, void *subject, const struct execution_sink *sink,
                struct answer *out, struct err *err);
     void (*free)(void *subject);

@@ -79,8 +79,9 @@ struct record_cursor {
     size_t in_piece;
 };
 
-#define RECORD_PART_MAX (32U * 1024U) /* of a message; output comes in pieces that are no larger   \
-                                       */
+#define RECORD_PART_MAX                                                                            \
+    (32U * 1024U) /* of a message; output comes in pieces that are no larger                       \
+                   */
 enum record_step { RECORD_STARTED, RECORD_PART, RECORD_PIECE, RECORD_END, RECORD_NOTHING };
 
 /* Takes the next step; waits for it until deadline_ns. RECORD_PIECE appends its bytes to out and
