@@ -8,6 +8,7 @@
 #include "base/id.h"
 #include "core/admission.h"
 #include "core/core.h"
+#include "core/kept.h"
 #include "core/metrics.h"
 #include "core/resources.h"
 #include "core/states.h"
@@ -48,6 +49,7 @@ struct core {
     struct store *store;
     struct admission *admission;
     struct metrics metrics;
+    struct kept kept;         /* what is held for readers; has a lock of its own */
     struct pool *pool;        /* NULL: there is none */
     int64_t create_budget_ns; /* all tries to make one sandbox together */
     int64_t answer_ns;        /* init may take so long to answer a small question */
@@ -109,7 +111,6 @@ bool core_knows_info(struct core *core);
 bool core_is_stopping(struct core *core);
 int core_say_stopping(struct err *err);
 int core_say_draining(struct err *err); /* drain.c */
-#define CORE_OBJECT_MAX (64U << 20)     /* of one execution object, whole */
 /* Enters an execution, with a new id, or with the one that it had under an earlier server;
  * ERR_UNAVAILABLE when the server stops, or drains and it is new. live->of_session is the caller's
  * to set before. */
@@ -165,15 +166,10 @@ void box_on_gone(struct core *core, const char *id);
 int box_reconcile(struct core *core, struct err *err);
 
 /* execution_read.c */
-struct execution_text;
-/* Reads a row, its outcome's object and what the code said. */
-int execution_read_parts(struct core *core, const char *owner, const char *id,
-                         struct store_execution *row, struct buf *object,
-                         struct execution_text *text, struct err *err);
-/* Reads a row, and appends its outcome's whole object when there is one. As
- * store_execution_get() otherwise. */
+/* Reads a row, and sets *out to its outcome's whole object when there is one. ERR_UNAVAILABLE: too
+ * many are held. As store_execution_get() otherwise. */
 int execution_read(struct core *core, const char *owner, const char *id,
-                   struct store_execution *row, struct buf *out, struct err *err);
+                   struct store_execution *row, struct answer *out, struct err *err);
 
 /* attempt.c: gives an execution that runs no more and has no outcome in the store the outcome
  * "killed by the server". The state of a session that is over is lost. */

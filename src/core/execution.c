@@ -200,7 +200,7 @@ static int run_attempt(struct fresh *fresh, struct err *err)
 /* Appends the outcome of a key that is known already, so that it is answered whatever the engine
  * and the plan say now. Returns 1 then, 0 when the key is new or its execution still runs. */
 static int answer_known_key(struct core *core, const struct execution_request *request,
-                            struct buf *out, struct err *err)
+                            struct answer *out, struct err *err)
 {
     char first_id[STORE_ID_SIZE];
     struct store_execution row;
@@ -229,7 +229,8 @@ static int check_request(const struct execution_request *request, struct err *er
 }
 
 /* From the row to the answer, with the execution entered among those that live. */
-static int execute_live(struct fresh *fresh, bool omit_streamed, struct buf *out, struct err *err)
+static int execute_live(struct fresh *fresh, bool omit_streamed, struct answer *out,
+                        struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     int result = attempt_claim(attempt, out, err);
@@ -244,8 +245,8 @@ static int execute_live(struct fresh *fresh, bool omit_streamed, struct buf *out
 }
 
 static int execute_planned(struct fresh *fresh, struct core *core,
-                           const struct execution_sink *sink, bool omit_streamed, struct buf *out,
-                           struct err *err)
+                           const struct execution_sink *sink, bool omit_streamed,
+                           struct answer *out, struct err *err)
 {
     const struct execution_request *request = fresh->request;
     const struct quota_use use = {.memory_bytes = fresh->plan.resources.memory_bytes,
@@ -269,7 +270,7 @@ static int execute_planned(struct fresh *fresh, struct core *core,
 }
 
 int core_execute(struct core *core, const struct execution_request *request,
-                 const struct execution_sink *sink, bool omit_streamed, struct buf *out,
+                 const struct execution_sink *sink, bool omit_streamed, struct answer *out,
                  struct err *err)
 {
     int result = check_request(request, err);

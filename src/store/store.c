@@ -10,7 +10,7 @@
 
 #define COLUMNS                                                                                    \
     "id, owner, lang, status, created_us, started_us, finished_us, outcome IS NOT NULL,"           \
-    " text IS NOT NULL, session_id"
+    " text IS NOT NULL, session_id, coalesce(text_size, 0)"
 #define SESSION_COLUMNS                                                                            \
     "id, owner, labels, idempotency_key, lang, image, profile, engine, sandbox_id, nonce,"         \
     " memory_bytes, storage_bytes, cpu_millis, disk, reserve_memory_bytes, reserve_disk_bytes,"    \

@@ -16,6 +16,7 @@
 #include "core_rig.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
+#include "whole.h"
 
 #define HANG_NS (20 * CLOCK_NS_PER_S)
 
@@ -60,7 +61,7 @@ static int run(const struct rig *rig, struct execution_request *request, struct 
     request->lang = lang;
     request->gone_fd = -1;
     request->code_size = strlen(request->code);
-    return core_execute(rig->core, request, NULL, false, out, err);
+    return whole_execute(rig->core, request, NULL, false, out, err);
 }
 
 static void expect(const struct rig *rig, struct execution_request *request, const char *part)
