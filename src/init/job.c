@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -161,15 +162,24 @@ static bool read_output(struct job *job, struct job_table *table, int index)
         return true;
     if (got < 0 && errno == EAGAIN) {
         output->drain = 0;
+        output->seen = 0;
         return false;
     }
     if (got <= 0) { /* EIO: no process has the terminal any more */
         end_output(job, index);
         return false;
     }
+    if ((size_t)got < size)
+        output->seen &= POLLHUP; /* that was all, unless its end is still to be read */
     output->drain -= output->drain < (uint64_t)got ? output->drain : (uint64_t)got;
     send_output(job, table, index, chunk, (size_t)got);
     return true;
+}
+
+/* Whether there may be something: poll(2) said so, or it was counted. */
+static bool has_output(const struct job *job, int index)
+{
+    return job->outputs[index].seen != 0 || (job->draining && job->outputs[index].drain > 0);
 }
 
 /* Both streams in turn, a piece each, so that their order is kept as well as two pipes can tell. */
@@ -179,7 +189,7 @@ void job_step_output(struct job *job, struct job_table *table)
     for (int round = 0; more && round < 16; round++) {
         more = false;
         for (int i = 0; i < 2; i++) {
-            if (job_wants_output(job, i))
+            if (has_output(job, i) && job_wants_output(job, i))
                 more |= read_output(job, table, i);
         }
         if (job->outputs[0].total + job->outputs[1].total + job->run.message_cost >
@@ -315,8 +325,9 @@ static void step_status(struct job *job)
 static void step_terminal(struct job *job)
 {
     bool over = false;
-    if (job->terminal_fd < 0)
+    if (job->terminal_fd < 0 || job->terminal_seen == 0)
         return;
+    job->terminal_seen = 0;
     job->outputs[0].fd = terminal_take(job->terminal_fd, &over);
     if (over)
         fd_close(&job->terminal_fd);
@@ -364,7 +375,8 @@ static bool step_rest(struct job *job, struct job_table *table)
             if (job->outputs[i].fd < 0)
                 continue;
             if (!job->terminal)
-                leftover_add(&table->leftover, fcntl(job->outputs[i].fd, F_DUPFD_CLOEXEC, 0));
+                leftover_add(&table->leftover, fcntl(job->outputs[i].fd, F_DUPFD_CLOEXEC, 0),
+                             clock_now_ns());
             end_output(job, i);
         }
     }
@@ -378,7 +390,8 @@ static void step_exec(struct job *job, struct job_table *table)
     if (now_ns >= job->deadline_ns && job->pid > 0)
         job_kill(job, table, job->outlet->out || job->held ? KILL_TIMEOUT : KILL_SERVER);
     job_step_oom(job, table, now_ns);
-    step_status(job);
+    if (job->status_seen != 0)
+        step_status(job);
     step_terminal(job);
     job_step_output(job, table);
     if (!job->group_gone) {

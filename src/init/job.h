@@ -33,6 +33,7 @@ enum job_kind { JOB_FREE, JOB_EXEC, JOB_RUN, JOB_KERNEL, JOB_PUT_FILE, JOB_GET_F
 /* One of stdout and stderr. */
 struct job_output {
     int fd;         /* -1 once its end was seen */
+    short seen;     /* what poll(2) said of it in this turn */
     uint64_t total; /* bytes that the code wrote */
     uint64_t sent;  /* bytes that went into DATA frames, or into the log */
     bool full;      /* no more is kept, whatever keep_bytes says */
@@ -51,7 +52,8 @@ struct job {
     int wait_status;
     struct rusage rusage;
 
-    int stdin_fd; /* non-blocking; -1 when closed */
+    int stdin_fd;                                 /* non-blocking; -1 when closed */
+    short stdin_seen, status_seen, terminal_seen; /* as job_output.seen */
     struct buf stdin_queue;
     bool stdin_closed_by_peer;
     uint32_t stdin_consumed; /* bytes taken since the last CREDIT */

@@ -97,6 +97,7 @@ void job_table_orphan(struct job_table *table, const struct buf *out)
             job_orphan(job, table);
     }
     held_detach(&table->held, out);
+    table->unsettled = true;
 }
 
 /* ---- children ---- */
@@ -167,6 +168,7 @@ void job_table_kill_group(struct job_table *table, enum kill_cause cause)
     }
     kernel_doom(&table->kernel);
     group_kill(table->config);
+    table->unsettled = true; /* the group may be empty */
     table->next_kill_ns = clock_now_ns() + KILL_RETRY_NS;
 }
 

@@ -23,6 +23,7 @@ struct job_table {
     uint64_t turns;       /* of runs, so far */
     bool killing;         /* the group, until it is empty: nothing is started meanwhile */
     int64_t next_kill_ns; /* when to try again */
+    bool unsettled; /* something was done that a step before it has to see: it does not wait */
 };
 
 void job_table_init(struct job_table *table, const struct init_config *config);

@@ -327,7 +327,7 @@ static void hear(struct kernel *kernel)
 {
     struct message message;
     bool nonsense = false;
-    if (clock_now_ns() < kernel->rests_ns && is_unheard(kernel))
+    if ((kernel->seen & ~POLLOUT) == 0)
         return;
     while (kernel->fd >= 0 && !next_message(kernel, &message, &nonsense) && !nonsense) {
         uint8_t *room = buf_reserve(&kernel->in, CHUNK, NULL);
@@ -361,7 +361,8 @@ void kernel_step(struct kernel *kernel, struct job_table *table)
 {
     if (kernel->state == KERNEL_NONE)
         return;
-    step_status(kernel);
+    if (kernel->status_seen != 0)
+        step_status(kernel);
     flush(kernel);
     hear(kernel);
     kernel_deliver(kernel, table);
@@ -400,6 +401,8 @@ int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *ta
         return 0;
     if (is_unheard(kernel) && kernel->fd >= 0 && clock_now_ns() < kernel->rests_ns)
         return kernel->rests_ns < kernel->give_up_ns ? kernel->rests_ns : kernel->give_up_ns;
+    if (kernel_has_message(kernel) && !kernel->job)
+        return 0;                /* it is dropped */
     if (awaits_adoption(kernel)) /* no event comes of that */
         return clock_now_ns() + ADOPTION_NS;
     return kernel->give_up_ns;

@@ -40,8 +40,9 @@ struct kernel {
     struct rusage rusage;
     int fd; /* -1 once its end was seen */
     int status_fd;
-    int64_t give_up_ns; /* when it is killed: not ready, or deaf; INT64_MAX */
-    int64_t rests_ns;   /* between two runs: until then it is not listened to */
+    short seen, status_seen; /* what poll(2) said of them in this turn */
+    int64_t give_up_ns;      /* when it is killed: not ready, or deaf; INT64_MAX */
+    int64_t rests_ns;        /* between two runs: until then it is not listened to */
     struct buf in;
     size_t skipping; /* bytes of a message for nobody that are still to come; nothing is in then */
     struct buf out;

@@ -176,6 +176,7 @@ static void begin(struct job *job, struct job_table *table)
     struct err err = ERR_INIT;
     if (hand_over(job, table, &err) != 0) {
         refuse(job, err.message);
+        table->unsettled = true; /* another one may wait */
         return;
     }
     if (table->config->cgroup_mode == INIT_CGROUP_NONE) {
@@ -211,6 +212,7 @@ void run_schedule(struct job_table *table)
             memcpy(job->start_error, kernel->start_error, sizeof(job->start_error));
             refuse(job, kernel->failure == ETIMEDOUT ? "the kernel was not ready in time"
                                                      : "the kernel did not start");
+            table->unsettled = true; /* another one may wait */
         }
     } else if (kernel->state != KERNEL_DYING) {
         job->run.asked = true;
@@ -369,7 +371,7 @@ static void let_go(struct job *job, struct job_table *table)
         int fd = fd_take(&job->outputs[i].fd);
         if (fd >= 0 && !job->held)
             outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + i), NULL, 0);
-        leftover_add(&table->leftover, fd);
+        leftover_add(&table->leftover, fd, job->ended_ns);
     }
 }
 
