@@ -39,7 +39,7 @@ static int fork_exec(struct job *job, const struct init_config *config,
                      struct err *err)
 {
     fault_point("init.exec");
-    group_read(config, &job->base);
+    group_read_base(config, &job->base);
     pid_t pid = group_fork(config);
     if (pid < 0)
         return err_sys(err, errno, "fork");

@@ -20,6 +20,7 @@ void job_table_init(struct job_table *table, const struct init_config *config)
     kernel_init(&table->kernel);
     held_init(&table->held);
     leftover_init(&table->leftover);
+    table->next_pipes = PIPES_INIT;
     timers_init(&table->timers, config->lifetime_ms, config->orphan_ms, clock_now_ns());
 }
 

@@ -20,6 +20,7 @@
 #define DEAF_NS (100 * CLOCK_NS_PER_MS) /* from the end of its socket to the kill */
 #define BODY_SENT_MAX (SANDBOX_CODE_MAX + 4U * FRAME_PAYLOAD_MAX)
 #define LARGE (1U << 20)              /* memory of a buffer that is given back when it is empty */
+#define KEPT (16U << 10)              /* the same of what is said to it */
 #define REST_NS (2 * CLOCK_NS_PER_MS) /* between two looks at what is said to nobody */
 #define ADOPTION_NS CLOCK_NS_PER_MS   /* between two looks at whose child it is */
 enum { CHUNK = 64 * 1024, EXIT_NOT_FOUND = 127 };
@@ -115,44 +116,44 @@ bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, in
 
 static void flush(struct kernel *kernel)
 {
-    if (kernel->fd < 0 || kernel->out.size == 0)
+    if (kernel->fd < 0)
         return;
-    if (kernel->passing.child[0] >= 0) {
-        /* The header is small: it goes whole or not at all. */
-        if (fd_send(kernel->fd, kernel->out.data, KERNEL_HEADER_SIZE, kernel->passing.child, 3,
-                    MSG_DONTWAIT, NULL) != 0)
-            return;
-        pipes_done(&kernel->passing);
-        buf_consume(&kernel->out, KERNEL_HEADER_SIZE);
-    }
     while (kernel->out.size > 0) {
-        ssize_t sent =
-            send(kernel->fd, kernel->out.data, kernel->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        size_t passed = kernel->passing.child[0] >= 0 ? 3 : 0;
+        ssize_t sent = fd_send_some(kernel->fd, kernel->out.data, kernel->out.size,
+                                    kernel->passing.child, passed, MSG_DONTWAIT, NULL);
         if (sent < 0)
             return; /* it is full, or gone, which is seen elsewhere */
+        pipes_done(&kernel->passing);
         buf_consume(&kernel->out, (size_t)sent);
     }
-    buf_done(&kernel->out);
+    if (kernel->out.capacity > KEPT)
+        buf_done(&kernel->out);
 }
 
-int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
-                    struct pipes *pipes, struct err *err)
+struct buf *kernel_begin_run(struct kernel *kernel, struct err *err)
 {
-    uint8_t header[KERNEL_HEADER_SIZE];
-    tlv_store_u32(header, (uint32_t)body->size);
-    header[4] = (uint8_t)KERNEL_RUN;
-    int result = buf_append(&kernel->out, header, sizeof(header), err);
-    if (result == 0)
-        result = buf_append(&kernel->out, body->data, body->size, err);
-    if (result != 0)
-        return result;
+    const uint8_t header[KERNEL_HEADER_SIZE] = {[4] = (uint8_t)KERNEL_RUN};
+    kernel->run_at = kernel->out.size;
+    return buf_append(&kernel->out, header, sizeof(header), err) == 0 ? &kernel->out : NULL;
+}
+
+void kernel_drop_run(struct kernel *kernel)
+{
+    kernel->out.size = kernel->run_at;
+}
+
+void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes)
+{
+    uint8_t *header = kernel->out.data + kernel->run_at;
+    tlv_store_u32(header, (uint32_t)(kernel->out.size - kernel->run_at - KERNEL_HEADER_SIZE));
+    pipes_done(&kernel->passing); /* of a run that it said was done before it was told of it */
     for (int i = 0; i < 3; i++)
         kernel->passing.child[i] = fd_take(&pipes->child[i]);
     kernel->job = job;
     kernel->used = true;
     kernel->spec.owed = false;
     flush(kernel);
-    return 0;
 }
 
 void kernel_leave_run(struct kernel *kernel, const struct job *job)

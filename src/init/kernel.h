@@ -46,6 +46,7 @@ struct kernel {
     struct buf in;
     size_t skipping; /* bytes of a message for nobody that are still to come; nothing is in then */
     struct buf out;
+    size_t run_at;        /* where the run that is being put together begins in it */
     struct pipes passing; /* descriptors that go with the next byte, as its child[] */
     struct job *job;      /* the run that it has */
     bool used;            /* it has had a run: there is state to lose */
@@ -70,10 +71,12 @@ ssize_t kernel_receive(struct kernel *kernel, void *data, size_t size);
 /* After READY: it is alive now, 0; or an errno. EAGAIN: it is no child of ours yet. */
 int kernel_adopt(struct kernel *kernel, const struct init_config *config);
 
-/* Gives it a run: the body of KERNEL_RUN, and descriptors that pass to it, whose owner is the
- * kernel from here. It has to be alive and without a job. */
-int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
-                    struct pipes *pipes, struct err *err);
+/* Gives it a run. The body of KERNEL_RUN is appended to the buffer that the first returns (NULL:
+ * there is no room); then either the second drops it, or the third sends it with descriptors, whose
+ * owner is the kernel from here. It has to be alive and without a job. */
+struct buf *kernel_begin_run(struct kernel *kernel, struct err *err);
+void kernel_drop_run(struct kernel *kernel);
+void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes);
 /* The job is over. */
 void kernel_leave_run(struct kernel *kernel, const struct job *job);
 

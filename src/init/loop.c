@@ -252,6 +252,7 @@ static void turn(struct loop *loop, struct poll_set *set)
         if (connection->fd >= 0 && connection_step(connection, &loop->jobs, NULL) < 0)
             end_connection(loop, connection);
     }
+    run_make_ready(&loop->jobs); /* behind what somebody waits for */
     check_end(loop);
 }
 

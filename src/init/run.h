@@ -65,5 +65,7 @@ void run_count_noise(struct job *job, size_t size);
 
 /* Gives the next job to a kernel that is ready, or asks for one. */
 void run_schedule(struct job_table *table);
+/* Does what the next run needs and can be done before it comes. */
+void run_make_ready(struct job_table *table);
 
 #endif
