@@ -453,6 +453,8 @@ static void step_file(struct job *job, struct job_table *table)
 
 void job_step(struct job *job, struct job_table *table)
 {
+    if (job->kind == JOB_EXEC || job->kind == JOB_RUN)
+        outlet_step(job->outlet, clock_now_ns());
     if (job->kind == JOB_EXEC)
         step_exec(job, table);
     else if (job->kind == JOB_RUN)
@@ -483,6 +485,8 @@ int64_t job_wakeup_ns(const struct job *job, const struct job_table *table)
         wakeup = 0;
     else if (job->kind == JOB_PUT_FILE || job->kind == JOB_GET_FILE)
         wakeup = job->deadline_ns;
+    int64_t owed = job->kind != JOB_FREE ? outlet_wakeup_ns(job->outlet) : INT64_MAX;
+    wakeup = owed < wakeup ? owed : wakeup;
     if (job->oom_watch_ns != 0) {
         int64_t poll = clock_now_ns() + OOM_POLL_NS;
         wakeup = poll < wakeup ? poll : wakeup;

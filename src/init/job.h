@@ -90,6 +90,8 @@ void job_clear(struct job *job);
 
 /* Takes a free job for this stream. */
 void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t stream);
+/* The code runs: whoever reads is told. */
+void job_say_started(struct job *job);
 /* Takes our ends of the pipes. */
 void job_take_pipes(struct job *job, struct pipes *pipes);
 

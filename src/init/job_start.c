@@ -25,6 +25,16 @@ void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t st
     job->started_ns = clock_now_ns();
 }
 
+void job_say_started(struct job *job)
+{
+    struct held *held = job->held;
+    if (held) /* who attaches later hears of it at once */
+        held->begun = held->started = held->said_started = true;
+    outlet_owe_started(job->outlet, job->started_ns);
+    if (job->terminal) /* its other side waits to type */
+        outlet_step(job->outlet, INT64_MAX);
+}
+
 void job_take_pipes(struct job *job, struct pipes *pipes)
 {
     job->stdin_fd = fd_take(&pipes->ours[0]);
@@ -104,11 +114,9 @@ int job_start_exec(struct job *job, struct job_table *table, const struct sandbo
     if (held) {
         job->held = held;
         job->outlet = &held->outlet;
-        held->begun = held->started = true; /* it is said when the log is sent */
-        return 0;
     }
-    outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);
-    if (job->terminal)
+    job_say_started(job);
+    if (job->terminal && !held)
         outlet_send(job->outlet, FRAME_CLOSE, STREAM_STDERR, NULL, 0);
     return 0;
 }

@@ -256,7 +256,7 @@ static bool take_message(struct kernel *kernel, struct job_table *table,
     if (message->type == KERNEL_MESSAGE)
         return run_take_message(kernel->job, table, message->body, message->size);
     if (message->type == KERNEL_DONE && message->size == 1)
-        run_is_done(kernel->job, message->body[0]);
+        run_is_done(kernel->job, table, message->body[0]);
     else
         run_count_noise(kernel->job, message->size);
     return true;
@@ -320,6 +320,7 @@ static void take_bytes(struct kernel *kernel, size_t size)
 {
     size_t skipped = size < kernel->skipping ? size : kernel->skipping;
     kernel->in.size += size;
+    kernel->heard = true;
     kernel->skipping -= skipped;
     buf_consume(&kernel->in, skipped); /* nothing is before what is skipped */
 }

@@ -44,6 +44,7 @@ struct kernel {
     int64_t give_up_ns;      /* when it is killed: not ready, or deaf; INT64_MAX */
     int64_t rests_ns;        /* between two runs: until then it is not listened to */
     struct buf in;
+    bool heard;      /* more came since the pipes of its run were looked at */
     size_t skipping; /* bytes of a message for nobody that are still to come; nothing is in then */
     struct buf out;
     size_t run_at;        /* where the run that is being put together begins in it */

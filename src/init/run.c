@@ -206,10 +206,7 @@ static void begin(struct job *job, struct job_table *table)
     }
     buf_done(&job->run.code);
     job->run.phase = RUN_RUNNING;
-    if (job->held)
-        job->held->started = true;
-    else
-        outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);
+    job_say_started(job);
     job_step_input(job);
 }
 
@@ -300,10 +297,20 @@ static bool keep_message(struct job *job, struct job_table *table, const uint8_t
     return true;
 }
 
+/* From now on only what was in the pipes when the kernel was last heard is read: it was written
+ * before what is there of it. One look does for all that came together. */
+static void look_behind(struct job *job, struct job_table *table)
+{
+    if (table->kernel.heard)
+        job_drain(job);
+    table->kernel.heard = false;
+    job->draining = true;
+}
+
 bool run_take_message(struct job *job, struct job_table *table, const uint8_t *body, size_t size)
 {
     if (!job->draining) { /* what was written before it comes before it */
-        job_drain(job);
+        look_behind(job, table);
         job->run.message_sent = 0;
         job->run.message_bytes += size;
         job->run.message_cost += size + MESSAGE_COST;
@@ -323,7 +330,7 @@ void run_count_noise(struct job *job, size_t size)
     job->run.message_cost += size + MESSAGE_COST;
 }
 
-void run_is_done(struct job *job, uint8_t exit_code)
+void run_is_done(struct job *job, struct job_table *table, uint8_t exit_code)
 {
     if (job->run.phase != RUN_RUNNING || job->run.mode != SANDBOX_RUN_CELL)
         return; /* a program's end is its own */
@@ -332,7 +339,7 @@ void run_is_done(struct job *job, uint8_t exit_code)
     job->run.phase = RUN_DRAINING;
     job->ended_ns = clock_now_ns();
     fd_close(&job->stdin_fd);
-    job_drain(job);
+    look_behind(job, table);
 }
 
 void run_kernel_died(struct job *job, struct job_table *table)

@@ -20,7 +20,9 @@
 enum frame_type {
     FRAME_HELLO = 1, /* both ways, first: struct sandbox_hello */
     FRAME_EXEC,      /* to init: struct sandbox_exec, on a fresh stream (a multiple of 4) */
-    FRAME_STARTED,   /* from init: the code runs (no payload) */
+    FRAME_STARTED,   /* from init: the code runs (no payload). Said with the next frame of the
+                        execution, or a few milliseconds later when there is none; of a terminal,
+                        and to who attaches, at once */
     FRAME_EXIT,      /* from init: struct sandbox_exit; the last frame of an execution */
     FRAME_DATA,      /* both ways: bytes of a stream; costs credit */
     FRAME_CREDIT,    /* both ways: u32, bytes that the receiver may take more of the stream. Given
