@@ -150,7 +150,7 @@ static void end_output(struct job *job, int index)
 static bool read_output(struct job *job, struct job_table *table, int index)
 {
     struct job_output *output = &job->outputs[index];
-    uint8_t chunk[READ_STEP];
+    static uint8_t chunk[READ_STEP]; /* large, and zeroed at each call on the stack */
     size_t size = sizeof(chunk);
     uint32_t credit = job->outlet->credit[STREAM_STDOUT + index];
     if (!job->held && job->outlet->out && output->sent < job->keep_bytes && credit < size)

@@ -43,14 +43,29 @@ void kernel_init(struct kernel *kernel)
     buf_init(&kernel->out, BODY_SENT_MAX);
 }
 
+/* Once for all messages that were taken: each alone would move all that is behind it. */
+static void drop_taken(struct kernel *kernel, size_t size)
+{
+    buf_consume(&kernel->in, size);
+    if (kernel->in.size == 0 && kernel->in.capacity > LARGE)
+        buf_done(&kernel->in);
+}
+
+static void drop_unsent(struct kernel *kernel)
+{
+    kernel->out.size = 0;
+    if (kernel->out.capacity > KEPT)
+        buf_done(&kernel->out);
+}
+
 /* Forgets the process, not what the next one is to be. */
 static void forget_process(struct kernel *kernel)
 {
     fd_close(&kernel->fd);
     fd_close(&kernel->status_fd);
     pipes_done(&kernel->passing);
-    buf_done(&kernel->in);
-    buf_done(&kernel->out);
+    drop_taken(kernel, kernel->in.size);
+    drop_unsent(kernel);
     kernel->skipping = 0;
     kernel->state = KERNEL_NONE;
     kernel->give_up_ns = INT64_MAX;
@@ -108,7 +123,6 @@ bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, in
     kernel->give_up_ns = INT64_MAX;
     if (kernel->job)
         run_kernel_died(kernel->job, table);
-    job_table_kill_group(table, KILL_SERVER);
     return true;
 }
 
@@ -127,8 +141,7 @@ static void flush(struct kernel *kernel)
         pipes_done(&kernel->passing);
         buf_consume(&kernel->out, (size_t)sent);
     }
-    if (kernel->out.capacity > KEPT)
-        buf_done(&kernel->out);
+    drop_unsent(kernel);
 }
 
 struct buf *kernel_begin_run(struct kernel *kernel, struct err *err)
@@ -190,14 +203,6 @@ static bool message_at(const struct kernel *kernel, size_t at, struct message *m
 static bool next_message(const struct kernel *kernel, struct message *message, bool *nonsense)
 {
     return message_at(kernel, 0, message, nonsense);
-}
-
-/* Once for all messages that were taken: each alone would move all that is behind it. */
-static void drop_taken(struct kernel *kernel, size_t size)
-{
-    buf_consume(&kernel->in, size);
-    if (kernel->in.size == 0 && kernel->in.capacity > LARGE)
-        buf_done(&kernel->in);
 }
 
 /* One that was given and did not come up: whoever waits gets one of our own. Its socket ends, which

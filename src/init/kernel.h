@@ -102,6 +102,7 @@ bool kernel_is_heard_out(const struct kernel *kernel);
 short kernel_events(const struct kernel *kernel);
 int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table);
 
+/* A child was reaped; true when it was the kernel. All that it left behind has to end with it. */
 bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, int wait_status,
                    const struct rusage *rusage);
 
