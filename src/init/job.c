@@ -139,11 +139,27 @@ static void send_output(struct job *job, struct job_table *table, int index, con
         output->sent += wanted;
 }
 
+static void say_closed(struct job *job, int index)
+{
+    struct job_output *output = &job->outputs[index];
+    if (!output->closed && !job->held) /* the log says it of a held one */
+        outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + index), NULL, 0);
+    output->closed = true;
+}
+
+void job_close_outputs(struct job *job)
+{
+    say_closed(job, 0);
+    say_closed(job, 1);
+}
+
+/* Of an execution it is said with EXIT, which mostly comes at once: alone it would wake a server
+ * that has nothing to do yet. */
 static void end_output(struct job *job, int index)
 {
     fd_close(&job->outputs[index].fd);
-    if (!job->held) /* of a held one it is said at the end */
-        outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + index), NULL, 0);
+    if (job->terminal || (job->kind != JOB_EXEC && job->kind != JOB_RUN))
+        say_closed(job, index);
 }
 
 /* Reads one piece; false when nothing more can be read now. */
@@ -335,8 +351,6 @@ static void step_terminal(struct job *job)
         terminal_resize(job->outputs[0].fd, job->resize);
     if (job->outputs[0].fd >= 0)
         job->stdin_fd = fcntl(job->outputs[0].fd, F_DUPFD_CLOEXEC, 0);
-    else if (over && !job->held) /* it failed: the status says why */
-        outlet_send(job->outlet, FRAME_CLOSE, STREAM_STDOUT, NULL, 0);
 }
 
 /* After the first process ended, everything it left behind ends too: all of the code when the

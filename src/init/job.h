@@ -36,6 +36,7 @@ struct job_output {
     short seen;     /* what poll(2) said of it in this turn */
     uint64_t total; /* bytes that the code wrote */
     uint64_t sent;  /* bytes that went into DATA frames, or into the log */
+    bool closed;    /* CLOSE was sent */
     bool full;      /* no more is kept, whatever keep_bytes says */
     uint64_t drain; /* while draining: bytes that are still to be read */
 };
@@ -92,6 +93,8 @@ void job_clear(struct job *job);
 void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t stream);
 /* The code runs: whoever reads is told. */
 void job_say_started(struct job *job);
+/* CLOSE of both outputs, where it was not sent yet. */
+void job_close_outputs(struct job *job);
 /* Takes our ends of the pipes. */
 void job_take_pipes(struct job *job, struct pipes *pipes);
 

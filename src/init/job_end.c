@@ -108,6 +108,7 @@ static void say_exit(struct job *job, const struct sandbox_exit *exit)
     fault_point("init.exit");
     if (sandbox_exit_encode(exit, &payload, NULL) != 0)
         return;
+    job_close_outputs(job);
     if (job->held)
         held_end(job->held, payload.data, payload.size);
     else

@@ -118,6 +118,7 @@ int job_start_exec(struct job *job, struct job_table *table, const struct sandbo
     job_say_started(job);
     if (job->terminal && !held)
         outlet_send(job->outlet, FRAME_CLOSE, STREAM_STDERR, NULL, 0);
+    job->outputs[1].closed = job->terminal;
     return 0;
 }
 

@@ -396,10 +396,7 @@ static void step_deadline(struct job *job, struct job_table *table, int64_t now_
 static void let_go(struct job *job, struct job_table *table)
 {
     for (int i = 0; i < 2; i++) {
-        int fd = fd_take(&job->outputs[i].fd);
-        if (fd >= 0 && !job->held)
-            outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + i), NULL, 0);
-        leftover_add(&table->leftover, fd, job->ended_ns);
+        leftover_add(&table->leftover, fd_take(&job->outputs[i].fd), job->ended_ns);
     }
 }
 
