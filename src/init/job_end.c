@@ -108,6 +108,7 @@ static void say_exit(struct job *job, const struct sandbox_exit *exit)
     fault_point("init.exit");
     if (sandbox_exit_encode(exit, &payload, NULL) != 0)
         return;
+    job_close_outputs(job);
     if (job->held)
         held_end(job->held, payload.data, payload.size);
     else
@@ -134,7 +135,7 @@ void job_end_run(struct job *job, struct job_table *table)
     if (!done)
         settle_cause(job, &used);
     if (done && table->kernel.pid > 0)
-        group_read_process(table->kernel.pid, &job->rusage);
+        group_read_process(table->config, table->kernel.pid, &job->rusage);
     fill_exit(job, table->config, &used, &exit);
     exit.exit_code = done ? job->run.exit_code : exit_code_of(job);
     exit.state_lost = table->kernel.lost;
