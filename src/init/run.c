@@ -188,6 +188,8 @@ static void begin(struct job *job, struct job_table *table)
         job->held->started = true;
     else
         outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);
+    if (job->run.struck)
+        kernel_interrupt(&table->kernel);
     job_step_input(job);
 }
 
@@ -337,8 +339,10 @@ void run_kill(struct job *job, struct job_table *table, enum kill_cause cause)
 
 void run_interrupt(struct job *job, struct job_table *table)
 {
-    if (job->run.phase < RUN_RUNNING)
-        run_kill(job, table, KILL_USER); /* nothing is there that could hear it */
+    if (first_in_queue(table) == job && !table->kernel.job)
+        job->run.struck = true; /* it is about to begin, and ends as one that has begun */
+    else if (job->run.phase < RUN_RUNNING)
+        run_kill(job, table, KILL_USER); /* what it waits for may take for ever */
     else if (job->run.phase == RUN_RUNNING)
         kernel_interrupt(&table->kernel);
 }
