@@ -171,14 +171,59 @@ void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes
 
 void kernel_leave_run(struct kernel *kernel, const struct job *job)
 {
-    if (kernel->job == job)
-        kernel->job = NULL;
+    if (kernel->job != job)
+        return;
+    kernel->job = NULL;
+    kernel->striking = kernel->told = false;
 }
 
-void kernel_interrupt(const struct kernel *kernel)
+/* KERNEL_INTERRUPT. False: the socket is full. */
+static bool tell_interrupt(const struct kernel *kernel)
 {
+    struct sandbox_run run;
+    struct tlv_writer writer;
+    BUF_AUTO struct buf message;
+    const struct buf *params = &kernel->job->run.params;
+    const uint8_t header[KERNEL_HEADER_SIZE] = {[4] = (uint8_t)KERNEL_INTERRUPT};
+    buf_init(&message, 2 * KERNEL_HEADER_SIZE + 2 * SANDBOX_ID_MAX);
+    if (sandbox_run_decode(params->data, params->size, &run, NULL) != 0)
+        return true; /* no memory: then the signal has to do */
+    int result = buf_append(&message, header, sizeof(header), NULL);
+    tlv_begin(&writer, &message);
+    tlv_put_str(&writer, KERNEL_TAG_ID, run.execution_id);
+    sandbox_run_done(&run);
+    if (result != 0 || tlv_end(&writer, NULL) != 0)
+        return true;
+    tlv_store_u32(message.data, (uint32_t)(message.size - KERNEL_HEADER_SIZE));
+    /* It is small: it goes whole or not at all. */
+    return send(kernel->fd, message.data, message.size, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 ||
+           errno != EAGAIN;
+}
+
+/* The signal alone may find a kernel that has not begun to run the code, which could not tell it
+ * from a late one of the run before: so the message goes first, between the two RUNs in the stream,
+ * and when SIGINT comes it can be read. While the socket is full both wait. That is until the
+ * kernel has read enough of the RUN, before which no code runs that could be struck. One message
+ * does for all interrupts of a run: it says whose they are, not how many. Else code that takes no
+ * notice of them would fill the socket, and the last of them would wait for ever. */
+static void step_interrupt(struct kernel *kernel)
+{
+    if (!kernel->striking)
+        return;
+    if (kernel->fd >= 0 && !kernel->told) {
+        if (kernel->out.size > 0 || !tell_interrupt(kernel))
+            return;
+        kernel->told = true;
+    }
+    kernel->striking = false;
     if (kernel->pid > 0)
         (void)kill(kernel->pid, SIGINT);
+}
+
+void kernel_interrupt(struct kernel *kernel)
+{
+    kernel->striking = true;
+    step_interrupt(kernel);
 }
 
 /* ---- what it says ---- */
@@ -371,6 +416,7 @@ void kernel_step(struct kernel *kernel, struct job_table *table)
     if (kernel->status_seen != 0)
         step_status(kernel);
     flush(kernel);
+    step_interrupt(kernel);
     hear(kernel);
     kernel_deliver(kernel, table);
     skip_unheard(kernel);
@@ -399,7 +445,7 @@ short kernel_events(const struct kernel *kernel)
 {
     bool rests = is_unheard(kernel) && clock_now_ns() < kernel->rests_ns;
     short events = rests || kernel_has_message(kernel) ? 0 : POLLIN;
-    return (short)(events | (kernel->out.size > 0 ? POLLOUT : 0));
+    return (short)(events | (kernel->out.size > 0 || kernel->striking ? POLLOUT : 0));
 }
 
 int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table)

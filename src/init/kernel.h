@@ -50,6 +50,8 @@ struct kernel {
     size_t run_at;        /* where the run that is being put together begins in it */
     struct pipes passing; /* descriptors that go with the next byte, as its child[] */
     struct job *job;      /* the run that it has */
+    bool striking;        /* the run is to be interrupted, and the signal has not been sent */
+    bool told;            /* KERNEL_INTERRUPT of this run was sent */
     bool used;            /* it has had a run: there is state to lose */
     bool lost;            /* state was lost and nobody was told */
 };
@@ -81,7 +83,9 @@ void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes
 /* The job is over. */
 void kernel_leave_run(struct kernel *kernel, const struct job *job);
 
-void kernel_interrupt(const struct kernel *kernel);
+/* Interrupts the run that it has, at once or as soon as it has read so much of it that it can be
+ * told. Several may count as one. */
+void kernel_interrupt(struct kernel *kernel);
 
 /* It is about to be killed with all of the group. */
 void kernel_doom(struct kernel *kernel);

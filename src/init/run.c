@@ -207,6 +207,8 @@ static void begin(struct job *job, struct job_table *table)
     buf_done(&job->run.code);
     job->run.phase = RUN_RUNNING;
     job_say_started(job);
+    if (job->run.struck)
+        kernel_interrupt(&table->kernel);
     job_step_input(job);
 }
 
@@ -367,8 +369,10 @@ void run_kill(struct job *job, struct job_table *table, enum kill_cause cause)
 
 void run_interrupt(struct job *job, struct job_table *table)
 {
-    if (job->run.phase < RUN_RUNNING)
-        run_kill(job, table, KILL_USER); /* nothing is there that could hear it */
+    if (first_in_queue(table) == job && !table->kernel.job)
+        job->run.struck = true; /* it is about to begin, and ends as one that has begun */
+    else if (job->run.phase < RUN_RUNNING)
+        run_kill(job, table, KILL_USER); /* what it waits for may take for ever */
     else if (job->run.phase == RUN_RUNNING)
         kernel_interrupt(&table->kernel);
 }

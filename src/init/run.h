@@ -27,6 +27,7 @@ struct run {
     enum run_phase phase;
     uint64_t turn; /* the lower is first */
     bool asked;    /* a kernel was asked for */
+    bool struck;   /* it was interrupted before the kernel had it */
     struct buf params;
     struct buf code;
     enum sandbox_run_mode mode;

@@ -211,6 +211,47 @@ static void test_a_run_right_behind_its_kernel(void **state)
     client_close(&client);
 }
 
+static void test_an_interrupt_before_the_kernel_is_ready(void **state)
+{
+    struct client client;
+    struct outcome outcome;
+    start_committed(*state);
+    client_greet(&client);
+    send_kernel(&client, 4, "python3");
+    run_code(&client, 8, "import time; time.sleep(600)", false);
+    run_code(&client, 12, "print('second')", false);
+    client_send(&client, FRAME_INTERRUPT, 8, NULL, 0);
+    client_send(&client, FRAME_INTERRUPT, 8, NULL, 0);
+    assert_int_equal(take_done(&client, 4), 0);
+    client_finish(&client, 8, &outcome);
+    assert_true(outcome.started);
+    assert_int_equal(outcome.exit.exit_code, 130);
+    assert_int_equal(outcome.exit.cause, KILL_NONE);
+    client_finish(&client, 12, &outcome);
+    assert_string_equal(outcome.text[0], "second\n");
+    client_close(&client);
+}
+
+/* It waits for another one: what that waits for may never come. */
+static void test_an_interrupt_of_the_one_behind_the_next(void **state)
+{
+    struct client client;
+    struct outcome outcome;
+    start_committed(*state);
+    client_greet(&client);
+    send_kernel(&client, 4, "python3");
+    run_code(&client, 8, "print('first')", false);
+    run_code(&client, 12, "print('second')", false);
+    client_send(&client, FRAME_INTERRUPT, 12, NULL, 0);
+    client_finish(&client, 12, &outcome);
+    assert_false(outcome.started);
+    assert_int_equal(outcome.exit.cause, KILL_USER);
+    assert_int_equal(take_done(&client, 4), 0);
+    client_finish(&client, 8, &outcome);
+    assert_string_equal(outcome.text[0], "first\n");
+    client_close(&client);
+}
+
 static void test_a_terminal(void **state)
 {
     struct client client;
@@ -316,6 +357,8 @@ int main(void)
         on_rig(test_half_a_run_ends_with_its_connection),
         on_rig(test_kernels_that_do_not_start),
         on_rig(test_a_run_right_behind_its_kernel),
+        on_rig(test_an_interrupt_before_the_kernel_is_ready),
+        on_rig(test_an_interrupt_of_the_one_behind_the_next),
         on_rig(test_a_terminal),
         on_rig(test_idleness_ends_it),
         on_rig(test_code_behind_its_end),
