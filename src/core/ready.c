@@ -130,6 +130,9 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
         atomic_fetch_add(&core->metrics.pool_discarded, 1);
         box_destroy(core, item.sandbox_id);
         channel_close(item.channel);
+        /* The next one would fare no better, and the stock is worth keeping. */
+        if (engine_is_away(&failure) || failure.kind == ERR_TIMEOUT)
+            return false;
     }
     return false;
 }
