@@ -122,8 +122,34 @@ void live_cancel_locked(struct live *live, enum kill_cause cause)
 {
     int none = KILL_NONE;
     uint64_t one = 1;
+    if (live->box_lost) /* a better reason, which stays */
+        live->cancel_cause = (int)cause;
+    live->box_lost = false;
     if (atomic_compare_exchange_strong(&live->cancel_cause, &none, (int)cause))
         (void)!write(live->cancel_fd, &one, sizeof(one));
+}
+
+void live_box_gone_locked(struct live *live)
+{
+    if (live->cancel_cause != KILL_NONE)
+        return;
+    live_cancel_locked(live, KILL_SERVER);
+    live->box_lost = true;
+}
+
+bool live_leave_box(struct core *core, struct live *live)
+{
+    uint64_t count = 0;
+    (void)pthread_mutex_lock(&core->lock);
+    live->sandbox_id[0] = '\0';
+    if (live->box_lost) {
+        live->box_lost = false;
+        live->cancel_cause = KILL_NONE;
+        (void)!read(live->cancel_fd, &count, sizeof(count));
+    }
+    bool goes_on = live->cancel_cause == KILL_NONE;
+    (void)pthread_mutex_unlock(&core->lock);
+    return goes_on;
 }
 
 bool live_cancel(struct core *core, const char *owner, const char *id, enum kill_cause cause)

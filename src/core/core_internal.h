@@ -30,6 +30,7 @@ struct live {
     int interrupt_fd;                    /* eventfd; each write interrupts the code once */
     bool of_session;                     /* it goes on when the server stops */
     _Atomic int cancel_cause;            /* enum kill_cause; KILL_NONE: not cancelled */
+    bool box_lost; /* cancelled for the death of its sandbox alone; guarded by core->lock */
     struct live *next;
 };
 
@@ -122,6 +123,11 @@ bool live_cancel(struct core *core, const char *owner, const char *id, enum kill
 bool live_exists(struct core *core, const char *id);
 /* The first cause stands. With core->lock held. */
 void live_cancel_locked(struct live *live, enum kill_cause cause);
+/* Its sandbox died: cancels it, unless it is cancelled already. With core->lock held. */
+void live_box_gone_locked(struct live *live);
+/* Nothing ran in its sandbox, whose end is no reason to cancel any more. Returns whether there is
+ * no other one: then it may go on in another sandbox. */
+bool live_leave_box(struct core *core, struct live *live);
 /* Wakes the code of an execution with an interrupt. Returns whether it lives. */
 bool live_interrupt(struct core *core, const char *owner, const char *id);
 /* The record of an execution that lives, with a reference of its own; NULL: it does not. */

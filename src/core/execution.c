@@ -107,8 +107,8 @@ static int run_code(struct fresh *fresh, const struct ready *ready, struct err *
     attempt->ran = true;
     int result = ready->kernel ? run_script(fresh, ready->channel, &failure)
                                : run_program(fresh, ready->channel, &failure);
-    if (result == -ERR_CLOSED && attempt->live.cancel_cause == KILL_NONE && !attempt->sink_failed &&
-        channel_unheard(ready->channel)) {
+    if (result == -ERR_CLOSED && !attempt->sink_failed && channel_unheard(ready->channel) &&
+        live_leave_box(attempt->core, &attempt->live)) {
         attempt->ran = false;
         return RUN_UNHEARD;
     }
@@ -167,7 +167,8 @@ static int try_attempt(struct fresh *fresh, struct err *err)
     struct core *core = attempt->core;
     int64_t queued_ns = clock_now_ns();
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
-    if (admission_would_wait(core->admission, &fresh->plan.resources.reserve)) {
+    bool first = attempt->state == EXECUTION_QUEUED; /* else it was said to have started */
+    if (first && admission_would_wait(core->admission, &fresh->plan.resources.reserve)) {
         int said = attempt_say_queued(attempt, err);
         if (said != 0)
             return said;
