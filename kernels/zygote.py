@@ -95,9 +95,10 @@ def fork_plainly():
 
 def enter_sandbox(request, fds):
     """The middle process: from the zygote's identity to root of the outer namespace."""
-    init, _, _, *tasks = fds
+    init, _, _, entry_pass, *tasks = fds
     for fd in tasks:
         os.write(fd, b"0")
+    os.read(entry_pass, 8)  # fails when the engine took it back: then the sandbox is in use
     owner = request[2]
     os.setgroups([])
     os.setresgid(owner, owner, owner)
@@ -173,7 +174,7 @@ def make_kernel(request, fds):
 
 def receive(engine):
     """(request, descriptors), or None at the engine's end."""
-    space = _socket.CMSG_SPACE((3 + TASKS_MAX) * 4)
+    space = _socket.CMSG_SPACE((4 + TASKS_MAX) * 4)
     data, extra, _, _ = engine.recvmsg(REQUEST.size, space, _socket.MSG_CMSG_CLOEXEC)
     if len(data) != REQUEST.size:
         return None

@@ -590,6 +590,18 @@ void cgroup_kill(const struct cgroup_root *root, const char *id)
     }
 }
 
+bool cgroup_kill_code(const struct cgroup_root *root, const char *id)
+{
+    bool found = false;
+    for (size_t i = 0; i < root->count; i++) {
+        FD_AUTO int dir_fd = -1;
+        if (root->hierarchies[i].pids &&
+            cgroup_open_group(&root->hierarchies[i], id, "code", &dir_fd, NULL) == 0)
+            found |= visit_procs(dir_fd, true) != 0;
+    }
+    return found;
+}
+
 pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id)
 {
     for (size_t i = 0; i < root->count; i++) {

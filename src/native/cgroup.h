@@ -107,6 +107,9 @@ int cgroup_remove_aside(const struct cgroup_root *root, const char *name);
 /* Kills every process in the groups of a sandbox, once. */
 void cgroup_kill(const struct cgroup_root *root, const char *id);
 
+/* Kills every process in the code group of a sandbox, once; false when there was none. */
+bool cgroup_kill_code(const struct cgroup_root *root, const char *id);
+
 /* Removes the groups. Idempotent; -ERR_CONFLICT while a process is left in them. */
 int cgroup_remove(const struct cgroup_root *root, const char *id, struct err *err);
 

@@ -106,7 +106,7 @@ static struct sandbox *sandbox_new(const char *id)
     (void)snprintf(sandbox->id, sizeof(sandbox->id), "%s", id);
     sandbox->state = ENGINE_STATE_CREATING;
     sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = sandbox->userns_fd = -1;
-    sandbox->kernel_userns_fd = sandbox->kernel_fd = -1;
+    sandbox->kernel_userns_fd = sandbox->kernel_fd = sandbox->kernel_pass_fd = -1;
     sandbox->disk_fd = sandbox->folder.root_fd = sandbox->folder.lock_fd = -1;
     sandbox->disk_job = DISK_JOB_INIT;
     sandbox->deadline_ns = sandbox->kernel_give_up_ns = INT64_MAX;
@@ -140,6 +140,7 @@ void sandbox_free(struct sandbox *sandbox)
     close_root_parts(NULL, sandbox);
     fd_close(&sandbox->kernel_userns_fd);
     fd_close(&sandbox->kernel_fd);
+    fd_close(&sandbox->kernel_pass_fd);
     disk_abort(&sandbox->disk_job);
     idrange_release(&sandbox->ids);
     free(sandbox);
@@ -536,6 +537,7 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     close_root_parts(NULL, sandbox);
     fd_close(&sandbox->kernel_userns_fd);
     fd_close(&sandbox->kernel_fd); /* a kernel that was forked meanwhile ends with it */
+    fd_close(&sandbox->kernel_pass_fd);
     sandbox->kernel_request = 0;
     sandbox->kernel_give_up_ns = INT64_MAX;
     fault_point("native.kill");

@@ -40,8 +40,9 @@ struct sandbox {
     bool root_sent;
     int kernel_userns_fd;      /* the same, for the kernel that a zygote is to fork; -1: none */
     int kernel_fd;             /* init's end of that kernel's socket */
+    int kernel_pass_fd;        /* an eventfd of 1: who reads it decides whether that one enters */
     uint64_t kernel_request;   /* 0: none is awaited */
-    int64_t kernel_give_up_ns; /* when init is told to go on without it */
+    int64_t kernel_give_up_ns; /* when init is to go on without it */
     struct disk_job disk_job;
     int disk_fd;                /* until the root is made; -1: none, or not yet */
     struct image_folder folder; /* until the root is made; root_fd -1: image `host` */
@@ -76,6 +77,11 @@ uint64_t sandbox_file_size_max(const struct engine_create *spec);
 /* Its init is ready: asks a zygote for a kernel, if there is one for it. True: the creation waits
  * for kernel_request, until kernel_give_up_ns. */
 bool sandbox_ask_kernel(struct sandbox_host *host, struct sandbox *sandbox);
+
+/* From kernel_give_up_ns on: true when that kernel is not there and can't come any more, so that
+ * init may go on without it. False: what was under way is being killed; call again at
+ * kernel_give_up_ns. */
+bool sandbox_withdraw_kernel(struct sandbox_host *host, struct sandbox *sandbox);
 
 /* Tells init to live, with that kernel when it was forked. Afterwards it is RUNNING. */
 int sandbox_commit(struct sandbox_host *host, struct sandbox *sandbox, bool forked,

@@ -608,7 +608,8 @@ static int64_t run_due(struct service *service)
     if (service->zygotes.at_ns <= now_ns)
         zygotes_step(&service->zygotes, on_forked, service);
     for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
-        if (!sandbox->freed && sandbox->kernel_give_up_ns <= now_ns)
+        if (!sandbox->freed && sandbox->kernel_give_up_ns <= now_ns &&
+            sandbox_withdraw_kernel(&service->host, sandbox))
             go_on(service, sandbox, false);
         if (!sandbox->freed && sandbox->kernel_give_up_ns < next)
             next = sandbox->kernel_give_up_ns;

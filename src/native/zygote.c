@@ -232,8 +232,9 @@ static int send_request(const struct zygotes *zygotes, const struct zygote *zygo
                         const struct zygote_target *target, struct err *err)
 {
     struct cgroup_entry code;
-    int fds[3 + CGROUP_HIERARCHY_MAX] = {target->init_pidfd, target->userns_fd, target->socket_fd};
-    size_t count = 3;
+    int fds[4 + CGROUP_HIERARCHY_MAX] = {target->init_pidfd, target->userns_fd, target->socket_fd,
+                                         target->pass_fd};
+    size_t count = 4;
     const struct request request = {.number = zygotes->request,
                                     .file_size_max = target->file_size_max,
                                     .owner = target->owner,

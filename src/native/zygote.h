@@ -76,6 +76,7 @@ struct zygote_target {
     int init_pidfd;
     int userns_fd; /* the inner namespace */
     int socket_fd; /* the kernel's end */
+    int pass_fd;   /* the copy enters only if it can read this (eventfd(2)) */
     uid_t owner;   /* of the outer namespace: id 0 of the sandbox */
     uint32_t code_id;
     uint32_t open_files_max;

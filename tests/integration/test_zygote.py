@@ -342,6 +342,25 @@ def test_a_zygote_that_does_not_answer(engine):
     forked(engine).destroy()
 
 
+def next_pid(box):
+    return int(box.run("/bin/sh", "-c", "echo $$").stdout)
+
+
+def test_a_copy_that_comes_late_stays_out(engine):
+    """What a zygote was asked for when it was slow comes to nothing once the sandbox may be in use:
+    no number is taken in its pid namespace."""
+    slow, = zygote_pids(engine)
+    os.kill(slow, signal.SIGSTOP)
+    with engine.create(kernel="python") as box:
+        before = [next_pid(box), next_pid(box)]
+        os.kill(slow, signal.SIGCONT)
+        with forked(engine):  # one after the other: the late one is done
+            assert zygote_pids(engine) == {slow}
+            assert next_pid(box) - before[1] == before[1] - before[0]
+            wait_until(lambda: kernel_pids(box) == set(), "nothing is in its group")
+            assert start_kernel(box).run_code("print(6)").stdout == b"6\n"
+
+
 def test_it_is_replaced_after_so_many_forks():
     with Engine(options=("--zygote-forks", "2")) as engine:
         warm(engine)
