@@ -222,7 +222,7 @@ static void one_that_dies_unheard_is_replaced(void **state)
                                               .code_size = strlen("out x\n"),
                                               .gone_fd = -1};
     buf_init(&out, 1 << 20);
-    assert_ok(core_execute(rig.core, &request, &sink, false, &out, &err), err);
+    assert_ok(whole_execute(rig.core, &request, &sink, false, &out, &err), err);
     const char *const parts[] = {"\"status\":\"success\"", "\"stdout\":\"x\\n\""};
     for (size_t i = 0; i < 2; i++) {
         if (!strstr(buf_cstr(&out), parts[i]))
