@@ -139,27 +139,13 @@ static void send_output(struct job *job, struct job_table *table, int index, con
         output->sent += wanted;
 }
 
-static void say_closed(struct job *job, int index)
-{
-    struct job_output *output = &job->outputs[index];
-    if (!output->closed && !job->held) /* the log says it of a held one */
-        outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + index), NULL, 0);
-    output->closed = true;
-}
-
-void job_close_outputs(struct job *job)
-{
-    say_closed(job, 0);
-    say_closed(job, 1);
-}
-
 /* Of an execution it is said with EXIT, which mostly comes at once: alone it would wake a server
  * that has nothing to do yet. */
 static void end_output(struct job *job, int index)
 {
     fd_close(&job->outputs[index].fd);
     if (job->terminal || (job->kind != JOB_EXEC && job->kind != JOB_RUN))
-        say_closed(job, index);
+        job_end_output(job, index);
 }
 
 /* Reads one piece; false when nothing more can be read now. */
