@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -171,14 +170,13 @@ static bool read_output(struct job *job, struct job_table *table, int index)
         end_output(job, index);
         return false;
     }
-    if ((size_t)got < size)
-        output->seen &= POLLHUP; /* that was all, unless its end is still to be read */
     output->drain -= output->drain < (uint64_t)got ? output->drain : (uint64_t)got;
     send_output(job, table, index, chunk, (size_t)got);
     return true;
 }
 
-/* Whether there may be something: poll(2) said so, or it was counted. */
+/* Whether there may be something: poll(2) said so, or it was counted. It is read until nothing is
+ * left: what is printed comes in several writes, and one frame of it wakes the server once. */
 static bool has_output(const struct job *job, int index)
 {
     return job->outputs[index].seen != 0 || (job->draining && job->outputs[index].drain > 0);
