@@ -420,11 +420,12 @@ static void fill(struct pool *pool, struct shelf *shelf)
         shelf->not_before_ns = now_ns + shelf->pause_ns;
     } else {
         shelf->pause_ns = 0;
-        stock->made_ns = now_ns;
     }
-    bool kept = result == 0 && !pool->stopping;
-    if (kept)
+    bool kept = stock && result == 0 && !pool->stopping;
+    if (kept) {
+        stock->made_ns = now_ns;
         put_locked(shelf, stock);
+    }
     (void)pthread_mutex_unlock(&pool->lock);
     if (result != 0)
         log_warn("a sandbox made ahead: %s", failure.message);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -139,27 +138,13 @@ static void send_output(struct job *job, struct job_table *table, int index, con
         output->sent += wanted;
 }
 
-static void say_closed(struct job *job, int index)
-{
-    struct job_output *output = &job->outputs[index];
-    if (!output->closed && !job->held) /* the log says it of a held one */
-        outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + index), NULL, 0);
-    output->closed = true;
-}
-
-void job_close_outputs(struct job *job)
-{
-    say_closed(job, 0);
-    say_closed(job, 1);
-}
-
 /* Of an execution it is said with EXIT, which mostly comes at once: alone it would wake a server
  * that has nothing to do yet. */
 static void end_output(struct job *job, int index)
 {
     fd_close(&job->outputs[index].fd);
     if (job->terminal || (job->kind != JOB_EXEC && job->kind != JOB_RUN))
-        say_closed(job, index);
+        job_end_output(job, index);
 }
 
 /* Reads one piece; false when nothing more can be read now. */
@@ -185,14 +170,13 @@ static bool read_output(struct job *job, struct job_table *table, int index)
         end_output(job, index);
         return false;
     }
-    if ((size_t)got < size)
-        output->seen &= POLLHUP; /* that was all, unless its end is still to be read */
     output->drain -= output->drain < (uint64_t)got ? output->drain : (uint64_t)got;
     send_output(job, table, index, chunk, (size_t)got);
     return true;
 }
 
-/* Whether there may be something: poll(2) said so, or it was counted. */
+/* Whether there may be something: poll(2) said so, or it was counted. It is read until nothing is
+ * left: what is printed comes in several writes, and one frame of it wakes the server once. */
 static bool has_output(const struct job *job, int index)
 {
     return job->outputs[index].seen != 0 || (job->draining && job->outputs[index].drain > 0);

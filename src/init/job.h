@@ -93,8 +93,6 @@ void job_clear(struct job *job);
 void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t stream);
 /* The code runs: whoever reads is told. */
 void job_say_started(struct job *job);
-/* CLOSE of both outputs, where it was not sent yet. */
-void job_close_outputs(struct job *job);
 /* Takes our ends of the pipes. */
 void job_take_pipes(struct job *job, struct pipes *pipes);
 
