@@ -408,8 +408,9 @@ void core_free(struct core *core)
     drain(core);
     if (core->housekeeper_runs)
         (void)pthread_join(core->housekeeper, NULL);
+    pool_join(core->pool);
+    engine_free(core->engine); /* its thread calls until here */
     pool_free(core->pool);
-    engine_free(core->engine);
     session_free_all(core);
     kernel_input_free_all(core);
     while (core->boxes) {

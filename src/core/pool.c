@@ -566,12 +566,19 @@ void pool_stop(struct pool *pool)
     (void)pthread_mutex_unlock(&pool->lock);
 }
 
+void pool_join(struct pool *pool)
+{
+    for (unsigned i = 0; pool && i < pool->worker_count; i++)
+        (void)pthread_join(pool->workers[i], NULL);
+    if (pool)
+        pool->worker_count = 0;
+}
+
 void pool_free(struct pool *pool)
 {
     if (!pool)
         return;
-    for (unsigned i = 0; i < pool->worker_count; i++)
-        (void)pthread_join(pool->workers[i], NULL);
+    pool_join(pool);
     while (pool->shelves) {
         struct shelf *next = pool->shelves->next;
         shelf_free(pool->shelves);

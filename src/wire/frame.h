@@ -16,6 +16,7 @@
 #define FRAME_PAYLOAD_MAX (512U * 1024U)
 #define FRAME_DATA_MAX (32U * 1024U) /* the most that a sender puts into one DATA frame */
 #define FRAME_WINDOW (256U * 1024U)  /* credit that each stream starts with, in bytes */
+#define FRAME_READ_MIN (4U * 1024U)  /* frame_decoder_read() takes so much at once, or all */
 
 enum frame_type {
     FRAME_HELLO = 1, /* both ways, first: struct sandbox_hello */

@@ -696,6 +696,41 @@ static void a_drain_ends_all_and_refuses_what_is_new(void **state)
     wait_until_gone(rig, id);
 }
 
+static void *drain_main(void *context)
+{
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    (void)core_drain(context, 60000, -1, &out, NULL);
+    return NULL;
+}
+
+/* Whoever still waits for it ends nothing any more. */
+static void a_drain_that_is_lifted_ends_nothing(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    const struct record_limits nothing = {0};
+    struct live held = {.of_session = false}; /* does not end, whatever it hears */
+    struct record *record = record_new(&nothing);
+    char id[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    pthread_t thread;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_ok(live_begin(rig->core, CORE_OWNER_LOCAL, NULL, record, &held, &err), err);
+    assert_int_equal(pthread_create(&thread, NULL, drain_main, rig->core), 0);
+    while (held.cancel_cause == KILL_NONE)
+        (void)poll(NULL, 0, 1);
+    assert_ok(core_drain_lift(rig->core, &out, &err), err);
+    rig_make_session(rig->core, &request, id);
+    EXPECT(rig->core, id, "sleep 100\nout on\n", "\"stdout\":\"on");
+    (void)pthread_join(thread, NULL);
+    live_end(rig->core, &held);
+    record_unref(record);
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
 /* ---- followers ---- */
 
 struct heard {
@@ -898,6 +933,7 @@ int main(void)
         on_rig(what_ran_ends_with_its_session),
         on_rig(their_ends_are_counted),
         on_rig(a_drain_ends_all_and_refuses_what_is_new),
+        on_rig(a_drain_that_is_lifted_ends_nothing),
         on_rig(followers_hear_the_same),
         on_rig(what_is_known_is_told_without_waiting),
         on_rig(who_waits_is_told_its_id),
