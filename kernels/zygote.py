@@ -175,12 +175,15 @@ def make_kernel(request, fds):
 def receive(engine):
     """(request, descriptors), or None at the engine's end."""
     space = _socket.CMSG_SPACE((4 + TASKS_MAX) * 4)
-    data, extra, _, _ = engine.recvmsg(REQUEST.size, space, _socket.MSG_CMSG_CLOEXEC)
+    data, extra, flags, _ = engine.recvmsg(REQUEST.size, space, _socket.MSG_CMSG_CLOEXEC)
     if len(data) != REQUEST.size:
         return None
     fds = []
     for _, _, numbers in extra:
         fds += struct.unpack(f"<{len(numbers) // 4}i", numbers)
+    if flags & _socket.MSG_CTRUNC:  # without all groups there is no kernel: fork_one() says so
+        while fds:
+            os.close(fds.pop())
     return REQUEST.unpack(data), fds
 
 

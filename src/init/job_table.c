@@ -145,7 +145,7 @@ static bool may_have(const struct init_config *config, const struct sandbox_limi
     bool counted = config->cgroup_mode != INIT_CGROUP_NONE || config->pids_max == 0;
     return limits->file_size_max <= config->file_size_max &&
            limits->open_files_max <= config->open_files_max &&
-           (counted || limits->pids_max <= config->pids_max);
+           limits->pids_max <= (counted ? SANDBOX_PIDS_MAX : config->pids_max);
 }
 
 int job_table_set_limits(struct job_table *table, const struct sandbox_limits *limits)

@@ -12,12 +12,13 @@
 #include "base/fd.h"
 #include "native/mountfd.h"
 #include "native/rootfs.h"
+#include "wire/sandbox.h"
 
 #define MEMORY_MIN (UINT64_C(4) << 20)
 #define STORAGE_MIN (UINT64_C(64) << 10)
 #define BYTES_MAX (UINT64_C(1) << 50)
 
-enum { CPU_MILLIS_MIN = 10, CPU_MILLIS_MAX = 1024 * 1000, PIDS_MIN = 2, PIDS_MAX = 65536 };
+enum { CPU_MILLIS_MIN = 10, CPU_MILLIS_MAX = 1024 * 1000, PIDS_MIN = 2 };
 
 static bool is_within(uint64_t value, uint64_t least, uint64_t most, bool may_leave)
 {
@@ -32,7 +33,7 @@ int limit_check(const struct engine_create *spec, bool may_leave, struct err *er
         return err_set(err, ERR_BAD_INPUT, "storage of %" PRIu64 " bytes", spec->storage_bytes);
     if (!is_within(spec->cpu_millis, CPU_MILLIS_MIN, CPU_MILLIS_MAX, may_leave))
         return err_set(err, ERR_BAD_INPUT, "%u thousandths of a core", spec->cpu_millis);
-    if (!is_within(spec->pids_max, PIDS_MIN, PIDS_MAX, may_leave))
+    if (!is_within(spec->pids_max, PIDS_MIN, SANDBOX_PIDS_MAX, may_leave))
         return err_set(err, ERR_BAD_INPUT, "%u processes", spec->pids_max);
     return 0;
 }
@@ -78,7 +79,7 @@ static int resize(const struct sandbox *sandbox, uint64_t storage_bytes, struct 
     return mountfd_resize_tmpfs(root_fd, storage_bytes, rootfs_inodes(storage_bytes), err);
 }
 
-static int change_storage(const struct sandbox *sandbox, uint64_t storage_bytes, struct err *err)
+static int change_storage(struct sandbox *sandbox, uint64_t storage_bytes, struct err *err)
 {
     struct err failure = ERR_INIT;
     /* Of an adopted one it is not known what it was given. */
@@ -86,6 +87,7 @@ static int change_storage(const struct sandbox *sandbox, uint64_t storage_bytes,
         return 0;
     if (resize(sandbox, storage_bytes, &failure) != 0)
         return err_set(err, ERR_CONFLICT, "storage of %s: %s", sandbox->id, failure.message);
+    sandbox->spec.storage_bytes = storage_bytes; /* also when the rest of the change fails */
     return 0;
 }
 
@@ -93,7 +95,6 @@ static void note(struct sandbox *sandbox, const struct engine_create *spec)
 {
     struct engine_create *known = &sandbox->spec;
     known->memory_bytes = spec->memory_bytes > 0 ? spec->memory_bytes : known->memory_bytes;
-    known->storage_bytes = spec->storage_bytes > 0 ? spec->storage_bytes : known->storage_bytes;
     known->cpu_millis = spec->cpu_millis > 0 ? spec->cpu_millis : known->cpu_millis;
     known->pids_max = spec->pids_max > 0 ? spec->pids_max : known->pids_max;
 }

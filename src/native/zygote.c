@@ -84,10 +84,10 @@ static void begin(struct zygotes *zygotes)
     struct err err = ERR_INIT;
     struct sandbox_host *host = zygotes->host;
     struct zygote *zygote = find(zygotes, ZYGOTE_NONE);
-    if (!zygote)
-        return; /* the one before has not ended yet */
     int64_t now_ns = clock_now_ns();
     zygotes->retry_ns = now_ns + zygotes->backoff_ns;
+    if (!zygote)
+        return; /* the one before has not ended yet */
     zygotes->backoff_ns *= 2;
     if (zygotes->backoff_ns > BACKOFF_MAX_NS)
         zygotes->backoff_ns = BACKOFF_MAX_NS;
@@ -164,11 +164,11 @@ static void on_ready(struct zygotes *zygotes, struct zygote *zygote)
         retire(before);
     zygote->state = ZYGOTE_READY;
     zygote->give_up_ns = INT64_MAX;
-    zygotes->backoff_ns = BACKOFF_MIN_NS;
     log_debug("a warm kernel is ready");
 }
 
-static void take_answer(struct zygote *zygote, bool forked, const char *body, size_t size,
+static void take_answer(struct zygotes *zygotes, struct zygote *zygote, bool forked,
+                        const char *body, size_t size,
                         void (*answered)(void *context, uint64_t request, bool forked),
                         void *context)
 {
@@ -176,7 +176,11 @@ static void take_answer(struct zygote *zygote, bool forked, const char *body, si
     if (size != sizeof(request) || zygote->pending == 0)
         return;
     memcpy(&request, body, sizeof(request));
+    if (request == 0)
+        return; /* what every sandbox has that awaits none */
     zygote->pending--;
+    if (forked) /* not when it was ready: one that ends or hangs with each fork was that too */
+        zygotes->backoff_ns = BACKOFF_MIN_NS;
     if (zygote->state == ZYGOTE_READY)
         zygote->give_up_ns = zygote->pending > 0 ? clock_now_ns() + SILENCE_NS : INT64_MAX;
     answered(context, request, forked);
@@ -199,7 +203,8 @@ static void hear(struct zygotes *zygotes, struct zygote *zygote,
         else if (text[0] == 'R' && zygote->state == ZYGOTE_STARTING)
             on_ready(zygotes, zygote);
         else
-            take_answer(zygote, text[0] == 'F', text + 1, (size_t)size - 1, answered, context);
+            take_answer(zygotes, zygote, text[0] == 'F', text + 1, (size_t)size - 1, answered,
+                        context);
     }
 }
 

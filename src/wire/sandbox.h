@@ -161,14 +161,18 @@ int sandbox_timers_encode(const struct sandbox_timers *timers, struct buf *out, 
 int sandbox_timers_decode(const void *payload, size_t size, struct sandbox_timers *timers,
                           struct err *err);
 
-/* What init enforces itself and a sandbox that was made ahead gets when it is taken: for all that
- * starts in it from now on, and for the kernel that lives. 0: as it is. The other limits are the
- * engine's (ENGINE_OP_LIMIT). */
 /* How much larger a file may grow than the root that holds it: code is to run out of space, which
  * it hears of, before it is stopped by its limit. More than a page, which sizes are rounded up to.
  */
 #define SANDBOX_FILE_SIZE_SPARE 8192U
 
+/* The most processes that any sandbox may have: engine and init look at it, whatever a server says.
+ */
+#define SANDBOX_PIDS_MAX 65536U
+
+/* What init enforces itself and a sandbox that was made ahead gets when it is taken: for all that
+ * starts in it from now on, and for the kernel that lives. 0: as it is. The other limits are the
+ * engine's (ENGINE_OP_LIMIT). */
 struct sandbox_limits {
     uint32_t pids_max;       /* written back after a kill set it to 0; without cgroups a limit */
     uint64_t file_size_max;  /* bytes; never above what the sandbox was made with */

@@ -1,4 +1,7 @@
 """Other limits for a sandbox that runs: what a pool gives one when it is taken."""
+import errno
+import os
+
 import pytest
 
 from engine import CAP_LIMIT, Engine, EngineError, MIB
@@ -97,7 +100,9 @@ def test_what_is_used_already_is_a_conflict(engine):
         box.wait_output(sleepers, b"up")
         assert "processes" in refused(engine, "conflict", box.id, pids=4)
         assert numbers(engine, box.id, "pids.max") == ["64"]
-        engine.limit(box.id, pids=7)
+        refused(engine, "conflict", box.id, storage=128 * MIB, pids=4)  # half of it was done
+        engine.limit(box.id, storage=64 * MIB, pids=7)
+        assert os.statvfs(f"/proc/{engine.init_pid(box.id)}/root").f_blocks == 64 * MIB // 4096
 
 
 def test_another_number_of_processors_is_a_conflict(engine):
@@ -115,6 +120,13 @@ def test_another_number_of_processors_is_a_conflict(engine):
 def test_no_limit_is_taken_that_a_creation_would_refuse(engine, limits):
     with engine.create() as box:
         refused(engine, "bad_input", box.id, **limits)
+
+
+def test_init_writes_no_more_processes_than_a_creation_may_have(engine):
+    with engine.create(pids=64) as box:
+        assert box.limits(pids=65537) == errno.EINVAL
+        assert numbers(engine, box.id, "pids.max") == ["64"]
+        assert box.limits(pids=65536) == 0
 
 
 def test_only_what_runs_can_be_limited(engine):
