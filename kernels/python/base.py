@@ -30,6 +30,7 @@ import gc
 import io
 import os
 import threading
+from _operator import is_ as is_same
 
 try:
     from _json import encode_basestring as quote
@@ -62,6 +63,7 @@ MODULES = sys.modules
 ENVIRON = os.environ
 FUTURE = 0x1fe0000  # the flags of "from __future__" in Python 3.9 to 3.14
 CO_COROUTINE = 0x80
+SIGNALS = range(1, _signal.NSIG)
 METHODS = (("text/html", "_repr_html_"), ("text/markdown", "_repr_markdown_"),
            ("text/latex", "_repr_latex_"), ("image/svg+xml", "_repr_svg_"),
            ("image/png", "_repr_png_"), ("image/jpeg", "_repr_jpeg_"),
@@ -83,6 +85,7 @@ class State:
     loop = None  # asyncio's, once a cell awaited
     task = None  # of the cell that awaits now
     cancelled = False  # a SIGINT has cancelled it
+    calm = [METHODS]  # the handlers of all signals, when none was the user's
     held = []  # signals whose handlers are the user's
     struck = None  # what such a handler raised meanwhile
     quiet = False  # the main thread sends

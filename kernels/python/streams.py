@@ -126,6 +126,8 @@ def plain_output(fd, name):
 def repair():
     """Gives back what the library, and with it this file, can't do without: the modules of the
     start when they are gone, each builtin that is gone or can't be called any more."""
+    if "builtins" in MODULES and all(map(is_same, map(BUILTINS.get, ORIGINALS), ORIGINALS.values())):
+        return
     if "builtins" not in MODULES:
         for name, module in State.modules.items():
             MODULES.setdefault(name, module)
