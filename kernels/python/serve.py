@@ -100,6 +100,9 @@ def serve(fd=KERNEL_FD, environment=None):
             os._exit(0)
         kind, body, fds = message
         if kind != RUN:
+            if State.channel.received:
+                State.channel.fds += fds  # of the RUN whose head came with it
+                continue
             for fd in fds:
                 os.close(fd)
             continue

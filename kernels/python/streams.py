@@ -93,19 +93,28 @@ def disguise(function, original):
     return function
 
 
+def make_stream(buffer, mode, errors):
+    made = io.TextIOWrapper(buffer, State.encoding, errors, "\n", write_through=True)
+    made.mode = mode
+    return made
+
+
+def make_input():
+    """Looks at what descriptor 0 is."""
+    file = io.FileIO(0, "rb", closefd=False)
+    file.name = "<stdin>"
+    return make_stream(io.BufferedReader(file, max(file._blksize, 512)), "r", State.errors)
+
+
+def make_outputs(raw):
+    return (make_stream(raw(1, "<stdout>"), "w", State.errors),
+            make_stream(raw(2, "<stderr>"), "w", "backslashreplace"))
+
+
 def set_streams(raw):
     """New streams for each run: whatever the last one did to them is over."""
-    def stream(buffer, mode, **options):
-        made = io.TextIOWrapper(buffer, State.encoding, newline="\n", **options)
-        made.mode = mode
-        return made
-
-    buffered = open(0, "rb", closefd=False)
-    buffered.raw.name = "<stdin>"
-    State.streams = (
-        stream(buffered, "r", errors=State.errors, write_through=True),
-        stream(raw(1, "<stdout>"), "w", errors=State.errors, write_through=True),
-        stream(raw(2, "<stderr>"), "w", errors="backslashreplace", write_through=True))
+    outputs, State.outputs = State.outputs, None
+    State.streams = (make_input(), *(outputs if outputs and raw is Output else make_outputs(raw)))
     take_streams_back()
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = State.streams
 
@@ -158,9 +167,12 @@ def begin(run):
 
 
 def finish(run):
-    """Takes the run's descriptors away again; threads of the run keep theirs."""
+    """Takes the run's descriptors away again; threads of the run keep theirs. And what the next run
+    needs is made while nobody waits."""
     for number in range(3):
         os.dup2(State.null_fd, number)
+    if State.outputs is None:
+        State.outputs = make_outputs(Output)
     if run not in State.old_runs:
         State.old_runs.append(run)
     try:

@@ -22,6 +22,13 @@ void leftover_add(struct leftover *leftover, int fd)
 {
     if (fd < 0)
         return;
+    /* Most are over at once: they must not push out what a background process still writes to. */
+    for (size_t i = 0; i < LEFTOVER_MAX; i++) {
+        if (leftover->fds[i] < 0) {
+            leftover->fds[i] = fd;
+            return;
+        }
+    }
     fd_close(&leftover->fds[leftover->next]);
     leftover->fds[leftover->next] = fd;
     leftover->next = (leftover->next + 1) % LEFTOVER_MAX;

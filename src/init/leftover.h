@@ -10,11 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LEFTOVER_MAX 32 /* outputs; past it the oldest is closed */
+#define LEFTOVER_MAX 32 /* outputs; past it one of them is closed, in turn */
 
 struct leftover {
     int fds[LEFTOVER_MAX];
-    size_t next;      /* place of the oldest, and of the next one */
+    size_t next;      /* place of the one that is closed when there is no free one */
     int64_t rests_ns; /* until then none of them is read */
 };
 
