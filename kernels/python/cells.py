@@ -2,7 +2,6 @@
 
 EXPRESSION_MAX = 200  # what is no expression after all is read twice
 NOT_PLAIN = frozenset(b"\n\r\f\t\\#;=:")  # what begins a statement, a comment or an escape, or ends a line
-MODULES_WITH_MORE = ("matplotlib._pylab_helpers", "_ctypes", "_cffi_backend")
 
 
 def remember(run):
@@ -155,10 +154,15 @@ def run_cell(run):
     State.pending = False
     State.running = True
     problem = guarded(run_code, run, namespace)
-    if problem is None and not State.pending and is_tidy():
+    tidy = problem is None and not State.pending and is_tidy()
+    if tidy and State.fflush is None and MODULES.keys().isdisjoint(C_MODULES):
         return 0
-    if State.channel is not None:
+    if not tidy and State.channel is not None:
         State.channel.send()  # the value, before anything can take its time
+    if problem is None:
+        problem = guarded(settle)
+        if problem is None:
+            return 0
     problem = conclude(problem)
     guarded(take_streams_back)
     if is_a(problem, SystemExit):
@@ -169,13 +173,23 @@ def run_cell(run):
 
 
 def is_tidy():
-    """Whether the run left nothing to conclude: its streams are as they were and write through,
-    and neither C code nor pyplot may hold something back."""
+    """Whether the run left nothing to conclude but what C code may hold back: its streams are as
+    they were and write through, and there are no figures."""
     stdin, stdout, stderr = State.streams
     look = vars(sys).get
     return (look("stdin") is stdin and look("stdout") is stdout and look("stderr") is stderr
-            and stdout.write_through and stderr.write_through and State.fflush is None
-            and MODULES.keys().isdisjoint(MODULES_WITH_MORE))
+            and stdout.write_through and stderr.write_through
+            and "matplotlib._pylab_helpers" not in MODULES)
+
+
+def settle():
+    """What conclude() and take_streams_back() do for a run without an error, at once."""
+    show_figures(State.shown)
+    try:
+        flush()
+    except Exception:  # a broken library
+        pass
+    take_streams_back()
 
 
 def conclude(problem):

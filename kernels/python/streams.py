@@ -92,6 +92,8 @@ def disguise(function, original):
         setattr(function, name, getattr(original, name))
     return function
 
+C_MODULES = ("_ctypes", "_cffi_backend")  # with one of them, code may write by the C library
+
 
 def make_stream(buffer, mode, errors):
     made = io.TextIOWrapper(buffer, State.encoding, errors, "\n", write_through=True)
@@ -192,7 +194,7 @@ def flush():
             stream.flush()
         except Exception:  # closed, None, or anything that was put there
             pass
-    if State.fflush is None and ("_ctypes" in MODULES or "_cffi_backend" in MODULES):
+    if State.fflush is None and not MODULES.keys().isdisjoint(C_MODULES):
         import ctypes
         library = ctypes.CDLL(None)
         standard = ctypes.c_void_p.in_dll(library, "stdout")
