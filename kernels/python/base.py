@@ -96,13 +96,15 @@ class State:
     shown = []  # figures that display() has shown in this run
     sources = {}  # file: its lines, for linecache
     sources_size = 0
+    last_module = ""  # the last one of these
     modules = {}  # those of the start, for a sys.modules that was emptied
     encoding, errors = "utf-8", "surrogateescape"  # as the interpreter chose them
-    fflush = None
+    fflush = fpending = stdio = None  # of the C library, once it may be in use
     streams = ()
     outputs = None  # streams for the next run
     thread_start = None  # of threading, the real one
     script_folder = ""
+    loader = None  # of the script's __main__
 
 
 class Channel:

@@ -155,14 +155,10 @@ def run_cell(run):
     State.running = True
     problem = guarded(run_code, run, namespace)
     tidy = problem is None and not State.pending and is_tidy()
-    if tidy and State.fflush is None and MODULES.keys().isdisjoint(C_MODULES):
+    if tidy and is_c_flushed():
         return 0
     if not tidy and State.channel is not None:
         State.channel.send()  # the value, before anything can take its time
-    if problem is None:
-        problem = guarded(settle)
-        if problem is None:
-            return 0
     problem = conclude(problem)
     guarded(take_streams_back)
     if is_a(problem, SystemExit):
@@ -180,16 +176,6 @@ def is_tidy():
     return (look("stdin") is stdin and look("stdout") is stdout and look("stderr") is stderr
             and stdout.write_through and stderr.write_through
             and "matplotlib._pylab_helpers" not in MODULES)
-
-
-def settle():
-    """What conclude() and take_streams_back() do for a run without an error, at once."""
-    show_figures(State.shown)
-    try:
-        flush()
-    except Exception:  # a broken library
-        pass
-    take_streams_back()
 
 
 def conclude(problem):

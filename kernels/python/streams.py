@@ -195,9 +195,23 @@ def flush():
         except Exception:  # closed, None, or anything that was put there
             pass
     if State.fflush is None and not MODULES.keys().isdisjoint(C_MODULES):
-        import ctypes
-        library = ctypes.CDLL(None)
-        standard = ctypes.c_void_p.in_dll(library, "stdout")
-        State.fflush = lambda: library.fflush(standard)
+        find_stdio()
     if State.fflush is not None:
-        State.fflush()
+        State.fflush(State.stdio)
+
+
+def find_stdio():
+    """The C library's stdout. What it still holds can be asked without waiting."""
+    if State.fflush is not None:
+        return
+    import ctypes
+    library = ctypes.CDLL(None)
+    State.stdio = ctypes.c_void_p.in_dll(library, "stdout")
+    State.fpending = getattr(library, "__fpending", None)
+    State.fflush = library.fflush
+
+
+def is_c_flushed():
+    if State.fflush is None:
+        return MODULES.keys().isdisjoint(C_MODULES)
+    return State.fpending is not None and State.fpending(State.stdio) == 0
