@@ -30,6 +30,7 @@ import gc
 import io
 import os
 import threading
+from _operator import is_ as is_same
 
 try:
     from _json import encode_basestring as quote
@@ -45,6 +46,9 @@ HIGH_FD = 100  # own descriptors lie above, so that the user's first one is 3 as
 HEADER_SIZE = 5
 PEEK_SIZE = 4096  # more than an INTERRUPT has
 RUN_MAX = 64 << 20  # of a message to us
+RECEIVE_SIZE = 16 << 10  # of most messages, with their header
+CONTROL_SIZE = _socket.CMSG_SPACE(4 * 8)
+JOIN_MAX = 16 << 10  # of messages that are sent at once
 BODY_MAX = 31 << 20  # of a result's data; init takes messages of 32 MiB
 PLAIN_MAX = 1 << 20  # characters of a value's repr()
 VALUE_MAX = 16 << 10  # of an exception's text
@@ -63,6 +67,7 @@ MODULES = sys.modules
 ENVIRON = os.environ
 FUTURE = 0x1fe0000  # the flags of "from __future__" in Python 3.9 to 3.14
 CO_COROUTINE = 0x80
+SIGNALS = range(1, _signal.NSIG)
 METHODS = (("text/html", "_repr_html_"), ("text/markdown", "_repr_markdown_"),
            ("text/latex", "_repr_latex_"), ("image/svg+xml", "_repr_svg_"),
            ("image/png", "_repr_png_"), ("image/jpeg", "_repr_jpeg_"),
@@ -84,6 +89,7 @@ class State:
     loop = None  # asyncio's, once a cell awaited
     task = None  # of the cell that awaits now
     cancelled = False  # a SIGINT has cancelled it
+    calm = [METHODS]  # the handlers of all signals, when none was the user's
     held = []  # signals whose handlers are the user's
     struck = None  # what such a handler raised meanwhile
     quiet = False  # the main thread sends
@@ -91,12 +97,15 @@ class State:
     shown = []  # figures that display() has shown in this run
     sources = {}  # file: its lines, for linecache
     sources_size = 0
+    last_module = ""  # the last one of these
     modules = {}  # those of the start, for a sys.modules that was emptied
     encoding, errors = "utf-8", "surrogateescape"  # as the interpreter chose them
-    fflush = None
+    fflush = fpending = stdio = None  # of the C library, once it may be in use
     streams = ()
+    outputs = None  # streams for the next run
     thread_start = None  # of threading, the real one
     script_folder = ""
+    loader = None  # of the script's __main__
 
 
 class Channel:
@@ -107,16 +116,21 @@ class Channel:
         self.lock = threading.RLock()
         self.queue = []
         self.sending = False
+        self.received, self.fds = bytearray(), []
 
-    def send(self, kind, body=b"", run=None):
+    def send(self, kind=None, body=b"", run=None, later=False):
         """With a run: only while that is the one that runs. Whatever passes comes before its end.
-        What a signal handler of the user's raises meanwhile is raised when the message is out."""
+        What a signal handler of the user's raises meanwhile is raised when the message is out.
+        later: with the next one. No kind: only what waits for that."""
+        if later and run is State.run and State.running and len(body) < JOIN_MAX:
+            self.queue.append(len(body).to_bytes(4, "little") + kind + body)
+            return
         holds = _thread.get_ident() == State.main_thread and not State.quiet
         if holds:
             hold_signals(False)
             State.struck, State.quiet = None, True
         with self.lock:
-            if run is None or run is State.run and State.running:
+            if kind and (run is None or run is State.run and State.running):
                 self.queue.append(len(body).to_bytes(4, "little") + kind + body)
             if not self.sending:  # else: a signal handler of this thread, in the midst of a message
                 self.sending = True
@@ -132,7 +146,10 @@ class Channel:
 
     def drain(self):
         while self.queue:
-            view = memoryview(self.queue.pop(0))
+            data = self.queue.pop(0)
+            while self.queue and len(data) < JOIN_MAX:
+                data += self.queue.pop(0)
+            view = memoryview(data)
             try:
                 while view:
                     view = view[self.socket.send(view):]
@@ -140,43 +157,50 @@ class Channel:
                 pass  # init is gone; receive() will see it
 
     def receive(self):
-        """The next message as (kind, body, descriptors), or None at the end."""
-        fds = []
-        header = self.take(HEADER_SIZE, fds)
-        size = int.from_bytes(header[:4], "little") if header else 0
-        if not header or size > RUN_MAX:
+        """The next message as (kind, body, descriptors), or None at the end. Descriptors are those
+        of a RUN, though another message came with it: they end what one call reads."""
+        data, fds = self.received, self.fds
+        while len(data) < HEADER_SIZE:
+            if not self.take(RECEIVE_SIZE):
+                return None
+        size = HEADER_SIZE + int.from_bytes(data[:4], "little")
+        if size > RUN_MAX:
             return None
-        body = self.take(size, fds)
-        return None if body is None else (header[4:], body, fds)
+        while len(data) < size:
+            if not self.take(min(size - len(data), 1 << 20)):
+                return None
+        kind, body = bytes(data[4:HEADER_SIZE]), bytes(data[HEADER_SIZE:size])
+        del data[:size]
+        found = fds[:] if kind == RUN else []
+        del fds[:len(found)]
+        return kind, body, found
 
     def peek(self):
         """What has come and was not received yet, the beginning of it."""
         try:
-            return self.socket.recv(PEEK_SIZE, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+            more = self.socket.recv(PEEK_SIZE, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
         except OSError:
-            return b""
+            more = b""
+        return bytes(self.received) + more
 
-    def take(self, size, fds):
-        data = bytearray()
-        while len(data) < size:
+    def take(self, size):
+        """False at the end."""
+        while True:
             try:
                 piece, extra, _, _ = self.socket.recvmsg(
-                    min(size - len(data), 1 << 20), _socket.CMSG_SPACE(4 * 8),
-                    _socket.MSG_CMSG_CLOEXEC)
+                    size, CONTROL_SIZE, _socket.MSG_CMSG_CLOEXEC)
+                break
             except OSError as problem:
-                if from_handler(problem):
-                    continue
-                return None
+                if not from_handler(problem):
+                    return False
             except BaseException:  # a signal handler of the user's, between two runs
-                continue
-            for level, kind, numbers in extra:
-                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                    for at in range(0, len(numbers) // 4 * 4, 4):
-                        fds.append(int.from_bytes(numbers[at:at + 4], sys.byteorder))
-            if not piece:
-                return None
-            data += piece
-        return bytes(data)
+                pass
+        for level, kind, numbers in extra:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                for at in range(0, len(numbers) // 4 * 4, 4):
+                    self.fds.append(int.from_bytes(numbers[at:at + 4], sys.byteorder))
+        self.received += piece
+        return bool(piece)
 
 
 def fields(body):

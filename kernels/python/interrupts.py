@@ -65,7 +65,9 @@ class Held:
 
 def hold_signals(restore):
     """Handlers of the user's can't break into the kernel; with restore, SIGINT is its own again."""
-    for number in range(1, _signal.NSIG):
+    if all(map(is_same, map(_signal.getsignal, SIGNALS), State.calm)):
+        return  # nothing of the user's, as before
+    for number in SIGNALS:
         handler = _signal.getsignal(number)
         if handler is on_interrupt:
             continue
@@ -74,6 +76,9 @@ def hold_signals(restore):
         elif callable(handler) and type(handler) is not Held:
             State.held.append(number)
             _signal.signal(number, Held(handler))
+    handlers = list(map(_signal.getsignal, SIGNALS))
+    if not any(callable(one) and one is not on_interrupt for one in handlers):
+        State.calm = handlers
 
 
 def release_signals():

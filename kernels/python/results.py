@@ -16,9 +16,9 @@ def cut(text, limit):
             + text[-half:])
 
 
-def emit(body):
+def emit(body, later=False):
     if State.channel is not None:
-        State.channel.send(MESSAGE, body.encode("utf-8"), run_here())
+        State.channel.send(MESSAGE, body.encode("utf-8"), run_here(), later)
         check_interrupt()
 
 
@@ -101,12 +101,12 @@ def attempt(function):
         say(describe(problem)[2])
 
 
-def emit_result(data):
+def emit_result(data, later=False):
     while sum(len(text.encode("utf-8")) for text in data.values()) > BODY_MAX:
         mime = max(data, key=lambda name: len(data[name]))
         say(f"A result of {len(data.pop(mime))} characters as {mime} was left out: too large.\n")
     emit('{"type":"result","data":{'
-         + ",".join(quote(mime) + ":" + text for mime, text in data.items()) + "}}")
+         + ",".join(quote(mime) + ":" + text for mime, text in data.items()) + "}}", later)
 
 
 def display(*values, raw=False, **ignored):

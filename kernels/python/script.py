@@ -11,6 +11,11 @@ SCRIPT_EXIT_UNREADABLE = 2
 START_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "LC_")
 START_NAMES = ("LANG", "GLIBC_TUNABLES")
 FIRST_COLLECTION_MAX = 200  # modules of the program; with more, one collection has to do
+# What has no code to run at its end, and refers to nothing that has.
+INERT = frozenset((type(None), bool, int, float, complex, str, bytes, range))
+CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
+BUILTIN, FUNCTION, MODULE = type(len), type(is_a), type(sys)
+LOOK_MAX = 300  # objects
 PRINT_ERROR = sys.__excepthook__
 SET_PROFILE, SET_TRACE = sys.setprofile, sys.settrace
 
@@ -94,7 +99,7 @@ def prepare_main(run):
     main.__cached__ = None
     main.__annotations__ = {}
     importer = MODULES["_frozen_importlib_external"]
-    main.__loader__ = importer.SourceFileLoader("__main__", main.__file__)
+    main.__loader__ = State.loader = importer.SourceFileLoader("__main__", main.__file__)
     sys.argv = [run.file]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = ["python3", run.file]
@@ -332,12 +337,22 @@ def flush_script():
                 done = False
                 write_stderr(f"Exception ignored in: {stream!r}\n"
                              f"{type(problem).__qualname__}: {problem}\n")
-    if "_ctypes" in MODULES or any(is_foreign(module) for module in list(MODULES.values())):
-        import ctypes
-        State.fflush = lambda: ctypes.CDLL(None).fflush(None)
+    if "_ctypes" in MODULES or any(is_foreign(module) for _, module in new_modules()):
+        find_stdio()
     if State.fflush is not None:
-        State.fflush()
+        State.fflush(None)
     return done
+
+
+def new_modules():
+    """(name, module) of what came since the start, and no look at the others: each look at an object
+    is a page that a forked process has to copy. Of what a program took out and put back, maybe more."""
+    found = []
+    for name in reversed(MODULES):
+        if name == State.last_module:
+            break
+        found.append((name, MODULES.get(name)))
+    return found
 
 
 def is_foreign(module):
@@ -346,16 +361,63 @@ def is_foreign(module):
     return isinstance(file, str) and file.endswith(".so") and "/lib-dynload/" not in file
 
 
+def is_of_library(one):
+    """A class or function that a module of the start has under its name."""
+    module = State.modules.get(one.__module__) if type(one.__module__) is str else None
+    return type(module) is MODULE and vars(module).get(one.__name__) is one
+
+
+def is_inert(one, namespace, todo):
+    """Whether its end runs no code, but for what it adds to todo."""
+    kind = type(one)
+    if kind in CONTAINERS:
+        todo += one
+        if kind is dict:
+            todo += one.values()
+    elif kind is BUILTIN:
+        return type(one.__self__) is MODULE
+    elif kind is MODULE:
+        name = vars(one).get("__name__")
+        return type(name) is str and State.modules.get(name) is one
+    elif kind is FUNCTION and one.__globals__ is namespace:
+        todo += (one.__doc__, one.__module__, one.__dict__, one.__defaults__, one.__kwdefaults__,
+                 one.__annotations__)
+        return one.__closure__ is None
+    elif kind is FUNCTION or kind is type:
+        return is_of_library(one)
+    else:
+        return kind in INERT or one is State.loader
+    return True
+
+
+def holds_nothing(main):
+    """Whether no code can run when all of this goes, as far as a short look can tell. Then it may as
+    well stay, and none of the pages that a forked process has in common with others is touched."""
+    if type(main) is not MODULE or _thread._count() != 0 or new_modules():
+        return False
+    todo = [vars(main)]
+    for _ in range(LOOK_MAX):
+        if not todo:
+            return True
+        if not is_inert(todo.pop(), vars(main), todo):
+            return False
+    return False
+
+
 def drop_objects():
     """The program's own modules go, so that __del__ and open files of theirs have their end. The
     library stays as it is, but out of sight, unless a thread that nobody waits for uses it still."""
     sys.last_type = sys.last_value = sys.last_traceback = sys.last_exc = None
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
     State.main = None
-    if gc.isenabled() and len(MODULES) - len(State.modules) < FIRST_COLLECTION_MAX:
+    collected = gc.isenabled() and len(MODULES) - len(State.modules) < FIRST_COLLECTION_MAX
+    if collected:
         gc.collect()
-    kept = {}
-    for name, module in MODULES.items():
+    if collected and holds_nothing(MODULES.get("__main__")):
+        return
+    kept = State.modules
+    kept.pop("__main__", None)
+    for name, module in new_modules():
         file = getattr(module, "__file__", None)
         if name != "__main__" and not (isinstance(file, str) and file.startswith(State.script_folder)):
             kept[name] = module

@@ -70,9 +70,12 @@ def warm_up():
         getattr(MODULES.get("linecache"), name, {}).clear()
     State.main = new_main()
     State.modules = dict(MODULES)
+    State.last_module = next(reversed(MODULES))
     builtins.display = ORIGINALS["display"] = display
     os.register_at_fork(after_in_child=forget_channel)
     follow_threads()
+    if "_ctypes" in MODULES:  # as in a zygote: better once than in each of its children
+        find_stdio()
     AfterImport.install()
     gc.freeze()  # what there is by now stays: no collection looks at it again
 
@@ -86,6 +89,7 @@ def prepare_zygote():
     if head is not None:
         sys.path.insert(0, head)
     State.modules = {name: module for name, module in MODULES.items() if name != "__main__"}
+    State.last_module = next(reversed(MODULES))
     gc.collect()
     gc.freeze()
 
@@ -100,8 +104,6 @@ def serve(fd=KERNEL_FD, environment=None):
             os._exit(0)
         kind, body, fds = message
         if kind != RUN:
-            for fd in fds:
-                os.close(fd)
             continue
         run = Run(body, fds)
         if run.mode == MODE_SCRIPT:

@@ -92,20 +92,31 @@ def disguise(function, original):
         setattr(function, name, getattr(original, name))
     return function
 
+C_MODULES = ("_ctypes", "_cffi_backend")  # with one of them, code may write by the C library
+
+
+def make_stream(buffer, mode, errors):
+    made = io.TextIOWrapper(buffer, State.encoding, errors, "\n", write_through=True)
+    made.mode = mode
+    return made
+
+
+def make_input():
+    """Looks at what descriptor 0 is."""
+    file = io.FileIO(0, "rb", closefd=False)
+    file.name = "<stdin>"
+    return make_stream(io.BufferedReader(file, max(file._blksize, 512)), "r", State.errors)
+
+
+def make_outputs(raw):
+    return (make_stream(raw(1, "<stdout>"), "w", State.errors),
+            make_stream(raw(2, "<stderr>"), "w", "backslashreplace"))
+
 
 def set_streams(raw):
     """New streams for each run: whatever the last one did to them is over."""
-    def stream(buffer, mode, **options):
-        made = io.TextIOWrapper(buffer, State.encoding, newline="\n", **options)
-        made.mode = mode
-        return made
-
-    buffered = open(0, "rb", closefd=False)
-    buffered.raw.name = "<stdin>"
-    State.streams = (
-        stream(buffered, "r", errors=State.errors, write_through=True),
-        stream(raw(1, "<stdout>"), "w", errors=State.errors, write_through=True),
-        stream(raw(2, "<stderr>"), "w", errors="backslashreplace", write_through=True))
+    outputs, State.outputs = State.outputs, None
+    State.streams = (make_input(), *(outputs if outputs and raw is Output else make_outputs(raw)))
     take_streams_back()
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = State.streams
 
@@ -126,6 +137,8 @@ def plain_output(fd, name):
 def repair():
     """Gives back what the library, and with it this file, can't do without: the modules of the
     start when they are gone, each builtin that is gone or can't be called any more."""
+    if "builtins" in MODULES and all(map(is_same, map(BUILTINS.get, ORIGINALS), ORIGINALS.values())):
+        return
     if "builtins" not in MODULES:
         for name, module in State.modules.items():
             MODULES.setdefault(name, module)
@@ -156,9 +169,12 @@ def begin(run):
 
 
 def finish(run):
-    """Takes the run's descriptors away again; threads of the run keep theirs."""
+    """Takes the run's descriptors away again; threads of the run keep theirs. And what the next run
+    needs is made while nobody waits."""
     for number in range(3):
         os.dup2(State.null_fd, number)
+    if State.outputs is None:
+        State.outputs = make_outputs(Output)
     if run not in State.old_runs:
         State.old_runs.append(run)
     try:
@@ -178,10 +194,24 @@ def flush():
             stream.flush()
         except Exception:  # closed, None, or anything that was put there
             pass
-    if State.fflush is None and ("_ctypes" in MODULES or "_cffi_backend" in MODULES):
-        import ctypes
-        library = ctypes.CDLL(None)
-        standard = ctypes.c_void_p.in_dll(library, "stdout")
-        State.fflush = lambda: library.fflush(standard)
+    if State.fflush is None and not MODULES.keys().isdisjoint(C_MODULES):
+        find_stdio()
     if State.fflush is not None:
-        State.fflush()
+        State.fflush(State.stdio)
+
+
+def find_stdio():
+    """The C library's stdout. What it still holds can be asked without waiting."""
+    if State.fflush is not None:
+        return
+    import ctypes
+    library = ctypes.CDLL(None)
+    State.stdio = ctypes.c_void_p.in_dll(library, "stdout")
+    State.fpending = getattr(library, "__fpending", None)
+    State.fflush = library.fflush
+
+
+def is_c_flushed():
+    if State.fflush is None:
+        return MODULES.keys().isdisjoint(C_MODULES)
+    return State.fpending is not None and State.fpending(State.stdio) == 0
