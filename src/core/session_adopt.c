@@ -147,12 +147,11 @@ void session_reconcile(struct core *core)
     MEM_AUTO struct session **all = collect(core, &count);
     for (size_t i = 0; i < count; i++) {
         struct session *session = all[i];
-        if (core_is_stopping(core)) { /* each look may wait for an engine that is away */
-            session_unref(core, session);
-        } else if (session_sandbox_ended(core, session)) {
+        bool goes_on = !core_is_stopping(core); /* a look may wait for an engine that is away */
+        if (goes_on && session_sandbox_ended(core, session)) {
             session_drop(core, session, "its sandbox is gone");
             session_unref(core, session);
-        } else if (take_settling(core, session)) {
+        } else if (goes_on && take_settling(core, session)) {
             start_settler(core, session);
         } else {
             session_unref(core, session);
