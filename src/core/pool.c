@@ -409,11 +409,12 @@ static void fill(struct pool *pool, struct shelf *shelf)
                                           &stock->item, &failure)
                        : err_set(&failure, ERR_INTERNAL, "no memory for a sandbox made ahead");
     int64_t now_ns = clock_now_ns();
-    if (result == 0)
+    bool made = stock && result == 0;
+    if (made)
         metrics_observe(&pool->core->metrics.pool_fill, (now_ns - begun_ns) / 1000);
     (void)pthread_mutex_lock(&pool->lock);
     shelf->filling--;
-    if (result != 0) {
+    if (!made) {
         shelf->pause_ns = shelf->pause_ns == 0                 ? PAUSE_MIN_NS
                           : 2 * shelf->pause_ns < PAUSE_MAX_NS ? 2 * shelf->pause_ns
                                                                : PAUSE_MAX_NS;
@@ -421,17 +422,17 @@ static void fill(struct pool *pool, struct shelf *shelf)
     } else {
         shelf->pause_ns = 0;
     }
-    bool kept = stock && result == 0 && !pool->stopping;
+    bool kept = made && !pool->stopping;
     if (kept) {
         stock->made_ns = now_ns;
         put_locked(shelf, stock);
     }
     (void)pthread_mutex_unlock(&pool->lock);
-    if (result != 0)
+    if (!made)
         log_warn("a sandbox made ahead: %s", failure.message);
-    if (result == 0 && !kept)
+    if (made && !kept)
         discard(pool, stock);
-    else if (result != 0)
+    else if (!made)
         free(stock);
 }
 

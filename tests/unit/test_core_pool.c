@@ -164,6 +164,18 @@ static void each_kind_has_its_own(void **state)
     core_free(rig.core);
 }
 
+static void wait_filled(const struct rig *rig, uint64_t count)
+{
+    const struct metrics_histogram *fills = &rig->core->metrics.pool_fill;
+    int64_t end_ns = clock_now_ns() + HANG_NS;
+    for (uint64_t sum = 0; sum < count; (void)poll(NULL, 0, 1)) {
+        assert_true(clock_now_ns() < end_ns);
+        sum = 0;
+        for (size_t i = 0; i <= METRICS_BUCKETS; i++)
+            sum += fills->buckets[i];
+    }
+}
+
 /* Those that nobody asks for again do not keep room from the one in demand. */
 static void what_was_asked_for_once_makes_room(void **state)
 {
@@ -178,6 +190,7 @@ static void what_was_asked_for_once_makes_room(void **state)
     wait_ready(&rig, 2);
     (void)poll(NULL, 0, 5100); /* it is no more in demand */
     expect(&rig, &usual, "\"status\":\"success\"");
+    wait_filled(&rig, 4); /* each kind's first, then two in the place of the large one */
     wait_ready(&rig, 2);
     engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_REFUSED, 1000);
     expect(&rig, &usual, "\"status\":\"success\"");

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "store/store_internal.h"
 #include "store_rig.h"
 
 static int insert(struct store *store, const char *id, const char *key, int64_t created_us)
@@ -232,6 +233,70 @@ static void many_writers(void **state)
     store_close(store);
 }
 
+/* Fails or not: it comes to its end. */
+static void *write_on_a_full_disk(void *context)
+{
+    static const char text[64 * 1024];
+    struct store *store = context;
+    uintptr_t failed = 0;
+    char id[40];
+    for (int i = 0; i < 30; i++) {
+        struct store_execution row;
+        (void)snprintf(id, sizeof(id), "f%lx-%d", (unsigned long)pthread_self(), i);
+        const struct store_outcome outcome = {.status = "success",
+                                              .finished_us = 1,
+                                              .expires_us = 2,
+                                              .object = "{}",
+                                              .object_size = 2,
+                                              .text = text,
+                                              .text_size = sizeof(text)};
+        int result = insert(store, id, NULL, i);
+        store_sandbox_put(store, id, "o", "fake", "creating", 1);
+        if (result == 0)
+            result = store_execution_finish(store, id, &outcome, NULL);
+        (void)store_execution_get(store, "o", id, &row, NULL, NULL, NULL);
+        failed += result == -ERR_UNAVAILABLE ? 1 : 0;
+    }
+    return (void *)failed; // NOLINT(performance-no-int-to-ptr): a count
+}
+
+static void set_pages_max(struct store *store, const char *statement)
+{
+    assert_int_equal(store_sandbox_clear(store, NULL), 0); /* all that was queued is written */
+    assert_int_equal(sqlite3_exec(store->writer.db, statement, NULL, NULL, NULL), SQLITE_OK);
+}
+
+static void a_full_disk_holds_up_nobody(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    pthread_t threads[8];
+    uintptr_t failed = 0;
+    set_pages_max(store, "PRAGMA max_page_count = 400");
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_on_a_full_disk, store), 0);
+    for (size_t i = 0; i < 8; i++) {
+        void *count = NULL;
+        (void)pthread_join(threads[i], &count);
+        failed += (uintptr_t)count;
+    }
+    assert_true(failed > 0);
+    set_pages_max(store, "PRAGMA max_page_count = 1000000");
+    assert_int_equal(insert(store, "room", NULL, 1), 0);
+    assert_false(store_is_failing(store));
+    store_sandbox_put(store, "late", "o", "fake", "creating", 1); /* nobody waits for it */
+    store_close(store);
+    store = open_store();
+    sqlite3_stmt *rows = NULL;
+    assert_int_equal(sqlite3_prepare_v2(store->writer.db,
+                                        "SELECT 1 FROM sandboxes WHERE id = 'late'", -1, &rows,
+                                        NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(rows), SQLITE_ROW);
+    (void)sqlite3_finalize(rows);
+    store_close(store);
+}
+
 static void refuses_a_newer_schema(void **state)
 {
     (void)state;
@@ -264,6 +329,7 @@ int main(void)
         cmocka_unit_test(lists_newest_first_in_pages),
         cmocka_unit_test(many_writers),
         cmocka_unit_test(the_log_has_a_bound),
+        cmocka_unit_test(a_full_disk_holds_up_nobody),
         cmocka_unit_test(refuses_a_newer_schema),
     };
     return cmocka_run_group_tests_name("store", tests, db_folder_make, db_folder_remove);
