@@ -24,6 +24,8 @@ LOOPBACK = "127.0.0.1"
 # Bounds against hangs are this many times as long on a slow machine (make test-vm: an emulated one).
 SLOW = int(os.environ.get("BERTH_TEST_SLOW") or 1)
 HANG_SECS = 60 * SLOW  # past it a wait is a hang; never a measure of speed
+# Of every server that a test starts, below what the test itself sets: BERTH_TEST_SETTINGS="BERTH_ZYGOTE=on".
+SETTINGS = dict(pair.split("=", 1) for pair in os.environ.get("BERTH_TEST_SETTINGS", "").split())
 JSON_TYPE = {"Content-Type": "application/json"}
 
 _spec = importlib.util.spec_from_file_location("snapshot", REPO / "scripts" / "snapshot.py")
@@ -164,7 +166,7 @@ class Server:
 
     def __init__(self, env=None, state=None, port=0):
         # Without a pool, or there would always be sandboxes: tests of the pool ask for one.
-        self.env = {"BERTH_POOL_MAX": "0", **(env or {})}
+        self.env = {"BERTH_POOL_MAX": "0", **SETTINGS, **(env or {})}
         self.owns_state = state is None
         self.state = str(state or tempfile.mkdtemp(prefix="berth-test-"))
         os.chmod(self.state, 0o755)  # noqa: S103: its user "berth" has to pass

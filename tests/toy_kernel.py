@@ -1,4 +1,4 @@
-"""A language kernel in 50 lines, for tests of init: src/wire/kernel_msg.h as a kernel speaks it. The
+"""A small language kernel, for tests of init: src/wire/kernel_msg.h as a kernel speaks it. The
 code of a run finds message(bytes) and say(kind, bytes) beside what earlier runs left."""
 import os
 import signal
@@ -30,10 +30,24 @@ def fields(data):
         at += 8 + size
 
 
+def too_early(*_):
+    early.append(1)
+
+
+def is_interrupted():
+    """Whether SIGINT came before the run began, and was for this run: init wrote an I behind it."""
+    try:
+        return bool(early) and channel.recv(5, socket.MSG_PEEK | socket.MSG_DONTWAIT)[4:] == b"I"
+    except BlockingIOError:
+        return False
+
+
 def run(code, names):
     """The exit code."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if is_interrupted():
+            raise KeyboardInterrupt
         exec(compile(code, "<cell>", "exec"), names)
         return 0
     except KeyboardInterrupt:
@@ -44,16 +58,21 @@ def run(code, names):
         traceback.print_exc()
         return 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, too_early)
+        early.clear()
 
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+early = []
+signal.signal(signal.SIGINT, too_early)
 state = {"__name__": "__main__", "message": lambda body: say("M", body), "say": say}
 say("R")
 while True:
     head, fds, _, _ = socket.recv_fds(channel, 1, 3)
     head += exactly(4) if head else sys.exit(0)
-    asked = list(fields(exactly(struct.unpack("<IB", head)[0])))
+    length, kind = struct.unpack("<IB", head)
+    asked = list(fields(exactly(length)))
+    if kind != ord("X"):
+        continue
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
         os.close(fd)

@@ -43,14 +43,15 @@ BUILTINS = vars(builtins)
 KERNEL_FD = 3
 HIGH_FD = 100  # own descriptors lie above, so that the user's first one is 3 as anywhere
 HEADER_SIZE = 5
+PEEK_SIZE = 4096  # more than an INTERRUPT has
 RUN_MAX = 64 << 20  # of a message to us
 BODY_MAX = 31 << 20  # of a result's data; init takes messages of 32 MiB
 PLAIN_MAX = 1 << 20  # characters of a value's repr()
 VALUE_MAX = 16 << 10  # of an exception's text
 TRACEBACK_MAX = 128 << 10
 SOURCES_MAX = 32 << 20  # of the cells that tracebacks can still show
-RUN, READY, MESSAGE, DONE = b"X", b"R", b"M", b"D"
-TAG_MODE, TAG_FILE, TAG_ENV, TAG_CODE = 2, 3, 4, 5  # 1 is the execution's id
+RUN, INTERRUPT, READY, MESSAGE, DONE = b"X", b"I", b"R", b"M", b"D"
+TAG_ID, TAG_MODE, TAG_FILE, TAG_ENV, TAG_CODE = 1, 2, 3, 4, 5
 MODE_SCRIPT = 1
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -77,7 +78,7 @@ class State:
     null_fd = -1
     running = False  # between the first and the last code of a run
     armed = False  # below guarded(): a SIGINT raises
-    pending = False  # a SIGINT came while nothing may be raised
+    pending = False  # a SIGINT came while nothing may be raised; between two runs: perhaps a late one
     main = None  # the module __main__ of cells
     flags = 0  # of the "from __future__" of earlier cells
     loop = None  # asyncio's, once a cell awaited
@@ -148,6 +149,13 @@ class Channel:
         body = self.take(size, fds)
         return None if body is None else (header[4:], body, fds)
 
+    def peek(self):
+        """What has come and was not received yet, the beginning of it."""
+        try:
+            return self.socket.recv(PEEK_SIZE, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
+
     def take(self, size, fds):
         data = bytearray()
         while len(data) < size:
@@ -171,6 +179,16 @@ class Channel:
         return bytes(data)
 
 
+def fields(body):
+    """Those of a message: (tag, data)."""
+    at = 0
+    while at + 8 <= len(body):
+        tag = int.from_bytes(body[at:at + 2], "little")
+        end = at + 8 + int.from_bytes(body[at + 4:at + 8], "little")
+        yield tag, body[at + 8:end]
+        at = end
+
+
 def from_handler(problem):
     """Whether a signal handler raised this OSError: those of a system call have a number."""
     return problem.errno is None
@@ -181,15 +199,12 @@ class Run:
 
     def __init__(self, body, fds):
         self.mode, self.file, self.env = 0, "<cell>", []
-        self.source = self.code = None  # as it came; what is compiled
-        at = 0
-        while at + 8 <= len(body):
-            tag = int.from_bytes(body[at:at + 2], "little")
-            end = at + 8 + int.from_bytes(body[at + 4:at + 8], "little")
-            data = body[at + 8:end]
+        self.id = self.source = self.code = None  # source: as it came; code: what is compiled
+        for tag, data in fields(body):
             text = data[:-1].decode("utf-8", "surrogateescape")
-            at = end
-            if tag == TAG_MODE:
+            if tag == TAG_ID:
+                self.id = data
+            elif tag == TAG_MODE:
                 self.mode = int.from_bytes(data, "little")
             elif tag == TAG_FILE:
                 self.file = text

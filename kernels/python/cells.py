@@ -126,8 +126,8 @@ def run_cell(run):
     begin_streams(run, Output)
     begin(run)
     follow_pools()
-    State.pending = False
     State.running = True
+    sort_out_pending(run)
     problem = conclude(guarded(run_code, run, namespace))
     guarded(take_streams_back)
     if is_a(problem, SystemExit):

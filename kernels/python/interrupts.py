@@ -1,10 +1,15 @@
-"""Interrupts: user code runs below guarded(), where alone SIGINT raises."""
+"""Interrupts: user code runs below guarded(), where alone SIGINT raises.
+
+One that comes while nothing is armed is pending. Within a run it strikes as soon as something is. When
+it came before the run began, it was either for it, or for the run before and too late: init sends a
+run's INTERRUPT before the first SIGINT for it and behind its RUN, so one that is for this run has that
+message in the socket by now, and a late one has not. So the socket is only looked at when a signal came,
+and a signal that came is not looked at twice.
+"""
 
 
 def on_interrupt(number, frame):
-    """SIGINT. Before and after the code of a run it strikes nobody."""
-    if not State.running:
-        return
+    """SIGINT."""
     if not State.armed or (frame is not None and frame.f_code in UNINTERRUPTED):
         State.pending = True
         return
@@ -16,6 +21,27 @@ def on_interrupt(number, frame):
             State.loop.call_soon_threadsafe(task.cancel)
             return
     raise KeyboardInterrupt
+
+
+def sort_out_pending(run):
+    """As a run begins: what is pending stays so only if it is meant for this run."""
+    if State.pending:
+        State.pending = False  # first: from here on each signal is for this run
+        if is_interrupted(run):
+            State.pending = True
+
+
+def is_interrupted(run):
+    """Whether its INTERRUPT has come. It stays where it is: receive() passes over it."""
+    data = State.channel.peek()
+    while len(data) >= HEADER_SIZE:
+        end = HEADER_SIZE + int.from_bytes(data[:4], "little")
+        if data[4:HEADER_SIZE] == INTERRUPT:
+            for tag, value in fields(data[HEADER_SIZE:end]):
+                if tag == TAG_ID and value == run.id:
+                    return True
+        data = data[end:]
+    return False
 
 
 def check_interrupt():

@@ -28,6 +28,7 @@ CLEAR_AND_COLLECT = under_program(
 
 def run_script(run):
     """Runs a program as the interpreter would, and ends the process as it would."""
+    sort_out_pending(run)
     open_script(run)
     restarts = [entry for entry in run.env if acts_at_start(entry)]
     begin(run)
@@ -76,6 +77,9 @@ def acts_at_start(entry):
 
 def restart(run):
     """A new interpreter on the file; descriptor 3 and with it results are not of its world."""
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    if State.pending:  # of which the new one would know nothing
+        os.kill(os.getpid(), _signal.SIGINT)
     try:
         os.execv(sys.executable, [sys.executable, run.file])
     except OSError as problem:
@@ -97,7 +101,6 @@ def prepare_main(run):
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(run.file))
     State.script_folder = os.path.join(os.path.dirname(main.__file__), "")
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     threading.Thread.start = State.thread_start  # each thread writes to 1 and 2, as any does
     hide_depth()
     return main
@@ -129,6 +132,9 @@ def run_program(run, namespace):
     codes, last = compile_script(run)
     values, problem = [], None
     try:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        if State.pending:  # before that was there
+            raise KeyboardInterrupt
         for code in codes:
             values.append(CALL_PROGRAM(code, namespace))
     except BaseException as caught:

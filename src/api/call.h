@@ -9,7 +9,9 @@
 #include "wire/http.h"
 #include "wire/sandbox.h"
 
-#define API_BODY_MAX (64U << 20) /* of one answer: two kept outputs, each byte escaped */
+#define API_BODY_MAX (4U << 20) /* of an answer that is held: a list of 1000 executions */
+
+struct answer;
 
 struct api {
     struct api_config config;
@@ -59,8 +61,9 @@ int api_session_files_begin(struct api_call *call, struct http_intake *intake, s
 
 /* Reads the id off the front of an execution object as core writes it. False: it is none. */
 bool api_execution_id(const struct buf *object, char id[static SANDBOX_ID_MAX + 1]);
-/* Names the execution of the object that is the answer in X-Execution-Id. */
-int api_put_execution_id(struct http_response *response, struct err *err);
+/* Answers with an execution object, which it takes over; named: its id in X-Execution-Id. A large
+ * one is written as the client takes it. */
+int api_answer(struct api_call *call, struct answer *answer, bool named, struct err *err);
 
 /* The HTTP status of an error kind, and the body {"error", "detail", "timestamp"}. */
 int api_error_status(enum err_kind kind);

@@ -2,11 +2,12 @@
 #include "api/call.h"
 #include "api/request.h"
 #include "api/stream.h"
+#include "core/answer.h"
 #include "core/core.h"
 #include "wire/events.h"
 
 static int run_streamed(struct core *core, void *subject, const struct execution_sink *sink,
-                        struct buf *out, struct err *err)
+                        struct answer *out, struct err *err)
 {
     const struct api_request *request = subject;
     return core_execute(core, &request->execution, sink, true, out, err);
@@ -21,8 +22,8 @@ int api_execute(struct api_call *call, struct err *err)
         return result;
     if (format != EVENTS_NONE)
         return api_stream_request(call, format, request, run_streamed, err);
-    result = core_execute(call->api->config.core, &request->execution, NULL, false,
-                          &call->response->body, err);
+    ANSWER_AUTO struct answer answer = {0};
+    result = core_execute(call->api->config.core, &request->execution, NULL, false, &answer, err);
     api_request_free(request);
-    return result == 0 ? api_put_execution_id(call->response, err) : result;
+    return result == 0 ? api_answer(call, &answer, true, err) : result;
 }

@@ -7,10 +7,12 @@
 
 #include "api/stream.h"
 #include "base/parse.h"
+#include "core/answer.h"
 #include "core/core.h"
 
 #define EXECUTIONS_LIMIT_DEFAULT 100
 #define EXECUTIONS_LIMIT_MAX 1000
+#define WHOLE_MAX (16U * 1024U) /* raw: a smaller answer is written at once */
 
 bool api_execution_id(const struct buf *object, char id[static SANDBOX_ID_MAX + 1])
 {
@@ -27,12 +29,48 @@ bool api_execution_id(const struct buf *object, char id[static SANDBOX_ID_MAX + 
     return true;
 }
 
-int api_put_execution_id(struct http_response *response, struct err *err)
+static int produce(void *context, struct buf *out, struct err *err)
+{
+    return answer_next(context, out, err);
+}
+
+static void free_answer(void *context)
+{
+    struct answer *answer = context;
+    answer_done(answer);
+    free(answer);
+}
+
+/* The length is told: a client sees an answer that was cut off, whatever its HTTP version. */
+static int stream_answer(struct http_response *response, struct answer *answer, struct err *err)
+{
+    uint64_t size = 0;
+    int result = answer_measure(answer, &size, err);
+    struct answer *kept = result == 0 ? malloc(sizeof(*kept)) : NULL;
+    if (!kept)
+        return result != 0 ? result : err_set(err, ERR_INTERNAL, "no memory for an answer");
+    *kept = *answer;
+    *answer = (struct answer){0};
+    response->stream = produce;
+    response->stream_sized = true;
+    response->stream_size = size;
+    response->stream_context = kept;
+    response->stream_free = free_answer;
+    return 0;
+}
+
+int api_answer(struct api_call *call, struct answer *answer, bool named, struct err *err)
 {
     char id[SANDBOX_ID_MAX + 1];
-    if (!api_execution_id(&response->body, id))
-        return 0;
-    return http_response_header(response, "X-Execution-Id", id, err);
+    struct http_response *response = call->response;
+    int result = named && api_execution_id(answer_begin(answer), id)
+                     ? http_response_header(response, "X-Execution-Id", id, err)
+                     : 0;
+    if (result == 0)
+        result = answer_raw_bytes(answer) > WHOLE_MAX ? stream_answer(response, answer, err)
+                                                      : answer_rest(answer, &response->body, err);
+    answer_done(answer);
+    return result;
 }
 
 int api_executions_list(struct api_call *call, struct err *err)
@@ -49,14 +87,16 @@ int api_executions_list(struct api_call *call, struct err *err)
 
 int api_executions_get(struct api_call *call, struct err *err)
 {
-    return core_execution_get(call->api->config.core, call->owner, call->id, &call->response->body,
-                              err);
+    ANSWER_AUTO struct answer answer = {0};
+    int result = core_execution_get(call->api->config.core, call->owner, call->id, &answer, err);
+    return result == 0 ? api_answer(call, &answer, false, err) : result;
 }
 
 int api_executions_cancel(struct api_call *call, struct err *err)
 {
-    return core_execution_cancel(call->api->config.core, call->owner, call->id,
-                                 &call->response->body, err);
+    ANSWER_AUTO struct answer answer = {0};
+    int result = core_execution_cancel(call->api->config.core, call->owner, call->id, &answer, err);
+    return result == 0 ? api_answer(call, &answer, false, err) : result;
 }
 
 /* One that is followed. */
@@ -67,7 +107,7 @@ struct followed {
 };
 
 static int follow(struct core *core, void *subject, const struct execution_sink *sink,
-                  struct buf *out, struct err *err)
+                  struct answer *out, struct err *err)
 {
     const struct followed *followed = subject;
     return core_execution_follow(core, &followed->ask, sink, out, err);

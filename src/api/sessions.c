@@ -4,6 +4,7 @@
 #include "api/call.h"
 #include "api/request.h"
 #include "api/stream.h"
+#include "core/answer.h"
 #include "wire/events.h"
 
 int api_sessions_create(struct api_call *call, struct err *err)
@@ -45,7 +46,7 @@ int api_sessions_get(struct api_call *call, struct err *err)
 
 /* The one way from a body to core, streamed or not. */
 static int execute(struct core *core, void *subject, const struct execution_sink *sink,
-                   struct buf *out, struct err *err)
+                   struct answer *out, struct err *err)
 {
     const struct api_request *body = subject;
     const struct execution_request *asked = &body->execution;
@@ -71,9 +72,10 @@ int api_sessions_execute(struct api_call *call, struct err *err)
     body->execution.gone_fd = -1; /* it goes on when the client leaves */
     if (format != EVENTS_NONE)
         return api_stream_request(call, format, body, execute, err);
-    result = execute(call->api->config.core, body, NULL, &call->response->body, err);
+    ANSWER_AUTO struct answer answer = {0};
+    result = execute(call->api->config.core, body, NULL, &answer, err);
     api_request_free(body);
-    return result == 0 ? api_put_execution_id(call->response, err) : result;
+    return result == 0 ? api_answer(call, &answer, true, err) : result;
 }
 
 int api_sessions_interrupt(struct api_call *call, struct err *err)

@@ -1,6 +1,7 @@
 /* Owns the queue between the thread that runs a streamed execution and the connection that reads
- * it. A slow reader slows the execution, for a bounded time. A reader that leaves ends it. A
- * stream that fails is broken off after an `error` event, so that it never looks whole. */
+ * it. A slow reader slows the execution, for a bounded time; then it falls behind, and reads the
+ * rest from what is kept. A reader that leaves ends it. A stream that fails is broken off after an
+ * `error` event, so that it never looks whole. */
 #include "api/stream.h"
 
 #include <errno.h>
@@ -14,22 +15,27 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "core/answer.h"
 #include "core/execution_text.h"
 #include "wire/frame.h"
 #include "wire/json.h"
 
 #define STREAM_STACK_BYTES (512U * 1024U)
-#define STREAM_QUEUE_FULL (256U * 1024U) /* past it the execution waits for the reader */
-/* All waits of one stream together. Past it the queue grows instead, bounded by what core keeps of
- * the output: a reader that trickles must not hold a sandbox for longer. */
+#define STREAM_QUEUE_FULL (64U * 1024U) /* past it the execution waits for the reader */
+#define STREAM_QUEUE_MAX (64U << 20)    /* one event may still go in when no wait is left */
+/* All waits of one stream together: a reader that trickles must not hold a sandbox for longer. Past
+ * it the stream falls behind: the rest is read from what is kept, when the execution has ended. */
 #define STREAM_PATIENCE_NS (30 * CLOCK_NS_PER_S)
-#define STREAM_PIECE_MAX (256U * 1024U) /* handed to the connection at once */
+#define STREAM_FOREVER_NS (INT64_MAX / 4)
+#define STREAM_PIECE_MAX (32U * 1024U) /* handed to the connection, or put in, at once */
 
 struct api_stream {
     struct core *core;
     struct api_stream_source source;
     struct events events; /* the runner's */
     int64_t patience_ns;  /* the runner's: how long it may still wait for the reader */
+    bool in_message;      /* the runner's: a part of one was put in, and not the last */
+    bool behind;          /* the runner's: events are left out */
     pthread_t runner;
     bool joinable;
 
@@ -59,8 +65,20 @@ static void stream_wait_for_room(struct api_stream *stream)
     stream->patience_ns = left_ns > 0 ? left_ns : 0;
 }
 
-/* Waits for room and puts one piece in. Takes the mutex. */
-static int stream_put(struct api_stream *stream, const struct buf *piece, struct err *err)
+/* Before an event of the output: whether it is left to be read later. */
+static bool stream_falls_behind(struct api_stream *stream)
+{
+    pthread_mutex_lock(&stream->mutex);
+    if (stream->queue.size > STREAM_QUEUE_FULL)
+        stream_wait_for_room(stream);
+    bool full = stream->queue.size > STREAM_QUEUE_FULL && !stream->abandoned;
+    pthread_mutex_unlock(&stream->mutex);
+    stream->behind = stream->behind || full;
+    return stream->behind;
+}
+
+static int stream_put_bytes(struct api_stream *stream, const uint8_t *data, size_t size,
+                            struct err *err)
 {
     int result = 0;
     pthread_mutex_lock(&stream->mutex);
@@ -69,10 +87,36 @@ static int stream_put(struct api_stream *stream, const struct buf *piece, struct
     if (stream->abandoned)
         result = err_set(err, ERR_CLOSED, "the reader of the stream has gone");
     else
-        result = buf_append(&stream->queue, piece->data, piece->size, err);
+        result = buf_append(&stream->queue, data, size, err);
     pthread_cond_broadcast(&stream->changed);
     pthread_mutex_unlock(&stream->mutex);
     return result;
+}
+
+/* Waits for room and puts all of it in, bit by bit. Takes the mutex. */
+static int stream_put_all(struct api_stream *stream, const uint8_t *data, size_t size,
+                          struct err *err)
+{
+    int result = 0;
+    for (size_t at = 0; at < size && result == 0; at += STREAM_PIECE_MAX) {
+        size_t part = size - at < STREAM_PIECE_MAX ? size - at : STREAM_PIECE_MAX;
+        result = stream_put_bytes(stream, data + at, part, err);
+    }
+    return result;
+}
+
+static int stream_put(struct api_stream *stream, const struct buf *piece, struct err *err)
+{
+    return stream_put_all(stream, piece->data, piece->size, err);
+}
+
+/* Puts the end of an event in that came in parts. */
+static int stream_close_event(struct api_stream *stream, struct err *err)
+{
+    struct buf piece BUF_AUTO;
+    buf_init(&piece, 16);
+    int result = events_end(&stream->events, &piece, err);
+    return result == 0 ? stream_put(stream, &piece, err) : result;
 }
 
 static void stream_set_id(struct api_stream *stream, const char *execution_id)
@@ -123,22 +167,37 @@ static int stream_on_started(void *context, const char *execution_id, struct err
 }
 
 /* A message is its kind and the JSON of its event. */
-static int stream_append_message(struct api_stream *stream, const uint8_t *data, size_t size,
-                                 struct buf *out, struct err *err)
+static int stream_put_message(struct api_stream *stream, const uint8_t *data, size_t size,
+                              bool more, struct err *err)
 {
-    const char *name = data[0] == MESSAGE_ERROR ? "error" : "result";
-    return events_append(&stream->events, name, data + 1, size - 1, out, err);
+    int result = 0;
+    if (!stream->in_message) {
+        struct buf piece BUF_AUTO;
+        buf_init(&piece, 256);
+        const char *name = data[0] == MESSAGE_ERROR ? "error" : "result";
+        result = events_begin(&stream->events, name, &piece, err);
+        if (result == 0)
+            result = stream_put(stream, &piece, err);
+        data++;
+        size--;
+    }
+    stream->in_message = more;
+    if (result == 0)
+        result = stream_put_all(stream, data, size, err);
+    return result == 0 && !more ? stream_close_event(stream, err) : result;
 }
 
-static int stream_on_output(void *context, int which, const uint8_t *data, size_t size,
+static int stream_on_output(void *context, int which, const uint8_t *data, size_t size, bool more,
                             struct err *err)
 {
     struct api_stream *stream = context;
+    if (!stream->in_message && stream_falls_behind(stream))
+        return 0;
+    if (which == STREAM_CONTROL)
+        return stream_put_message(stream, data, size, more, err);
     struct buf piece BUF_AUTO;
     buf_init(&piece, size * 6 + 512);
-    int result = which == STREAM_CONTROL
-                     ? stream_append_message(stream, data, size, &piece, err)
-                     : events_append_output(&stream->events, which, data, size, &piece, err);
+    int result = events_append_output(&stream->events, which, data, size, &piece, err);
     return result == 0 && piece.size > 0 ? stream_put(stream, &piece, err) : result;
 }
 
@@ -151,34 +210,57 @@ static void stream_one_line(struct buf *json)
     }
 }
 
+static int stream_put_object(struct api_stream *stream, struct answer *object, struct err *err)
+{
+    struct buf piece BUF_AUTO;
+    buf_init(&piece, ANSWER_PIECE_MAX);
+    int more = answer_next(object, &piece, err);
+    while (more > 0) {
+        stream_one_line(&piece);
+        more = stream_put(stream, &piece, err);
+        piece.size = 0;
+        if (more == 0)
+            more = answer_next(object, &piece, err);
+    }
+    return more;
+}
+
 /* open: it goes on, and its reader does not wait for the end. */
-static int stream_put_end(struct api_stream *stream, bool open, struct buf *object, struct err *err)
+static int stream_put_end(struct api_stream *stream, bool open, struct answer *object,
+                          struct err *err)
 {
     char id[SANDBOX_ID_MAX + 1];
     struct buf piece BUF_AUTO;
-    buf_init(&piece, object->size + 4096);
-    stream_one_line(object);
-    if (api_execution_id(object, id))
+    buf_init(&piece, 4096);
+    if (api_execution_id(answer_begin(object), id))
         stream_set_id(stream, id);
     int result = events_flush(&stream->events, &piece, err);
     if (result == 0)
-        result =
-            open ? events_append_aside(&stream->events, "open", object->data, object->size, &piece,
-                                       err)
-                 : events_append(&stream->events, "end", object->data, object->size, &piece, err);
-    return result == 0 ? stream_put(stream, &piece, err) : result;
+        result = open ? events_begin_aside(&stream->events, "open", &piece, err)
+                      : events_begin(&stream->events, "end", &piece, err);
+    if (result == 0)
+        result = stream_put(stream, &piece, err);
+    if (result == 0)
+        result = stream_put_object(stream, object, err);
+    return result == 0 ? stream_close_event(stream, err) : result;
 }
 
-/* The outcome of a known idempotency key: its events are those of the first request. */
+/* The events that the reader lacks of an execution that has ended: all of a known idempotency key,
+ * which are those of the first request, or what it fell behind. It holds up nothing any more. */
 static int stream_replay(struct api_stream *stream, const struct execution_sink *sink,
-                         struct buf *object, struct err *err)
+                         const struct answer *object, struct err *err)
 {
     char id[SANDBOX_ID_MAX + 1];
-    if (!api_execution_id(object, id))
+    ANSWER_AUTO struct answer again = {0};
+    if (!api_execution_id(answer_begin(object), id))
         return err_set(err, ERR_INTERNAL, "an outcome without its id");
-    object->size = 0;
-    const struct execution_follow follow = {.owner = stream->source.owner, .id = id, .gone_fd = -1};
-    return core_execution_follow(stream->core, &follow, sink, object, err);
+    stream->behind = false;
+    stream->patience_ns = STREAM_FOREVER_NS;
+    const struct execution_follow follow = {.owner = stream->source.owner,
+                                            .id = id,
+                                            .after = stream->events.next_id - 1,
+                                            .gone_fd = -1};
+    return core_execution_follow(stream->core, &follow, sink, &again, err);
 }
 
 static void stream_put_error(struct api_stream *stream, const struct err *error)
@@ -199,14 +281,13 @@ static void *stream_run(void *context)
 {
     struct api_stream *stream = context;
     struct err err = ERR_INIT;
-    struct buf object BUF_AUTO;
+    struct answer object ANSWER_AUTO = {0};
     struct execution_sink sink = {.context = stream,
                                   .queued = stream_on_queued,
                                   .started = stream_on_started,
                                   .output = stream_on_output};
-    buf_init(&object, API_BODY_MAX);
     int result = stream->source.run(stream->core, stream->source.subject, &sink, &object, &err);
-    if (result == 0 && !stream->begun && !stream->source.follows)
+    if (result == 0 && (stream->behind || (!stream->begun && !stream->source.follows)))
         result = stream_replay(stream, &sink, &object, &err);
     if (result >= 0)
         result = stream_put_end(stream, result > 0, &object, &err);
@@ -312,10 +393,10 @@ int api_stream_start(struct api_call *call, enum events_format format,
     stream->source = *source;
     events_init(&stream->events, format);
     stream->events.next_id = source->after + 1;
-    stream->patience_ns = source->waits ? INT64_MAX / 4 : STREAM_PATIENCE_NS;
+    stream->patience_ns = source->waits ? STREAM_FOREVER_NS : STREAM_PATIENCE_NS;
     pthread_mutex_init(&stream->mutex, NULL);
     pthread_cond_init(&stream->changed, NULL);
-    buf_init(&stream->queue, 2 * (size_t)API_BODY_MAX);
+    buf_init(&stream->queue, STREAM_QUEUE_MAX);
     int result = stream_launch(stream, err);
     if (result == 0)
         result = stream_wait(stream, err);
@@ -340,7 +421,7 @@ static void free_request(void *subject)
 int api_stream_request(struct api_call *call, enum events_format format,
                        struct api_request *request,
                        int (*run)(struct core *core, void *request,
-                                  const struct execution_sink *sink, struct buf *out,
+                                  const struct execution_sink *sink, struct answer *out,
                                   struct err *err),
                        struct err *err)
 {

@@ -9,10 +9,10 @@
 /* What is streamed. */
 struct api_stream_source {
     void *subject;
-    /* Runs it on a thread of the stream's: calls sink, and appends the object for `end`; returns 1
-     * when it has not ended and the object is for `open`. */
-    int (*run)(struct core *core, void *subject, const struct execution_sink *sink, struct buf *out,
-               struct err *err);
+    /* Runs it on a thread of the stream's: calls sink, and sets out to the object for `end`;
+     * returns 1 when it has not ended and the object is for `open`. */
+    int (*run)(struct core *core, void *subject, const struct execution_sink *sink,
+               struct answer *out, struct err *err);
     void (*free)(void *subject);
     const char *owner; /* borrowed from the subject */
     int gone_fd;       /* written to when the reader has gone, so that the run ends; -1: none */
@@ -31,7 +31,7 @@ int api_stream_start(struct api_call *call, enum events_format format,
 int api_stream_request(struct api_call *call, enum events_format format,
                        struct api_request *request,
                        int (*run)(struct core *core, void *request,
-                                  const struct execution_sink *sink, struct buf *out,
+                                  const struct execution_sink *sink, struct answer *out,
                                   struct err *err),
                        struct err *err);
 

@@ -116,8 +116,8 @@ union control_space {
     char bytes[CMSG_SPACE(sizeof(int) * FD_PASS_MAX)];
 };
 
-int fd_send(int socket_fd, const void *data, size_t size, const int *fds, size_t fd_count,
-            int flags, struct err *err)
+ssize_t fd_send_some(int socket_fd, const void *data, size_t size, const int *fds, size_t fd_count,
+                     int flags, struct err *err)
 {
     if (fd_count > FD_PASS_MAX)
         return err_set(err, ERR_INTERNAL, "%zu descriptors in one message", fd_count);
@@ -142,11 +142,8 @@ int fd_send(int socket_fd, const void *data, size_t size, const int *fds, size_t
     }
     for (;;) {
         ssize_t sent = sendmsg(socket_fd, &message, flags | MSG_NOSIGNAL);
-        if (sent >= 0) {
-            if ((size_t)sent != size)
-                return err_set(err, ERR_INTERNAL, "message cut to %zd of %zu bytes", sent, size);
-            return 0;
-        }
+        if (sent >= 0)
+            return sent;
         if (errno == EINTR)
             continue;
         if (errno == EAGAIN)
@@ -155,6 +152,17 @@ int fd_send(int socket_fd, const void *data, size_t size, const int *fds, size_t
             return err_set(err, ERR_CLOSED, "sendmsg: the peer closed");
         return err_sys(err, errno, "sendmsg of %zu bytes", size);
     }
+}
+
+int fd_send(int socket_fd, const void *data, size_t size, const int *fds, size_t fd_count,
+            int flags, struct err *err)
+{
+    ssize_t sent = fd_send_some(socket_fd, data, size, fds, fd_count, flags, err);
+    if (sent < 0)
+        return (int)sent;
+    if ((size_t)sent != size)
+        return err_set(err, ERR_INTERNAL, "message cut to %zd of %zu bytes", sent, size);
+    return 0;
 }
 
 static size_t collect_fds(struct msghdr *message, int *out, size_t room)

@@ -40,6 +40,10 @@ int fd_set_nonblocking(int fd, bool on, struct err *err);
  * MSG_NOSIGNAL is added. Returns 0, -ERR_UNAVAILABLE when it would block, -ERR_CLOSED, ... */
 int fd_send(int socket_fd, const void *data, size_t size, const int *fds, size_t fd_count,
             int flags, struct err *err);
+/* The same over a stream, which may take less of it: returns the bytes that were sent. With the
+ * first of them the descriptors have gone. */
+ssize_t fd_send_some(int socket_fd, const void *data, size_t size, const int *fds, size_t fd_count,
+                     int flags, struct err *err);
 
 /* Receives one message. Received descriptors are close-on-exec and the caller's to close;
  * *fd_count holds the room on entry and the number received on return. A message that was cut

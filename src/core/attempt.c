@@ -28,7 +28,7 @@ static int pass_on(struct attempt *attempt, const struct record_piece *piece, st
     const struct execution_sink *sink = attempt->sink;
     if (piece->size == 0 || !sink || !sink->output || attempt->sink_failed)
         return 0;
-    int result = sink->output(sink->context, piece->stream, piece->data, piece->size, err);
+    int result = sink->output(sink->context, piece->stream, piece->data, piece->size, false, err);
     attempt->sink_failed = result != 0;
     return attempt->subject.outlives_client ? 0 : result;
 }
@@ -148,7 +148,7 @@ int attempt_wait_for_row(struct attempt *attempt, struct err *err)
     return store_job_wait(attempt->core->store, &attempt->insert, err);
 }
 
-int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err)
+int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err)
 {
     struct core *core = attempt->core;
     const struct attempt_subject *subject = &attempt->subject;
@@ -323,7 +323,7 @@ static int store_outcome(struct core *core, const struct execution_outcome *outc
     return result == 0 ? store_execution_finish(core->store, outcome->id, &end, err) : result;
 }
 
-int attempt_answer(struct attempt *attempt, bool omit_streamed, struct buf *out, struct err *err)
+int attempt_answer(struct attempt *attempt, bool omit_streamed, struct answer *out, struct err *err)
 {
     struct core *core = attempt->core;
     complete(attempt);
@@ -343,13 +343,10 @@ int attempt_answer(struct attempt *attempt, bool omit_streamed, struct buf *out,
     fault_point("server.stored");
     count_outcome(attempt);
     record_end(attempt->record, &object);
-    struct execution_streams streams;
-    result = execution_streams_make(text, &streams, err);
-    if (result != 0)
-        return result;
-    result = execution_json_whole(&object, &streams, omit_streamed, out, err);
-    execution_streams_done(&streams);
-    return result;
+    kept_enter(&core->kept, attempt->live.id, attempt->record,
+               text->bytes.size + text->pieces.size);
+    answer_take_record(out, record_ref(attempt->record), omit_streamed);
+    return 0;
 }
 
 void attempt_forget(struct attempt *attempt)

@@ -3,6 +3,7 @@
 #ifndef BERTH_CORE_ATTEMPT_H
 #define BERTH_CORE_ATTEMPT_H
 
+#include "core/answer.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
 #include "core/record.h"
@@ -48,8 +49,8 @@ void attempt_end(struct attempt *attempt);
 
 /* Begins the row; with a key, waits until it is ours. Without one it is committed soon, at the
  * latest with the outcome, and read by id or in lists at once. Returns 0 when it is ours to run, 1
- * when the first one's outcome was appended to out. */
-int attempt_claim(struct attempt *attempt, struct buf *out, struct err *err);
+ * when the first one's outcome is in out. */
+int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err);
 /* Waits for the row's commit, once. */
 int attempt_wait_for_row(struct attempt *attempt, struct err *err);
 
@@ -67,8 +68,9 @@ bool attempt_is_lost(struct attempt *attempt, int result, const struct err *fail
 void attempt_end_by(struct attempt *attempt, enum kill_cause cause);
 void attempt_end_cancelled(struct attempt *attempt);
 
-/* Writes the outcome down, then appends it to out, without its text when omit_streamed is set. */
-int attempt_answer(struct attempt *attempt, bool omit_streamed, struct buf *out, struct err *err);
+/* Writes the outcome down, then sets out to it, without its text when omit_streamed is set. */
+int attempt_answer(struct attempt *attempt, bool omit_streamed, struct answer *out,
+                   struct err *err);
 /* It came to nothing before the code ran: its row goes. */
 void attempt_forget(struct attempt *attempt);
 

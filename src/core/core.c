@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "core/answer.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
 #include "core/kernel_input.h"
@@ -121,8 +122,34 @@ void live_cancel_locked(struct live *live, enum kill_cause cause)
 {
     int none = KILL_NONE;
     uint64_t one = 1;
+    if (live->box_lost) /* a better reason, which stays */
+        live->cancel_cause = (int)cause;
+    live->box_lost = false;
     if (atomic_compare_exchange_strong(&live->cancel_cause, &none, (int)cause))
         (void)!write(live->cancel_fd, &one, sizeof(one));
+}
+
+void live_box_gone_locked(struct live *live)
+{
+    if (live->cancel_cause != KILL_NONE)
+        return;
+    live_cancel_locked(live, KILL_SERVER);
+    live->box_lost = true;
+}
+
+bool live_leave_box(struct core *core, struct live *live)
+{
+    uint64_t count = 0;
+    (void)pthread_mutex_lock(&core->lock);
+    live->sandbox_id[0] = '\0';
+    if (live->box_lost) {
+        live->box_lost = false;
+        live->cancel_cause = KILL_NONE;
+        (void)!read(live->cancel_fd, &count, sizeof(count));
+    }
+    bool goes_on = live->cancel_cause == KILL_NONE;
+    (void)pthread_mutex_unlock(&core->lock);
+    return goes_on;
 }
 
 bool live_cancel(struct core *core, const char *owner, const char *id, enum kill_cause cause)
@@ -303,6 +330,7 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
     if (!core)
         return err_set(err, ERR_INTERNAL, "no memory for the core");
     core->config = *config;
+    kept_init(&core->kept, config->answers_max_bytes);
     core->create_budget_ns = CREATE_BUDGET_NS;
     core->answer_ns = ANSWER_NS;
     (void)pthread_mutex_init(&core->lock, NULL);
@@ -380,8 +408,9 @@ void core_free(struct core *core)
     drain(core);
     if (core->housekeeper_runs)
         (void)pthread_join(core->housekeeper, NULL);
+    pool_join(core->pool);
+    engine_free(core->engine); /* its thread calls until here */
     pool_free(core->pool);
-    engine_free(core->engine);
     session_free_all(core);
     kernel_input_free_all(core);
     while (core->boxes) {
@@ -391,6 +420,7 @@ void core_free(struct core *core)
     }
     store_close(core->store);
     admission_free(core->admission);
+    kept_done(&core->kept);
     (void)pthread_cond_destroy(&core->housekeeper_wanted);
     (void)pthread_cond_destroy(&core->changed);
     (void)pthread_mutex_destroy(&core->lock);
@@ -405,7 +435,7 @@ static int not_found(const char *id, struct err *err)
 /* Reads a row. One that has not ended and does not live ended since it was read, or its outcome
  * could not be stored: then it gets one now. */
 static int read_execution(struct core *core, const char *owner, const char *id,
-                          struct store_execution *row, struct buf *out, struct err *err)
+                          struct store_execution *row, struct answer *out, struct err *err)
 {
     int result = execution_read(core, owner, id, row, out, err);
     if (result != 0 || row->finished_us != 0 || live_exists(core, id))
@@ -418,7 +448,7 @@ static int read_execution(struct core *core, const char *owner, const char *id,
     return result;
 }
 
-int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
+int core_execution_get(struct core *core, const char *owner, const char *id, struct answer *out,
                        struct err *err)
 {
     struct store_execution row;
@@ -431,11 +461,11 @@ int core_execution_get(struct core *core, const char *owner, const char *id, str
         return err_public(err, ERR_NOT_FOUND,
                           "the outcome of execution %s has expired: it is kept for %" PRIu64 " s",
                           row.id, core->config.keep_outcome_ms / 1000);
-    return execution_json_row(row.id, row.status, row.lang, row.created_us, row.started_us, 0, out,
-                              err);
+    return execution_json_row(row.id, row.status, row.lang, row.created_us, row.started_us, 0,
+                              answer_plain(out), err);
 }
 
-int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,
+int core_execution_cancel(struct core *core, const char *owner, const char *id, struct answer *out,
                           struct err *err)
 {
     if (id_is_uuid(id) && live_cancel(core, owner, id, KILL_USER))

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+struct answer;
 struct core;
 struct engine;
 struct engine_events;
@@ -46,6 +47,7 @@ struct core_config {
     uint64_t keep_output_bytes;   /* of stdout and of stderr (contract: 1 MiB) */
     uint64_t keep_messages_bytes; /* of a kernel's messages: results, plots, tracebacks */
     uint64_t output_max_bytes;    /* of both; past it killed (contract: 64 MiB) */
+    uint64_t answers_max_bytes;   /* of what is held for readers of kept outcomes; 0: no bound */
     uint64_t keep_bytes;          /* of the text of all outcomes together; 0: no bound */
     uint64_t session_timeout_ms;  /* lifetime of a session when the request names none */
     uint64_t session_timeout_max_ms;
@@ -99,29 +101,32 @@ struct execution_request {
 
 /* Live output, in the pieces that are kept: number 1 is the start, 2 the first piece. stream is
  * STREAM_STDOUT or STREAM_STDERR, or STREAM_CONTROL for a message (enum execution_message and
- * JSON). Called on the thread of the call that it is given to; a negative result kills an execution
- * that is not to outlive its client. */
+ * JSON). A large message comes in parts to who follows it: `more` is set on all but the last.
+ * Called on the thread of the call that it is given to; a negative result kills an execution that
+ * is not to outlive its client. */
 struct execution_sink {
     void *context;
     /* It has to wait. Not a piece: it has no number, and is told once, or never. NULL: unwanted. */
     int (*queued)(void *context, const char *execution_id, struct err *err);
     int (*started)(void *context, const char *execution_id, struct err *err);
-    int (*output)(void *context, int stream, const uint8_t *data, size_t size, struct err *err);
+    int (*output)(void *context, int stream, const uint8_t *data, size_t size, bool more,
+                  struct err *err);
 };
 
-/* Runs code in a sandbox made for it. On success *out holds the execution object of the contract as
- * JSON text, the same bytes that core_execution_get() answers later. With a sink, output goes there
- * as it comes, and the text members stdout, stderr and output of *out are left out when
- * omit_streamed is set. A known idempotency key answers with the first outcome (waiting for it when
- * it is still running), also while the engine is down. ERR_BAD_INPUT names what the host cannot
- * give, ERR_UNSUPPORTED what it can't do or enforce; ERR_UNAVAILABLE: the queue is full or the
- * engine is down, and nothing was run. */
+/* Runs code in a sandbox made for it. On success *out (core/answer.h) is the execution object of
+ * the contract as JSON text, the same bytes that core_execution_get() answers later. With a sink,
+ * output goes there as it comes, and the text members stdout, stderr and output of *out are left
+ * out when omit_streamed is set. A known idempotency key answers with the first outcome (waiting
+ * for it when it is still running), also while the engine is down. ERR_BAD_INPUT names what the
+ * host cannot give, ERR_UNSUPPORTED what it can't do or enforce; ERR_UNAVAILABLE: the queue is full
+ * or the engine is down, and nothing was run. */
 int core_execute(struct core *core, const struct execution_request *request,
-                 const struct execution_sink *sink, bool omit_streamed, struct buf *out,
+                 const struct execution_sink *sink, bool omit_streamed, struct answer *out,
                  struct err *err);
 
-/* The execution object (outcome, or {"execution_id", "status": "queued"|"running", ...}). */
-int core_execution_get(struct core *core, const char *owner, const char *id, struct buf *out,
+/* The execution object (outcome, or {"execution_id", "status": "queued"|"running", ...}).
+ * ERR_UNAVAILABLE: as much is held for other readers as may be. */
+int core_execution_get(struct core *core, const char *owner, const char *id, struct answer *out,
                        struct err *err);
 struct execution_follow {
     const char *owner, *id;
@@ -130,14 +135,14 @@ struct execution_follow {
     int gone_fd;     /* readable: the reader has left; looked at about once a second; -1: none */
 };
 
-/* Follows an execution that runs, or ran: calls sink, and then appends its object without stdout,
- * stderr and output. ERR_CLOSED: the reader left. Returns 1 when only what is known was wanted and
- * it has not ended: *out as core_execution_get() has it then. */
+/* Follows an execution that runs, or ran: calls sink, and then sets *out to its object without
+ * stdout, stderr and output. ERR_CLOSED: the reader left. Returns 1 when only what is known was
+ * wanted and it has not ended: *out as core_execution_get() has it then. */
 int core_execution_follow(struct core *core, const struct execution_follow *follow,
-                          const struct execution_sink *sink, struct buf *out, struct err *err);
+                          const struct execution_sink *sink, struct answer *out, struct err *err);
 /* Cancels; waits for the end; answers the object. ERR_CONFLICT is never used: ending twice is fine.
  */
-int core_execution_cancel(struct core *core, const char *owner, const char *id, struct buf *out,
+int core_execution_cancel(struct core *core, const char *owner, const char *id, struct answer *out,
                           struct err *err);
 /* {"executions": [{execution_id, status, lang, created_at, ...}], "next": id or null}, newest
  * first. status NULL: all. after: an id to go on from, or NULL. ERR_BAD_INPUT: no such status, or

@@ -224,6 +224,7 @@ int core_metrics(struct core *core, struct buf *out, struct err *err)
                                     .memory_budget_bytes = stats.budget.memory_bytes,
                                     .disk_reserved_bytes = stats.reserved.disk_bytes,
                                     .disk_budget_bytes = stats.budget.disk_bytes};
+    kept_figures(&core->kept, &gauges.answers_held_bytes, &gauges.answers_refused);
     struct pool_stats pool;
     pool_stats(core->pool, &pool);
     gauges.pool_ready = pool.ready;

@@ -8,6 +8,7 @@
 #include "base/id.h"
 #include "core/admission.h"
 #include "core/core.h"
+#include "core/kept.h"
 #include "core/metrics.h"
 #include "core/resources.h"
 #include "core/states.h"
@@ -29,6 +30,7 @@ struct live {
     int interrupt_fd;                    /* eventfd; each write interrupts the code once */
     bool of_session;                     /* it goes on when the server stops */
     _Atomic int cancel_cause;            /* enum kill_cause; KILL_NONE: not cancelled */
+    bool box_lost; /* cancelled for the death of its sandbox alone; guarded by core->lock */
     struct live *next;
 };
 
@@ -48,6 +50,7 @@ struct core {
     struct store *store;
     struct admission *admission;
     struct metrics metrics;
+    struct kept kept;         /* what is held for readers; has a lock of its own */
     struct pool *pool;        /* NULL: there is none */
     int64_t create_budget_ns; /* all tries to make one sandbox together */
     int64_t answer_ns;        /* init may take so long to answer a small question */
@@ -109,7 +112,6 @@ bool core_knows_info(struct core *core);
 bool core_is_stopping(struct core *core);
 int core_say_stopping(struct err *err);
 int core_say_draining(struct err *err); /* drain.c */
-#define CORE_OBJECT_MAX (64U << 20)     /* of one execution object, whole */
 /* Enters an execution, with a new id, or with the one that it had under an earlier server;
  * ERR_UNAVAILABLE when the server stops, or drains and it is new. live->of_session is the caller's
  * to set before. */
@@ -121,6 +123,11 @@ bool live_cancel(struct core *core, const char *owner, const char *id, enum kill
 bool live_exists(struct core *core, const char *id);
 /* The first cause stands. With core->lock held. */
 void live_cancel_locked(struct live *live, enum kill_cause cause);
+/* Its sandbox died: cancels it, unless it is cancelled already. With core->lock held. */
+void live_box_gone_locked(struct live *live);
+/* Nothing ran in its sandbox, whose end is no reason to cancel any more. Returns whether there is
+ * no other one: then it may go on in another sandbox. */
+bool live_leave_box(struct core *core, struct live *live);
 /* Wakes the code of an execution with an interrupt. Returns whether it lives. */
 bool live_interrupt(struct core *core, const char *owner, const char *id);
 /* The record of an execution that lives, with a reference of its own; NULL: it does not. */
@@ -165,15 +172,10 @@ void box_on_gone(struct core *core, const char *id);
 int box_reconcile(struct core *core, struct err *err);
 
 /* execution_read.c */
-struct execution_text;
-/* Reads a row, its outcome's object and what the code said. */
-int execution_read_parts(struct core *core, const char *owner, const char *id,
-                         struct store_execution *row, struct buf *object,
-                         struct execution_text *text, struct err *err);
-/* Reads a row, and appends its outcome's whole object when there is one. As
- * store_execution_get() otherwise. */
+/* Reads a row, and sets *out to its outcome's whole object when there is one. ERR_UNAVAILABLE: too
+ * many are held. As store_execution_get() otherwise. */
 int execution_read(struct core *core, const char *owner, const char *id,
-                   struct store_execution *row, struct buf *out, struct err *err);
+                   struct store_execution *row, struct answer *out, struct err *err);
 
 /* attempt.c: gives an execution that runs no more and has no outcome in the store the outcome
  * "killed by the server". The state of a session that is over is lost. */

@@ -56,13 +56,16 @@ static void begin(struct core *core)
     (void)pthread_mutex_unlock(&core->lock);
 }
 
-static void cancel_all(struct core *core)
+/* Returns whether it still drains: who lifted it begins anew beside whoever waits here. */
+static bool cancel_all(struct core *core)
 {
     (void)pthread_mutex_lock(&core->lock);
-    for (struct live *live = core->lives; live; live = live->next)
+    bool draining = core->draining;
+    for (struct live *live = draining ? core->lives : NULL; live; live = live->next)
         live_cancel_locked(live, KILL_SERVER);
     (void)pthread_cond_broadcast(&core->changed); /* some wait for their turn */
     (void)pthread_mutex_unlock(&core->lock);
+    return draining;
 }
 
 static int append_state(struct core *core, struct buf *out, struct err *err)
@@ -87,7 +90,8 @@ int core_drain(struct core *core, uint64_t wait_ms, int gone_fd, struct buf *out
     int64_t begun_ns = clock_now_ns();
     begin(core);
     for (;;) {
-        cancel_all(core); /* also what has come from the queue of the store since */
+        if (!cancel_all(core)) /* also what has come from the queue of the store since */
+            return append_state(core, out, err);
         struct left left = count_left(core);
         if (left.executions == 0 || clock_now_ns() - begun_ns > GRACE_NS)
             session_end_all(core);

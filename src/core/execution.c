@@ -107,8 +107,8 @@ static int run_code(struct fresh *fresh, const struct ready *ready, struct err *
     attempt->ran = true;
     int result = ready->kernel ? run_script(fresh, ready->channel, &failure)
                                : run_program(fresh, ready->channel, &failure);
-    if (result == -ERR_CLOSED && attempt->live.cancel_cause == KILL_NONE && !attempt->sink_failed &&
-        channel_unheard(ready->channel)) {
+    if (result == -ERR_CLOSED && !attempt->sink_failed && channel_unheard(ready->channel) &&
+        live_leave_box(attempt->core, &attempt->live)) {
         attempt->ran = false;
         return RUN_UNHEARD;
     }
@@ -167,7 +167,8 @@ static int try_attempt(struct fresh *fresh, struct err *err)
     struct core *core = attempt->core;
     int64_t queued_ns = clock_now_ns();
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
-    if (admission_would_wait(core->admission, &fresh->plan.resources.reserve)) {
+    bool first = attempt->state == EXECUTION_QUEUED; /* else it was said to have started */
+    if (first && admission_would_wait(core->admission, &fresh->plan.resources.reserve)) {
         int said = attempt_say_queued(attempt, err);
         if (said != 0)
             return said;
@@ -200,7 +201,7 @@ static int run_attempt(struct fresh *fresh, struct err *err)
 /* Appends the outcome of a key that is known already, so that it is answered whatever the engine
  * and the plan say now. Returns 1 then, 0 when the key is new or its execution still runs. */
 static int answer_known_key(struct core *core, const struct execution_request *request,
-                            struct buf *out, struct err *err)
+                            struct answer *out, struct err *err)
 {
     char first_id[STORE_ID_SIZE];
     struct store_execution row;
@@ -229,7 +230,8 @@ static int check_request(const struct execution_request *request, struct err *er
 }
 
 /* From the row to the answer, with the execution entered among those that live. */
-static int execute_live(struct fresh *fresh, bool omit_streamed, struct buf *out, struct err *err)
+static int execute_live(struct fresh *fresh, bool omit_streamed, struct answer *out,
+                        struct err *err)
 {
     struct attempt *attempt = &fresh->attempt;
     int result = attempt_claim(attempt, out, err);
@@ -244,8 +246,8 @@ static int execute_live(struct fresh *fresh, bool omit_streamed, struct buf *out
 }
 
 static int execute_planned(struct fresh *fresh, struct core *core,
-                           const struct execution_sink *sink, bool omit_streamed, struct buf *out,
-                           struct err *err)
+                           const struct execution_sink *sink, bool omit_streamed,
+                           struct answer *out, struct err *err)
 {
     const struct execution_request *request = fresh->request;
     const struct quota_use use = {.memory_bytes = fresh->plan.resources.memory_bytes,
@@ -269,7 +271,7 @@ static int execute_planned(struct fresh *fresh, struct core *core,
 }
 
 int core_execute(struct core *core, const struct execution_request *request,
-                 const struct execution_sink *sink, bool omit_streamed, struct buf *out,
+                 const struct execution_sink *sink, bool omit_streamed, struct answer *out,
                  struct err *err)
 {
     int result = check_request(request, err);

@@ -5,17 +5,16 @@
 
 #include "base/clock.h"
 #include "base/id.h"
+#include "core/answer.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
-#include "core/execution_text.h"
 #include "core/record.h"
 
 #define LOOK_NS CLOCK_NS_PER_S /* how often it is asked whether the client has gone */
 #define SETTLE_NS                                                                                  \
     (50 * CLOCK_NS_PER_MS) /* between two looks at one that nobody has taken over yet */
 #define SHORT_NS CLOCK_NS_PER_MS
-#define STORED_MAX (128U << 20)
-#define PIECE_MAX (64U << 20)
+#define PIECE_MAX (1U << 20) /* far above what one step of a record gives */
 
 struct follower {
     struct core *core;
@@ -42,18 +41,19 @@ static int say_started(struct follower *follower, struct err *err)
 }
 
 static int say_piece(struct follower *follower, uint64_t number, int stream, const uint8_t *data,
-                     size_t size, struct err *err)
+                     size_t size, bool more, struct err *err)
 {
     const struct execution_sink *sink = follower->sink;
     if (number <= follower->ask.after)
         return 0;
-    follower->ask.after = number;
-    return sink->output(sink->context, stream, data, size, err);
+    if (!more)
+        follower->ask.after = number;
+    return sink->output(sink->context, stream, data, size, more, err);
 }
 
 /* For who does not wait: appends the object as it is now. Returns WAITS; DONE when it has ended,
  * and its record is about to say so. */
-static int say_open(struct follower *follower, struct buf *out, struct err *err)
+static int say_open(struct follower *follower, struct answer *out, struct err *err)
 {
     struct store_execution row;
     int result = store_execution_get(follower->core->store, follower->ask.owner, follower->ask.id,
@@ -61,12 +61,12 @@ static int say_open(struct follower *follower, struct buf *out, struct err *err)
     if (result != 0 || row.finished_us != 0)
         return result != 0 ? result : DONE;
     result = execution_json_row(row.id, row.status, row.lang, row.created_us, row.started_us, 0,
-                                out, err);
+                                answer_plain(out), err);
     return result != 0 ? result : WAITS;
 }
 
 /* Nothing is there now. Returns 0 to go on. */
-static int on_nothing(struct follower *follower, struct buf *out, struct err *err)
+static int on_nothing(struct follower *follower, struct answer *out, struct err *err)
 {
     if (client_has_gone(follower))
         return err_set(err, ERR_CLOSED, "the reader of the events has gone");
@@ -77,7 +77,7 @@ static int on_nothing(struct follower *follower, struct buf *out, struct err *er
 }
 
 /* 0 when the object is in the store. */
-static int follow_record(struct follower *follower, struct record *record, struct buf *out,
+static int follow_record(struct follower *follower, struct record *record, struct answer *out,
                          struct err *err)
 {
     struct record_cursor cursor = {0};
@@ -90,67 +90,23 @@ static int follow_record(struct follower *follower, struct record *record, struc
         enum record_step step = record_next(record, &cursor, until_ns, &stream, &piece);
         if (step == RECORD_STARTED)
             result = say_started(follower, err);
-        else if (step == RECORD_PIECE)
+        else if (step == RECORD_PIECE || step == RECORD_PART)
             result = say_piece(follower, record_cursor_number(&cursor), stream, piece.data,
-                               piece.size, err);
+                               piece.size, step == RECORD_PART, err);
         else if (step == RECORD_NOTHING)
             result = on_nothing(follower, out, err);
         if (step != RECORD_END)
             continue;
-        if (piece.size == 0)
-            return 0;
-        struct execution_streams streams;
-        result = execution_streams_make(record_text(record), &streams, err);
-        if (result != 0)
+        if (result != 0 || record_object(record)->size == 0)
             return result;
-        result = execution_json_whole(&piece, &streams, true, out, err);
-        execution_streams_done(&streams);
-        return result == 0 ? DONE : result;
+        answer_take_record(out, record_ref(record), true);
+        return DONE;
     }
-    return result;
-}
-
-static int say_text(struct follower *follower, const struct execution_text *text, struct err *err)
-{
-    struct execution_text_cursor cursor = {0};
-    const uint8_t *data = NULL;
-    size_t size = 0;
-    int stream = 0;
-    int result = 0;
-    while (result == 0 && execution_text_next(text, &cursor, &stream, &data, &size))
-        result = say_piece(follower, cursor.index + 1, stream, data, size, err);
-    return result;
-}
-
-/* 0 when it has not ended. */
-static int follow_stored(struct follower *follower, struct buf *out, struct err *err)
-{
-    struct store_execution row;
-    struct execution_text text;
-    BUF_AUTO struct buf object;
-    buf_init(&object, CORE_OBJECT_MAX);
-    execution_text_init(&text, STORED_MAX);
-    int result = execution_read_parts(follower->core, follower->ask.owner, follower->ask.id, &row,
-                                      &object, &text, err);
-    if (result == 0 && row.has_outcome) {
-        struct execution_streams streams;
-        result = row.started_us != 0 ? say_started(follower, err) : 0;
-        if (result == 0)
-            result = say_text(follower, &text, err);
-        if (result == 0)
-            result = execution_streams_make(&text, &streams, err);
-        if (result == 0) {
-            result = execution_json_whole(&object, row.has_text ? &streams : NULL, true, out, err);
-            execution_streams_done(&streams);
-        }
-        result = result == 0 ? DONE : result;
-    }
-    execution_text_done(&text);
     return result;
 }
 
 /* One look at it, wherever it is now. */
-static int look(struct follower *follower, struct buf *out, struct err *err)
+static int look(struct follower *follower, struct answer *out, struct err *err)
 {
     struct core *core = follower->core;
     const struct execution_follow *ask = &follower->ask;
@@ -160,18 +116,17 @@ static int look(struct follower *follower, struct buf *out, struct err *err)
     if (result != 0)
         return result;
     /* Ended, of a session that is not settled yet, or none: core_execution_get() tells. */
-    BUF_AUTO struct buf ignored;
-    buf_init(&ignored, CORE_OBJECT_MAX);
-    result = core_execution_get(core, ask->owner, ask->id, &ignored, err);
-    if (result == 0)
-        result = follow_stored(follower, out, err);
+    ANSWER_AUTO struct answer known = {0};
+    result = core_execution_get(core, ask->owner, ask->id, &known, err);
+    if (result == 0 && known.record)
+        result = follow_record(follower, known.record, out, err);
     if (result == 0 && ask->only_known && !live_exists(core, ask->id))
         result = say_open(follower, out, err);
-    return result == DONE && out->size == 0 ? 0 : result;
+    return result == DONE && answer_begin(out)->size == 0 ? 0 : result;
 }
 
 int core_execution_follow(struct core *core, const struct execution_follow *follow,
-                          const struct execution_sink *sink, struct buf *out, struct err *err)
+                          const struct execution_sink *sink, struct answer *out, struct err *err)
 {
     struct follower follower = {.core = core, .ask = *follow, .sink = sink};
     for (;;) {

@@ -5,14 +5,12 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "wire/frame.h"
 #include "wire/json.h"
 #include "wire/outcome.h"
+#include "wire/utf8.h"
 
-static int put_text(struct buf *out, const char *key, const struct buf *text, struct err *err)
-{
-    int result = buf_printf(out, err, "\"%s\":", key);
-    return result == 0 ? json_append_bytes(out, text->data, text->size, err) : result;
-}
+#define PART_MAX 4096U /* of a piece, taken at once: six times as much when it is escaped */
 
 static int put_string(struct buf *out, const char *key, const char *value, struct err *err)
 {
@@ -56,34 +54,6 @@ static int put_usage(struct buf *out, const struct execution_outcome *outcome, s
         exit->max_rss_bytes, exit->memory_peak_bytes, exit->pids_peak, exit->stdout_bytes,
         exit->stderr_bytes, outcome->queue_us / 1000, outcome->queue_us % 1000,
         outcome->create_us / 1000, outcome->create_us % 1000);
-}
-
-/* What the code said. */
-static int put_streams(struct buf *out, const struct execution_streams *streams, bool omit_text,
-                       struct err *err)
-{
-    const struct {
-        const char *key;
-        const struct buf *text;
-    } texts[] = {
-        {"stdout", &streams->out}, {"stderr", &streams->err_out}, {"output", &streams->both}};
-    int result = 0;
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && result == 0 && !omit_text; i++) {
-        result = put_text(out, texts[i].key, texts[i].text, err);
-        if (result == 0)
-            result = buf_append_str(out, ",", err);
-    }
-    if (result == 0)
-        result = buf_append_str(out, "\"results\":[", err);
-    if (result == 0)
-        result = buf_append(out, streams->results.data, streams->results.size, err);
-    if (result == 0)
-        result = buf_append_str(out, "],\"error\":", err);
-    if (result == 0)
-        result = streams->error.size > 0
-                     ? buf_append(out, streams->error.data, streams->error.size, err)
-                     : buf_append_str(out, "null", err);
-    return result == 0 ? buf_append_str(out, ",", err) : result;
 }
 
 /* Of a session: what became of its variables. */
@@ -156,20 +126,146 @@ static size_t place_of_streams(const struct buf *object)
     return found ? (size_t)(found - object->data) : object->size;
 }
 
-int execution_json_whole(const struct buf *object, const struct execution_streams *streams,
-                         bool omit_text, struct buf *out, struct err *err)
+void execution_writer_init(struct execution_writer *writer, const struct buf *object,
+                           const struct execution_text *text, bool omit_text)
 {
-    static const struct execution_streams dropped;
-    size_t place = place_of_streams(object);
-    int result = buf_append(out, object->data, place, err);
+    *writer = (struct execution_writer){.object = object, .text = text, .omit_text = omit_text};
+}
+
+/* Whether a piece belongs to the member. The last error is what ended it. */
+static bool is_of_member(const struct execution_writer *writer, size_t index, int stream,
+                         const uint8_t *data)
+{
+    switch (writer->member) {
+    case WRITER_STDOUT:
+        return stream == STREAM_STDOUT;
+    case WRITER_STDERR:
+        return stream == STREAM_STDERR;
+    case WRITER_OUTPUT:
+        return stream != STREAM_CONTROL;
+    case WRITER_RESULTS:
+        return stream == STREAM_CONTROL && data[0] != MESSAGE_ERROR;
+    case WRITER_ERROR:
+        return writer->has_error && index == writer->error_index;
+    default:
+        return false;
+    }
+}
+
+/* Appends a part of the piece that the writer is at; true when that was the last. */
+static int put_part(struct execution_writer *writer, int stream, const uint8_t *data, size_t size,
+                    bool *last, struct buf *out, struct err *err)
+{
+    bool message = stream == STREAM_CONTROL;
+    size_t at = writer->in_piece > 0 ? writer->in_piece : message; /* its kind is not told */
+    size_t part = size - at < PART_MAX ? size - at : PART_MAX;
+    if (!message && part < size - at)
+        part -= utf8_incomplete_tail(data + at, part);
+    int result = 0;
+    if (writer->member == WRITER_RESULTS && writer->in_piece == 0 && writer->some)
+        result = buf_append(out, ",", 1, err);
     if (result == 0)
-        result = put_streams(out, streams ? streams : &dropped, omit_text, err);
-    if (result == 0 && !streams)
-        result = buf_append_str(out,
-                                "\"note\":\"stdout, stderr, output and results were dropped: newer"
-                                " outcomes took the room that is kept for them\",",
-                                err);
-    return result == 0 ? buf_append(out, object->data + place, object->size - place, err) : result;
+        result = message ? buf_append(out, data + at, part, err)
+                         : json_append_part(out, data + at, part, err);
+    writer->some = true;
+    writer->in_piece = at + part;
+    *last = writer->in_piece == size;
+    return result;
+}
+
+/* Goes on in the pieces of a member, up to one part. Returns 1 at their end. */
+static int put_pieces(struct execution_writer *writer, struct buf *out, struct err *err)
+{
+    for (;;) {
+        struct execution_text_cursor next = writer->place;
+        const uint8_t *data = NULL;
+        size_t size = 0;
+        int stream = 0;
+        if (!writer->text || !execution_text_next(writer->text, &next, &stream, &data, &size))
+            return 1;
+        if (writer->member == WRITER_RESULTS && stream == STREAM_CONTROL &&
+            data[0] == MESSAGE_ERROR) {
+            writer->has_error = true;
+            writer->error_index = writer->place.index;
+        }
+        bool last = true;
+        bool wanted = is_of_member(writer, writer->place.index, stream, data);
+        int result = wanted ? put_part(writer, stream, data, size, &last, out, err) : 0;
+        if (last) {
+            writer->place = next;
+            writer->in_piece = 0;
+        }
+        if (result != 0 || wanted)
+            return result;
+    }
+}
+
+/* What stands before and behind the pieces of a member. */
+static int put_frame(struct execution_writer *writer, bool behind, struct buf *out, struct err *err)
+{
+    static const char *const before[] = {
+        [WRITER_STDOUT] = "\"stdout\":\"", [WRITER_STDERR] = "\"stderr\":\"",
+        [WRITER_OUTPUT] = "\"output\":\"", [WRITER_RESULTS] = "\"results\":[",
+        [WRITER_ERROR] = "\"error\":",
+    };
+    if (!behind)
+        return buf_append_str(out, before[writer->member], err);
+    if (writer->member == WRITER_ERROR) {
+        int result = writer->some ? 0 : buf_append_str(out, "null", err);
+        return result == 0 ? buf_append_str(out, ",", err) : result;
+    }
+    return buf_append_str(out, writer->member == WRITER_RESULTS ? "]," : "\",", err);
+}
+
+static void next_member(struct execution_writer *writer)
+{
+    writer->member++;
+    if (writer->omit_text && writer->member == WRITER_STDOUT)
+        writer->member = WRITER_RESULTS;
+    writer->place = (struct execution_text_cursor){0};
+    writer->in_piece = 0;
+    writer->open = false;
+    writer->some = false;
+}
+
+static int put_step(struct execution_writer *writer, struct buf *out, struct err *err)
+{
+    const struct buf *object = writer->object;
+    size_t place = place_of_streams(object);
+    int result = 0;
+    if (writer->member == WRITER_HEAD) {
+        result = buf_append(out, object->data, place, err);
+    } else if (writer->member == WRITER_TAIL) {
+        if (!writer->text)
+            result = buf_append_str(out,
+                                    "\"note\":\"stdout, stderr, output and results were dropped:"
+                                    " newer outcomes took the room that is kept for them\",",
+                                    err);
+        if (result == 0)
+            result = buf_append(out, object->data + place, object->size - place, err);
+    } else {
+        if (!writer->open)
+            result = put_frame(writer, false, out, err);
+        writer->open = true;
+        if (result == 0)
+            result = put_pieces(writer, out, err);
+        if (result <= 0)
+            return result;
+        result = put_frame(writer, true, out, err);
+    }
+    next_member(writer);
+    return result;
+}
+
+int execution_writer_next(struct execution_writer *writer, struct buf *out, struct err *err)
+{
+    int result = 0;
+    if (writer->member == WRITER_END)
+        return 0;
+    size_t begun = out->size;
+    while (result == 0 && writer->member != WRITER_END && out->size - begun < WRITER_PIECE)
+        result = put_step(writer, out, err);
+    return result == 0 ? 1 : result;
 }
 
 int execution_json_row(const char *id, const char *status, const char *lang, int64_t created_us,

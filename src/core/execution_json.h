@@ -26,11 +26,38 @@ struct execution_outcome {
 int execution_json_outcome(const struct execution_outcome *outcome, struct buf *out,
                            struct err *err);
 
-/* Appends the whole object: one of the above, with what the code said put in; without stdout,
- * stderr and output when omit_text is set. streams NULL: it was dropped; a member "note" says so.
- */
-int execution_json_whole(const struct buf *object, const struct execution_streams *streams,
-                         bool omit_text, struct buf *out, struct err *err);
+/* Writes the whole object by pieces: one of the above, with what the code said put in. Nothing of
+ * it is held but what the caller has not taken yet. Its members are private. */
+enum execution_writer_member {
+    WRITER_HEAD,
+    WRITER_STDOUT,
+    WRITER_STDERR,
+    WRITER_OUTPUT,
+    WRITER_RESULTS,
+    WRITER_ERROR,
+    WRITER_TAIL,
+    WRITER_END
+};
+#define WRITER_PIECE (32U * 1024U)
+
+struct execution_writer {
+    const struct buf *object;
+    const struct execution_text *text;
+    bool omit_text;
+    enum execution_writer_member member;
+    struct execution_text_cursor place;
+    size_t in_piece;
+    size_t error_index;
+    bool open, some, has_error;
+};
+
+/* Both are borrowed and must not change while it writes. text NULL: it was dropped; a member "note"
+ * says so. Without stdout, stderr and output when omit_text is set. A copy of a fresh writer
+ * writes the same again. */
+void execution_writer_init(struct execution_writer *writer, const struct buf *object,
+                           const struct execution_text *text, bool omit_text);
+/* Appends the next piece, some WRITER_PIECE bytes; returns 1, or 0 when all was written. */
+int execution_writer_next(struct execution_writer *writer, struct buf *out, struct err *err);
 
 /* Appends the object of an execution that has not ended, or whose outcome has expired; the times
  * that are 0 come as null. */

@@ -1,38 +1,45 @@
-/* Owns the way from what the store keeps of an outcome to the object that a caller reads. */
+/* Owns the way from what the store keeps of an outcome to the record that its readers share. */
+#include "core/answer.h"
 #include "core/core_internal.h"
-#include "core/execution_json.h"
-#include "core/execution_text.h"
+#include "core/record.h"
 
 #define OBJECT_MAX (1U << 20)
 #define STORED_MAX (128U << 20) /* far above what may be kept, whatever that was set to */
 
-int execution_read(struct core *core, const char *owner, const char *id,
-                   struct store_execution *row, struct buf *out, struct err *err)
+/* Loads it, with its room reserved. row is read anew: it may have expired. */
+static int load(struct core *core, struct store_execution *row, struct record **out,
+                struct err *err)
 {
+    struct store_execution now;
     BUF_AUTO struct buf object;
-    struct execution_text text;
-    execution_text_init(&text, STORED_MAX);
+    BUF_AUTO struct buf stored;
     buf_init(&object, OBJECT_MAX);
-    int result = execution_read_parts(core, owner, id, row, &object, &text, err);
-    if (result == 0 && row->has_outcome) {
-        struct execution_streams streams;
-        result = execution_streams_make(&text, &streams, err);
-        if (result == 0) {
-            result =
-                execution_json_whole(&object, row->has_text ? &streams : NULL, false, out, err);
-            execution_streams_done(&streams);
-        }
-    }
-    execution_text_done(&text);
-    return result;
+    buf_init(&stored, STORED_MAX);
+    int result = store_execution_get(core->store, NULL, row->id, &now, &object, &stored, err);
+    if (result != 0)
+        return result;
+    *row = now;
+    return now.has_outcome
+               ? record_new_ended(&object, &stored, now.started_us != 0, !now.has_text, out, err)
+               : 0;
 }
 
-int execution_read_parts(struct core *core, const char *owner, const char *id,
-                         struct store_execution *row, struct buf *object,
-                         struct execution_text *text, struct err *err)
+int execution_read(struct core *core, const char *owner, const char *id,
+                   struct store_execution *row, struct answer *out, struct err *err)
 {
-    BUF_AUTO struct buf stored;
-    buf_init(&stored, STORED_MAX);
-    int result = store_execution_get(core->store, owner, id, row, object, &stored, err);
-    return result == 0 ? execution_text_decode(&stored, text, err) : result;
+    int result = store_execution_get(core->store, owner, id, row, NULL, NULL, err);
+    if (result != 0 || !row->has_outcome)
+        return result;
+    struct record *record = NULL;
+    struct kept_entry *place = NULL;
+    result = kept_open(&core->kept, row->id, row->text_bytes, &record, &place, err);
+    if (result == 1) {
+        result = load(core, row, &record, err);
+        kept_fill(&core->kept, place, record);
+    }
+    if (result != 0)
+        return result;
+    if (record)
+        answer_take_record(out, record, false);
+    return 0;
 }

@@ -68,7 +68,7 @@ int execution_text_encode(const struct execution_text *text, struct buf *out, st
     return result == 0 ? buf_append(out, text->bytes.data, text->bytes.size, err) : result;
 }
 
-int execution_text_decode(const struct buf *stored, struct execution_text *out, struct err *err)
+int execution_text_decode(struct buf *stored, struct execution_text *out, struct err *err)
 {
     if (stored->size == 0)
         return 0;
@@ -82,51 +82,11 @@ int execution_text_decode(const struct buf *stored, struct execution_text *out, 
     if (total != stored->size - at)
         return err_set(err, ERR_INTERNAL, "the pieces of a kept text are not its bytes");
     int result = buf_append(&out->pieces, stored->data + PIECE_SIZE, at - PIECE_SIZE, err);
-    return result == 0 ? buf_append(&out->bytes, stored->data + at, stored->size - at, err)
-                       : result;
-}
-
-static int add_message(struct execution_streams *streams, const uint8_t *data, size_t size,
-                       struct err *err)
-{
-    if (data[0] == MESSAGE_ERROR) {
-        streams->error.size = 0; /* the last one is what ended it */
-        return buf_append(&streams->error, data + 1, size - 1, err);
-    }
-    int result = streams->results.size > 0 ? buf_append_str(&streams->results, ",", err) : 0;
-    return result == 0 ? buf_append(&streams->results, data + 1, size - 1, err) : result;
-}
-
-int execution_streams_make(const struct execution_text *text, struct execution_streams *out,
-                           struct err *err)
-{
-    struct buf *const all[] = {&out->out, &out->err_out, &out->both, &out->results, &out->error};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        buf_init(all[i], 2 * text->bytes.size + 1);
-    struct execution_text_cursor cursor = {0};
-    int stream = 0;
-    const uint8_t *data = NULL;
-    size_t size = 0;
-    int result = 0;
-    while (result == 0 && execution_text_next(text, &cursor, &stream, &data, &size)) {
-        if (stream == STREAM_CONTROL) {
-            result = add_message(out, data, size, err);
-            continue;
-        }
-        result = buf_append(stream == STREAM_STDERR ? &out->err_out : &out->out, data, size, err);
-        if (result == 0)
-            result = buf_append(&out->both, data, size, err);
-    }
     if (result != 0)
-        execution_streams_done(out);
-    return result;
-}
-
-void execution_streams_done(struct execution_streams *streams)
-{
-    buf_done(&streams->out);
-    buf_done(&streams->err_out);
-    buf_done(&streams->both);
-    buf_done(&streams->results);
-    buf_done(&streams->error);
+        return result;
+    buf_consume(stored, at);
+    buf_done(&out->bytes);
+    out->bytes = *stored;
+    buf_init(stored, stored->max);
+    return 0;
 }

@@ -42,19 +42,9 @@ bool execution_text_next(const struct execution_text *text, struct execution_tex
 /* The form in which it is stored: the number of pieces (u32), the pieces, the bytes. Nothing at all
  * for an empty text. */
 int execution_text_encode(const struct execution_text *text, struct buf *out, struct err *err);
-/* The other way, into an empty text. ERR_INTERNAL: it is no stored text. */
-int execution_text_decode(const struct buf *stored, struct execution_text *out, struct err *err);
-
-/* The streams one by one, as the execution object has them. */
-struct execution_streams {
-    struct buf out, err_out;
-    struct buf both;    /* as they came */
-    struct buf results; /* JSON objects, separated by commas */
-    struct buf error;   /* a JSON object; empty: none */
-};
-
-int execution_streams_make(const struct execution_text *text, struct execution_streams *out,
-                           struct err *err);
-void execution_streams_done(struct execution_streams *streams);
+/* The other way, into an empty text, which takes the bytes over. ERR_INTERNAL: it is no stored
+ * text.
+ */
+int execution_text_decode(struct buf *stored, struct execution_text *out, struct err *err);
 
 #endif

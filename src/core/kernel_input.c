@@ -13,7 +13,7 @@
 #include "wire/frame.h"
 
 #define COMPILE_MS 20000
-#define INPUT_MAX (448U * 1024U) /* it has to fit into a frame, with its argv and variables */
+#define INPUT_MAX (448U * 1024U) /* all of it has to fit into a frame, with argv and variables */
 
 struct kernel_input {
     const struct lang *lang;
@@ -101,7 +101,7 @@ void kernel_input_prepare(struct core *core, const struct lang *lang, const stru
     if (!input)
         return;
     input->lang = lang;
-    buf_init(&input->data, 2U * INPUT_MAX);
+    buf_init(&input->data, INPUT_MAX);
     if (compile(core, lang, plan, cancel_fd, &input->data, &failure) != 0) {
         log_info("the kernel of %s is not compiled: %s", lang->name, failure.message);
         buf_done(&input->data);

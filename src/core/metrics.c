@@ -135,6 +135,10 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
          metrics->pool_misses},
         {"berth_pool_discarded_total", "counter", "Sandboxes made ahead that could not be used.",
          metrics->pool_discarded},
+        {"berth_answers_held_bytes", "gauge", "Text of outcomes held for who reads them.",
+         gauges->answers_held_bytes},
+        {"berth_answers_refused_total", "counter",
+         "Reads of outcomes refused since too much was held.", gauges->answers_refused},
         {"berth_output_bytes_total", "counter", "Bytes of output taken from executions.",
          metrics->output_bytes},
     };

@@ -47,6 +47,7 @@ struct metrics_gauges {
     unsigned sandboxes, sandboxes_max, creating, waiting, executions, sessions;
     unsigned pool_ready, pool_wanted;
     uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
+    uint64_t answers_held_bytes, answers_refused;
 };
 
 /* Appends the text, exposition format 0.0.4

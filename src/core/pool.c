@@ -85,13 +85,18 @@ static bool fits(const struct shelf *shelf, const struct plan *plan, const struc
            plan->resources.storage_bytes <= shelf->plan.resources.storage_bytes;
 }
 
+/* The smallest that fits: else one request for a large root would send all the others to its shelf
+ * from then on. */
 static struct shelf *find_locked(struct pool *pool, const struct plan *plan,
                                  const struct lang *lang)
 {
-    struct shelf *shelf = pool->shelves;
-    while (shelf && !fits(shelf, plan, lang))
-        shelf = shelf->next;
-    return shelf;
+    struct shelf *best = NULL;
+    for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
+        if (fits(shelf, plan, lang) &&
+            (!best || shelf->plan.resources.storage_bytes < best->plan.resources.storage_bytes))
+            best = shelf;
+    }
+    return best;
 }
 
 /* A shelf for sandboxes such as plan's, without the request's own variables. */
@@ -170,7 +175,22 @@ static unsigned sum_locked(const struct pool *pool, bool of_targets)
     return sum;
 }
 
-/* It ran empty: more from now on, at the cost of the largest other one when there is no room. */
+/* Of the others that may have fewer, the one that nobody asked for since longest; NULL: all are in
+ * demand. */
+static struct shelf *coldest_locked(struct pool *pool, const struct shelf *but)
+{
+    int64_t before_ns = clock_now_ns() - LOOK_NS;
+    struct shelf *coldest = NULL;
+    for (struct shelf *other = pool->shelves; other; other = other->next) {
+        if (other != but && other->target > other->kept_min && other->asked_ns < before_ns &&
+            (!coldest || other->asked_ns < coldest->asked_ns))
+            coldest = other;
+    }
+    return coldest;
+}
+
+/* It ran empty: more from now on, when there is no room at the cost of the largest other one, or of
+ * one that was asked for once. */
 static void want_more_locked(struct pool *pool, struct shelf *shelf)
 {
     unsigned step = shelf->target / 2 + 1;
@@ -186,18 +206,29 @@ static void want_more_locked(struct pool *pool, struct shelf *shelf)
                 largest = other;
         }
         if (!largest || largest->target <= shelf->target)
+            largest = coldest_locked(pool, shelf);
+        if (!largest)
             return;
         largest->target--;
         shelf->target++;
     }
 }
 
-/* Enters a shelf of that kind, unless another thread was first; shelf is the caller's if so. */
+/* Enters a shelf of that kind, unless another thread was first; shelf is the caller's if so. NULL:
+ * there are too many; the next of its kind may find that one has gone. */
 static struct shelf *add_locked(struct pool *pool, struct shelf *shelf)
 {
     struct shelf *known = find_locked(pool, &shelf->plan, shelf->lang);
-    if (known || pool->shelf_count >= SHELVES_MAX || pool->stopping)
+    if (known && known->plan.resources.storage_bytes == shelf->plan.resources.storage_bytes)
         return known;
+    if (pool->stopping)
+        return NULL;
+    if (pool->shelf_count >= SHELVES_MAX) {
+        struct shelf *coldest = coldest_locked(pool, NULL);
+        if (coldest)
+            coldest->target = coldest->kept_min;
+        return NULL;
+    }
     shelf->looked_ns = clock_now_ns();
     shelf->next = pool->shelves;
     pool->shelves = shelf;
@@ -389,11 +420,12 @@ static void fill(struct pool *pool, struct shelf *shelf)
         shelf->not_before_ns = now_ns + shelf->pause_ns;
     } else {
         shelf->pause_ns = 0;
-        stock->made_ns = now_ns;
     }
-    bool kept = result == 0 && !pool->stopping;
-    if (kept)
+    bool kept = stock && result == 0 && !pool->stopping;
+    if (kept) {
+        stock->made_ns = now_ns;
         put_locked(shelf, stock);
+    }
     (void)pthread_mutex_unlock(&pool->lock);
     if (result != 0)
         log_warn("a sandbox made ahead: %s", failure.message);
@@ -534,12 +566,19 @@ void pool_stop(struct pool *pool)
     (void)pthread_mutex_unlock(&pool->lock);
 }
 
+void pool_join(struct pool *pool)
+{
+    for (unsigned i = 0; pool && i < pool->worker_count; i++)
+        (void)pthread_join(pool->workers[i], NULL);
+    if (pool)
+        pool->worker_count = 0;
+}
+
 void pool_free(struct pool *pool)
 {
     if (!pool)
         return;
-    for (unsigned i = 0; i < pool->worker_count; i++)
-        (void)pthread_join(pool->workers[i], NULL);
+    pool_join(pool);
     while (pool->shelves) {
         struct shelf *next = pool->shelves->next;
         shelf_free(pool->shelves);

@@ -36,7 +36,10 @@ int pool_new(struct core *core, unsigned kept_min, struct pool **out, struct err
 void pool_set_max(struct pool *pool, unsigned kept_max);
 /* Begins to stop: nothing is given out any more, and what stands on the shelves is destroyed. */
 void pool_stop(struct pool *pool);
-/* After pool_stop(). NULL is allowed. */
+/* After pool_stop(): waits for its threads, which use the engine. What the engine says may still be
+ * passed to pool_on_gone(). NULL is allowed. */
+void pool_join(struct pool *pool);
+/* After pool_stop(), and after the engine. NULL is allowed. */
 void pool_free(struct pool *pool);
 
 /* Takes one that fits, if there is one: the caller's to destroy. Counts a hit or a miss, and orders

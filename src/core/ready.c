@@ -130,6 +130,9 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
         atomic_fetch_add(&core->metrics.pool_discarded, 1);
         box_destroy(core, item.sandbox_id);
         channel_close(item.channel);
+        /* The next one would fare no better, and the stock is worth keeping. */
+        if (engine_is_away(&failure) || failure.kind == ERR_TIMEOUT)
+            return false;
     }
     return false;
 }
@@ -167,6 +170,7 @@ static int make_now(struct core *core, struct live *live, int gone_fd,
     if (result == 0)
         return 0;
     const struct engine_wait wait = {.cancel_fd = live->cancel_fd, .gone_fd = gone_fd};
+    (void)live_leave_box(core, live);
     bool cancelled = engine_wait_is_over(&wait, 0);
     box_destroy(core, out->sandbox_id);
     channel_close(out->channel);

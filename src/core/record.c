@@ -40,24 +40,62 @@ struct record {
     struct execution_text text;
     bool started, ended;
     struct buf object;
+
+    bool dropped; /* set before it is shared */
+    void (*on_free)(void *context, struct record *record);
+    void *on_free_context;
 };
 
-struct record *record_new(const struct record_limits *limits)
+static struct record *make(size_t text_max)
 {
     struct record *record = calloc(1, sizeof(*record));
     if (!record)
         return NULL;
     record->references = 1;
-    record->limits = *limits;
     (void)pthread_mutex_init(&record->lock, NULL);
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&record->changed, &attributes);
     (void)pthread_condattr_destroy(&attributes);
-    execution_text_init(&record->text, 2 * limits->output_bytes + limits->messages_bytes);
+    execution_text_init(&record->text, text_max);
     buf_init(&record->object, OBJECT_MAX);
     return record;
+}
+
+struct record *record_new(const struct record_limits *limits)
+{
+    struct record *record = make(2 * limits->output_bytes + limits->messages_bytes);
+    if (record)
+        record->limits = *limits;
+    return record;
+}
+
+int record_new_ended(const struct buf *object, struct buf *stored, bool started, bool dropped,
+                     struct record **out, struct err *err)
+{
+    struct record *record = make(stored->size);
+    if (!record)
+        return err_set(err, ERR_INTERNAL, "no memory for a record");
+    int result = execution_text_decode(stored, &record->text, err);
+    if (result == 0)
+        result = buf_append(&record->object, object->data, object->size, err);
+    if (result != 0) {
+        record_unref(record);
+        return result;
+    }
+    record->started = started;
+    record->dropped = dropped;
+    record->ended = true;
+    *out = record;
+    return 0;
+}
+
+void record_on_free(struct record *record, void (*on_free)(void *context, struct record *record),
+                    void *context)
+{
+    record->on_free_context = context;
+    record->on_free = on_free;
 }
 
 struct record *record_ref(struct record *record)
@@ -66,10 +104,22 @@ struct record *record_ref(struct record *record)
     return record;
 }
 
+struct record *record_try_ref(struct record *record)
+{
+    unsigned references = atomic_load(&record->references);
+    while (references > 0) {
+        if (atomic_compare_exchange_weak(&record->references, &references, references + 1))
+            return record;
+    }
+    return NULL;
+}
+
 void record_unref(struct record *record)
 {
     if (!record || atomic_fetch_sub(&record->references, 1) != 1)
         return;
+    if (record->on_free)
+        record->on_free(record->on_free_context, record);
     execution_text_done(&record->text);
     buf_done(&record->object);
     (void)pthread_cond_destroy(&record->changed);
@@ -223,6 +273,16 @@ const struct execution_text *record_text(const struct record *record)
     return &record->text;
 }
 
+const struct execution_text *record_said(const struct record *record)
+{
+    return record->dropped ? NULL : &record->text;
+}
+
+const struct buf *record_object(const struct record *record)
+{
+    return &record->object;
+}
+
 bool record_is_truncated(const struct record *record)
 {
     return record->truncated;
@@ -238,20 +298,24 @@ uint64_t record_kept(const struct record *record, int stream)
 static enum record_step step_locked(struct record *record, struct record_cursor *cursor,
                                     int *out_stream, struct buf *out)
 {
+    struct execution_text_cursor next = cursor->text;
     const uint8_t *data = NULL;
     size_t size = 0;
     if (record->started && !cursor->started) {
         cursor->started = true;
         return RECORD_STARTED;
     }
-    if (execution_text_next(&record->text, &cursor->text, out_stream, &data, &size)) {
-        (void)buf_append(out, data, size, NULL);
+    if (execution_text_next(&record->text, &next, out_stream, &data, &size)) {
+        size_t left = size - cursor->in_piece;
+        bool part = *out_stream == STREAM_CONTROL && left > RECORD_PART_MAX;
+        (void)buf_append(out, data + cursor->in_piece, part ? RECORD_PART_MAX : left, NULL);
+        cursor->in_piece = part ? cursor->in_piece + RECORD_PART_MAX : 0;
+        if (part)
+            return RECORD_PART;
+        cursor->text = next;
         return RECORD_PIECE;
     }
-    if (!record->ended)
-        return RECORD_NOTHING;
-    (void)buf_append(out, record->object.data, record->object.size, NULL);
-    return RECORD_END;
+    return record->ended ? RECORD_END : RECORD_NOTHING;
 }
 
 enum record_step record_next(struct record *record, struct record_cursor *cursor,
@@ -272,5 +336,5 @@ enum record_step record_next(struct record *record, struct record_cursor *cursor
 
 uint64_t record_cursor_number(const struct record_cursor *cursor)
 {
-    return (cursor->started ? 1 : 0) + cursor->text.index;
+    return (cursor->started ? 1 : 0) + cursor->text.index + (cursor->in_piece > 0 ? 1 : 0);
 }

@@ -22,7 +22,17 @@ struct record_limits {
 };
 
 struct record *record_new(const struct record_limits *limits);
+/* One that has ended, from what the store keeps of it; takes the bytes of stored over. dropped: the
+ * store has no text any more. */
+int record_new_ended(const struct buf *object, struct buf *stored, bool started, bool dropped,
+                     struct record **out, struct err *err);
 struct record *record_ref(struct record *record);
+/* NULL: its last reference is being given back, and it is about to be freed. */
+struct record *record_try_ref(struct record *record);
+/* Called once, when the last reference was given back, before it is freed. Set before it is shared.
+ */
+void record_on_free(struct record *record, void (*on_free)(void *context, struct record *record),
+                    void *context);
 /* NULL is allowed. */
 void record_unref(struct record *record);
 
@@ -55,6 +65,10 @@ void record_end(struct record *record, const struct buf *object);
 
 /* For the writer: what was kept, and whether something was left out. */
 const struct execution_text *record_text(const struct record *record);
+/* After the end, when nothing changes any more: what was said, NULL when that was dropped; the
+ * object without it, empty when there is none. */
+const struct execution_text *record_said(const struct record *record);
+const struct buf *record_object(const struct record *record);
 bool record_is_truncated(const struct record *record);
 uint64_t record_kept(const struct record *record, int stream);
 
@@ -62,13 +76,17 @@ uint64_t record_kept(const struct record *record, int stream);
 struct record_cursor {
     bool started;
     struct execution_text_cursor text;
+    size_t in_piece;
 };
 
-enum record_step { RECORD_STARTED, RECORD_PIECE, RECORD_END, RECORD_NOTHING };
+#define RECORD_PART_MAX                                                                            \
+    (32U * 1024U) /* of a message; output comes in pieces that are no larger                       \
+                   */
+enum record_step { RECORD_STARTED, RECORD_PART, RECORD_PIECE, RECORD_END, RECORD_NOTHING };
 
 /* Takes the next step; waits for it until deadline_ns. RECORD_PIECE appends its bytes to out and
- * sets *out_stream; RECORD_END appends the object, nothing when there is none. A step has the
- * number record_cursor_number() after it. */
+ * sets *out_stream. A large message comes in parts, RECORD_PIECE is the last of them. A step has
+ * the number record_cursor_number() after it. */
 enum record_step record_next(struct record *record, struct record_cursor *cursor,
                              int64_t deadline_ns, int *out_stream, struct buf *out);
 uint64_t record_cursor_number(const struct record_cursor *cursor);

@@ -289,16 +289,17 @@ void box_on_destroyed(struct core *core, const char *id)
 
 void box_on_gone(struct core *core, const char *id)
 {
-    char execution_id[ID_UUID_SIZE] = "";
     (void)pthread_mutex_lock(&core->lock);
     struct box *box = find_locked(core, id);
     bool expected = box && box->state == SANDBOX_DESTROYING;
     bool of_session = box && box->of_session;
     if (box)
         box->died = true;
-    for (struct live *live = core->lives; live; live = live->next) {
+    /* Its channel ends too; this is for a descriptor that somebody else still holds. Under this
+     * lock, as an execution that nobody heard of goes on in another sandbox. */
+    for (struct live *live = core->lives; live && !expected && !of_session; live = live->next) {
         if (strcmp(live->sandbox_id, id) == 0)
-            memcpy(execution_id, live->id, sizeof(live->id));
+            live_box_gone_locked(live);
     }
     (void)pthread_mutex_unlock(&core->lock);
     if (expected)
@@ -308,9 +309,6 @@ void box_on_gone(struct core *core, const char *id)
     (void)pool_on_gone(core->pool, id);
     atomic_fetch_add(&core->metrics.sandboxes_died, 1);
     log_warn("sandbox %s died by itself", id);
-    /* Its channel ends too; this is for a descriptor that somebody else still holds. */
-    if (execution_id[0] != '\0')
-        (void)live_cancel(core, NULL, execution_id, KILL_SERVER);
 }
 
 /* Asks again for what is to be destroyed: the engine may have had no memory for it, and a box that

@@ -176,7 +176,7 @@ void session_end_all(struct core *core)
 {
     for (;;) {
         (void)pthread_mutex_lock(&core->lock);
-        struct session *session = core->sessions;
+        struct session *session = core->draining ? core->sessions : NULL;
         if (session)
             session->references++;
         (void)pthread_mutex_unlock(&core->lock);

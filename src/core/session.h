@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+struct answer;
 struct core;
 struct execution_sink;
 struct lang;
@@ -61,7 +62,7 @@ struct session_execution {
 /* Runs code in the kernel, after all that came before. It goes on when the client leaves. *out as
  * of core_execute(). ERR_UNAVAILABLE: too many wait already. */
 int core_session_execute(struct core *core, const struct session_execution *request,
-                         const struct execution_sink *sink, bool omit_streamed, struct buf *out,
+                         const struct execution_sink *sink, bool omit_streamed, struct answer *out,
                          struct err *err);
 
 /* Interrupts what runs; *out says what: {"session_id", "interrupted": execution id or null}. */

@@ -147,14 +147,14 @@ void session_reconcile(struct core *core)
     MEM_AUTO struct session **all = collect(core, &count);
     for (size_t i = 0; i < count; i++) {
         struct session *session = all[i];
-        if (session_sandbox_ended(core, session)) {
+        bool stops = core_is_stopping(core); /* each look may wait for an engine that is away */
+        bool ended = !stops && session_sandbox_ended(core, session);
+        if (ended)
             session_drop(core, session, "its sandbox is gone");
-            session_unref(core, session);
-        } else if (take_settling(core, session)) {
+        if (!stops && !ended && take_settling(core, session))
             start_settler(core, session);
-        } else {
+        else
             session_unref(core, session);
-        }
     }
 }
 

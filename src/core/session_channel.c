@@ -90,8 +90,7 @@ static int hear_held(struct attempt *attempt, struct session *session, struct ch
     const struct sandbox_attach attach = {.execution_id = attempt->live.id};
     struct channel_watch watch;
     struct err failure = ERR_INIT;
-    BUF_AUTO struct buf object;
-    buf_init(&object, CORE_OBJECT_MAX);
+    ANSWER_AUTO struct answer object = {0};
     attempt_watch(attempt, (uint64_t)(HELD_NS / CLOCK_NS_PER_MS), &watch);
     int result = channel_attach(channel, &attach, &watch, &attempt->exit, &failure);
     if (result == -ERR_NOT_FOUND) /* it was listed */

@@ -97,7 +97,8 @@ static void let_init_forget(struct attempt *attempt, struct session *session)
 /* With the turn taken: runs, writes the outcome down, and lets init forget it. */
 static int run_and_answer(struct attempt *attempt, struct session *session,
                           struct session_turn *turn, const struct session_execution *request,
-                          uint64_t timeout_ms, bool omit_streamed, struct buf *out, struct err *err)
+                          uint64_t timeout_ms, bool omit_streamed, struct answer *out,
+                          struct err *err)
 {
     int result = run_in_turn(attempt, session, turn, request, timeout_ms, err);
     if (result == 0)
@@ -111,7 +112,7 @@ static int run_and_answer(struct attempt *attempt, struct session *session,
 
 static int execute_claimed(struct attempt *attempt, struct session *session,
                            const struct session_execution *request, uint64_t timeout_ms,
-                           bool omit_streamed, struct buf *out, struct err *err)
+                           bool omit_streamed, struct answer *out, struct err *err)
 {
     struct session_turn turn = {.live = &attempt->live};
     int64_t queued_ns = clock_now_ns();
@@ -147,7 +148,7 @@ static int check_timeout(const struct core *core, uint64_t *timeout_ms, struct e
 
 static int execute_in(struct core *core, struct session *session,
                       const struct session_execution *request, const struct execution_sink *sink,
-                      bool omit_streamed, struct buf *out, struct err *err)
+                      bool omit_streamed, struct answer *out, struct err *err)
 {
     const struct quota_use use = {0};
     uint64_t timeout_ms = request->timeout_ms;
@@ -179,7 +180,7 @@ static int execute_in(struct core *core, struct session *session,
 }
 
 int core_session_execute(struct core *core, const struct session_execution *request,
-                         const struct execution_sink *sink, bool omit_streamed, struct buf *out,
+                         const struct execution_sink *sink, bool omit_streamed, struct answer *out,
                          struct err *err)
 {
     struct session *session = NULL;

@@ -54,7 +54,7 @@ bool session_close(struct core *core, struct session *session, enum kill_cause c
 /* The same, by the server, and its row and its sandbox go. why is for the log. */
 void session_drop(struct core *core, struct session *session, const char *why);
 
-/* The server drains: every session ends, with its row and its sandbox. */
+/* While the server drains: every session ends, with its row and its sandbox. */
 void session_end_all(struct core *core);
 
 /* Its sandbox ended by itself: the session is over. Returns whether there was one. */

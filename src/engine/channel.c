@@ -19,7 +19,6 @@ enum {
     OUT_LOW = 128 * 1024, /* frames are queued up to here; more when the socket took them */
     OUT_MAX = OUT_LOW + 2 * FRAME_PAYLOAD_MAX,
     OUT_KEPT = 4096, /* by a channel that waits: a session's may for days */
-    ONE_READ = 32 * 1024,
     PUTS_MAX = 4096
 };
 
@@ -370,11 +369,11 @@ int channel_talk(struct talk *talk, struct err *err)
     return result;
 }
 
-/* Init reads as much as there is, far more than ONE_READ, at once: of what was written in one piece
- * it has all or nothing. unix(7): a socket that closes with unread bytes resets the other end. */
+/* Init reads so much at once: of what was written in one piece and is no more than that it has all
+ * or nothing. unix(7): a socket that closes with unread bytes resets the other end. */
 bool channel_unheard(const struct channel *channel)
 {
     if (channel->talk_sends == 0)
         return true;
-    return channel->reset && channel->talk_sends == 1 && channel->sent_bytes <= ONE_READ;
+    return channel->reset && channel->talk_sends == 1 && channel->sent_bytes <= FRAME_READ_MIN;
 }

@@ -118,6 +118,7 @@ static int step_exec(struct connection *connection, struct job_table *jobs, stru
     if (exec->killed == KILL_NONE && (jobs->killing || !job_table_free_job(jobs)))
         return 0;
     exec->waiting = false;
+    jobs->unsettled = true;
     if (exec->killed == KILL_NONE)
         return run_exec(connection, jobs, err);
     const struct sandbox_exit exit = {
@@ -346,6 +347,7 @@ static int read_frames(struct connection *connection, struct job_table *jobs, st
         int result = frame_decoder_next(&connection->decoder, &frame, err);
         if (result == 0)
             return 0;
+        jobs->unsettled = true;
         if (result > 0)
             result = on_frame(connection, jobs, &frame, err);
         if (result < 0)

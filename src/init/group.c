@@ -31,6 +31,7 @@ enum {
 };
 
 static bool born_in_group; /* set in a child only */
+static bool killed_whole;  /* by cgroup.kill */
 static pid_t spared[GROUP_SPARED_MAX];
 static size_t spared_count;
 static int rounds; /* of the kill that goes on */
@@ -60,9 +61,13 @@ static bool is_spared(pid_t pid)
     return false;
 }
 
+/* A child that is born into a group is killed when that group was ever killed as a whole: the
+ * kernel counts such kills, and holds the count of the child's group against that of its parent's
+ * (kernel/cgroup/cgroup.c, cgroup_css_set_fork(); Linux 6.14 and the stable branches of that time,
+ * seen on 6.1.0-50 of Debian 12). From the first such kill on children join by themselves. */
 pid_t group_fork(const struct init_config *config)
 {
-    if (config->cgroup_mode != INIT_CGROUP_V2)
+    if (config->cgroup_mode != INIT_CGROUP_V2 || killed_whole)
         return fork();
     struct clone_args args;
     memset(&args, 0, sizeof(args));
@@ -172,8 +177,10 @@ void group_kill(const struct init_config *config)
         kill_without_cgroups(config);
         return;
     }
-    if (spared_count == 0 && config->kill_fd >= 0 && pwrite(config->kill_fd, "1", 1, 0) == 1)
+    if (spared_count == 0 && config->kill_fd >= 0 && pwrite(config->kill_fd, "1", 1, 0) == 1) {
+        killed_whole = true;
         return;
+    }
     if (list_code(config, &listed))
         kill_listed(&listed);
 }
@@ -213,16 +220,6 @@ size_t group_kill_session(const struct init_config *config, pid_t session)
     listed.count = count; /* all are found before the first is gone: it may be an ancestor */
     kill_listed(&listed);
     return count;
-}
-
-bool group_is_empty(const struct init_config *config)
-{
-    if ((config->pids_dir_fd >= 0 || spared_count > 0) && list_code(config, &listed))
-        return listed.count == 0;
-    siginfo_t info;
-    memset(&info, 0, sizeof(info));
-    return config->pids_dir_fd < 0 && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 &&
-           errno == ECHILD;
 }
 
 void group_reopen(const struct init_config *config)
@@ -280,6 +277,26 @@ static bool read_counter(int dir_fd, const char *name, char *text, size_t size)
     return got >= 0;
 }
 
+/* One read where the list takes three calls. Who is not reaped yet counts. */
+static bool counts_nobody(const struct init_config *config)
+{
+    char text[NUMBER_FILE_SIZE];
+    return read_counter(config->pids_dir_fd, "pids.current", text, sizeof(text)) &&
+           strcmp(text, "0\n") == 0;
+}
+
+bool group_is_empty(const struct init_config *config)
+{
+    if (counts_nobody(config))
+        return true;
+    if ((config->pids_dir_fd >= 0 || spared_count > 0) && list_code(config, &listed))
+        return listed.count == 0;
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    return config->pids_dir_fd < 0 && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 &&
+           errno == ECHILD;
+}
+
 /* The value of `key` in a file of "key value" lines; 0 when either is missing. */
 static uint64_t read_keyed(int dir_fd, const char *file, const char *key)
 {
@@ -309,7 +326,7 @@ uint64_t group_oom_kills(const struct init_config *config)
     return read_keyed(config->memory_dir_fd, file, "oom_kill");
 }
 
-void group_read(const struct init_config *config, struct group_usage *out)
+void group_read_base(const struct init_config *config, struct group_usage *out)
 {
     memset(out, 0, sizeof(*out));
     if (config->cgroup_mode == INIT_CGROUP_NONE)
@@ -317,29 +334,57 @@ void group_read(const struct init_config *config, struct group_usage *out)
     if (config->cgroup_mode == INIT_CGROUP_V2) {
         out->cpu_us = read_keyed(config->cpu_dir_fd, "cpu.stat", "usage_usec");
         out->throttled_us = read_keyed(config->cpu_dir_fd, "cpu.stat", "throttled_usec");
-        out->memory_peak_bytes = read_number(config->memory_dir_fd, "memory.peak");
     } else {
         out->cpu_us = read_number(config->cpuacct_dir_fd, "cpuacct.usage") / 1000;
         out->throttled_us = read_keyed(config->cpu_dir_fd, "cpu.stat", "throttled_time") / 1000;
-        out->memory_peak_bytes = read_number(config->memory_dir_fd, "memory.max_usage_in_bytes");
     }
-    out->pids_peak = read_number(config->pids_dir_fd, "pids.peak");
     out->pids_refused = read_keyed(config->pids_dir_fd, "pids.events", "max");
     out->oom_kills = group_oom_kills(config);
 }
 
-void group_read_process(pid_t pid, struct rusage *out)
+void group_read(const struct init_config *config, struct group_usage *out)
 {
+    const char *peak =
+        config->cgroup_mode == INIT_CGROUP_V2 ? "memory.peak" : "memory.max_usage_in_bytes";
+    group_read_base(config, out);
+    if (config->cgroup_mode == INIT_CGROUP_NONE)
+        return;
+    out->memory_peak_bytes = read_number(config->memory_dir_fd, peak);
+    out->pids_peak = read_number(config->pids_dir_fd, "pids.peak");
+}
+
+/* The text of /proc/PID/status, from a descriptor that is kept for the process. It stands for that
+ * process: once it is gone nothing can be read, whoever gets its number. */
+static bool read_status(pid_t pid, char *text, size_t size)
+{
+    static int status_fd = -1;
+    static pid_t status_pid;
     char path[32];
+    for (int tries = 0; tries < 2; tries++) {
+        ssize_t got = pid == status_pid && status_fd >= 0 ? pread(status_fd, text, size - 1, 0) : 0;
+        text[got > 0 ? got : 0] = '\0';
+        if (got > 0)
+            return true;
+        fd_close(&status_fd);
+        (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+        status_fd = open(path, O_RDONLY | O_CLOEXEC);
+        status_pid = pid;
+    }
+    return false;
+}
+
+void group_read_process(const struct init_config *config, pid_t pid, struct rusage *out)
+{
     char text[STATUS_FILE_SIZE];
     clockid_t clock = 0;
     struct timespec used = {0};
     memset(out, 0, sizeof(*out));
-    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    if (fd_read_file_at(AT_FDCWD, path, text, sizeof(text), NULL) > 0) {
+    if (read_status(pid, text, sizeof(text))) {
         const char *peak = strstr(text, "VmHWM:");
         out->ru_maxrss = peak ? strtol(peak + strlen("VmHWM:"), NULL, 10) : 0;
     }
+    if (config->cgroup_mode != INIT_CGROUP_NONE)
+        return;
     if (clock_getcpuclockid(pid, &clock) == 0 && clock_gettime(clock, &used) == 0) {
         out->ru_utime.tv_sec = used.tv_sec;
         out->ru_utime.tv_usec = used.tv_nsec / 1000;

@@ -54,12 +54,14 @@ bool group_is_empty(const struct init_config *config);
 void group_reopen(const struct init_config *config);
 
 void group_read(const struct init_config *config, struct group_usage *out);
+/* What is compared with a later reading: all but the peaks, which are 0. */
+void group_read_base(const struct init_config *config, struct group_usage *out);
 /* Opens the counters now, and not again at each reading: for a process with one group. */
 void group_keep_open(const struct init_config *config);
 
-/* What a living process used so far: its time, and its largest resident set. 0 where /proc does not
- * tell. */
-void group_read_process(pid_t pid, struct rusage *out);
+/* What a living process used so far: its largest resident set and, where no group counts it, its
+ * time. 0 where /proc does not tell. */
+void group_read_process(const struct init_config *config, pid_t pid, struct rusage *out);
 
 /* User and system time together. */
 uint64_t group_cpu_us(const struct rusage *rusage);

@@ -138,18 +138,20 @@ static void send_output(struct job *job, struct job_table *table, int index, con
         output->sent += wanted;
 }
 
+/* Of an execution it is said with EXIT, which mostly comes at once: alone it would wake a server
+ * that has nothing to do yet. */
 static void end_output(struct job *job, int index)
 {
     fd_close(&job->outputs[index].fd);
-    if (!job->held) /* of a held one it is said at the end */
-        outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + index), NULL, 0);
+    if (job->terminal || (job->kind != JOB_EXEC && job->kind != JOB_RUN))
+        job_end_output(job, index);
 }
 
 /* Reads one piece; false when nothing more can be read now. */
 static bool read_output(struct job *job, struct job_table *table, int index)
 {
     struct job_output *output = &job->outputs[index];
-    uint8_t chunk[READ_STEP];
+    static uint8_t chunk[READ_STEP]; /* large, and zeroed at each call on the stack */
     size_t size = sizeof(chunk);
     uint32_t credit = job->outlet->credit[STREAM_STDOUT + index];
     if (!job->held && job->outlet->out && output->sent < job->keep_bytes && credit < size)
@@ -161,6 +163,7 @@ static bool read_output(struct job *job, struct job_table *table, int index)
         return true;
     if (got < 0 && errno == EAGAIN) {
         output->drain = 0;
+        output->seen = 0;
         return false;
     }
     if (got <= 0) { /* EIO: no process has the terminal any more */
@@ -172,6 +175,13 @@ static bool read_output(struct job *job, struct job_table *table, int index)
     return true;
 }
 
+/* Whether there may be something: poll(2) said so, or it was counted. It is read until nothing is
+ * left: what is printed comes in several writes, and one frame of it wakes the server once. */
+static bool has_output(const struct job *job, int index)
+{
+    return job->outputs[index].seen != 0 || (job->draining && job->outputs[index].drain > 0);
+}
+
 /* Both streams in turn, a piece each, so that their order is kept as well as two pipes can tell. */
 void job_step_output(struct job *job, struct job_table *table)
 {
@@ -179,7 +189,7 @@ void job_step_output(struct job *job, struct job_table *table)
     for (int round = 0; more && round < 16; round++) {
         more = false;
         for (int i = 0; i < 2; i++) {
-            if (job_wants_output(job, i))
+            if (has_output(job, i) && job_wants_output(job, i))
                 more |= read_output(job, table, i);
         }
         if (job->outputs[0].total + job->outputs[1].total + job->run.message_cost >
@@ -315,8 +325,9 @@ static void step_status(struct job *job)
 static void step_terminal(struct job *job)
 {
     bool over = false;
-    if (job->terminal_fd < 0)
+    if (job->terminal_fd < 0 || job->terminal_seen == 0)
         return;
+    job->terminal_seen = 0;
     job->outputs[0].fd = terminal_take(job->terminal_fd, &over);
     if (over)
         fd_close(&job->terminal_fd);
@@ -324,8 +335,6 @@ static void step_terminal(struct job *job)
         terminal_resize(job->outputs[0].fd, job->resize);
     if (job->outputs[0].fd >= 0)
         job->stdin_fd = fcntl(job->outputs[0].fd, F_DUPFD_CLOEXEC, 0);
-    else if (over && !job->held) /* it failed: the status says why */
-        outlet_send(job->outlet, FRAME_CLOSE, STREAM_STDOUT, NULL, 0);
 }
 
 /* After the first process ended, everything it left behind ends too: all of the code when the
@@ -364,7 +373,8 @@ static bool step_rest(struct job *job, struct job_table *table)
             if (job->outputs[i].fd < 0)
                 continue;
             if (!job->terminal)
-                leftover_add(&table->leftover, fcntl(job->outputs[i].fd, F_DUPFD_CLOEXEC, 0));
+                leftover_add(&table->leftover, fcntl(job->outputs[i].fd, F_DUPFD_CLOEXEC, 0),
+                             clock_now_ns());
             end_output(job, i);
         }
     }
@@ -378,7 +388,8 @@ static void step_exec(struct job *job, struct job_table *table)
     if (now_ns >= job->deadline_ns && job->pid > 0)
         job_kill(job, table, job->outlet->out || job->held ? KILL_TIMEOUT : KILL_SERVER);
     job_step_oom(job, table, now_ns);
-    step_status(job);
+    if (job->status_seen != 0)
+        step_status(job);
     step_terminal(job);
     job_step_output(job, table);
     if (!job->group_gone) {
@@ -440,6 +451,8 @@ static void step_file(struct job *job, struct job_table *table)
 
 void job_step(struct job *job, struct job_table *table)
 {
+    if (job->kind == JOB_EXEC || job->kind == JOB_RUN)
+        outlet_step(job->outlet, clock_now_ns());
     if (job->kind == JOB_EXEC)
         step_exec(job, table);
     else if (job->kind == JOB_RUN)
@@ -470,6 +483,8 @@ int64_t job_wakeup_ns(const struct job *job, const struct job_table *table)
         wakeup = 0;
     else if (job->kind == JOB_PUT_FILE || job->kind == JOB_GET_FILE)
         wakeup = job->deadline_ns;
+    int64_t owed = job->kind != JOB_FREE ? outlet_wakeup_ns(job->outlet) : INT64_MAX;
+    wakeup = owed < wakeup ? owed : wakeup;
     if (job->oom_watch_ns != 0) {
         int64_t poll = clock_now_ns() + OOM_POLL_NS;
         wakeup = poll < wakeup ? poll : wakeup;

@@ -33,8 +33,10 @@ enum job_kind { JOB_FREE, JOB_EXEC, JOB_RUN, JOB_KERNEL, JOB_PUT_FILE, JOB_GET_F
 /* One of stdout and stderr. */
 struct job_output {
     int fd;         /* -1 once its end was seen */
+    short seen;     /* what poll(2) said of it in this turn */
     uint64_t total; /* bytes that the code wrote */
     uint64_t sent;  /* bytes that went into DATA frames, or into the log */
+    bool closed;    /* CLOSE was sent */
     bool full;      /* no more is kept, whatever keep_bytes says */
     uint64_t drain; /* while draining: bytes that are still to be read */
 };
@@ -51,7 +53,8 @@ struct job {
     int wait_status;
     struct rusage rusage;
 
-    int stdin_fd; /* non-blocking; -1 when closed */
+    int stdin_fd;                                 /* non-blocking; -1 when closed */
+    short stdin_seen, status_seen, terminal_seen; /* as job_output.seen */
     struct buf stdin_queue;
     bool stdin_closed_by_peer;
     uint32_t stdin_consumed; /* bytes taken since the last CREDIT */
@@ -88,6 +91,8 @@ void job_clear(struct job *job);
 
 /* Takes a free job for this stream. */
 void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t stream);
+/* The code runs: whoever reads is told. */
+void job_say_started(struct job *job);
 /* Takes our ends of the pipes. */
 void job_take_pipes(struct job *job, struct pipes *pipes);
 

@@ -100,6 +100,14 @@ static void fill_exit(struct job *job, const struct init_config *config,
     exit->start_error = job->start_error[0] != '\0' ? job->start_error + 1 : "";
 }
 
+void job_end_output(struct job *job, int index)
+{
+    struct job_output *output = &job->outputs[index];
+    if (!output->closed && !job->held) /* the log says it of a held one */
+        outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + index), NULL, 0);
+    output->closed = true;
+}
+
 /* The log of a held one says it to whoever is attached. */
 static void say_exit(struct job *job, const struct sandbox_exit *exit)
 {
@@ -108,6 +116,8 @@ static void say_exit(struct job *job, const struct sandbox_exit *exit)
     fault_point("init.exit");
     if (sandbox_exit_encode(exit, &payload, NULL) != 0)
         return;
+    job_end_output(job, 0);
+    job_end_output(job, 1);
     if (job->held)
         held_end(job->held, payload.data, payload.size);
     else
@@ -134,7 +144,7 @@ void job_end_run(struct job *job, struct job_table *table)
     if (!done)
         settle_cause(job, &used);
     if (done && table->kernel.pid > 0)
-        group_read_process(table->kernel.pid, &job->rusage);
+        group_read_process(table->config, table->kernel.pid, &job->rusage);
     fill_exit(job, table->config, &used, &exit);
     exit.exit_code = done ? job->run.exit_code : exit_code_of(job);
     exit.state_lost = table->kernel.lost;

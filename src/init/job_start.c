@@ -25,6 +25,16 @@ void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t st
     job->started_ns = clock_now_ns();
 }
 
+void job_say_started(struct job *job)
+{
+    struct held *held = job->held;
+    if (held) /* who attaches later hears of it at once */
+        held->begun = held->started = held->said_started = true;
+    outlet_owe_started(job->outlet, job->started_ns);
+    if (job->terminal) /* its other side waits to type */
+        outlet_step(job->outlet, INT64_MAX);
+}
+
 void job_take_pipes(struct job *job, struct pipes *pipes)
 {
     job->stdin_fd = fd_take(&pipes->ours[0]);
@@ -39,7 +49,7 @@ static int fork_exec(struct job *job, const struct init_config *config,
                      struct err *err)
 {
     fault_point("init.exec");
-    group_read(config, &job->base);
+    group_read_base(config, &job->base);
     pid_t pid = group_fork(config);
     if (pid < 0)
         return err_sys(err, errno, "fork");
@@ -104,12 +114,11 @@ int job_start_exec(struct job *job, struct job_table *table, const struct sandbo
     if (held) {
         job->held = held;
         job->outlet = &held->outlet;
-        held->begun = held->started = true; /* it is said when the log is sent */
-        return 0;
     }
-    outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);
-    if (job->terminal)
+    job_say_started(job);
+    if (job->terminal && !held)
         outlet_send(job->outlet, FRAME_CLOSE, STREAM_STDERR, NULL, 0);
+    job->outputs[1].closed = job->terminal;
     return 0;
 }
 

@@ -20,6 +20,7 @@ void job_table_init(struct job_table *table, const struct init_config *config)
     kernel_init(&table->kernel);
     held_init(&table->held);
     leftover_init(&table->leftover);
+    table->next_pipes = PIPES_INIT;
     timers_init(&table->timers, config->lifetime_ms, config->orphan_ms, clock_now_ns());
 }
 
@@ -97,23 +98,36 @@ void job_table_orphan(struct job_table *table, const struct buf *out)
             job_orphan(job, table);
     }
     held_detach(&table->held, out);
+    table->unsettled = true;
 }
 
 /* ---- children ---- */
 
+/* A program of its own mostly leaves nothing behind. Who was forked for an execution may not be in
+ * the group yet. */
+static bool is_all_gone(const struct job_table *table)
+{
+    return job_table_count(table, JOB_EXEC) == 0 && group_is_empty(table->config);
+}
+
 void job_table_reap(struct job_table *table)
 {
+    bool kernel_died = false;
     int status = 0;
     struct rusage rusage;
     pid_t pid = 0;
     while ((pid = wait4(-1, &status, WNOHANG, &rusage)) > 0) {
-        if (kernel_reaped(&table->kernel, table, pid, status, &rusage))
+        if (kernel_reaped(&table->kernel, table, pid, status, &rusage)) {
+            kernel_died = true;
             continue;
+        }
         for (size_t i = 0; i < JOB_MAX; i++) {
             if (job_reaped(&table->jobs[i], pid, status, &rusage))
                 break;
         }
     }
+    if (kernel_died && !is_all_gone(table))
+        job_table_kill_group(table, KILL_SERVER);
 }
 
 void job_table_watch_oom(struct job_table *table)
@@ -167,6 +181,7 @@ void job_table_kill_group(struct job_table *table, enum kill_cause cause)
     }
     kernel_doom(&table->kernel);
     group_kill(table->config);
+    table->unsettled = true; /* the group may be empty */
     table->next_kill_ns = clock_now_ns() + KILL_RETRY_NS;
 }
 

@@ -20,9 +20,11 @@ struct job_table {
     struct held_table held;
     struct leftover leftover;
     struct timers timers;
-    uint64_t turns;       /* of runs, so far */
-    bool killing;         /* the group, until it is empty: nothing is started meanwhile */
-    int64_t next_kill_ns; /* when to try again */
+    struct pipes next_pipes; /* of the next run */
+    uint64_t turns;          /* of runs, so far */
+    bool killing;            /* the group, until it is empty: nothing is started meanwhile */
+    int64_t next_kill_ns;    /* when to try again */
+    bool unsettled; /* something was done that a step before it has to see: it does not wait */
 };
 
 void job_table_init(struct job_table *table, const struct init_config *config);

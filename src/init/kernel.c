@@ -20,6 +20,7 @@
 #define DEAF_NS (100 * CLOCK_NS_PER_MS) /* from the end of its socket to the kill */
 #define BODY_SENT_MAX (SANDBOX_CODE_MAX + 4U * FRAME_PAYLOAD_MAX)
 #define LARGE (1U << 20)              /* memory of a buffer that is given back when it is empty */
+#define KEPT (16U << 10)              /* the same of what is said to it */
 #define REST_NS (2 * CLOCK_NS_PER_MS) /* between two looks at what is said to nobody */
 #define ADOPTION_NS CLOCK_NS_PER_MS   /* between two looks at whose child it is */
 enum { CHUNK = 64 * 1024, EXIT_NOT_FOUND = 127 };
@@ -42,14 +43,29 @@ void kernel_init(struct kernel *kernel)
     buf_init(&kernel->out, BODY_SENT_MAX);
 }
 
+/* Once for all messages that were taken: each alone would move all that is behind it. */
+static void drop_taken(struct kernel *kernel, size_t size)
+{
+    buf_consume(&kernel->in, size);
+    if (kernel->in.size == 0 && kernel->in.capacity > LARGE)
+        buf_done(&kernel->in);
+}
+
+static void drop_unsent(struct kernel *kernel)
+{
+    kernel->out.size = 0;
+    if (kernel->out.capacity > KEPT)
+        buf_done(&kernel->out);
+}
+
 /* Forgets the process, not what the next one is to be. */
 static void forget_process(struct kernel *kernel)
 {
     fd_close(&kernel->fd);
     fd_close(&kernel->status_fd);
     pipes_done(&kernel->passing);
-    buf_done(&kernel->in);
-    buf_done(&kernel->out);
+    drop_taken(kernel, kernel->in.size);
+    drop_unsent(kernel);
     kernel->skipping = 0;
     kernel->state = KERNEL_NONE;
     kernel->give_up_ns = INT64_MAX;
@@ -107,7 +123,6 @@ bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, in
     kernel->give_up_ns = INT64_MAX;
     if (kernel->job)
         run_kernel_died(kernel->job, table);
-    job_table_kill_group(table, KILL_SERVER);
     return true;
 }
 
@@ -115,56 +130,100 @@ bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, in
 
 static void flush(struct kernel *kernel)
 {
-    if (kernel->fd < 0 || kernel->out.size == 0)
+    if (kernel->fd < 0)
         return;
-    if (kernel->passing.child[0] >= 0) {
-        /* The header is small: it goes whole or not at all. */
-        if (fd_send(kernel->fd, kernel->out.data, KERNEL_HEADER_SIZE, kernel->passing.child, 3,
-                    MSG_DONTWAIT, NULL) != 0)
-            return;
-        pipes_done(&kernel->passing);
-        buf_consume(&kernel->out, KERNEL_HEADER_SIZE);
-    }
     while (kernel->out.size > 0) {
-        ssize_t sent =
-            send(kernel->fd, kernel->out.data, kernel->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        size_t passed = kernel->passing.child[0] >= 0 ? 3 : 0;
+        ssize_t sent = fd_send_some(kernel->fd, kernel->out.data, kernel->out.size,
+                                    kernel->passing.child, passed, MSG_DONTWAIT, NULL);
         if (sent < 0)
             return; /* it is full, or gone, which is seen elsewhere */
+        pipes_done(&kernel->passing);
         buf_consume(&kernel->out, (size_t)sent);
     }
-    buf_done(&kernel->out);
+    drop_unsent(kernel);
 }
 
-int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
-                    struct pipes *pipes, struct err *err)
+struct buf *kernel_begin_run(struct kernel *kernel, struct err *err)
 {
-    uint8_t header[KERNEL_HEADER_SIZE];
-    tlv_store_u32(header, (uint32_t)body->size);
-    header[4] = (uint8_t)KERNEL_RUN;
-    int result = buf_append(&kernel->out, header, sizeof(header), err);
-    if (result == 0)
-        result = buf_append(&kernel->out, body->data, body->size, err);
-    if (result != 0)
-        return result;
+    const uint8_t header[KERNEL_HEADER_SIZE] = {[4] = (uint8_t)KERNEL_RUN};
+    kernel->run_at = kernel->out.size;
+    return buf_append(&kernel->out, header, sizeof(header), err) == 0 ? &kernel->out : NULL;
+}
+
+void kernel_drop_run(struct kernel *kernel)
+{
+    kernel->out.size = kernel->run_at;
+}
+
+void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes)
+{
+    uint8_t *header = kernel->out.data + kernel->run_at;
+    tlv_store_u32(header, (uint32_t)(kernel->out.size - kernel->run_at - KERNEL_HEADER_SIZE));
+    pipes_done(&kernel->passing); /* of a run that it said was done before it was told of it */
     for (int i = 0; i < 3; i++)
         kernel->passing.child[i] = fd_take(&pipes->child[i]);
     kernel->job = job;
     kernel->used = true;
     kernel->spec.owed = false;
     flush(kernel);
-    return 0;
 }
 
 void kernel_leave_run(struct kernel *kernel, const struct job *job)
 {
-    if (kernel->job == job)
-        kernel->job = NULL;
+    if (kernel->job != job)
+        return;
+    kernel->job = NULL;
+    kernel->striking = kernel->told = false;
 }
 
-void kernel_interrupt(const struct kernel *kernel)
+/* KERNEL_INTERRUPT. False: the socket is full. */
+static bool tell_interrupt(const struct kernel *kernel)
 {
+    struct sandbox_run run;
+    struct tlv_writer writer;
+    BUF_AUTO struct buf message;
+    const struct buf *params = &kernel->job->run.params;
+    const uint8_t header[KERNEL_HEADER_SIZE] = {[4] = (uint8_t)KERNEL_INTERRUPT};
+    buf_init(&message, 2 * KERNEL_HEADER_SIZE + 2 * SANDBOX_ID_MAX);
+    if (sandbox_run_decode(params->data, params->size, &run, NULL) != 0)
+        return true; /* no memory: then the signal has to do */
+    int result = buf_append(&message, header, sizeof(header), NULL);
+    tlv_begin(&writer, &message);
+    tlv_put_str(&writer, KERNEL_TAG_ID, run.execution_id);
+    sandbox_run_done(&run);
+    if (result != 0 || tlv_end(&writer, NULL) != 0)
+        return true;
+    tlv_store_u32(message.data, (uint32_t)(message.size - KERNEL_HEADER_SIZE));
+    /* It is small: it goes whole or not at all. */
+    return send(kernel->fd, message.data, message.size, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 ||
+           errno != EAGAIN;
+}
+
+/* The signal alone may find a kernel that has not begun to run the code, which could not tell it
+ * from a late one of the run before: so the message goes first, between the two RUNs in the stream,
+ * and when SIGINT comes it can be read. While the socket is full both wait. That is until the
+ * kernel has read enough of the RUN, before which no code runs that could be struck. One message
+ * does for all interrupts of a run: it says whose they are, not how many. Else code that takes no
+ * notice of them would fill the socket, and the last of them would wait for ever. */
+static void step_interrupt(struct kernel *kernel)
+{
+    if (!kernel->striking)
+        return;
+    if (kernel->fd >= 0 && !kernel->told) {
+        if (kernel->out.size > 0 || !tell_interrupt(kernel))
+            return;
+        kernel->told = true;
+    }
+    kernel->striking = false;
     if (kernel->pid > 0)
         (void)kill(kernel->pid, SIGINT);
+}
+
+void kernel_interrupt(struct kernel *kernel)
+{
+    kernel->striking = true;
+    step_interrupt(kernel);
 }
 
 /* ---- what it says ---- */
@@ -189,14 +248,6 @@ static bool message_at(const struct kernel *kernel, size_t at, struct message *m
 static bool next_message(const struct kernel *kernel, struct message *message, bool *nonsense)
 {
     return message_at(kernel, 0, message, nonsense);
-}
-
-/* Once for all messages that were taken: each alone would move all that is behind it. */
-static void drop_taken(struct kernel *kernel, size_t size)
-{
-    buf_consume(&kernel->in, size);
-    if (kernel->in.size == 0 && kernel->in.capacity > LARGE)
-        buf_done(&kernel->in);
 }
 
 /* One that was given and did not come up: whoever waits gets one of our own. Its socket ends, which
@@ -255,7 +306,7 @@ static bool take_message(struct kernel *kernel, struct job_table *table,
     if (message->type == KERNEL_MESSAGE)
         return run_take_message(kernel->job, table, message->body, message->size);
     if (message->type == KERNEL_DONE && message->size == 1)
-        run_is_done(kernel->job, message->body[0]);
+        run_is_done(kernel->job, table, message->body[0]);
     else
         run_count_noise(kernel->job, message->size);
     return true;
@@ -319,6 +370,7 @@ static void take_bytes(struct kernel *kernel, size_t size)
 {
     size_t skipped = size < kernel->skipping ? size : kernel->skipping;
     kernel->in.size += size;
+    kernel->heard = true;
     kernel->skipping -= skipped;
     buf_consume(&kernel->in, skipped); /* nothing is before what is skipped */
 }
@@ -327,7 +379,7 @@ static void hear(struct kernel *kernel)
 {
     struct message message;
     bool nonsense = false;
-    if (clock_now_ns() < kernel->rests_ns && is_unheard(kernel))
+    if ((kernel->seen & ~POLLOUT) == 0)
         return;
     while (kernel->fd >= 0 && !next_message(kernel, &message, &nonsense) && !nonsense) {
         uint8_t *room = buf_reserve(&kernel->in, CHUNK, NULL);
@@ -361,8 +413,10 @@ void kernel_step(struct kernel *kernel, struct job_table *table)
 {
     if (kernel->state == KERNEL_NONE)
         return;
-    step_status(kernel);
+    if (kernel->status_seen != 0)
+        step_status(kernel);
     flush(kernel);
+    step_interrupt(kernel);
     hear(kernel);
     kernel_deliver(kernel, table);
     skip_unheard(kernel);
@@ -391,7 +445,7 @@ short kernel_events(const struct kernel *kernel)
 {
     bool rests = is_unheard(kernel) && clock_now_ns() < kernel->rests_ns;
     short events = rests || kernel_has_message(kernel) ? 0 : POLLIN;
-    return (short)(events | (kernel->out.size > 0 ? POLLOUT : 0));
+    return (short)(events | (kernel->out.size > 0 || kernel->striking ? POLLOUT : 0));
 }
 
 int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table)
@@ -400,6 +454,8 @@ int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *ta
         return 0;
     if (is_unheard(kernel) && kernel->fd >= 0 && clock_now_ns() < kernel->rests_ns)
         return kernel->rests_ns < kernel->give_up_ns ? kernel->rests_ns : kernel->give_up_ns;
+    if (kernel_has_message(kernel) && !kernel->job)
+        return 0;                /* it is dropped */
     if (awaits_adoption(kernel)) /* no event comes of that */
         return clock_now_ns() + ADOPTION_NS;
     return kernel->give_up_ns;

@@ -40,13 +40,18 @@ struct kernel {
     struct rusage rusage;
     int fd; /* -1 once its end was seen */
     int status_fd;
-    int64_t give_up_ns; /* when it is killed: not ready, or deaf; INT64_MAX */
-    int64_t rests_ns;   /* between two runs: until then it is not listened to */
+    short seen, status_seen; /* what poll(2) said of them in this turn */
+    int64_t give_up_ns;      /* when it is killed: not ready, or deaf; INT64_MAX */
+    int64_t rests_ns;        /* between two runs: until then it is not listened to */
     struct buf in;
+    bool heard;      /* more came since the pipes of its run were looked at */
     size_t skipping; /* bytes of a message for nobody that are still to come; nothing is in then */
     struct buf out;
+    size_t run_at;        /* where the run that is being put together begins in it */
     struct pipes passing; /* descriptors that go with the next byte, as its child[] */
     struct job *job;      /* the run that it has */
+    bool striking;        /* the run is to be interrupted, and the signal has not been sent */
+    bool told;            /* KERNEL_INTERRUPT of this run was sent */
     bool used;            /* it has had a run: there is state to lose */
     bool lost;            /* state was lost and nobody was told */
 };
@@ -69,14 +74,18 @@ ssize_t kernel_receive(struct kernel *kernel, void *data, size_t size);
 /* After READY: it is alive now, 0; or an errno. EAGAIN: it is no child of ours yet. */
 int kernel_adopt(struct kernel *kernel, const struct init_config *config);
 
-/* Gives it a run: the body of KERNEL_RUN, and descriptors that pass to it, whose owner is the
- * kernel from here. It has to be alive and without a job. */
-int kernel_give_run(struct kernel *kernel, struct job *job, const struct buf *body,
-                    struct pipes *pipes, struct err *err);
+/* Gives it a run. The body of KERNEL_RUN is appended to the buffer that the first returns (NULL:
+ * there is no room); then either the second drops it, or the third sends it with descriptors, whose
+ * owner is the kernel from here. It has to be alive and without a job. */
+struct buf *kernel_begin_run(struct kernel *kernel, struct err *err);
+void kernel_drop_run(struct kernel *kernel);
+void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes);
 /* The job is over. */
 void kernel_leave_run(struct kernel *kernel, const struct job *job);
 
-void kernel_interrupt(const struct kernel *kernel);
+/* Interrupts the run that it has, at once or as soon as it has read so much of it that it can be
+ * told. Several may count as one. */
+void kernel_interrupt(struct kernel *kernel);
 
 /* It is about to be killed with all of the group. */
 void kernel_doom(struct kernel *kernel);
@@ -97,6 +106,7 @@ bool kernel_is_heard_out(const struct kernel *kernel);
 short kernel_events(const struct kernel *kernel);
 int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table);
 
+/* A child was reaped; true when it was the kernel. All that it left behind has to end with it. */
 bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, int wait_status,
                    const struct rusage *rusage);
 

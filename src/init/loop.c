@@ -26,7 +26,6 @@ struct loop {
     int setup_fd; /* -1 once committed */
     int oom_fd;
     bool over;
-    bool unsettled; /* the turn before did something */
     struct connection connections[CONNECTION_MAX];
     struct job_table jobs;
 };
@@ -74,12 +73,12 @@ static void accept_connection(struct loop *loop)
     (void)close(fd);
 }
 
+/* One SIGCHLD may stand for many children, and no second one is pending beside it (signal(7)). */
 static void reap_children(struct loop *loop)
 {
     struct signalfd_siginfo info;
-    while (read(loop->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-        continue; /* one SIGCHLD may stand for many children */
-    job_table_reap(&loop->jobs);
+    if (read(loop->signal_fd, &info, sizeof(info)) > 0)
+        job_table_reap(&loop->jobs);
 }
 
 static void on_oom_event(struct loop *loop)
@@ -95,49 +94,62 @@ static void on_oom_event(struct loop *loop)
     job_table_watch_oom(&loop->jobs);
 }
 
+/* What poll(2) looks at, and where it says what it saw: steps read what it named, and no other. */
 struct poll_set {
     struct pollfd entries[POLL_MAX];
+    short *seen[POLL_MAX];
     nfds_t count;
 };
 
-static struct pollfd *poll_add(struct poll_set *set, int fd, short events)
+/* *seen is 0 until poll(2) says something, and stays so when there is nothing to look for. */
+static void poll_add(struct poll_set *set, int fd, short events, short *seen)
 {
-    struct pollfd *entry = &set->entries[set->count++];
-    *entry = (struct pollfd){.fd = fd, .events = events};
-    return entry;
+    *seen = 0;
+    if (fd < 0 || events == 0)
+        return;
+    set->entries[set->count] = (struct pollfd){.fd = fd, .events = events};
+    set->seen[set->count++] = seen;
 }
 
-static void poll_add_job(const struct job *job, struct poll_set *set)
+static int poll_wait(struct poll_set *set, int timeout_ms)
 {
-    if (job->stdin_fd >= 0 && job->stdin_queue.size > 0)
-        (void)poll_add(set, job->stdin_fd, POLLOUT);
-    if (job->status_fd >= 0)
-        (void)poll_add(set, job->status_fd, POLLIN);
-    if (job->terminal_fd >= 0)
-        (void)poll_add(set, job->terminal_fd, POLLIN);
+    int ready = poll(set->entries, set->count, timeout_ms);
+    for (nfds_t i = 0; ready > 0 && i < set->count; i++)
+        *set->seen[i] = set->entries[i].revents;
+    return ready;
+}
+
+static void poll_add_job(struct job *job, struct poll_set *set)
+{
+    short input = job->stdin_queue.size > 0 ? POLLOUT : 0;
+    poll_add(set, job->stdin_fd, input, &job->stdin_seen);
+    poll_add(set, job->status_fd, POLLIN, &job->status_seen);
+    poll_add(set, job->terminal_fd, POLLIN, &job->terminal_seen);
     for (int i = 0; i < 2; i++) {
-        if (job_wants_output(job, i))
-            (void)poll_add(set, job->outputs[i].fd, POLLIN);
+        struct job_output *output = &job->outputs[i];
+        poll_add(set, output->fd, job_wants_output(job, i) ? POLLIN : 0, &output->seen);
     }
 }
 
-static void poll_add_all(const struct loop *loop, struct poll_set *set)
+static void poll_add_all(struct loop *loop, struct poll_set *set)
 {
-    const struct kernel *kernel = &loop->jobs.kernel;
-    const struct leftover *leftover = &loop->jobs.leftover;
+    struct kernel *kernel = &loop->jobs.kernel;
+    struct leftover *leftover = &loop->jobs.leftover;
+    short wanted = leftover_wants(leftover, clock_now_ns()) ? POLLIN : 0;
     for (size_t i = 0; i < JOB_MAX; i++) {
         if (loop->jobs.jobs[i].kind != JOB_FREE)
             poll_add_job(&loop->jobs.jobs[i], set);
     }
-    (void)poll_add(set, kernel->status_fd, POLLIN); /* -1 is ignored by poll(2) */
-    if (kernel_events(kernel) != 0)
-        (void)poll_add(set, kernel->fd, kernel_events(kernel));
-    for (size_t i = 0; i < LEFTOVER_MAX && leftover_wants(leftover, clock_now_ns()); i++)
-        (void)poll_add(set, leftover->fds[i], POLLIN);
+    poll_add(set, kernel->status_fd, POLLIN, &kernel->status_seen);
+    poll_add(set, kernel->fd, kernel_events(kernel), &kernel->seen);
+    for (size_t i = 0; i < leftover->count; i++)
+        poll_add(set, leftover->fds[i], wanted, &leftover->seen[i]);
 }
 
 static int64_t next_wakeup(const struct loop *loop)
 {
+    if (loop->jobs.unsettled)
+        return 0;
     int64_t wakeup = timers_end_ns(&loop->jobs.timers);
     int64_t jobs = job_table_wakeup_ns(&loop->jobs);
     return jobs < wakeup ? jobs : wakeup;
@@ -184,52 +196,63 @@ static void on_setup(struct loop *loop)
     fd_close(&loop->setup_fd);
 }
 
-static void turn(struct loop *loop, struct poll_set *set)
+/* What the loop itself waits for, by what poll(2) saw of it. */
+struct seen {
+    short signals, clients, setup, oom;
+    short connections[CONNECTION_MAX];
+};
+
+static void poll_add_own(struct loop *loop, struct poll_set *set, struct seen *seen)
 {
-    set->count = 0;
-    (void)poll_add(set, loop->signal_fd, POLLIN);
-    (void)poll_add(set, has_free_connection(loop) ? loop->listen_fd : -1, POLLIN);
-    (void)poll_add(set, loop->setup_fd, POLLIN); /* -1 is ignored by poll(2) */
-    (void)poll_add(set, loop->oom_fd,
-                   loop->config->cgroup_mode == INIT_CGROUP_V2 ? POLLPRI : POLLIN);
-    struct pollfd *of_connection[CONNECTION_MAX];
+    poll_add(set, loop->signal_fd, POLLIN, &seen->signals);
+    poll_add(set, loop->listen_fd, has_free_connection(loop) ? POLLIN : 0, &seen->clients);
+    poll_add(set, loop->setup_fd, POLLIN, &seen->setup);
+    poll_add(set, loop->oom_fd, loop->config->cgroup_mode == INIT_CGROUP_V2 ? POLLPRI : POLLIN,
+             &seen->oom);
     for (size_t i = 0; i < CONNECTION_MAX; i++) {
         const struct connection *connection = &loop->connections[i];
-        short events = connection_may_read(connection, &loop->jobs) ? POLLIN : 0;
+        /* Its end is always heard of. */
+        short events = connection_may_read(connection, &loop->jobs) ? POLLIN : POLLHUP;
         events = (short)(events | (connection->out.size > 0 ? POLLOUT : 0));
-        of_connection[i] = poll_add(set, connection->fd, events);
+        poll_add(set, connection->fd, events, &seen->connections[i]);
     }
+}
+
+static void read_connection(struct loop *loop, struct connection *connection, short seen)
+{
+    bool readable = (seen & (POLLIN | POLLHUP | POLLERR)) != 0;
+    if (readable && connection_read(connection, &loop->jobs, NULL) < 0)
+        end_connection(loop, connection);
+}
+
+static void turn(struct loop *loop, struct poll_set *set)
+{
+    struct seen seen;
+    set->count = 0;
+    poll_add_own(loop, set, &seen);
     poll_add_all(loop, set);
-    /* What a turn leads to may be seen by a step that comes before in the next one: that one does
-     * not wait. */
-    int timeout_ms = loop->unsettled ? 0 : clock_poll_timeout_ms(next_wakeup(loop));
-    int ready = poll(set->entries, set->count, timeout_ms);
-    loop->unsettled = ready > 0 || !loop->unsettled;
-    if (ready < 0)
+    if (poll_wait(set, clock_poll_timeout_ms(next_wakeup(loop))) < 0)
         return; /* EINTR: no handler is installed, so only a stop and continue */
-    if (set->entries[0].revents != 0)
+    if (seen.signals != 0)
         reap_children(loop);
-    if (set->entries[2].revents != 0)
+    if (seen.setup != 0)
         on_setup(loop);
-    if (set->entries[3].revents != 0)
+    if (seen.oom != 0)
         on_oom_event(loop);
-    for (size_t i = 0; i < CONNECTION_MAX; i++) {
-        struct connection *connection = &loop->connections[i];
-        short events = of_connection[i]->revents;
-        if (connection->fd < 0 || events == 0)
-            continue;
-        bool readable = (events & (POLLIN | POLLHUP | POLLERR)) != 0;
-        if (readable && connection_read(connection, &loop->jobs, NULL) < 0)
-            end_connection(loop, connection);
-    }
-    if (set->entries[1].revents != 0)
+    for (size_t i = 0; i < CONNECTION_MAX; i++)
+        read_connection(loop, &loop->connections[i], seen.connections[i]);
+    if (seen.clients != 0)
         accept_connection(loop);
+    /* What was done so far is seen by the steps of this turn; of what they do themselves some is
+     * for a step that was before. */
+    loop->jobs.unsettled = false;
     job_table_step(&loop->jobs);
     for (size_t i = 0; i < CONNECTION_MAX; i++) {
         struct connection *connection = &loop->connections[i];
         if (connection->fd >= 0 && connection_step(connection, &loop->jobs, NULL) < 0)
             end_connection(loop, connection);
     }
+    run_make_ready(&loop->jobs); /* behind what somebody waits for */
     check_end(loop);
 }
 

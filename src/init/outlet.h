@@ -16,6 +16,7 @@ struct outlet {
     struct buf *out;              /* the connection's frames to send; NULL: nobody is there */
     uint32_t stream;              /* of the control frames */
     uint32_t credit[STREAM_STEP]; /* bytes that the reader takes now, by part */
+    int64_t started_due_ns; /* when STARTED is sent at the latest; INT64_MAX: it is not owed */
 };
 
 /* Every part begins with a whole window. */
@@ -33,6 +34,11 @@ void outlet_send(struct outlet *outlet, enum frame_type type, enum frame_stream 
                  const void *payload, size_t size);
 void outlet_send_u32(struct outlet *outlet, enum frame_type type, enum frame_stream part,
                      uint32_t value);
+/* STARTED, with the next frame or soon: alone it would wake a server that has nothing to do yet. */
+void outlet_owe_started(struct outlet *outlet, int64_t now_ns);
+/* When outlet_step() has to be called; INT64_MAX: nothing is owed to anybody. */
+int64_t outlet_wakeup_ns(const struct outlet *outlet);
+void outlet_step(struct outlet *outlet, int64_t now_ns);
 /* DONE. */
 void outlet_send_done(struct outlet *outlet, int sys_errno, uint64_t size_bytes);
 /* EXIT of what could not even begin. */

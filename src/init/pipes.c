@@ -29,7 +29,8 @@ static int make_pipe(int *read_end, int *write_end, const int *ours, struct err 
     /* The pipe is init's, and the code may open it again by name: /dev/stdout, /proc/self/fd/1. */
     if (fchmod(ends[0], 0666) != 0)
         return err_sys(err, errno, "mode of a pipe");
-    return fd_set_nonblocking(*ours, true, err);
+    /* No other flag of a new one can be set: there is nothing to ask for. */
+    return fcntl(*ours, F_SETFL, O_NONBLOCK) == 0 ? 0 : err_sys(err, errno, "F_SETFL");
 }
 
 int pipes_make(struct pipes *pipes, unsigned wanted, struct err *err)

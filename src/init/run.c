@@ -13,8 +13,8 @@
 #include "wire/kernel_msg.h"
 #include "wire/tlv.h"
 
-#define BODY_MAX (SANDBOX_CODE_MAX + 3U * FRAME_PAYLOAD_MAX) /* two of variables, and a rest */
-#define MESSAGE_COST 64U                                     /* an empty message is not free */
+#define MESSAGE_COST 64U /* an empty message is not free */
+enum { RUN_PIPES = PIPES_STDIN | PIPES_STDOUT | PIPES_STDERR };
 enum { EXIT_REFUSED = 126, EXIT_KILLED = 128 + SIGKILL, RUN_MAX = SANDBOX_HELD_MAX };
 
 /* ---- before it runs ---- */
@@ -145,26 +145,47 @@ static int make_body(const struct job *job, const struct kernel_spec *spec,
     return tlv_end(&writer, err);
 }
 
+/* Those that were made ahead, or new ones. */
+static int take_pipes(struct job_table *table, struct pipes *pipes, struct err *err)
+{
+    if (table->next_pipes.child[0] < 0)
+        return pipes_make(pipes, RUN_PIPES, err);
+    *pipes = table->next_pipes;
+    table->next_pipes = PIPES_INIT;
+    return 0;
+}
+
+void run_make_ready(struct job_table *table)
+{
+    const struct kernel *kernel = &table->kernel;
+    if (kernel->state != KERNEL_ALIVE || kernel->job || table->next_pipes.child[0] >= 0)
+        return;
+    if (pipes_make(&table->next_pipes, RUN_PIPES, NULL) != 0)
+        pipes_done(&table->next_pipes); /* the run hears of it, if it is still so */
+}
+
 static int hand_over(struct job *job, struct job_table *table, struct err *err)
 {
     struct sandbox_run run;
     PIPES_AUTO struct pipes pipes = PIPES_INIT;
-    BUF_AUTO struct buf body;
-    buf_init(&body, BODY_MAX);
+    struct kernel *kernel = &table->kernel;
     int result = sandbox_run_decode(job->run.params.data, job->run.params.size, &run, err);
     if (result != 0)
         return result;
-    result = make_body(job, &table->kernel.spec, &run, &body, err);
+    struct buf *body = kernel_begin_run(kernel, err);
+    result = body ? make_body(job, &kernel->spec, &run, body, err) : -ERR_TOO_LARGE;
     if (result == 0)
-        result = pipes_make(&pipes, PIPES_STDIN | PIPES_STDOUT | PIPES_STDERR, err);
+        result = take_pipes(table, &pipes, err);
     if (result == 0) {
         fault_point("init.run");
-        group_read(table->config, &job->base);
+        group_read_base(table->config, &job->base);
         job->started_ns = job->ended_ns = clock_now_ns();
         if (run.timeout_ms > 0 && run.timeout_ms < UINT64_C(1) << 40)
             job->deadline_ns = job->started_ns + (int64_t)run.timeout_ms * CLOCK_NS_PER_MS;
         job_take_pipes(job, &pipes);
-        result = kernel_give_run(&table->kernel, job, &body, &pipes, err);
+        kernel_give_run(kernel, job, &pipes);
+    } else {
+        kernel_drop_run(kernel);
     }
     sandbox_run_done(&run);
     return result;
@@ -176,18 +197,18 @@ static void begin(struct job *job, struct job_table *table)
     struct err err = ERR_INIT;
     if (hand_over(job, table, &err) != 0) {
         refuse(job, err.message);
+        table->unsettled = true; /* another one may wait */
         return;
     }
     if (table->config->cgroup_mode == INIT_CGROUP_NONE) {
-        group_read_process(table->kernel.pid, &used);
+        group_read_process(table->config, table->kernel.pid, &used);
         job->base.cpu_us = group_cpu_us(&used);
     }
     buf_done(&job->run.code);
     job->run.phase = RUN_RUNNING;
-    if (job->held)
-        job->held->started = true;
-    else
-        outlet_send(job->outlet, FRAME_STARTED, STREAM_CONTROL, NULL, 0);
+    job_say_started(job);
+    if (job->run.struck)
+        kernel_interrupt(&table->kernel);
     job_step_input(job);
 }
 
@@ -211,6 +232,7 @@ void run_schedule(struct job_table *table)
             memcpy(job->start_error, kernel->start_error, sizeof(job->start_error));
             refuse(job, kernel->failure == ETIMEDOUT ? "the kernel was not ready in time"
                                                      : "the kernel did not start");
+            table->unsettled = true; /* another one may wait */
         }
     } else if (kernel->state != KERNEL_DYING) {
         job->run.asked = true;
@@ -277,10 +299,20 @@ static bool keep_message(struct job *job, struct job_table *table, const uint8_t
     return true;
 }
 
+/* From now on only what was in the pipes when the kernel was last heard is read: it was written
+ * before what is there of it. One look does for all that came together. */
+static void look_behind(struct job *job, struct job_table *table)
+{
+    if (table->kernel.heard)
+        job_drain(job);
+    table->kernel.heard = false;
+    job->draining = true;
+}
+
 bool run_take_message(struct job *job, struct job_table *table, const uint8_t *body, size_t size)
 {
     if (!job->draining) { /* what was written before it comes before it */
-        job_drain(job);
+        look_behind(job, table);
         job->run.message_sent = 0;
         job->run.message_bytes += size;
         job->run.message_cost += size + MESSAGE_COST;
@@ -300,7 +332,7 @@ void run_count_noise(struct job *job, size_t size)
     job->run.message_cost += size + MESSAGE_COST;
 }
 
-void run_is_done(struct job *job, uint8_t exit_code)
+void run_is_done(struct job *job, struct job_table *table, uint8_t exit_code)
 {
     if (job->run.phase != RUN_RUNNING || job->run.mode != SANDBOX_RUN_CELL)
         return; /* a program's end is its own */
@@ -309,7 +341,7 @@ void run_is_done(struct job *job, uint8_t exit_code)
     job->run.phase = RUN_DRAINING;
     job->ended_ns = clock_now_ns();
     fd_close(&job->stdin_fd);
-    job_drain(job);
+    look_behind(job, table);
 }
 
 void run_kernel_died(struct job *job, struct job_table *table)
@@ -337,8 +369,10 @@ void run_kill(struct job *job, struct job_table *table, enum kill_cause cause)
 
 void run_interrupt(struct job *job, struct job_table *table)
 {
-    if (job->run.phase < RUN_RUNNING)
-        run_kill(job, table, KILL_USER); /* nothing is there that could hear it */
+    if (first_in_queue(table) == job && !table->kernel.job)
+        job->run.struck = true; /* it is about to begin, and ends as one that has begun */
+    else if (job->run.phase < RUN_RUNNING)
+        run_kill(job, table, KILL_USER); /* what it waits for may take for ever */
     else if (job->run.phase == RUN_RUNNING)
         kernel_interrupt(&table->kernel);
 }
@@ -366,10 +400,7 @@ static void step_deadline(struct job *job, struct job_table *table, int64_t now_
 static void let_go(struct job *job, struct job_table *table)
 {
     for (int i = 0; i < 2; i++) {
-        int fd = fd_take(&job->outputs[i].fd);
-        if (fd >= 0 && !job->held)
-            outlet_send(job->outlet, FRAME_CLOSE, (enum frame_stream)(STREAM_STDOUT + i), NULL, 0);
-        leftover_add(&table->leftover, fd);
+        leftover_add(&table->leftover, fd_take(&job->outputs[i].fd), job->ended_ns);
     }
 }
 

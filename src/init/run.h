@@ -27,6 +27,7 @@ struct run {
     enum run_phase phase;
     uint64_t turn; /* the lower is first */
     bool asked;    /* a kernel was asked for */
+    bool struck;   /* it was interrupted before the kernel had it */
     struct buf params;
     struct buf code;
     enum sandbox_run_mode mode;
@@ -57,7 +58,7 @@ int64_t run_wakeup_ns(const struct job *job, const struct job_table *table);
 /* The kernel's process was reaped while it had this job. */
 void run_kernel_died(struct job *job, struct job_table *table);
 /* The kernel says that it is done. */
-void run_is_done(struct job *job, uint8_t exit_code);
+void run_is_done(struct job *job, struct job_table *table, uint8_t exit_code);
 /* Passes the kernel's message on; false: not yet, call again. */
 bool run_take_message(struct job *job, struct job_table *table, const uint8_t *body, size_t size);
 /* It said something that is no message of the run: that counts towards the bound as well. */
@@ -65,5 +66,7 @@ void run_count_noise(struct job *job, size_t size);
 
 /* Gives the next job to a kernel that is ready, or asks for one. */
 void run_schedule(struct job_table *table);
+/* Does what the next run needs and can be done before it comes. */
+void run_make_ready(struct job_table *table);
 
 #endif

@@ -8,10 +8,13 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -53,19 +56,25 @@ int trial_proc(struct err *err)
                       strerror(WEXITSTATUS(status)));
 }
 
-static _Noreturn int wait_for_end(void *unused)
+/* It has the engine's socket, so the next engine could not start while this one lives. */
+static int wait_for_end(void *argument)
 {
-    (void)unused;
-    for (;;)
+    const pid_t *engine = argument;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        return EXIT_FAILURE;
+    while (getppid() == *engine)
         (void)pause();
+    return EXIT_FAILURE;
 }
 
 static int open_userns(const char *map, int *out_fd, struct err *err)
 {
     char path[64];
-    pid_t pid = clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, NULL);
+    pid_t engine = getpid();
+    pid_t pid = clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, &engine);
     if (pid < 0)
         return err_sys(err, errno, "make a user namespace");
+    fault_point("native.trial");
     int result = idrange_write_maps(pid, map, err);
     (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
     *out_fd = result == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;

@@ -1,6 +1,7 @@
 /* berth-server: HTTP, routes and rules in one process without privilege. Only wires parts together.
  * Refuses to run as root: everything that needs privilege is another process. */
 #include <getopt.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,9 @@
 
 #define SERVER_HEAD_MAX (32U * 1024U)
 #define SERVER_HEADERS_MAX 100
+#define SERVER_MAPPED_BYTES (256 * 1024)
+#define SERVER_TRIM_BYTES (512 * 1024)
+#define SERVER_ARENAS 8
 #define SERVER_HEAD_TIMEOUT_MS 10000
 #define SERVER_BODY_TIMEOUT_MS 60000
 #define SERVER_IDLE_TIMEOUT_MS                                                                     \
@@ -105,6 +109,16 @@ static int server_options(int argc, char **argv, struct options *out)
     return EXIT_USAGE;
 }
 
+/* What is large comes and goes with its request: each such block is a mapping of its own, and is
+ * the system's again when it is freed. glibc would raise the size from which on that is so with
+ * every block that is freed, until all of them lie in heaps that only grow (mallopt(3)). */
+static void server_set_memory(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, SERVER_MAPPED_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, SERVER_TRIM_BYTES);
+    (void)mallopt(M_ARENA_MAX, SERVER_ARENAS);
+}
+
 /* The process holds what callers sent: no core file, no ptrace by others of the same user. */
 static void server_harden(void)
 {
@@ -145,6 +159,7 @@ static struct core_config server_core_config(const struct settings *settings, co
         .session_timeout_ms = settings->session_timeout_ms,
         .session_timeout_max_ms = settings->session_timeout_max_ms,
         .session_idle_ms = settings->session_idle_ms,
+        .answers_max_bytes = settings->answers_max_bytes,
         .keep_bytes = settings->keep_bytes,
         .keep_outcome_ms = settings->keep_outcome_ms,
     };
@@ -264,6 +279,7 @@ int main(int argc, char **argv)
         log_error("%s", err.message);
         return EXIT_USAGE;
     }
+    server_set_memory();
     server_harden();
     server_say_access(&server, &options);
     /* Blocked before any thread exists, so that all inherit it and sigwait() alone takes them. */

@@ -59,6 +59,7 @@ static const struct setting {
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
     {"BERTH_BODY_MAX", SETTING_BYTES, FIELD(body_max_bytes), 4 * MIB, 1 * KIB, 64 * MIB},
     {"BERTH_BODIES_MAX", SETTING_BYTES, FIELD(bodies_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
+    {"BERTH_ANSWERS_MAX", SETTING_BYTES, FIELD(answers_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
 #undef FIELD
 };
 

@@ -10,7 +10,7 @@
 
 #define COLUMNS                                                                                    \
     "id, owner, lang, status, created_us, started_us, finished_us, outcome IS NOT NULL,"           \
-    " text IS NOT NULL, session_id"
+    " text IS NOT NULL, session_id, coalesce(text_size, 0)"
 #define SESSION_COLUMNS                                                                            \
     "id, owner, labels, idempotency_key, lang, image, profile, engine, sandbox_id, nonce,"         \
     " memory_bytes, storage_bytes, cpu_millis, disk, reserve_memory_bytes, reserve_disk_bytes,"    \
@@ -177,6 +177,8 @@ int store_open(const char *path, struct store **out, struct err *err)
     if (result == 0)
         result = store_connection_open(path, false, &store->reader, err);
     if (result == 0)
+        result = store_connection_open(path, false, &store->keeper, err);
+    if (result == 0)
         result = store_writer_start(store, err);
     if (result != 0) {
         store_close(store);
@@ -192,6 +194,7 @@ void store_close(struct store *store)
         return;
     store_writer_stop(store);
     store_connection_done(&store->reader);
+    store_connection_done(&store->keeper);
     store_connection_done(&store->writer);
     (void)pthread_cond_destroy(&store->queue_filled);
     (void)pthread_mutex_destroy(&store->queue_lock);

@@ -42,8 +42,9 @@ struct store_execution {
     char status[STORE_TEXT_SIZE];
     char session_id[STORE_ID_SIZE]; /* "": none */
     int64_t created_us, started_us, finished_us;
-    bool has_outcome; /* false while it runs, and again when the outcome has expired */
-    bool has_text;    /* false also when the text was dropped before its outcome */
+    bool has_outcome;    /* false while it runs, and again when the outcome has expired */
+    bool has_text;       /* false also when the text was dropped before its outcome */
+    uint64_t text_bytes; /* of the text that there is */
 };
 
 /* What is kept of an execution's end; everything is borrowed. */

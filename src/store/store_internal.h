@@ -44,6 +44,7 @@ struct store_connection {
 
 struct store {
     struct store_connection writer; /* of whoever set `writing` */
+    struct store_connection keeper; /* the thread's, for checkpoints */
     struct store_connection reader; /* held by reader_lock */
     /* Rank 2. Serialises use of `reader`: the one lock that is held across I/O, since a connection
      * is not to be shared; reads of a WAL file do not wait for the writer. */
@@ -56,6 +57,8 @@ struct store {
     int64_t late_ns; /* when the thread writes what nobody waits for; INT64_MAX: nothing of it */
     bool writing;    /* a thread writes, without the lock */
     bool untidy;     /* there is something to trim */
+    int wal_pages;   /* in the log after the last commit; of whoever set `writing`, then guarded */
+    bool wal_full;   /* there is something to copy back from the log */
     bool stop;
     _Atomic bool failing; /* the last transaction did */
     _Atomic uint64_t text_max;

@@ -63,6 +63,7 @@ static void read_row(sqlite3_stmt *statement, struct store_execution *out)
     out->has_outcome = sqlite3_column_int(statement, 7) != 0;
     out->has_text = sqlite3_column_int(statement, 8) != 0;
     store_column_text(statement, 9, out->session_id, sizeof(out->session_id));
+    out->text_bytes = (uint64_t)sqlite3_column_int64(statement, 10);
 }
 
 static int append_blob(sqlite3_stmt *statement, int column, struct buf *out, struct err *err)
@@ -87,8 +88,8 @@ int store_execution_get(struct store *store, const char *owner, const char *id,
     if (result == 0)
         return err_set(err, ERR_NOT_FOUND, "no execution %s", id);
     read_row(statement, out);
-    result = append_blob(statement, 10, object, err);
-    return result == 0 ? append_blob(statement, 11, text, err) : result;
+    result = append_blob(statement, 11, object, err);
+    return result == 0 ? append_blob(statement, 12, text, err) : result;
 }
 
 int store_execution_by_key(struct store *store, const char *owner, const char *key,

@@ -2,8 +2,10 @@
  * transaction, commits, and only then tells their owners (group commit). So one that waits for its
  * own job writes by itself, without waking another thread; those that come meanwhile are the next
  * batch. A thread writes what nobody waits for, a little later, so that it shares the transaction
- * of what follows; and it tidies up. A job is one statement, so one that fails undoes itself alone;
- * what undoes the whole transaction makes each job run again in one of its own. */
+ * of what follows; and it tidies up. The log of SQLite is copied back by
+ * it as well, since that syncs the disk, which no commit of a running execution is to wait for. A
+ * job is one statement, so one that fails undoes itself alone; what undoes the whole transaction
+ * makes each job run again in one of its own. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -16,6 +18,10 @@
 
 #define EXPIRE_EVERY_NS (INT64_C(60) * CLOCK_NS_PER_S)
 #define LATE_NS (5 * CLOCK_NS_PER_MS) /* most of what runs has ended by then */
+/* Pages of the log: past the first the thread copies them into the database while others write,
+ * past the second nobody writes meanwhile, or the log would grow without end. */
+#define WAL_PAGES 1000
+#define WAL_PAGES_MAX 8000
 #define HISTORY_US                                                                                 \
     (INT64_C(7) * 24 * 3600 * 1000000) /* rows of ended executions are kept this long */
 
@@ -131,8 +137,9 @@ static void write_queued_locked(struct store *store)
     finish_batch(store, jobs);
     (void)pthread_mutex_lock(&store->queue_lock);
     store->writing = false;
-    store->untidy |= untidy;
-    if (store->untidy || store->stop)
+    store->untidy |= untidy || store->wal_pages >= WAL_PAGES_MAX;
+    store->wal_full |= store->wal_pages >= WAL_PAGES;
+    if (store->untidy || store->wal_full || store->stop)
         (void)pthread_cond_signal(&store->queue_filled);
     if (!store->untidy) /* else the thread does when it has trimmed */
         hand_on_locked(store);
@@ -177,13 +184,31 @@ void store_see_queued(struct store *store)
     (void)store_job_wait(store, &job, NULL);
 }
 
-/* Trims and expires, as far as it is time. Returns whether there is more to trim. */
+/* Copies what it can from the log into the database; a log that was copied whole begins anew with
+ * the next write. */
+static void checkpoint(struct store *store)
+{
+    /* A connection that has read nothing yet knows of no log, and would do nothing. */
+    int status = sqlite3_exec(store->keeper.db, "PRAGMA schema_version", NULL, NULL, NULL);
+    if (status == SQLITE_OK)
+        status = sqlite3_wal_checkpoint_v2(store->keeper.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
+                                           NULL);
+    if (status != SQLITE_OK && status != SQLITE_BUSY)
+        log_error("store: checkpoint: %s", sqlite3_errmsg(store->keeper.db));
+}
+
+/* Trims, expires and shortens the log, as far as it is time. Returns whether there is more to trim.
+ */
 static bool tidy(struct store *store, int64_t *expire_ns)
 {
     struct err err = ERR_INIT;
     int trimmed = store_texts_trim(store, &err);
     if (trimmed < 0)
         log_error("%s", err.message);
+    if (store->wal_pages >= WAL_PAGES_MAX) {
+        checkpoint(store);
+        store->wal_pages = 0; /* the next commit counts anew */
+    }
     if (clock_now_ns() >= *expire_ns) {
         int64_t now_us = clock_wall_us();
         if (store_expire_now(&store->writer, now_us, now_us - HISTORY_US, &err) != 0 ||
@@ -206,6 +231,15 @@ static void tidy_locked(struct store *store, int64_t *expire_ns)
     store->untidy |= more; /* goes on behind what waits to be written */
 }
 
+/* While others write, with the lock held, which is let go meanwhile. */
+static void checkpoint_locked(struct store *store)
+{
+    store->wal_full = false;
+    (void)pthread_mutex_unlock(&store->queue_lock);
+    checkpoint(store);
+    (void)pthread_mutex_lock(&store->queue_lock);
+}
+
 static void wait_locked(struct store *store, int64_t until_ns)
 {
     const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
@@ -222,6 +256,10 @@ static void *writer_main(void *context)
         int64_t now_ns = clock_now_ns();
         bool late = store->stop || now_ns >= store->late_ns;
         bool due = store->untidy || now_ns >= expire_ns;
+        if (store->wal_full) {
+            checkpoint_locked(store);
+            continue;
+        }
         if (store->writing) {
             wait_locked(store, now_ns + LATE_NS);
             continue;
@@ -239,8 +277,18 @@ static void *writer_main(void *context)
     return NULL;
 }
 
+static int on_commit(void *context, sqlite3 *db, const char *name, int wal_pages)
+{
+    struct store *store = context;
+    (void)db;
+    (void)name;
+    store->wal_pages = wal_pages;
+    return SQLITE_OK;
+}
+
 int store_writer_start(struct store *store, struct err *err)
 {
+    (void)sqlite3_wal_hook(store->writer.db, on_commit, store); /* in place of SQLite's own */
     int status = pthread_create(&store->thread, NULL, writer_main, store);
     if (status != 0)
         return err_sys(err, status, "start the store's writer");

@@ -61,8 +61,7 @@ const char *events_content_type(enum events_format format)
     return format == EVENTS_SSE ? "text/event-stream; charset=utf-8" : "application/x-ndjson";
 }
 
-int events_append(struct events *events, const char *name, const void *json, size_t json_size,
-                  struct buf *out, struct err *err)
+int events_begin(struct events *events, const char *name, struct buf *out, struct err *err)
 {
     bool sse = events->format == EVENTS_SSE;
     int result = buf_printf(out, err,
@@ -70,23 +69,38 @@ int events_append(struct events *events, const char *name, const void *json, siz
                                 : "{\"event\":\"%s\",\"id\":%" PRIu64 ",\"data\":",
                             name, events->next_id);
     if (result == 0)
-        result = buf_append(out, json, json_size, err);
-    if (result == 0)
-        result = buf_append_str(out, sse ? "\n\n" : "}\n", err);
-    if (result == 0)
         events->next_id++;
     return result;
+}
+
+int events_begin_aside(const struct events *events, const char *name, struct buf *out,
+                       struct err *err)
+{
+    bool sse = events->format == EVENTS_SSE;
+    return buf_printf(out, err, sse ? "event: %s\ndata: " : "{\"event\":\"%s\",\"data\":", name);
+}
+
+int events_end(const struct events *events, struct buf *out, struct err *err)
+{
+    return buf_append_str(out, events->format == EVENTS_SSE ? "\n\n" : "}\n", err);
+}
+
+int events_append(struct events *events, const char *name, const void *json, size_t json_size,
+                  struct buf *out, struct err *err)
+{
+    int result = events_begin(events, name, out, err);
+    if (result == 0)
+        result = buf_append(out, json, json_size, err);
+    return result == 0 ? events_end(events, out, err) : result;
 }
 
 int events_append_aside(const struct events *events, const char *name, const void *json,
                         size_t json_size, struct buf *out, struct err *err)
 {
-    bool sse = events->format == EVENTS_SSE;
-    int result =
-        buf_printf(out, err, sse ? "event: %s\ndata: " : "{\"event\":\"%s\",\"data\":", name);
+    int result = events_begin_aside(events, name, out, err);
     if (result == 0)
         result = buf_append(out, json, json_size, err);
-    return result == 0 ? buf_append_str(out, sse ? "\n\n" : "}\n", err) : result;
+    return result == 0 ? events_end(events, out, err) : result;
 }
 
 static int events_append_text(struct events *events, int stream, const uint8_t *data, size_t size,

@@ -43,6 +43,12 @@ int events_append(struct events *events, const char *name, const void *json, siz
 int events_append_aside(const struct events *events, const char *name, const void *json,
                         size_t json_size, struct buf *out, struct err *err);
 
+/* The same in parts, for what is too large to be held: what comes between the two is the data. */
+int events_begin(struct events *events, const char *name, struct buf *out, struct err *err);
+int events_begin_aside(const struct events *events, const char *name, struct buf *out,
+                       struct err *err);
+int events_end(const struct events *events, struct buf *out, struct err *err);
+
 /* Appends output of stream (STREAM_STDOUT or STREAM_STDERR of wire/frame.h). May append nothing
  * when all of it is held back. */
 int events_append_output(struct events *events, int stream, const uint8_t *data, size_t size,

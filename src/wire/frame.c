@@ -8,7 +8,7 @@
 #include "wire/tlv.h"
 
 /* Most peers say little at a time, and there may be thousands of them. */
-enum { READ_CHUNK_FIRST = 4 * 1024, READ_CHUNK = 64 * 1024 };
+enum { READ_CHUNK_FIRST = FRAME_READ_MIN, READ_CHUNK = 64 * 1024 };
 
 int frame_append(struct buf *out, enum frame_type type, uint32_t stream, const void *payload,
                  size_t size, struct err *err)

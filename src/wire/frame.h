@@ -16,16 +16,20 @@
 #define FRAME_PAYLOAD_MAX (512U * 1024U)
 #define FRAME_DATA_MAX (32U * 1024U) /* the most that a sender puts into one DATA frame */
 #define FRAME_WINDOW (256U * 1024U)  /* credit that each stream starts with, in bytes */
+#define FRAME_READ_MIN (4U * 1024U)  /* frame_decoder_read() takes so much at once, or all */
 
 enum frame_type {
     FRAME_HELLO = 1, /* both ways, first: struct sandbox_hello */
     FRAME_EXEC,      /* to init: struct sandbox_exec, on a fresh stream (a multiple of 4) */
-    FRAME_STARTED,   /* from init: the code runs (no payload) */
+    FRAME_STARTED,   /* from init: the code runs (no payload). Said with the next frame of the
+                        execution, or a few milliseconds later when there is none; of a terminal,
+                        and to who attaches, at once */
     FRAME_EXIT,      /* from init: struct sandbox_exit; the last frame of an execution */
     FRAME_DATA,      /* both ways: bytes of a stream; costs credit */
     FRAME_CREDIT,    /* both ways: u32, bytes that the receiver may take more of the stream. Given
                         before less than FRAME_DATA_MAX is left: a held event is never cut */
-    FRAME_CLOSE,     /* both ways: the end of a stream's bytes */
+    FRAME_CLOSE,     /* both ways: the end of a stream's bytes. Of an execution's output it comes
+                        right before EXIT, of a terminal's when that hangs up */
     FRAME_KILL,      /* to init: end the execution or file of this stream; u32 enum kill_cause */
     FRAME_PUT_FILE,  /* to init: struct sandbox_put_file; its bytes follow as DATA, then CLOSE */
     FRAME_DONE,      /* from init: struct sandbox_done, the outcome of a file operation */

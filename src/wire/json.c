@@ -12,6 +12,8 @@
 #include "base/parse.h"
 #include "wire/utf8.h"
 
+#define JSON_ESCAPE_MAX 6    /* "\\u001b" */
+#define JSON_BLOCK 512U      /* characters that are escaped at once */
 #define JSON_SECONDS_MAX 1e9 /* far past any deadline; keeps the product within 64 bits */
 
 void json_free_at(struct json_t **json)
@@ -20,54 +22,68 @@ void json_free_at(struct json_t **json)
     *json = NULL;
 }
 
-static int json_append_escape(struct buf *out, uint8_t byte, struct err *err)
+/* Writes one character of a string, up to JSON_ESCAPE_MAX bytes; returns how many. */
+static size_t json_write_escaped(char *out, uint8_t byte)
 {
-    switch (byte) {
-    case '"':
-        return buf_append(out, "\\\"", 2, err);
-    case '\\':
-        return buf_append(out, "\\\\", 2, err);
-    case '\n':
-        return buf_append(out, "\\n", 2, err);
-    case '\r':
-        return buf_append(out, "\\r", 2, err);
-    case '\t':
-        return buf_append(out, "\\t", 2, err);
-    default:
-        return buf_printf(out, err, "\\u%04x", byte);
+    static const char digits[] = "0123456789abcdef";
+    static const char named[][2] = {
+        {'"', '"'}, {'\\', '\\'}, {'\n', 'n'}, {'\r', 'r'}, {'\t', 't'}};
+    out[0] = (char)byte;
+    if (byte >= 0x20 && byte != '"' && byte != '\\' && byte != 0x7f)
+        return 1;
+    out[0] = '\\';
+    for (size_t i = 0; i < sizeof(named) / sizeof(named[0]); i++) {
+        if (byte == (uint8_t)named[i][0]) {
+            out[1] = named[i][1];
+            return 2;
+        }
     }
+    out[1] = 'u';
+    out[2] = out[3] = '0';
+    out[4] = digits[byte >> 4];
+    out[5] = digits[byte & 15];
+    return JSON_ESCAPE_MAX;
+}
+
+/* What stands between the quotes. */
+static int json_append_inside(struct buf *out, const uint8_t *data, size_t size, struct err *err)
+{
+    char block[JSON_BLOCK * JSON_ESCAPE_MAX];
+    int result = 0;
+    for (size_t at = 0; at < size && result == 0;) {
+        size_t end = size - at < JSON_BLOCK ? size : at + JSON_BLOCK;
+        size_t used = 0;
+        for (; at < end; at++)
+            used += json_write_escaped(block + used, data[at]);
+        result = buf_append(out, block, used, err);
+    }
+    return result;
 }
 
 int json_append_string(struct buf *out, const char *utf8, size_t size, struct err *err)
 {
-    const uint8_t *data = (const uint8_t *)utf8;
-    size_t start = 0;
     int result = buf_append(out, "\"", 1, err);
-    for (size_t i = 0; result == 0 && i < size; i++) {
-        if (data[i] >= 0x20 && data[i] != '"' && data[i] != '\\' && data[i] != 0x7f)
-            continue;
-        result = buf_append(out, data + start, i - start, err);
-        if (result == 0)
-            result = json_append_escape(out, data[i], err);
-        start = i + 1;
-    }
-    if (result == 0 && size > start)
-        result = buf_append(out, data + start, size - start, err);
     if (result == 0)
-        result = buf_append(out, "\"", 1, err);
-    return result;
+        result = json_append_inside(out, (const uint8_t *)utf8, size, err);
+    return result == 0 ? buf_append(out, "\"", 1, err) : result;
+}
+
+int json_append_part(struct buf *out, const uint8_t *data, size_t size, struct err *err)
+{
+    if (utf8_is_valid(data, size))
+        return json_append_inside(out, data, size, err);
+    struct buf clean BUF_AUTO;
+    buf_init(&clean, size * 3 + 3);
+    int result = utf8_sanitize(data, size, &clean, err);
+    return result == 0 ? json_append_inside(out, clean.data, clean.size, err) : result;
 }
 
 int json_append_bytes(struct buf *out, const uint8_t *data, size_t size, struct err *err)
 {
-    if (utf8_is_valid(data, size))
-        return json_append_string(out, (const char *)data, size, err);
-    struct buf clean BUF_AUTO;
-    buf_init(&clean, size * 3 + 3);
-    int result = utf8_sanitize(data, size, &clean, err);
+    int result = buf_append(out, "\"", 1, err);
     if (result == 0)
-        result = json_append_string(out, (const char *)clean.data, clean.size, err);
-    return result;
+        result = json_append_part(out, data, size, err);
+    return result == 0 ? buf_append(out, "\"", 1, err) : result;
 }
 
 /* jansson recurses once a level and allows 2048 of them; a connection's thread has a small stack.

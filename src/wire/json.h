@@ -25,6 +25,10 @@ int json_append_string(struct buf *out, const char *utf8, size_t size, struct er
 /* Appends bytes as a JSON string, bad UTF-8 replaced by U+FFFD on the way. */
 int json_append_bytes(struct buf *out, const uint8_t *data, size_t size, struct err *err);
 
+/* The same without the quotes: for a string that is written in parts. A part should end where a
+ * character does (utf8_incomplete_tail()). */
+int json_append_part(struct buf *out, const uint8_t *data, size_t size, struct err *err);
+
 /* Parses a whole body that must be one object. ERR_BAD_INPUT (public) says what is wrong and where;
  * depth and number of values are checked before jansson sees it. *out is the caller's: JSON_AUTO.
  */

@@ -14,9 +14,11 @@
     (32U * 1024U * 1024U) /* of a message from a kernel; past it, it is killed */
 
 enum kernel_msg {
-    KERNEL_RUN = 'X',     /* to the kernel: fields; descriptors of stdin, stdout and stderr of this
-                             run come with the first byte (SCM_RIGHTS) */
-    KERNEL_READY = 'R',   /* from it, once: it takes runs; no body */
+    KERNEL_RUN = 'X', /* to the kernel: fields; descriptors of stdin, stdout and stderr of this
+                         run come with the first byte (SCM_RIGHTS) */
+    KERNEL_INTERRUPT = 'I', /* to it: KERNEL_TAG_ID of the run that the next SIGINT is for; once a
+                               run, behind its KERNEL_RUN. The signal alone does not say it */
+    KERNEL_READY = 'R',     /* from it, once: it takes runs; no body */
     KERNEL_MESSAGE = 'M', /* from it: a JSON object, passed on as it is: {"type": "result", "data":
                              {mime: text}} or {"type": "error", "name", "value", "traceback"} */
     KERNEL_DONE = 'D',    /* from it: u8 exit code; stdout and stderr are flushed before */

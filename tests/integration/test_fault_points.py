@@ -10,6 +10,7 @@ import pytest
 from faults import CELL, CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
 from harness import at_rest, snapshot_tool, wait_until
 
+POOL = {"BERTH_POOL_MIN": "2", "BERTH_POOL_MAX": "4"}
 KINDS = {
     "memory": {},
     "disk": {"resources": {"ram": "64MB", "storage": "200MB"}},
@@ -79,6 +80,68 @@ def test_the_server_dies_at(make_server, point, kind):
         assert ask_until_answered(server, hello(kind), headers).json() == done  # and so it stays
         assert server.get(f"/executions/{done['execution_id']}").json() == done
         finish(server)
+
+
+def pooled_server(make_server, fault):
+    """A server whose pool has what it is to have, and where the fault strikes from now on."""
+    server = make_server({**fault.env, **POOL})
+    wait_until(lambda: server.metric("berth_pool_ready") >= 2, "the pool is filled")
+    fault.arm()
+    return server
+
+
+# Those of a creation strike in a refill, which no request waits for.
+@pytest.mark.parametrize("point", [p for p in POINTS if p not in ("server.create",
+                                                                  "server.created")])
+def test_the_server_dies_with_a_pool_at(make_server, point):
+    with Fault(point, armed=False) as fault:
+        server = pooled_server(make_server, fault)
+        headers = {"Idempotency-Key": f"key-{point}"}
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            server.post(hello("memory"), headers=headers)
+        assert fault.struck(), "the point was not reached"
+        done = ask_until_answered(server, hello("memory"), headers).json()
+        if POINTS[point] == "ran":
+            assert (done["status"], done["stdout"]) == ("success", "hello\n"), done
+        else:
+            assert (done["status"], done["killed_by"]) == ("killed", "server"), done
+        assert server.post(hello("memory")).json()["stdout"] == "hello\n"
+        assert server.stop() == 0, server.log()
+        assert_nothing_left(server.state)
+
+
+@pytest.mark.parametrize("point", ["server.session", "server.session_stored"])
+@pytest.mark.parametrize("pool", [False, True], ids=["plain", "pool"])
+def test_the_server_dies_while_a_session_is_made_at(make_server, point, pool):
+    """Asked for again there is one session, with all of its rights, and one sandbox of it."""
+    with Fault(point, armed=not pool) as fault:
+        server = pooled_server(make_server, fault) if pool else make_server(fault.env)
+        asked = {"timeout": 3600, "idle_timeout": 1800}
+        headers = {"Idempotency-Key": f"key-{point}"}
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            server.post(asked, headers=headers, path="/sessions")
+        assert fault.struck(), "the point was not reached"
+
+        def attempt():
+            try:
+                return server.post(asked, headers=headers, path="/sessions")
+            except (ConnectionError, http.client.HTTPException):
+                return None
+        answer = wait_until(attempt, "it is answered")
+        assert answer.status == 200, answer
+        session = answer.json()["session_id"]
+        assert server.get("/sessions").json() == {"sessions": [session]}
+        path = f"/sessions/{session}"
+        for code, said in (("x = 41", ""), ("print(x + 1)", "42\n")):
+            done = server.post({"code": code}, path=path + "/execute").json()
+            assert (done["status"], done["stdout"], done["state"]) == ("success", said, "kept"), done
+        server.kill()  # and it is as durable as any other
+        server.start()
+        done = server.post({"code": "print(x)"}, path=path + "/execute").json()
+        assert done["stdout"] == "41\n", done
+        assert server.request("DELETE", path).status == 200
+        assert server.stop() == 0, server.log()
+        assert_nothing_left(server.state)
 
 
 def other_points():

@@ -320,6 +320,61 @@ def test_interrupt(kernel):
     assert ended(kernel.run_code("print(x)")).stdout == b"6\n"
 
 
+def stop_kernel(kernel):
+    """Stops it where it waits for a run; a function that lets it go on."""
+    pid = int(kernel.run_code("import os; print(os.getpid())").stdout)
+    ended(kernel.sh(f"kill -STOP {pid}"))
+    return lambda: ended(kernel.sh(f"kill -CONT {pid}"))
+
+
+def wait_started(kernel, stream):
+    """Until init has given the run to the kernel."""
+    result = Result()
+    while not result.started:
+        assert not kernel.take(result, kernel.frame_of(stream)), result
+    return result
+
+
+@pytest.mark.parametrize("size", (0, 4 * MIB))
+@pytest.mark.parametrize("given", (True, False))
+def test_an_interrupt_before_the_kernel_has_read_the_run(kernel, size, given):
+    """Also while the socket is full: it waits, and is not taken for one of the run before."""
+    ended(kernel.run_code("x = 6"))
+    for _ in range(3):
+        go_on = stop_kernel(kernel)
+        stream = kernel.begin_code("#" * size + "\nwhile True: pass")
+        result = wait_started(kernel, stream) if given else None
+        for _ in range(3):
+            kernel.interrupt(stream)
+        go_on()
+        ended(kernel.finish(stream, result), 130)
+        assert ended(kernel.run_code("print(x)")).stdout == b"6\n"
+
+
+def test_interrupts_that_nobody_minds(kernel):
+    """However many there were, the kernel's socket has room for the next one."""
+    stream = kernel.begin_code(
+        "count = 0\nwhile True:\n try:\n  print('on', count)\n  while True: pass\n"
+        " except KeyboardInterrupt:\n  count += 1\n  if count > 2000: raise")
+    result = None
+    for i in range(2001):
+        result = kernel.wait_output(stream, b"on %d\n" % i, result)
+        kernel.interrupt(stream)
+    ended(kernel.finish(stream, result), 130)
+    assert ended(kernel.run_code("print(count)")).stdout == b"2001\n"
+
+
+def test_an_interrupt_of_a_run_that_is_killed_before_it_was_read(kernel):
+    """What was to be said to a run that is gone is not said to the next."""
+    stop_kernel(kernel)
+    stream = kernel.begin_code("#" * (4 * MIB) + "\nwhile True: pass")
+    result = wait_started(kernel, stream)
+    kernel.interrupt(stream)
+    kernel.kill(stream)
+    ended(kernel.finish(stream, result), 137, "user", lost=True)
+    ended(kernel.run_code("import time\nfor i in range(100): time.sleep(0.001)"))
+
+
 def test_a_kill_of_a_run_and_of_one_that_waits(kernel):
     first = kernel.begin_code("print('on')\nwhile True: pass")
     second = kernel.begin_code("print('never')")

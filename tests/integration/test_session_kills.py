@@ -1,6 +1,7 @@
-"""SIGKILL to the server, the engine, its zygote or all of berth at a random moment, under a load of
-sessions that are made, used and ended: one that was acknowledged is there with its variables and files
-until it is deleted, what ran has one outcome, no code runs twice, and nothing is left on the host.
+"""SIGKILL to the server, the engine, its zygote or all of berth (now and then a clean stop) at a random
+moment, under a load of sessions that are made, used and ended: one that was acknowledged is there with
+its variables and files until it is deleted, what ran has one outcome, no code runs twice, and nothing
+is left on the host.
 
 A short form runs with the suites; BERTH_SOAK=1 (`make soak`) makes it 100 kills. BERTH_SEED=N repeats
 the choices of a run, whose seed is printed; moments differ."""
@@ -13,7 +14,7 @@ import uuid
 
 import pytest
 
-from faults import assert_nothing_left
+from faults import Fault, assert_nothing_left
 from harness import HANG_SECS, Stream, at_rest, cgroup_bases, read, wait_until
 from kills import SOAK, counts, end, served, settle
 
@@ -294,10 +295,13 @@ def strike(server, dice, ended):
     """Ends one or two processes; whether it did. At times so soon after the one before that what was
     ended still takes over what it finds."""
     time.sleep(dice.uniform(0.0, dice.choice((0.06, 0.6, 1.5))))
-    names = ["server", "server", "native", "both", "monitor"]
+    names = ["server", "server", "native", "both", "monitor", "stop"]
     name = dice.choice(names + ["zygote"] * (2 if "BERTH_ZYGOTE" in server.env else 0))
     if name == "monitor":
         server.kill()
+        server.start()
+    elif name == "stop":  # a clean end is no better, nor worse
+        assert server.stop() == 0, server.log()
         server.start()
     elif name == "zygote":
         if not end(zygote(server)):
@@ -394,3 +398,14 @@ def test_sessions_under_random_kills(make_server, dice, settings):
     assert totals["deleted"] > 0, totals
     assert server.stop() == 0, server.log()
     assert_nothing_left(server.state)
+
+
+def test_an_engine_that_dies_while_it_starts(make_server):
+    """It leaves none of its children, one of which once held the socket that the next berth takes."""
+    with Fault("native.trial") as fault:
+        server = make_server(fault.env)
+        server.hello()
+        assert fault.struck()
+        server.kill()
+        server.start()
+        server.hello()

@@ -88,6 +88,21 @@ def test_interrupt(session):
     assert said["interrupted"] is None
 
 
+def test_interrupts_as_soon_as_it_runs(session):
+    """Whatever the kernel has read of the run by then."""
+    session.run("kept = 'yes'")
+    for _ in range(100):
+        answer = in_background(lambda: session.run("while True: pass", timeout=20 * SLOW))
+        running = wait_until(lambda: session.get().json()["running"], "it runs", step_secs=0)
+        said = session.server.post({}, path=session.path + "/interrupt").json()
+        assert said["interrupted"] == running
+        done = answer()
+        assert (done["execution_id"], done["exit_code"], done["state"]) == (running, 130, "kept"), done
+        # A timeout interrupts too.
+        assert (done["killed_by"], done["error"]["name"]) == (None, "KeyboardInterrupt"), done
+        assert session.run("print(kept)")["stdout"] == "yes\n"
+
+
 # ---- ends ----
 
 def test_a_timeout_keeps_the_state_when_it_can(session):
@@ -240,8 +255,9 @@ def test_streams_can_be_taken_up_again(server, session):
 
 
 def test_what_is_known_without_waiting(server, session):
-    answer = in_background(lambda: session.run("import os, time\nos.write(1, b'on\\n')\n"
-                                               "time.sleep(600)"))
+    # One write(2), so one event; print() may make two of a line and its end.
+    code = "import os, time\nos.write(1, b'on\\n')\ntime.sleep(600)"
+    answer = in_background(lambda: session.run(code))
     execution_id = session.running()
     path = f"/executions/{execution_id}/events?follow=0"
 

@@ -58,14 +58,14 @@ def others_are_served(server, count=20):
         assert (done["stdout"], done["killed_by"]) == (f"{number}\n", None), done
 
 
-def unread(server, path, fields):
+def unread(server, path, fields, accept=NDJSON):
     """A client that asks for a stream and reads nothing of it, with as small a buffer as there is."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     sock.settimeout(HANG_SECS)
     sock.connect((harness.LOOPBACK, server.port))
     body = json.dumps(fields).encode() if fields is not None else b""
-    sock.sendall(harness.head("POST" if body else "GET", path, "localhost", f"Accept: {NDJSON}",
+    sock.sendall(harness.head("POST" if body else "GET", path, "localhost", f"Accept: {accept}",
                               "Content-Type: application/json", f"Content-Length: {len(body)}")
                  + body)
     return sock

@@ -245,15 +245,32 @@ class Kernel:
         finally:
             flight.close()
 
-    def interrupt(self):
+    def interrupt(self, count=None):
+        """As init does first: INTERRUPT of the last run, or of that of this number, then SIGINT."""
+        body = text_field(TAG_ID, f"exec-{self.count if count is None else count}")
+        self.socket.sendall(len(body).to_bytes(4, "little") + b"I" + body)
+        self.signal()
+
+    def signal(self):
+        """SIGINT alone: of an init of before INTERRUPT, or one more of the same run."""
         self.process.send_signal(signal.SIGINT)
 
-    def script(self, code, name="main.py", write=True, to_end=False, **options):
+    def stop(self):
+        """Stops it, wherever it is, until go()."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def go(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def script(self, code, name="main.py", write=True, to_end=False, given=None, **options):
         """Runs a script to the end of the process; the outcome's code is its exit status. to_end:
-        and to that of its output, which children of it may hold."""
+        and to that of its output, which children of it may hold. given: is called when it was sent."""
         if write:
             (self.folder / name).write_text(code)
         flight = self.start(code, mode=SCRIPT, file=name, **options)
+        if given:
+            given()
         try:
             self.pump(flight, lambda: flight.outcome.code is not None)
             raise AssertionError("a script's end is its process's, not DONE")

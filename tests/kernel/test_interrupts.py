@@ -84,6 +84,112 @@ def test_own_handler_is_of_one_run(kernel):
     kernel.interrupt()
 
 
+@pytest.mark.parametrize("code", ("while True: pass", WAITS["await_loop"], WAITS["sleep"], "1", "1 +"))
+def test_before_the_code_runs(kernel, code):
+    """The signal finds a kernel that has not read the run yet: it is that run's all the same."""
+    kernel.run("x = 1")
+    for _ in range(3):
+        kernel.stop()
+        flight = kernel.start(code, stdin=None)
+        kernel.interrupt()
+        kernel.go()
+        done = flight.wait()
+        assert (done.code, done.err, done.plain) == (130, "KeyboardInterrupt\n", None), done
+        assert done.error["name"] == "KeyboardInterrupt", done
+        assert kernel.run("x").plain == "1"
+
+
+def test_at_any_moment_it_ends_a_loop(kernel):
+    """From before the kernel has the run to within its code: none is lost, and none is left over."""
+    for count in range(300):
+        flight = kernel.start("while True: pass", stdin=None)
+        time.sleep((count % 60) * 0.00005)
+        kernel.interrupt()
+        done = flight.wait()
+        assert (done.code, done.error["name"]) == (130, "KeyboardInterrupt"), done
+        flight.close()
+        if count % 3 == 0:
+            assert kernel.run("1").plain == "1"
+
+
+def test_late_for_the_run_before(kernel):
+    """Its message comes before the next run, which is not struck."""
+    for _ in range(20):
+        kernel.run("1")
+        kernel.stop()
+        kernel.interrupt()
+        flight = kernel.start("2")
+        kernel.go()
+        assert flight.wait().plain == "2"
+
+
+def test_an_interrupt_of_another_run(kernel):
+    kernel.stop()
+    flight = kernel.start("2")
+    kernel.interrupt(count=7)
+    kernel.go()
+    assert flight.wait().plain == "2"
+
+
+def test_late_for_one_run_and_in_time_for_the_next(kernel):
+    kernel.run("1")
+    kernel.stop()
+    kernel.interrupt()
+    flight = kernel.start("while True: pass")
+    kernel.interrupt()
+    kernel.go()
+    assert flight.wait().code == 130
+
+
+def test_without_the_message(kernel):
+    """From an init that sends none: within the code it strikes, before it it is taken for a late one."""
+    kernel.stop()
+    flight = kernel.start("print('go')\nwhile True: pass")
+    kernel.signal()
+    kernel.go()
+    flight.until("go\n")
+    kernel.signal()
+    assert flight.wait().code == 130
+
+
+def test_each_of_several_strikes_once(kernel):
+    """Further ones come without a message."""
+    kernel.run("x = 1")
+    flight = kernel.start("struck = []\nfor i in range(10):\n  try:\n    print('on', i)\n    while True: pass\n"
+                          "  except KeyboardInterrupt: struck.append(i)\nprint(struck)\nx")
+    for i in range(10):
+        flight.until(f"on {i}\n")
+        kernel.signal() if i else kernel.interrupt()
+    done = flight.wait()
+    assert (done.code, done.plain) == (0, "1") and done.out.endswith(f"{list(range(10))}\n"), done
+
+
+def test_many_at_once(kernel):
+    kernel.run("x = 1")
+    for _ in range(20):
+        flight = kernel.start("while True: pass")
+        kernel.interrupt()
+        for _ in range(9):
+            kernel.signal()
+        assert flight.wait().code == 130
+        flight.close()
+        assert kernel.run("x").plain == "1"
+
+
+@pytest.mark.parametrize("env", ((), ("PYTHONSTARTUP=/nothing",)))
+@pytest.mark.parametrize("code", ("while True: pass", "x = 1"))
+def test_before_a_script_runs(script_kernel, code, env):
+    """With the variable a new interpreter would run it."""
+    script_kernel.stop()
+
+    def interrupt():
+        script_kernel.interrupt()
+        script_kernel.go()
+
+    done = script_kernel.script(code, env=env, given=interrupt)
+    assert done.code == 128 + signal.SIGINT, done
+
+
 def test_between_runs_it_strikes_nobody(kernel):
     for _ in range(50):
         kernel.interrupt()

@@ -544,6 +544,16 @@ static void end_read(int fd)
     peer_require(recv(fd, bytes, sizeof(bytes), 0) > 0);
 }
 
+/* It was killed after its first look, as init takes one. */
+static void end_looked(int fd)
+{
+    struct frame_decoder decoder;
+    wait_for_bytes(fd);
+    frame_decoder_init(&decoder);
+    peer_require(frame_decoder_read(&decoder, fd, NULL) > 0);
+    frame_decoder_done(&decoder);
+}
+
 /* A script of this size, to an init that does this when the script is there. */
 static bool is_unheard(size_t code_size, void (*end)(int fd))
 {
@@ -581,6 +591,9 @@ static void what_was_never_read_was_not_done(void **state)
     assert_true(is_unheard(10, end_before));
     assert_true(is_unheard(10, end_unread));
     assert_false(is_unheard(10, end_read));
+    assert_false(is_unheard(10, end_looked));
+    assert_false(is_unheard(20 << 10, end_looked)); /* it has the first part */
+    assert_false(is_unheard(20 << 10, end_unread)); /* which is the same from here */
     assert_false(is_unheard(1 << 20, end_read));
     assert_false(
         is_unheard(1 << 20, end_unread)); /* of several writes it may have read the first */

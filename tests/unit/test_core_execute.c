@@ -16,6 +16,7 @@
 #include "core_rig.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
+#include "whole.h"
 
 static struct execution_request request_of(const char *code)
 {
@@ -35,7 +36,7 @@ static char *run(struct core *core, const struct execution_request *request, str
     struct buf out;
     buf_init(&out, 64 << 20);
     char *text = NULL;
-    if (core_execute(core, request, NULL, false, &out, err) == 0)
+    if (whole_execute(core, request, NULL, false, &out, err) == 0)
         text = strdup(buf_cstr(&out));
     buf_done(&out);
     return text;
@@ -400,19 +401,19 @@ static void a_full_queue_answers_at_once(void **state)
     assert_non_null(strstr(err.public_message, "1 of 1 sandboxes"));
     struct buf out;
     buf_init(&out, 1 << 20);
-    assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
+    assert_int_equal(whole_execution_get(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
     out.size = 0;
-    assert_int_equal(core_execution_get(rig.core, "another", ids[0], &out, NULL), -ERR_NOT_FOUND);
-    assert_int_equal(core_execution_cancel(rig.core, "another", ids[0], &out, NULL),
+    assert_int_equal(whole_execution_get(rig.core, "another", ids[0], &out, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(whole_execution_cancel(rig.core, "another", ids[0], &out, NULL),
                      -ERR_NOT_FOUND);
-    assert_int_equal(core_execution_cancel(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
+    assert_int_equal(whole_execution_cancel(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
     (void)pthread_join(thread, NULL);
     assert_string_equal(job.text, buf_cstr(&out));
     free(job.text);
     out.size = 0;
-    assert_int_equal(core_execution_cancel(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
+    assert_int_equal(whole_execution_cancel(rig.core, CORE_OWNER_LOCAL, ids[0], &out, NULL), 0);
     buf_done(&out);
     core_free(rig.core);
 }
@@ -563,7 +564,7 @@ static void a_restart_ends_what_ran(void **state)
     rig_open(&rig, &config);
     struct buf out;
     buf_init(&out, 1 << 20);
-    assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
+    assert_int_equal(whole_execution_get(rig.core, CORE_OWNER_LOCAL, id, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"server\""));
     assert_non_null(strstr(buf_cstr(&out), "\"stdout\":\"\""));
     buf_done(&out);
@@ -592,7 +593,8 @@ static void kept_text_has_a_bound(void **state)
     for (size_t i = 0; i < 4; i++) {
         for (;;) { /* it goes behind the answer */
             out.size = 0;
-            assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, ids[i], &out, &err), 0);
+            assert_int_equal(whole_execution_get(rig.core, CORE_OWNER_LOCAL, ids[i], &out, &err),
+                             0);
             if (i >= 2 || out.size < 400000)
                 break;
             (void)poll(NULL, 0, 2);
@@ -646,10 +648,12 @@ static int started(void *context, const char *id, struct err *err)
     return 0;
 }
 
-static int output(void *context, int stream, const uint8_t *data, size_t size, struct err *err)
+static int output(void *context, int stream, const uint8_t *data, size_t size, bool more,
+                  struct err *err)
 {
     char *text = context;
     (void)stream;
+    assert_false(more);
     (void)snprintf(text + strlen(text), 128 - strlen(text), "%.*s", (int)size, (const char *)data);
     return strstr(text, "stop") ? err_set(err, ERR_CLOSED, "no more") : 0;
 }
@@ -665,18 +669,18 @@ static void streams(void **state)
     struct execution_request request = request_of("out one\nerr two\n");
     struct buf out;
     buf_init(&out, 1 << 20);
-    assert_int_equal(core_execute(rig.core, &request, &sink, true, &out, NULL), 0);
+    assert_int_equal(whole_execute(rig.core, &request, &sink, true, &out, NULL), 0);
     assert_string_equal(text + 36, ":one\ntwo\n");
     assert_null(strstr(buf_cstr(&out), "\"stdout\""));
     assert_null(strstr(buf_cstr(&out), "\"output\":"));
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
     text[36] = '\0';
     out.size = 0;
-    assert_int_equal(core_execution_get(rig.core, CORE_OWNER_LOCAL, text, &out, NULL), 0);
+    assert_int_equal(whole_execution_get(rig.core, CORE_OWNER_LOCAL, text, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"output\":\"one\\ntwo\\n\""));
     out.size = 0;
     request = request_of("out stop\nsleep 60000\n");
-    assert_int_equal(core_execute(rig.core, &request, &sink, true, &out, NULL), 0);
+    assert_int_equal(whole_execute(rig.core, &request, &sink, true, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
     buf_done(&out);
     core_free(rig.core);

@@ -14,8 +14,10 @@
 #include "core/session.h"
 #include "core/session_internal.h"
 #include "core_rig.h"
+#include "engine/engine.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
+#include "whole.h"
 
 #define HANG_NS (20 * CLOCK_NS_PER_S)
 
@@ -60,7 +62,7 @@ static int run(const struct rig *rig, struct execution_request *request, struct 
     request->lang = lang;
     request->gone_fd = -1;
     request->code_size = strlen(request->code);
-    return core_execute(rig->core, request, NULL, false, out, err);
+    return whole_execute(rig->core, request, NULL, false, out, err);
 }
 
 static void expect(const struct rig *rig, struct execution_request *request, const char *part)
@@ -127,6 +129,107 @@ static void what_the_engine_refuses_is_made_anew(void **state)
     struct execution_request request = {.code = "out x\n", .memory_bytes = 64 << 20};
     expect(&rig, &request, "\"status\":\"success\"");
     assert_int_equal(rig.core->metrics.pool_discarded, 2);
+    core_free(rig.core);
+}
+
+static void an_engine_that_is_away_costs_one(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 3, 3);
+    wait_ready(&rig, 3);
+    engine_fake_inject(rig.engine, FAKE_FAULT_LIMIT_AWAY, 20);
+    struct execution_request request = {.code = "out x\n", .memory_bytes = 64 << 20};
+    expect(&rig, &request, "\"status\":\"success\"");
+    assert_int_equal(rig.core->metrics.pool_discarded, 1);
+    core_free(rig.core);
+}
+
+/* The one for large roots would do for all. */
+static void each_kind_has_its_own(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 1, 2);
+    wait_ready(&rig, 1);
+    struct execution_request large = {
+        .code = "out x\n", .memory_bytes = 1 << 30, .storage_bytes = 400 << 20};
+    struct execution_request usual = {.code = "out x\n"};
+    expect(&rig, &large, "\"status\":\"success\"");
+    wait_ready(&rig, 2);
+    engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_REFUSED, 1000); /* no more than there are */
+    expect(&rig, &usual, "\"status\":\"success\"");
+    expect(&rig, &large, "\"status\":\"success\"");
+    assert_int_equal(hits_of(&rig), 2);
+    core_free(rig.core);
+}
+
+/* Those that nobody asks for again do not keep room from the one in demand. */
+static void what_was_asked_for_once_makes_room(void **state)
+{
+    (void)state;
+    struct rig rig;
+    open_with(&rig, 1, 2);
+    wait_ready(&rig, 1);
+    struct execution_request large = {
+        .code = "out x\n", .memory_bytes = 1 << 30, .storage_bytes = 400 << 20};
+    struct execution_request usual = {.code = "out x\n"};
+    expect(&rig, &large, "\"status\":\"success\"");
+    wait_ready(&rig, 2);
+    (void)poll(NULL, 0, 5100); /* it is no more in demand */
+    expect(&rig, &usual, "\"status\":\"success\"");
+    wait_ready(&rig, 2);
+    engine_fake_inject(rig.engine, FAKE_FAULT_CREATE_REFUSED, 1000);
+    expect(&rig, &usual, "\"status\":\"success\"");
+    expect(&rig, &usual, "\"status\":\"success\"");
+    assert_int_equal(hits_of(&rig), 3);
+    core_free(rig.core);
+}
+
+/* Kills the first sandbox that it hears of, as its engine tells it: before its channel does. */
+struct killer {
+    const struct rig *rig;
+    unsigned starts;
+};
+
+static int kill_first(void *context, const char *execution_id, struct err *err)
+{
+    struct killer *killer = context;
+    char id[SANDBOX_ID_MAX + 1];
+    (void)execution_id;
+    if (killer->starts++ > 0)
+        return 0;
+    (void)pthread_mutex_lock(&killer->rig->core->lock);
+    memcpy(id, killer->rig->core->lives->sandbox_id, sizeof(id));
+    (void)pthread_mutex_unlock(&killer->rig->core->lock);
+    box_on_gone(killer->rig->core, id);
+    return engine_destroy(killer->rig->engine, id, clock_now_ns() + HANG_NS, err);
+}
+
+static void one_that_dies_unheard_is_replaced(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    open_with(&rig, 2, 2);
+    wait_ready(&rig, 2);
+    struct killer killer = {.rig = &rig};
+    const struct execution_sink sink = {.context = &killer, .started = kill_first};
+    const struct execution_request request = {.owner = CORE_OWNER_LOCAL,
+                                              .lang = lang,
+                                              .code = "out x\n",
+                                              .code_size = strlen("out x\n"),
+                                              .gone_fd = -1};
+    buf_init(&out, 1 << 20);
+    assert_ok(whole_execute(rig.core, &request, &sink, false, &out, &err), err);
+    const char *const parts[] = {"\"status\":\"success\"", "\"stdout\":\"x\\n\""};
+    for (size_t i = 0; i < 2; i++) {
+        if (!strstr(buf_cstr(&out), parts[i]))
+            fail_msg("no %s in %s", parts[i], buf_cstr(&out));
+    }
+    assert_int_equal(killer.starts, 1);
+    assert_int_equal(hits_of(&rig), 2);
     core_free(rig.core);
 }
 
@@ -225,6 +328,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(figures_are_set_when_it_is_taken, rig_make_folder,
                                         rig_remove_folder),
         cmocka_unit_test_setup_teardown(what_the_engine_refuses_is_made_anew, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(an_engine_that_is_away_costs_one, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(each_kind_has_its_own, rig_make_folder, rig_remove_folder),
+        cmocka_unit_test_setup_teardown(what_was_asked_for_once_makes_room, rig_make_folder,
+                                        rig_remove_folder),
+        cmocka_unit_test_setup_teardown(one_that_dies_unheard_is_replaced, rig_make_folder,
                                         rig_remove_folder),
         cmocka_unit_test_setup_teardown(others_are_made_now, rig_make_folder, rig_remove_folder),
         cmocka_unit_test_setup_teardown(the_stock_follows_demand, rig_make_folder,

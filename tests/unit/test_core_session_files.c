@@ -14,6 +14,7 @@
 #include "core_rig.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
+#include "whole.h"
 
 static char session_id[ID_UUID_SIZE];
 
@@ -163,7 +164,7 @@ static void beside_code(void **state)
     assert_ok(core_session_file_take(file, (const uint8_t *)"ab", 2, &err), err);
     const struct session_execution request = {
         .owner = CORE_OWNER_LOCAL, .session_id = session_id, .code = "out x\n", .code_size = 6};
-    assert_ok(core_session_execute(rig->core, &request, NULL, false, &out, &err), err);
+    assert_ok(whole_session_execute(rig->core, &request, NULL, false, &out, &err), err);
     assert_ok(core_session_file_take(file, (const uint8_t *)"cd", 2, &err), err);
     assert_ok(core_session_file_end(file, &size, &err), err);
     assert_int_equal(size, 4);

@@ -21,6 +21,7 @@
 #include "engine/fake.h"
 #include "lang/lang.h"
 #include "wire/frame.h"
+#include "whole.h"
 
 static const struct lang plain_lang = {
     .name = "plain", .source = "main", .run = {"sh", "{source}"}};
@@ -62,7 +63,7 @@ static int run(struct core *core, const char *id, const char *code, struct buf *
     const struct session_execution request = {
         .owner = CORE_OWNER_LOCAL, .session_id = id, .code = code, .code_size = strlen(code)};
     out->size = 0;
-    return core_session_execute(core, &request, NULL, false, out, err);
+    return whole_session_execute(core, &request, NULL, false, out, err);
 }
 
 static void expect(struct core *core, const char *id, const char *code, const char *const *parts)
@@ -216,7 +217,7 @@ static void wait_for_running(struct core *core, const char *id, char execution[s
         if (found) {
             (void)snprintf(execution, ID_UUID_SIZE, "%.36s", found + strlen("\"running\":\""));
             out.size = 0;
-            assert_int_equal(core_execution_get(core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+            assert_int_equal(whole_execution_get(core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
             if (strstr(buf_cstr(&out), "\"status\":\"running\""))
                 return;
         }
@@ -310,11 +311,11 @@ static void one_that_waits_or_runs_can_be_cancelled(void **state)
                            found + strlen("\"execution_id\":\""));
     }
     out.size = 0;
-    assert_int_equal(core_execution_cancel(rig->core, CORE_OWNER_LOCAL, waiting, &out, NULL), 0);
+    assert_int_equal(whole_execution_cancel(rig->core, CORE_OWNER_LOCAL, waiting, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
     assert_non_null(strstr(runner_join(&second), "\"started_at\":null"));
     out.size = 0;
-    assert_int_equal(core_execution_cancel(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+    assert_int_equal(whole_execution_cancel(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
     assert_non_null(strstr(runner_join(&first), "\"state\":\"lost\""));
     buf_done(&first.out);
@@ -482,7 +483,7 @@ static void a_stop_leaves_sessions(void **state)
     assert_int_equal(engine_fake_living(rig->engine), 1);
     BUF_AUTO struct buf out;
     buf_init(&out, 65536);
-    assert_int_equal(core_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+    assert_int_equal(whole_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
     buf_done(&runner.out);
     buf_done(&waiter.out);
@@ -491,7 +492,8 @@ static void a_stop_leaves_sessions(void **state)
     wait_until_gone(rig, id);
     for (;;) {
         out.size = 0;
-        assert_int_equal(core_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+        assert_int_equal(whole_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL),
+                         0);
         if (strstr(buf_cstr(&out), "\"killed_by\":\"server\""))
             return;
         (void)poll(NULL, 0, 1);
@@ -503,7 +505,7 @@ static const char *wait_for_end(struct core *core, const char *execution, struct
 {
     for (;;) {
         out->size = 0;
-        assert_int_equal(core_execution_get(core, CORE_OWNER_LOCAL, execution, out, NULL), 0);
+        assert_int_equal(whole_execution_get(core, CORE_OWNER_LOCAL, execution, out, NULL), 0);
         const char *text = buf_cstr(out);
         if (!strstr(text, "\"status\":\"running\"") && !strstr(text, "\"status\":\"queued\""))
             return text;
@@ -562,7 +564,7 @@ static void a_slow_host_keeps_the_session(void **state)
                                     .code = "fault silent\n",
                                     .code_size = strlen("fault silent\n"),
                                     .timeout_ms = 1};
-    assert_fails(core_session_execute(rig->core, &ask, NULL, false, &out, &err), ERR_UNAVAILABLE,
+    assert_fails(whole_session_execute(rig->core, &ask, NULL, false, &out, &err), ERR_UNAVAILABLE,
                  err);
     id_in(&err, execution);
     assert_fails(run(rig->core, id, "out never\n", &out, &err), ERR_UNAVAILABLE, err);
@@ -570,7 +572,7 @@ static void a_slow_host_keeps_the_session(void **state)
     assert_true(err.retry_after_s > 0);
     assert_true(session_lives(rig->core, id));
     out.size = 0;
-    assert_int_equal(core_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
+    assert_int_equal(whole_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
     remove_session(rig->core, id);
     assert_non_null(strstr(wait_for_end(rig->core, execution, &out), "\"state\":\"lost\""));
@@ -694,6 +696,41 @@ static void a_drain_ends_all_and_refuses_what_is_new(void **state)
     wait_until_gone(rig, id);
 }
 
+static void *drain_main(void *context)
+{
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    (void)core_drain(context, 60000, -1, &out, NULL);
+    return NULL;
+}
+
+/* Whoever still waits for it ends nothing any more. */
+static void a_drain_that_is_lifted_ends_nothing(void **state)
+{
+    const struct rig *rig = *state;
+    const struct session_request request = request_of();
+    const struct record_limits nothing = {0};
+    struct live held = {.of_session = false}; /* does not end, whatever it hears */
+    struct record *record = record_new(&nothing);
+    char id[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    pthread_t thread;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_ok(live_begin(rig->core, CORE_OWNER_LOCAL, NULL, record, &held, &err), err);
+    assert_int_equal(pthread_create(&thread, NULL, drain_main, rig->core), 0);
+    while (held.cancel_cause == KILL_NONE)
+        (void)poll(NULL, 0, 1);
+    assert_ok(core_drain_lift(rig->core, &out, &err), err);
+    rig_make_session(rig->core, &request, id);
+    EXPECT(rig->core, id, "sleep 100\nout on\n", "\"stdout\":\"on");
+    (void)pthread_join(thread, NULL);
+    live_end(rig->core, &held);
+    record_unref(record);
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
 /* ---- followers ---- */
 
 struct heard {
@@ -720,11 +757,13 @@ static int hear_queued(void *context, const char *id, struct err *err)
     return 0;
 }
 
-static int hear(void *context, int stream, const uint8_t *data, size_t size, struct err *err)
+static int hear(void *context, int stream, const uint8_t *data, size_t size, bool more,
+                struct err *err)
 {
     struct heard *heard = context;
     size_t used = strlen(heard->text);
     (void)err;
+    assert_false(more);
     heard->pieces++;
     (void)snprintf(heard->text + used, sizeof(heard->text) - used, "%d:%.*s|", stream, (int)size,
                    (const char *)data);
@@ -740,7 +779,7 @@ static void follow(struct core *core, const char *execution, uint64_t after, str
     const struct execution_sink sink = {.context = heard, .started = hear_start, .output = hear};
     const struct execution_follow ask = {
         .owner = CORE_OWNER_LOCAL, .id = execution, .after = after, .gone_fd = -1};
-    assert_ok(core_execution_follow(core, &ask, &sink, &out, &err), err);
+    assert_ok(whole_execution_follow(core, &ask, &sink, &out, &err), err);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"success\""));
     assert_null(strstr(buf_cstr(&out), "\"stdout\":"));
 }
@@ -792,7 +831,7 @@ static void what_is_known_is_told_without_waiting(void **state)
     const struct execution_sink sink = {.context = &heard, .started = hear_start, .output = hear};
     const struct execution_follow ask = {
         .owner = CORE_OWNER_LOCAL, .id = execution, .only_known = true, .gone_fd = -1};
-    assert_int_equal(core_execution_follow(rig->core, &ask, &sink, &out, &err), 1);
+    assert_int_equal(whole_execution_follow(rig->core, &ask, &sink, &out, &err), 1);
     assert_int_equal(heard.started, 1);
     assert_string_equal(heard.text, "2:a|");
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
@@ -801,7 +840,7 @@ static void what_is_known_is_told_without_waiting(void **state)
     buf_done(&runner.out);
     out.size = 0;
     heard = (struct heard){0};
-    assert_int_equal(core_execution_follow(rig->core, &ask, &sink, &out, &err), 0);
+    assert_int_equal(whole_execution_follow(rig->core, &ask, &sink, &out, &err), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"error\""));
     remove_session(rig->core, id);
     wait_until_gone(rig, id);
@@ -825,7 +864,7 @@ static void *listen_main(void *context)
                                           .session_id = listener->id,
                                           .code = "out late\n",
                                           .code_size = strlen("out late\n")};
-    listener->result = core_session_execute(listener->core, &ask, &sink, true, &out, NULL);
+    listener->result = whole_session_execute(listener->core, &ask, &sink, true, &out, NULL);
     return NULL;
 }
 
@@ -860,7 +899,7 @@ static void who_waits_is_told_its_id(void **state)
                            found + strlen("\"execution_id\":\""));
     }
     out.size = 0;
-    assert_int_equal(core_execution_cancel(rig->core, CORE_OWNER_LOCAL, waiting, &out, NULL), 0);
+    assert_int_equal(whole_execution_cancel(rig->core, CORE_OWNER_LOCAL, waiting, &out, NULL), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(waiter.result, 0);
     assert_int_equal(waiter.heard.queued, 1);
@@ -894,6 +933,7 @@ int main(void)
         on_rig(what_ran_ends_with_its_session),
         on_rig(their_ends_are_counted),
         on_rig(a_drain_ends_all_and_refuses_what_is_new),
+        on_rig(a_drain_that_is_lifted_ends_nothing),
         on_rig(followers_hear_the_same),
         on_rig(what_is_known_is_told_without_waiting),
         on_rig(who_waits_is_told_its_id),

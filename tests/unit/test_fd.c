@@ -200,6 +200,30 @@ static void test_refused_messages_leak_nothing(void **state)
     fd_close(&pair[1]);
 }
 
+/* What does not fit is left, and the descriptors have gone with the first byte. */
+static void test_send_some(void **state)
+{
+    static char large[4 << 20];
+    int pair[2];
+    char first = 0;
+    int received = -1;
+    size_t room = 1;
+    struct err err = ERR_INIT;
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    const int passed = STDERR_FILENO;
+    ssize_t sent = fd_send_some(pair[0], large, sizeof(large), &passed, 1, MSG_DONTWAIT, &err);
+    assert_true(sent > 0 && sent < (ssize_t)sizeof(large));
+    assert_fails((int)fd_send_some(pair[0], large, 1, NULL, 0, MSG_DONTWAIT, &err), ERR_UNAVAILABLE,
+                 err);
+    assert_int_equal(fd_recv(pair[1], &first, 1, &received, &room, 0, &err), 1);
+    assert_int_equal(room, 1);
+    assert_true(received >= 0);
+    fd_close(&received);
+    fd_close(&pair[0]);
+    fd_close(&pair[1]);
+}
+
 static void test_raise_limit(void **state)
 {
     (void)state;
@@ -218,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_pass_descriptors),
         cmocka_unit_test(test_would_block),
         cmocka_unit_test(test_refused_messages_leak_nothing),
+        cmocka_unit_test(test_send_some),
         cmocka_unit_test(test_raise_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

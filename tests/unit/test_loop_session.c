@@ -41,6 +41,54 @@ static void test_runs(void **state)
     client_close(&client);
 }
 
+/* What is said of a run that prints nothing, in this order. Of one that is silent STARTED comes all
+ * the same. */
+static void test_frames_of_a_run(void **state)
+{
+    struct client client;
+    struct outcome outcome;
+    start_kernel(*state, &client);
+    run_code(&client, 8, "message(b'm')", false);
+    assert_frame(&client, FRAME_STARTED, 8);
+    assert_frame(&client, FRAME_MESSAGE, 8);
+    assert_frame(&client, FRAME_CLOSE, 8 + STREAM_STDOUT);
+    assert_frame(&client, FRAME_CLOSE, 8 + STREAM_STDERR);
+    assert_frame(&client, FRAME_EXIT, 8);
+    run_code(&client, 12, "import time; time.sleep(600)", false);
+    assert_frame(&client, FRAME_STARTED, 12);
+    client_send_u32(&client, FRAME_KILL, 12, KILL_USER);
+    client_finish(&client, 12, &outcome);
+    assert_int_equal(outcome.exit.cause, KILL_USER);
+    assert_false(outcome.started); /* not twice */
+    client_close(&client);
+}
+
+/* A code that does not fit into the socket of the kernel goes in pieces, behind its descriptors. */
+static void test_large_code(void **state)
+{
+    static char code[4 << 20];
+    struct client client;
+    start_kernel(*state, &client);
+    memset(code, ' ', sizeof(code) - 1);
+    memcpy(code, "print('read')", 13);
+    code[13] = '#';
+    for (int i = 0; i < 2; i++) {
+        uint32_t stream = 8 + 4 * (uint32_t)i;
+        struct outcome outcome;
+        send_run(&client, stream, "large", false);
+        for (size_t at = 0; at < sizeof(code) - 1; at += FRAME_DATA_MAX) {
+            size_t left = sizeof(code) - 1 - at;
+            client_send(&client, FRAME_DATA, stream, code + at,
+                        left < FRAME_DATA_MAX ? left : FRAME_DATA_MAX);
+        }
+        client_send(&client, FRAME_CLOSE, stream, NULL, 0);
+        client_send(&client, FRAME_CLOSE, stream + STREAM_STDIN, NULL, 0);
+        client_finish(&client, stream, &outcome);
+        assert_string_equal(outcome.text[0], "read\n");
+    }
+    client_close(&client);
+}
+
 static void test_messages_wait_for_credit(void **state)
 {
     struct client client;
@@ -163,6 +211,47 @@ static void test_a_run_right_behind_its_kernel(void **state)
     client_close(&client);
 }
 
+static void test_an_interrupt_before_the_kernel_is_ready(void **state)
+{
+    struct client client;
+    struct outcome outcome;
+    start_committed(*state);
+    client_greet(&client);
+    send_kernel(&client, 4, "python3");
+    run_code(&client, 8, "import time; time.sleep(600)", false);
+    run_code(&client, 12, "print('second')", false);
+    client_send(&client, FRAME_INTERRUPT, 8, NULL, 0);
+    client_send(&client, FRAME_INTERRUPT, 8, NULL, 0);
+    assert_int_equal(take_done(&client, 4), 0);
+    client_finish(&client, 8, &outcome);
+    assert_true(outcome.started);
+    assert_int_equal(outcome.exit.exit_code, 130);
+    assert_int_equal(outcome.exit.cause, KILL_NONE);
+    client_finish(&client, 12, &outcome);
+    assert_string_equal(outcome.text[0], "second\n");
+    client_close(&client);
+}
+
+/* It waits for another one: what that waits for may never come. */
+static void test_an_interrupt_of_the_one_behind_the_next(void **state)
+{
+    struct client client;
+    struct outcome outcome;
+    start_committed(*state);
+    client_greet(&client);
+    send_kernel(&client, 4, "python3");
+    run_code(&client, 8, "print('first')", false);
+    run_code(&client, 12, "print('second')", false);
+    client_send(&client, FRAME_INTERRUPT, 12, NULL, 0);
+    client_finish(&client, 12, &outcome);
+    assert_false(outcome.started);
+    assert_int_equal(outcome.exit.cause, KILL_USER);
+    assert_int_equal(take_done(&client, 4), 0);
+    client_finish(&client, 8, &outcome);
+    assert_string_equal(outcome.text[0], "first\n");
+    client_close(&client);
+}
+
 static void test_a_terminal(void **state)
 {
     struct client client;
@@ -261,11 +350,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_rig(test_runs),
+        on_rig(test_frames_of_a_run),
+        on_rig(test_large_code),
         on_rig(test_messages_wait_for_credit),
         on_rig(test_attach_on_another_connection),
         on_rig(test_half_a_run_ends_with_its_connection),
         on_rig(test_kernels_that_do_not_start),
         on_rig(test_a_run_right_behind_its_kernel),
+        on_rig(test_an_interrupt_before_the_kernel_is_ready),
+        on_rig(test_an_interrupt_of_the_one_behind_the_next),
         on_rig(test_a_terminal),
         on_rig(test_idleness_ends_it),
         on_rig(test_code_behind_its_end),

@@ -17,7 +17,7 @@ static const char *const names[] = {
     "BERTH_AUTH",          "BERTH_REGISTER",     "BERTH_ENGINE",
     "BERTH_TESTING",       "BERTH_MEMORY",       "BERTH_MEMORY_OVERCOMMIT",
     "BERTH_RESERVE_MIN",   "BERTH_DISK",         "BERTH_DISK_OVERCOMMIT",
-    "BERTH_KEEP_BYTES"};
+    "BERTH_KEEP_BYTES",    "BERTH_ANSWERS_MAX"};
 
 static int clear(void **state)
 {
@@ -58,6 +58,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings.output_keep_bytes, 1U << 20);
     assert_int_equal(settings.output_max_bytes, 64U << 20);
     assert_int_equal(settings.keep_outcome_ms, 3600000);
+    assert_int_equal(settings.answers_max_bytes, 256U << 20);
     assert_int_equal(settings.keep_bytes, 1U << 30);
     assert_int_equal(settings.connection_max, 1024);
     assert_int_equal(settings.body_max_bytes, 4U << 20);
@@ -176,6 +177,7 @@ static void test_refusals(void **state)
         {"BERTH_BODY_MAX", "1"},
         {"BERTH_BODY_MAX", "65MiB"},
         {"BERTH_BODIES_MAX", "65GiB"},
+        {"BERTH_ANSWERS_MAX", "1023KiB"},
         {"BERTH_AUTH", "no"},
         {"BERTH_AUTH", "OFF"},
         {"BERTH_REGISTER", "maybe"},

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "store_rig.h"
 
@@ -151,6 +152,26 @@ static void the_oldest_texts_go_first(void **state)
     store_close(store);
 }
 
+/* What is written is copied back from SQLite's log, whoever writes meanwhile. */
+static void the_log_has_a_bound(void **state)
+{
+    (void)state;
+    enum { COUNT = 12000 };
+    struct store *store = open_store();
+    char id[16];
+    char path[128];
+    struct stat info;
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(id, sizeof(id), "w%d", i);
+        assert_int_equal(insert(store, id, NULL, i), 0);
+        assert_int_equal(finish(store, id, "success", 1000 + i, INT64_MAX, "text"), 0);
+    }
+    (void)snprintf(path, sizeof(path), "%s-wal", db_path);
+    assert_int_equal(stat(path, &info), 0);
+    assert_in_range(info.st_size, 1, 48 << 20);
+    store_close(store);
+}
+
 static void lists_newest_first_in_pages(void **state)
 {
     (void)state;
@@ -242,6 +263,7 @@ int main(void)
         cmocka_unit_test(the_oldest_texts_go_first),
         cmocka_unit_test(lists_newest_first_in_pages),
         cmocka_unit_test(many_writers),
+        cmocka_unit_test(the_log_has_a_bound),
         cmocka_unit_test(refuses_a_newer_schema),
     };
     return cmocka_run_group_tests_name("store", tests, db_folder_make, db_folder_remove);
