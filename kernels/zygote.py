@@ -7,9 +7,9 @@ its groups, and a filter; see SECURITY.md.
 
 A request: fork a kernel into a sandbox. Three processes do it:
 
-- the middle one joins the code's control groups, becomes the owner of the sandbox's outer user
-  namespace, which gives it all rights in that namespace and none elsewhere, and joins init's
-  namespaces;
+- the middle one joins the code's control groups, takes the pass that the engine takes back from one
+  that is late, becomes the owner of the sandbox's outer user namespace, which gives it all rights
+  in that namespace and none elsewhere, and joins init's namespaces;
 - its child is the first process that lives in the pid namespace, and ends at once, so that init
   becomes the parent of
 - the kernel, which does what src/init/child.c and src/init/identity.c do for code, in their order,
