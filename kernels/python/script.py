@@ -59,6 +59,9 @@ def open_script(run):
         if fd > 2:
             os.close(fd)  # only what the program has open keeps a pipe open
         run.fds[number] = number
+    if State.null_fd >= 0:  # for what comes between two runs
+        os.close(State.null_fd)
+        State.null_fd = -1
     try:
         if run.source is None:
             with open(run.file, "rb") as file:

@@ -178,6 +178,10 @@ int store_open(const char *path, struct store **out, struct err *err)
         result = store_connection_open(path, false, &store->reader, err);
     if (result == 0)
         result = store_connection_open(path, false, &store->keeper, err);
+    /* Who has read nothing yet knows of no log, and would copy nothing. */
+    if (result == 0 &&
+        sqlite3_exec(store->keeper.db, "PRAGMA schema_version", NULL, NULL, NULL) != SQLITE_OK)
+        result = store_error(&store->keeper, "open the log", err);
     if (result == 0)
         result = store_writer_start(store, err);
     if (result != 0) {

@@ -188,11 +188,8 @@ void store_see_queued(struct store *store)
  * the next write. */
 static void checkpoint(struct store *store)
 {
-    /* A connection that has read nothing yet knows of no log, and would do nothing. */
-    int status = sqlite3_exec(store->keeper.db, "PRAGMA schema_version", NULL, NULL, NULL);
-    if (status == SQLITE_OK)
-        status = sqlite3_wal_checkpoint_v2(store->keeper.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
-                                           NULL);
+    int status =
+        sqlite3_wal_checkpoint_v2(store->keeper.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     if (status != SQLITE_OK && status != SQLITE_BUSY)
         log_error("store: checkpoint: %s", sqlite3_errmsg(store->keeper.db));
 }
