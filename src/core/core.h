@@ -66,7 +66,8 @@ void core_set_engine(struct core *core, struct engine *engine);
 /* Begins to stop: no new execution begins (ERR_UNAVAILABLE), and each one that runs is cancelled
  * with the cause "server"; its caller still gets the outcome. Does not wait. */
 void core_stop(struct core *core);
-/* Cancels what runs (killed_by "server"), waits for it, frees the engine and the store. */
+/* Cancels what runs (killed_by "server"), waits for it, frees the engine and the store. No answer
+ * of it is held any more. */
 void core_free(struct core *core);
 
 struct execution_file {

@@ -441,8 +441,9 @@ static void the_queue_has_a_longest_wait_and_a_way_out(void **state)
     assert_non_null(strstr(text, "\"killed_by\":\"user\""));
     free(text);
     (void)close(request.gone_fd);
-    core_free(rig.core); /* ends what runs */
+    core_stop(rig.core); /* ends what runs */
     (void)pthread_join(thread, NULL);
+    core_free(rig.core);
     assert_non_null(strstr(job.text, "\"killed_by\":\"server\""));
     free(job.text);
 }

@@ -21,8 +21,8 @@ struct fixture {
 
 /* What came of the last body that was taken by pieces. */
 static struct taken {
-    size_t pieces, bytes, freed;
-    bool good;
+    _Atomic size_t pieces, bytes, freed; /* the test looks at them from another thread */
+    _Atomic bool good;
 } taken;
 
 static int take_piece(void *context, const uint8_t *data, size_t size, struct err *err)
