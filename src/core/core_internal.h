@@ -70,7 +70,7 @@ struct core {
     struct box *boxes;
     struct session *sessions;           /* session_internal.h */
     unsigned turns_waiting;             /* of all sessions, but who has it */
-    struct kernel_input *kernel_inputs; /* kernel_input.h; entries stay */
+    struct kernel_input *kernel_inputs; /* kernel_input.h; entries never change */
     int settlers;                       /* threads that see to sessions of an earlier server */
     bool draining;
     uint64_t drain_killed, drain_sessions; /* what was counted when the drain began */

@@ -7,7 +7,6 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/mem.h"
 #include "core/core_internal.h"
 #include "engine/channel.h"
 #include "lang/lang.h"
@@ -18,8 +17,7 @@
 
 struct kernel_input {
     const struct lang *lang;
-    struct buf data; /* empty: it could not be made, or not yet; then it never changes again */
-    bool claimed;    /* somebody compiles it, or did */
+    struct buf data; /* empty: it could not be made */
     struct kernel_input *next;
 };
 
@@ -90,49 +88,39 @@ static int compile(struct core *core, const struct lang *lang, const struct plan
     return result;
 }
 
-/* Takes it on to compile it; NULL: somebody does or did. */
-static struct kernel_input *claim(struct core *core, const struct lang *lang)
-{
-    struct kernel_input *fresh = calloc(1, sizeof(*fresh));
-    if (!fresh)
-        return NULL;
-    (void)pthread_mutex_lock(&core->lock);
-    struct kernel_input *input = find_locked(core, lang);
-    if (!input) {
-        input = take(fresh);
-        input->lang = lang;
-        input->next = core->kernel_inputs;
-        core->kernel_inputs = input;
-    }
-    bool claimed = input->claimed;
-    input->claimed = true;
-    (void)pthread_mutex_unlock(&core->lock);
-    free(fresh);
-    return claimed ? NULL : input;
-}
-
 void kernel_input_prepare(struct core *core, const struct lang *lang, const struct plan *plan,
                           int cancel_fd)
 {
-    struct buf data; /* of the input, when it was made */
     struct err failure = ERR_INIT;
-    buf_init(&data, INPUT_MAX);
     if (!lang->kernel || !lang->kernel_compile[0] || strcmp(plan->image, "host") != 0)
         return;
-    struct kernel_input *input = claim(core, lang);
+    (void)pthread_mutex_lock(&core->lock);
+    bool known = find_locked(core, lang) != NULL;
+    (void)pthread_mutex_unlock(&core->lock);
+    struct kernel_input *input = known ? NULL : calloc(1, sizeof(*input));
     if (!input)
         return;
-    int result = compile(core, lang, plan, cancel_fd, &data, &failure);
-    if (result != 0)
+    input->lang = lang;
+    buf_init(&input->data, INPUT_MAX);
+    if (compile(core, lang, plan, cancel_fd, &input->data, &failure) != 0) {
         log_info("the kernel of %s is not compiled: %s", lang->name, failure.message);
+        buf_done(&input->data);
+    }
+    if (failure.kind == ERR_UNAVAILABLE || failure.kind == ERR_CLOSED) { /* the next one tries */
+        free(input);
+        return;
+    }
     (void)pthread_mutex_lock(&core->lock);
-    if (result == 0)
-        input->data = data;
-    else /* the next one tries again, unless it is the compiler that failed */
-        input->claimed = failure.kind != ERR_UNAVAILABLE && failure.kind != ERR_CLOSED;
+    known = find_locked(core, lang) != NULL;
+    if (!known) {
+        input->next = core->kernel_inputs;
+        core->kernel_inputs = input;
+    }
     (void)pthread_mutex_unlock(&core->lock);
-    if (result != 0)
-        buf_done(&data);
+    if (known) {
+        buf_done(&input->data);
+        free(input);
+    }
 }
 
 void kernel_input_get(struct core *core, const struct lang *lang, const char *image,
