@@ -1,8 +1,9 @@
 /* Executions and the sandboxes under them: the server's rules, without HTTP and without an engine's
  * details. Every function is thread-safe and runs on the caller's thread.
  *
- * An execution is an object with an id, an owner and labels; its row is written before it runs and
- * its outcome before it is answered, so that a server killed at any moment has lost nothing. */
+ * An execution is an object with an id, an owner and labels; its row is written before anybody
+ * knows of it and its outcome before it is answered, so that a server killed at any moment has lost
+ * nothing. */
 #ifndef BERTH_CORE_CORE_H
 #define BERTH_CORE_CORE_H
 

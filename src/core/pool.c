@@ -76,8 +76,7 @@ static unsigned processors_of(const struct plan *plan)
 }
 
 /* A file may not grow above what the kernel's process began with, so a shelf serves what is
- * smaller.
- */
+ * smaller. */
 static bool fits(const struct shelf *shelf, const struct plan *plan, const struct lang *lang)
 {
     return shelf->lang == lang && shelf->processors == processors_of(plan) &&
@@ -247,7 +246,8 @@ static void open_shelf(struct pool *pool, const struct plan *plan, const struct 
     struct shelf *entered = add_locked(pool, shelf);
     if (entered) {
         entered->asked_ns = clock_now_ns();
-        entered->kept_min = kept_min;
+        if (entered->kept_min < kept_min) /* a request may be first of the default kind */
+            entered->kept_min = kept_min;
         if (entered->target < kept_min)
             entered->target = kept_min;
         if (entered->target == 0)

@@ -17,11 +17,12 @@
 
 /* ---- the kernel ---- */
 
-/* Whether a variable acts only when an interpreter starts: a kernel that waits can't take it. */
+/* Whether a variable acts only when an interpreter starts: a kernel that waits can't take it. As
+ * acts_at_start() of kernels/python/script.py, which does the same for an execution. */
 static bool needs_own_start(const char *entry)
 {
-    static const char *const prefixes[] = {
-        "PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES=", "LC_", "LANG=", "TZ="};
+    static const char *const prefixes[] = {"PYTHON",          "LD_", "MALLOC_",
+                                           "GLIBC_TUNABLES=", "LC_", "LANG="};
     for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
         if (strncmp(entry, prefixes[i], strlen(prefixes[i])) == 0)
             return true;

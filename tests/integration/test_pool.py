@@ -126,15 +126,17 @@ def test_the_other_profile_has_a_shelf_of_its_own(pooled):
 def test_sessions_take_from_it(pooled):
     wait_ready(pooled, 1)
     hits = pooled.metric("berth_pool_hits_total")
-    session = pooled.post({"env": {"WHO": "me"}}, "/sessions").json()["session_id"]
+    session = pooled.post({"env": {"WHO": "me", "TZ": "ABC-3"}}, "/sessions").json()["session_id"]
     assert pooled.metric("berth_pool_hits_total") == hits + 1
 
     def run(code):
         return pooled.post({"code": code}, f"/sessions/{session}/execute").json()
 
     assert run("import os; x = os.environ['WHO']; x")["results"] == [{"text/plain": "'me'"}]
+    assert run("import time; time.tzname[0]")["results"] == [{"text/plain": "'ABC'"}]
     died = run("os._exit(3)")
     assert died["state"] == "lost", died
+    assert run("import time; time.tzname[0]")["results"] == [{"text/plain": "'ABC'"}]
     assert run("import os; os.environ['WHO']")["results"] == [{"text/plain": "'me'"}]
     pooled.request("DELETE", f"/sessions/{session}")
 
