@@ -90,7 +90,7 @@ class State:
     task = None  # of the cell that awaits now
     cancelled = False  # a SIGINT has cancelled it
     calm = [METHODS]  # the handlers of all signals, when none was the user's
-    held = []  # signals whose handlers are the user's
+    held = {}  # signals whose handlers are the user's
     struck = None  # what such a handler raised meanwhile
     quiet = False  # the main thread sends
     told = False  # the error of this run
@@ -122,6 +122,7 @@ class Channel:
         """With a run: only while that is the one that runs. Whatever passes comes before its end.
         What a signal handler of the user's raises meanwhile is raised when the message is out.
         later: with the next one. No kind: only what waits for that."""
+        check_depth()
         if later and run is State.run and State.running and len(body) < JOIN_MAX:
             self.queue.append(len(body).to_bytes(4, "little") + kind + body)
             return
@@ -134,8 +135,10 @@ class Channel:
                 self.queue.append(len(body).to_bytes(4, "little") + kind + body)
             if not self.sending:  # else: a signal handler of this thread, in the midst of a message
                 self.sending = True
-                self.drain()
-                self.sending = False
+                try:
+                    self.drain()
+                finally:
+                    self.sending = False
         if holds:
             State.quiet = False
             if State.armed or getattr(State.run, "mode", None) == MODE_SCRIPT:
@@ -201,6 +204,12 @@ class Channel:
                     self.fds.append(int.from_bytes(numbers[at:at + 4], sys.byteorder))
         self.received += piece
         return bool(piece)
+
+
+def check_depth(left=24):
+    """A RecursionError of the user's code comes here, not in the midst of a message."""
+    if left:
+        check_depth(left - 1)
 
 
 def fields(body):

@@ -74,7 +74,7 @@ def hold_signals(restore):
         if restore and number == _signal.SIGINT:
             _signal.signal(number, on_interrupt)
         elif callable(handler) and type(handler) is not Held:
-            State.held.append(number)
+            State.held[number] = True
             _signal.signal(number, Held(handler))
     handlers = list(map(_signal.getsignal, SIGNALS))
     if not any(callable(one) and one is not on_interrupt for one in handlers):
@@ -82,12 +82,11 @@ def hold_signals(restore):
 
 
 def release_signals():
-    while State.held:
-        number = State.held[-1]
+    for number in tuple(State.held):  # a handler that strikes here may send, and so do all of it
         handler = _signal.getsignal(number)
         if type(handler) is Held:
             _signal.signal(number, handler.handler)
-        State.held.pop()  # last: such a handler may strike here
+        State.held.pop(number, None)  # last: what strikes before may raise
 
 
 def armed(function, args):

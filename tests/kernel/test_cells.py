@@ -108,9 +108,42 @@ for t in threads: t.start()
 for text in big: display(text)
 for t in threads: t.join()
 signal.setitimer(signal.ITIMER_REAL, 0);""")
+    assert done.code == 0, done.err
     texts = [one["text/plain"] for one in done.results]
-    assert sum(len(text) > 300000 for text in texts) == 15 and done.code == 0
+    assert sum(len(text) > 300000 for text in texts) == 15
     assert set(texts) - {"'alarm'"} == {repr("x" * 300000)}
+
+
+@pytest.mark.parametrize("run", ("down()", "threading.Thread(target=down).start()\nended.wait(60)"))
+def test_display_where_the_stack_ends(kernel, run):
+    """The last calls have no room in the midst of a message: it is sent whole, or not at all."""
+    done = kernel.run(f"""
+import threading
+ended = threading.Event()
+def down(level=0):
+    display(level)
+    try:
+        down(level + 1)
+    except RecursionError:
+        pass
+    ended.set()
+{run};""")
+    shown = [int(one["text/plain"]) for one in done.results]
+    assert shown == list(range(len(shown))) and len(shown) > 400
+    assert kernel.run("41 + 1").plain == "42"
+
+
+def test_what_raises_in_the_midst_of_a_message(kernel):
+    """As a RecursionError in handlers of handlers does: the next message goes out all the same."""
+    done = kernel.run("""
+import sys
+def tracer(frame, event, argument):
+    if frame.f_code.co_name == "drain":
+        raise ZeroDivisionError
+sys.settrace(tracer)
+display("first")""")
+    assert done.error["name"] == "ZeroDivisionError" and done.results == [{"text/plain": "'first'"}]
+    assert kernel.run("41 + 1").plain == "42"
 
 
 def test_a_thread_shows_nothing_in_a_later_run(kernel):
