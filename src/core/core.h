@@ -71,6 +71,15 @@ void core_stop(struct core *core);
  * of it is held any more. */
 void core_free(struct core *core);
 
+/* What a request says of the network. Strings are borrowed. */
+struct network_ask {
+    const char *mode; /* "none", "egress" or "full"; NULL: the default of the family */
+    const char *const
+        *allow; /* egress: only these of what the operator allows, "host" or "host:port" */
+    size_t allow_count;
+    bool narrowed; /* allow was given, be it empty */
+};
+
 struct execution_file {
     const char *path; /* relative to /workspace, or absolute */
     const uint8_t *content;
@@ -91,8 +100,13 @@ struct execution_request {
     size_t file_count;
     const char *const *env; /* "NAME=value" */
     size_t env_count;
-    const char *image;   /* NULL: "host" */
-    const char *profile; /* NULL: "strict" */
+    const char *image;            /* NULL: "host" */
+    const char *profile;          /* NULL: "strict" */
+    const char *const *libraries; /* requirements, as the caller wrote them */
+    size_t library_count;
+    bool keep_template; /* the layer of the libraries stays for the next caller */
+    struct network_ask network;
+    uint32_t gpu_count;
     uint64_t timeout_ms;
     uint64_t memory_bytes;
     uint64_t storage_bytes;

@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "core/core.h"
 
 struct answer;
 struct core;
@@ -29,6 +30,11 @@ struct session_request {
     size_t env_count;
     const char *image;   /* NULL: "host" */
     const char *profile; /* NULL: "strict" */
+    const char *const *libraries;
+    size_t library_count;
+    bool keep_template;
+    struct network_ask network;
+    uint32_t gpu_count;
     uint64_t lifetime_ms;
     uint64_t idle_ms;
     uint64_t memory_bytes;
@@ -56,6 +62,8 @@ struct session_execution {
     size_t code_size;
     const char *stdin_data;
     size_t stdin_size;
+    const char *const *libraries; /* on top of those that the session has */
+    size_t library_count;
     uint64_t timeout_ms; /* 0: the default */
 };
 

@@ -42,8 +42,9 @@ enum engine_tag {
 const char *engine_cap_name(unsigned index)
 {
     static const char *const names[ENGINE_CAP_COUNT] = {
-        "memory",   "cpu",   "pids", "storage",   "isolated",    "idmap", "stop",   "freeze",
-        "snapshot", "stats", "disk", "container", "private_ids", "limit", "zygote",
+        "memory",      "cpu",    "pids",     "storage", "isolated", "idmap",
+        "stop",        "freeze", "snapshot", "stats",   "disk",     "container",
+        "private_ids", "limit",  "zygote",   "layers",  "gpu",      "full",
     };
     return index < ENGINE_CAP_COUNT ? names[index] : NULL;
 }

@@ -69,7 +69,10 @@ enum engine_op {
 #define ENGINE_CAP_PRIVATE_IDS (UINT64_C(1) << 12) /* each sandbox has host ids of its own */
 #define ENGINE_CAP_LIMIT (UINT64_C(1) << 13)       /* limits can be changed while it runs */
 #define ENGINE_CAP_ZYGOTE (UINT64_C(1) << 14)      /* it has warm interpreters to fork from */
-#define ENGINE_CAP_COUNT 15
+#define ENGINE_CAP_LAYERS (UINT64_C(1) << 15)      /* library layers */
+#define ENGINE_CAP_GPU (UINT64_C(1) << 16)         /* there are GPUs to give */
+#define ENGINE_CAP_FULL (UINT64_C(1) << 17)        /* network "full" */
+#define ENGINE_CAP_COUNT 18
 
 /* The name of capability bit number index ("memory"). NULL past the last. */
 const char *engine_cap_name(unsigned index);

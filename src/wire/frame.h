@@ -58,6 +58,12 @@ enum frame_type {
     FRAME_LISTED,       /* from init: struct sandbox_listed */
     FRAME_TIMERS,       /* to init: struct sandbox_timers, on a fresh stream: DONE */
     FRAME_LIMITS,       /* to init: struct sandbox_limits, on a fresh stream: DONE */
+    FRAME_NETWORK,      /* to init: struct sandbox_network, on a fresh stream: DONE. EADDRINUSE: the
+                           code has taken the port of the proxy */
+    FRAME_EGRESS,       /* to init, on a fresh stream: DONE; from then on this connection is the one
+                           that gets what the code opens to the proxy. A later one takes over */
+    FRAME_ACCEPTED,     /* from init, on that stream: one socket that was accepted comes beside it
+                           (SCM_RIGHTS, with the first byte of the frame) */
     FRAME_TYPE_COUNT
 };
 

@@ -31,6 +31,8 @@
 #define SANDBOX_CAP_TIMERS (UINT64_C(1) << 6)   /* TIMERS */
 #define SANDBOX_CAP_TERMINAL (UINT64_C(1) << 7) /* a terminal, RESIZE */
 #define SANDBOX_CAP_LIMITS (UINT64_C(1) << 8)   /* LIMITS; a kernel's input and later variables */
+#define SANDBOX_CAP_EGRESS (UINT64_C(1) << 9)   /* NETWORK, EGRESS */
+#define SANDBOX_CAP_LINES (UINT64_C(1) << 10)   /* kernels that speak lines */
 
 #define SANDBOX_CODE_MAX (8U * 1024U * 1024U) /* of one RUN */
 #define SANDBOX_HELD_MAX 16                   /* ended executions that nobody forgot yet */
