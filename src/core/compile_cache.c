@@ -222,14 +222,15 @@ static int write_program(struct compile_cache *cache, const char *name, const st
 
 /* ---- life ---- */
 
-/* One file of an earlier server; what is no program of ours, or was never finished, goes. */
+/* One file of an earlier server; what is no program of ours, was never finished, or has
+ * no room any more, goes. */
 static void find_file(struct compile_cache *cache, const char *name)
 {
     struct stat info;
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return;
     bool ours = is_name(name) && fstatat(cache->folder_fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-                S_ISREG(info.st_mode);
+                S_ISREG(info.st_mode) && bytes_of((uint64_t)info.st_size) <= cache->bytes_max;
     if (!ours) {
         (void)unlinkat(cache->folder_fd, name, 0);
         return;
