@@ -2,11 +2,15 @@
 input, a timeout, a memory bomb; sessions of those without a kernel; GET /languages; the compile cache."""
 import configparser
 import dataclasses
+import os
+import pathlib
 import re
+import signal
 
 import pytest
 
-from harness import REPO, SLOW, assert_error, at_once
+from harness import REPO, SLOW, assert_error, at_once, wait_until
+from sessions import Session, in_background
 
 
 @dataclasses.dataclass
@@ -222,3 +226,202 @@ def test_aliases_and_task_types_choose_it(server, lang):
     asked = [{"lang": name} for name in names if name] + [{"task_type": f"execute_{lang}"}]
     for fields in asked:
         assert server.execute(words["hello"], timeout=SECS, **fields)["lang"] == lang, fields
+
+
+# ---- what there is ----
+
+def test_languages_are_listed_with_versions(server):
+    answer = server.get("/languages", timeout_secs=SECS)
+    assert answer.status == 200, answer
+    listed = answer.json()
+    assert listed["image"] == "host"
+    assert [one["name"] for one in listed["languages"]] == sorted(LANGUAGES)
+    for one in listed["languages"]:
+        assert re.fullmatch(r"[0-9]+(\.[0-9]+)*", one["version"]), one
+        assert one["version"] in one["version_line"]
+        assert one["compiled"] == (one["name"] in COMPILED)
+        words = declaration(one["name"])
+        assert one["state"] == ("kernel" in words)
+        assert one["aliases"] == [name for name in re.split(r"[, ]+", words.get("aliases", "")) if name]
+        assert isinstance(one["libraries"], bool)
+    running = server.execute("import platform; print(platform.python_version())")["stdout"].strip()
+    assert [one["version"] for one in listed["languages"] if one["name"] == "python"] == [running]
+
+
+def test_many_who_ask_get_one_answer(make_server):
+    server = make_server()
+    answers = at_once([lambda: server.get("/languages", timeout_secs=SECS)] * 4)
+    assert {answer.status for answer in answers} == {200}, answers
+    assert len({answer.body for answer in answers}) == 1
+    assert server.metric("berth_sandboxes_created_total") == 1
+    server.get("/languages")
+    assert server.metric("berth_sandboxes_created_total") == 1
+    server.wait_idle()
+
+
+def test_an_image_that_is_not_there_is_named(server):
+    assert_error(server.get("/languages?image=missing"), 400, "image", "missing", "host")
+
+
+def test_an_image_without_a_language(make_server):
+    server = make_server()
+    (pathlib.Path(server.state) / "images" / "bare" / "usr").mkdir(parents=True)
+    first = server.execute("print(1)", image="bare")  # nothing is known of the image
+    assert (first["status"], first["exit_code"], first["phase"]) == ("error", 127, "run"), first
+    answer = server.get("/languages?image=bare", timeout_secs=SECS)
+    assert answer.json() == {"image": "bare", "languages": []}, answer
+    assert_error(server.post({"code": "print(1)", "image": "bare"}), 400, "lang", "bare", "python")
+    assert_error(server.post({"lang": "python", "image": "bare"}, path="/sessions"), 400, "lang", "python")
+    server.hello()
+
+
+# ---- sessions of languages without a kernel ----
+
+def kill_server(server):
+    """kill -9 of the server alone, and waits for the next one."""
+    pid = server.child("berth-server")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: server.children().get("berth-server") not in (None, pid), "another server")
+    wait_until(lambda: answers(server), "it answers")
+
+
+def answers(server):
+    try:
+        return server.get("/health").status == 200
+    except OSError:
+        return False
+
+
+def said(server, execution):
+    """The events of an execution so far, as text."""
+    answer = server.get(f"/executions/{execution}/events?follow=0",
+                        headers={"Accept": "application/x-ndjson"})
+    assert answer.status == 200, answer
+    return answer.body.decode()
+
+
+@every(name for name in LANGUAGES if "kernel" not in declaration(name))
+def test_a_session_runs_each_cell_as_a_program(server, lang):
+    session = Session(server, lang=lang, env={"WORD": "of the session"})
+    hello = declaration(lang)["hello"]
+    for _ in range(2):
+        done = session.run(hello, timeout=SECS)
+        assert (done["status"], done["stdout"]) == ("success", "hello\n"), done
+        assert (done["phase"], done["state"], done["session_id"]) == ("run", "kept", session.id)
+    done = session.run(LANGUAGES[lang].stdin, stdin="one\ntwo\n", timeout=SECS)
+    assert done["stdout"] == "one\ntwo\n", done
+    done = session.run(LANGUAGES[lang].error, timeout=SECS)
+    assert (done["status"], done["exit_code"]) == ("error", LANGUAGES[lang].error_code), done
+    if LANGUAGES[lang].broken:
+        done = session.run(LANGUAGES[lang].broken, timeout=SECS)
+        assert (done["status"], done["phase"]) == ("error", "compile"), done
+    assert session.run(hello, timeout=SECS)["stdout"] == "hello\n"
+    session.delete()
+
+
+C_ENV = """#include <stdio.h>
+#include <stdlib.h>
+int main(void) { FILE *file = fopen("count", "a+"); fputc('x', file); fseek(file, 0, SEEK_END);
+printf("%s %ld\\n", getenv("WORD"), ftell(file)); fclose(file); }
+"""
+
+
+def test_files_and_variables_of_such_a_session_outlive_the_server(make_server):
+    server = make_server()
+    session = Session(server, lang="c", env={"WORD": "a b\nc"})
+    assert session.run(C_ENV, timeout=SECS)["stdout"] == "a b\nc 1\n"
+    assert session.run(C_ENV, timeout=SECS)["stdout"] == "a b\nc 2\n"
+    kill_server(server)
+    assert session.run(C_ENV, timeout=SECS)["stdout"] == "a b\nc 3\n"
+    found = server.get(session.path + "/files?path=main.c")
+    assert found.body.decode() == C_ENV
+    session.delete()
+
+
+def test_a_database_is_the_state_of_a_session_in_sql(server):
+    session = Session(server, lang="sql")
+    assert session.run("CREATE TABLE t (x INTEGER); INSERT INTO t VALUES (1), (2);")["status"] == "success"
+    assert session.run("SELECT sum(x) FROM t;")["stdout"] == "3\n"
+    assert session.run("SELECT * FROM missing;")["status"] == "error"
+    assert session.run("SELECT count(*) FROM t;")["stdout"] == "2\n"
+    session.delete()
+
+
+def test_what_runs_in_such_a_session_can_be_ended_and_keeps_its_files(server):
+    session = Session(server, lang="lua")
+    loop = "io.open('mark', 'w'):close()\nprint('begun') io.stdout:flush()\nwhile true do end"
+    done = session.run(loop, timeout=1)
+    assert (done["status"], done["killed_by"], done["state"]) == ("timeout", "timeout", "kept"), done
+    answer = in_background(lambda: session.run(loop, timeout=SECS))
+    running = session.running()
+    wait_until(lambda: "begun" in said(server, running), "it runs")
+    server.post({}, path=session.path + "/interrupt")
+    done = answer()
+    assert (done["status"], done["killed_by"], done["state"]) == ("error", None, "kept"), done
+    assert "interrupted!" in done["stderr"]  # what Lua makes of a SIGINT
+    assert session.run("print(io.open('mark') ~= nil)")["stdout"] == "true\n"
+    session.delete()
+
+
+def test_a_run_in_such_a_session_outlives_the_server(make_server):
+    server = make_server()
+    session = Session(server, lang="bash")
+    code = "echo begun; until [ -e go ]; do sleep 0.05; done; echo done; exit 3"
+
+    def try_it():
+        try:
+            return session.post(code)
+        except OSError:
+            return None
+    in_background(try_it)
+    execution = session.running()
+    wait_until(lambda: "begun" in said(server, execution), "it runs")
+    kill_server(server)
+    assert server.request("PUT", session.path + "/files?path=go", b"").status == 200
+    wait_until(lambda: '"end"' in said(server, execution), "it ends")
+    done = server.get(f"/executions/{execution}").json()
+    assert (done["status"], done["exit_code"], done["stdout"]) == ("error", 3, "begun\ndone\n"), done
+    assert (done["phase"], done["state"]) == ("run", "kept")
+    session.delete()
+
+
+# ---- the compile cache ----
+
+def compiled(server):
+    return [server.metric(f"berth_compile_cache_{name}_total") for name in ("hits", "misses")]
+
+
+def test_the_same_program_is_compiled_once(make_server):
+    server = make_server()
+    code = "#include <stdio.h>\nint main(int argc, char **argv) { printf(\"%d %c\\n\", argc, getchar()); }"
+    first = server.execute(code, lang="c", stdin="x", timeout=SECS)
+    assert (first["stdout"], compiled(server)) == ("1 x\n", [0, 1]), first
+    second = server.execute(code, lang="c", stdin="y", timeout=SECS)
+    assert (second["stdout"], compiled(server)) == ("1 y\n", [1, 1]), second
+    assert second["usage"]["cpu_ms"] < first["usage"]["cpu_ms"]  # there was no compiler in it
+    server.execute(code, lang="c", stdin="z", env={"CPATH": "/tmp"}, timeout=SECS)
+    assert compiled(server) == [1, 2]  # a variable may mean another program
+    header = {"path": "x.h", "content": ""}
+    assert server.execute(code, lang="c", stdin="z", files=[header], timeout=SECS)["stdout"] == "1 z\n"
+    assert compiled(server) == [1, 2]  # and so may a file: it is not asked
+    folder = pathlib.Path(server.state) / "db" / "compiled"
+    assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.iterdir())) == 2
+    kill_server(server)
+    assert server.execute(code, lang="c", stdin="w", timeout=SECS)["stdout"] == "1 w\n"
+    assert compiled(server) == [1, 0]
+
+
+def test_without_a_compile_cache(make_server):
+    server = make_server({"BERTH_COMPILE_CACHE": "0"})
+    hello = declaration("c")["hello"]
+    assert [server.execute(hello, lang="c", timeout=SECS)["stdout"] for _ in range(2)] == ["hello\n"] * 2
+    assert compiled(server) == [0, 0]
+
+
+def test_the_pool_serves_every_language_without_a_kernel(make_server):
+    server = make_server({"BERTH_POOL_MIN": "0", "BERTH_POOL_MAX": "4"})
+    server.execute("echo 1", lang="bash")
+    wait_until(lambda: server.metric("berth_pool_ready") > 0, "one stands on the shelf")
+    hits = server.metric("berth_pool_hits_total")
+    assert server.execute("print(1)", lang="lua")["stdout"] == "1\n"
+    assert server.metric("berth_pool_hits_total") == hits + 1
