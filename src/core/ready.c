@@ -17,14 +17,18 @@
 
 /* ---- the kernel ---- */
 
-/* Whether a variable acts only when an interpreter starts: a kernel that waits can't take it. As
- * acts_at_start() of kernels/python/script.py, which does the same for an execution. */
-static bool needs_own_start(const char *entry)
+/* Whether a variable comes too late for a kernel of that language that waits; one by lines takes
+ * none at all. */
+static bool needs_own_start(const struct lang *lang, const char *entry)
 {
-    static const char *const prefixes[] = {"PYTHON",          "LD_", "MALLOC_",
-                                           "GLIBC_TUNABLES=", "LC_", "LANG="};
-    for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
-        if (strncmp(entry, prefixes[i], strlen(prefixes[i])) == 0)
+    if (lang->protocol == LANG_PROTOCOL_LINES)
+        return true;
+    size_t name_size = strcspn(entry, "=");
+    for (size_t i = 0; i < LANG_NAMES_MAX && lang->at_start[i]; i++) {
+        const char *pattern = lang->at_start[i];
+        size_t size = strcspn(pattern, "*");
+        bool prefix = pattern[size] == '*';
+        if (strncmp(entry, pattern, size) == 0 && (prefix || size == name_size))
             return true;
     }
     return false;
@@ -114,7 +118,7 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
 {
     struct pool_item item;
     for (size_t i = 0; want->plan->kernel && i < want->env_count; i++) {
-        if (needs_own_start(want->env[i]))
+        if (needs_own_start(want->plan->kernel, want->env[i]))
             return false;
     }
     const struct engine_wait wait = {.cancel_fd = live->cancel_fd, .gone_fd = gone_fd};

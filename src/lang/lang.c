@@ -50,6 +50,7 @@ static void lang_free(struct lang *lang)
     free_strings(lang->kernel_run, LANG_ARGS_MAX);
     free_strings(lang->kernel_compile, LANG_ARGS_MAX);
     free_strings(lang->aliases, LANG_NAMES_MAX);
+    free_strings(lang->at_start, LANG_NAMES_MAX);
     free_strings(lang->run, LANG_ARGS_MAX);
     free_strings(lang->env, LANG_ENV_MAX);
     free(lang);
@@ -143,6 +144,8 @@ static bool set_language_key(struct lang *lang, const char *name, const char *va
     }
     if (strcmp(name, "aliases") == 0)
         return push_names(lang->aliases, LANG_NAMES_MAX, value, ", \t");
+    if (strcmp(name, "at_start") == 0)
+        return push_names(lang->at_start, LANG_NAMES_MAX, value, ", \t");
     if (strcmp(name, "hello") == 0)
         return add_line(&lang->hello, value);
     if (strcmp(name, "protocol") == 0)

@@ -35,6 +35,8 @@ struct lang {
     const char *libraries_env[LANG_ENV_MAX]; /* "NAME=value" that makes run look at a layer */
     const char *kernel;                      /* file name of its kernel in kernels/; NULL: none */
     enum lang_protocol protocol;             /* of the kernel */
+    const char *at_start[LANG_NAMES_MAX];    /* variables that it, started already, can't take any
+                                                more: names, or "PREFIX*"; NULL-ended */
     bool scripts; /* the kernel runs whole programs too; false: only cells, run does the others */
     /* argv of its kernel, NULL-ended. It reads lang_kernel_source() as its standard input (struct
      * sandbox_kernel's input), from offset 0 of a file, or what kernel_compile wrote with the
