@@ -14,7 +14,6 @@
 
 struct channel;
 struct core;
-struct lang;
 struct plan;
 struct pool;
 
@@ -23,7 +22,7 @@ struct pool_item {
     char sandbox_id[SANDBOX_ID_MAX + 1];
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     struct channel *channel;
-    bool kernel; /* its language's kernel waits in it */
+    bool kernel; /* the kernel of its shelf's language waits in it */
     /* What it was made with; other figures are to be set. */
     uint64_t memory_bytes, storage_bytes;
     uint32_t cpu_millis;
@@ -44,8 +43,7 @@ void pool_free(struct pool *pool);
 
 /* Takes one that fits, if there is one: the caller's to destroy. Counts a hit or a miss, and orders
  * accordingly. Does not block. */
-bool pool_take(struct pool *pool, const struct plan *plan, const struct lang *lang,
-               struct pool_item *out);
+bool pool_take(struct pool *pool, const struct plan *plan, struct pool_item *out);
 /* A sandbox died by itself. Returns whether it stood on a shelf. */
 bool pool_on_gone(struct pool *pool, const char *sandbox_id);
 
