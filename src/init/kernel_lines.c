@@ -146,17 +146,20 @@ bool kernel_lines_is_deaf(const struct kernel_lines *lines)
 
 bool kernel_lines_flush(struct kernel_lines *lines, struct buf *out)
 {
-    while (out->size > 0) {
-        ssize_t sent = lines->to_fd >= 0 ? write(lines->to_fd, out->data, out->size) : 0;
+    size_t done = 0;
+    while (done < out->size) {
+        ssize_t sent =
+            lines->to_fd >= 0 ? write(lines->to_fd, out->data + done, out->size - done) : 0;
         if (sent < 0 && (errno == EAGAIN || errno == EINTR))
-            return true;
+            break;
         if (sent <= 0) {
             fd_close(&lines->to_fd);
             out->size = 0;
             return false;
         }
-        buf_consume(out, (size_t)sent);
+        done += (size_t)sent;
     }
+    buf_consume(out, done); /* once: a move of all the rest for each would take longer */
     return true;
 }
 
