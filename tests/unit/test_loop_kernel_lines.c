@@ -100,7 +100,8 @@ static void test_large_code(void **state)
     struct outcome outcome;
     start_lines(*state, &client);
     memset(code, '\n', sizeof(code) - 1); /* each becomes two bytes */
-    memcpy(code, "print('read')", 13);
+    (void)snprintf(code, 14, "print('read')");
+    code[13] = '\n';
     send_run(&client, 8, "large", false);
     for (size_t at = 0; at < sizeof(code) - 1; at += FRAME_DATA_MAX) {
         size_t left = sizeof(code) - 1 - at;
