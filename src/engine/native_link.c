@@ -209,6 +209,7 @@ static bool deliver(struct native *native, struct engine_msg *msg, int *fd)
         waiter->fd = fd_take(fd);
         waiter->done = true;
         msg->ids = NULL;
+        msg->layers = NULL;
         (void)pthread_cond_signal(&waiter->answered);
     }
     (void)pthread_mutex_unlock(&native->lock);
