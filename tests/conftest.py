@@ -32,6 +32,8 @@ def missing_prerequisites():
 
 def pytest_configure():
     """Programs that are not there are a mistake of the caller, not a reason to skip."""
+    # A shell starts what runs in the background with it ignored, and so would be what tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     missing = [name for name in harness.PROGRAMS if not os.access(harness.BUILD / name, os.X_OK)]
     if missing:
         raise pytest.UsageError(f"{harness.BUILD} lacks {', '.join(missing)}: build it, or set "
