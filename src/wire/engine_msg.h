@@ -136,7 +136,7 @@ struct engine_create {
 
 struct engine_layer {
     char name[ENGINE_LAYER_NAME_MAX + 1]; /* id_is_name() */
-    uint64_t size_bytes;                  /* unpacked, in whole blocks */
+    uint64_t size_bytes;                  /* unpacked, rounded up to blocks piece by piece */
 };
 
 enum engine_state {
