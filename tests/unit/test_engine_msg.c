@@ -8,15 +8,22 @@
 #include "wire/engine_msg.h"
 #include "wire/tlv.h"
 
+static void there_and_back(const struct engine_msg *sent, struct buf *buf, struct engine_msg *got)
+{
+    struct err err = ERR_INIT;
+    assert_ok(engine_msg_encode(sent, buf, &err), err);
+    assert_ok(engine_msg_decode(buf->data, buf->size, got, &err), err);
+    assert_int_equal(got->op, sent->op);
+    assert_true(got->request_id == sent->request_id);
+}
+
+/* The same, and what is cut short is refused or read, and does no harm. */
 static void round_trip(const struct engine_msg *sent, struct engine_msg *got)
 {
     struct err err = ERR_INIT;
     BUF_AUTO struct buf buf;
     buf_init(&buf, 2 * ENGINE_MSG_MAX);
-    assert_ok(engine_msg_encode(sent, &buf, &err), err);
-    assert_ok(engine_msg_decode(buf.data, buf.size, got, &err), err);
-    assert_int_equal(got->op, sent->op);
-    assert_true(got->request_id == sent->request_id);
+    there_and_back(sent, &buf, got);
     for (size_t size = 0; size < buf.size; size++) {
         struct engine_msg cut;
         if (engine_msg_decode(buf.data, size, &cut, &err) == 0)
@@ -211,7 +218,9 @@ static void test_a_full_list_of_layers(void **state)
         sent.layer_count++;
     }
     assert_true(sent.layer_count > 600);
-    round_trip(&sent, &got);
+    BUF_AUTO struct buf buf;
+    buf_init(&buf, 2 * ENGINE_MSG_MAX);
+    there_and_back(&sent, &buf, &got);
     assert_int_equal(got.layer_count, sent.layer_count);
     assert_true(got.more);
     for (size_t i = 0; i < got.layer_count; i++) {
