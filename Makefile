@@ -5,13 +5,16 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps build run test test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps languages build run test test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 deps: ## install what is missing (apt) and make the system user "berth"
 	@scripts/deps.sh
+
+languages: ## install the toolchains of the languages that tests run (apt)
+	@scripts/deps.sh languages
 
 build: deps ## compile into build/
 	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD)
@@ -20,7 +23,7 @@ build: deps ## compile into build/
 run: build ## start a server, run hello through it, serve until Ctrl-C
 	@BUILD=$(BUILD) scripts/run.sh
 
-test: build ## unit tests, then the suites against the real programs
+test: build languages ## unit tests, then the suites against the real programs
 	@BUILD=$(BUILD) scripts/test.sh
 
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2

@@ -4,7 +4,7 @@ _berth() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session drain version help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session languages drain version help" -- "$cur")
         return
     fi
     if [[ $command == session ]]; then
@@ -15,7 +15,7 @@ _berth() {
         command="session ${COMP_WORDS[2]}"
     fi
     case $prev in
-    --lang | -l) mapfile -t COMPREPLY < <(compgen -W "python" -- "$cur"); return ;;
+    --lang | -l) mapfile -t COMPREPLY < <(compgen -W "bash c cpp go java javascript lua perl php python r ruby rust sql typescript" -- "$cur"); return ;;
     --profile) mapfile -t COMPREPLY < <(compgen -W "strict container" -- "$cur"); return ;;
     --file | --stdin) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     --state | --save-images) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
@@ -26,6 +26,7 @@ _berth() {
     serve) words="--host --port --state --help" ;;
     run) words="--code --lang --timeout --ram --cpu --storage --image --profile --env --file --stdin --json --help" ;;
     ps) words="--all --json --help" ;;
+    languages) words="--image --json --help" ;;
     logs) words="--follow --save-images --help" ;;
     drain) words="--lift --help" ;;
     "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --env --json --help" ;;
@@ -33,7 +34,7 @@ _berth() {
     "session attach") words="--timeout --save-images --help" ;;
     "session ls") words="--quiet --json --help" ;;
     "session rm") words="--help" ;;
-    help) words="serve run ps logs session drain version" ;;
+    help) words="serve run ps logs session languages drain version" ;;
     esac
     if [[ $command == run && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -5,7 +5,7 @@ _berth() {
     local -a commands
     commands=('serve:start the server' 'run:run code in a fresh sandbox'
         'ps:list the executions of a server' 'logs:print what an execution has said'
-        'session:sandboxes that keep their state' 'drain:end all that runs on a server'
+        'session:sandboxes that keep their state' 'languages:what code may be written in' 'drain:end all that runs on a server'
         'version:print the version' 'help:show help')
     if ((CURRENT == 2)); then
         _describe command commands
@@ -16,13 +16,14 @@ _berth() {
         _arguments '--host[address]:host:' '--port[port]:port:' '--state[state folder]:folder:_files -/' '--help'
         ;;
     run)
-        _arguments '(-c --code)'{-c,--code}'[the code]:code:' '(-l --lang)'{-l,--lang}'[language]:language:(python)' \
+        _arguments '(-c --code)'{-c,--code}'[the code]:code:' '(-l --lang)'{-l,--lang}'[language]:language:(bash c cpp go java javascript lua perl php python r ruby rust sql typescript)' \
             '(-t --timeout)'{-t,--timeout}'[seconds]:seconds:' '--ram[memory limit]:size:' '--cpu[cores]:cores:' \
             '--storage[size of the writable root]:size:' '--image[what is under /]:image:' \
             '--profile[rights inside]:profile:(strict container)' '*'{-e,--env}'[variable]:NAME=VALUE:' '*--file[copy in]:file:_files' \
             '--stdin[standard input]:file:_files' '--json[print the object]' '--help' '*:file:_files'
         ;;
     ps) _arguments '--all' '--json' '--help' ;;
+    languages) _arguments '--image:image:' '--json' '--help' ;;
     logs) _arguments '(-f --follow)'{-f,--follow}'[wait for the rest]' '--save-images[folder]:folder:_files -/' '--help' ;;
     drain) _arguments '--lift[take requests again]' '--help' ;;
     session)
@@ -32,7 +33,7 @@ _berth() {
         fi
         case $words[3] in
         new)
-            _arguments '(-l --lang)'{-l,--lang}'[language]:language:(python)' \
+            _arguments '(-l --lang)'{-l,--lang}'[language]:language:(bash c cpp go java javascript lua perl php python r ruby rust sql typescript)' \
                 '(-t --timeout)'{-t,--timeout}'[end it after]:seconds:' '--idle-timeout[end it when idle]:seconds:' \
                 '--ram[memory limit]:size:' '--cpu[cores]:cores:' '--storage[size of the writable root]:size:' \
                 '--image[what is under /]:image:' '--profile[rights inside]:profile:(strict container)' \
@@ -48,7 +49,7 @@ _berth() {
         rm) _arguments '--help' '*:id:' ;;
         esac
         ;;
-    help) _values command serve run ps logs session drain version ;;
+    help) _values command serve run ps logs session languages drain version ;;
     esac
 }
 _berth "$@"

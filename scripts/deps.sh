@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the build and the tests need, by apt, and makes the system user that the server runs
-# as. Does nothing, and needs no root, when nothing is missing.
+# as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests of them run.
+# Does nothing, and needs no root, when nothing is missing.
 set -eu
 
 packages="gcc make meson ninja-build pkg-config libmicrohttpd-dev libjansson-dev libsqlite3-dev
@@ -8,6 +9,14 @@ libwslay-dev libseccomp-dev libarchive-dev libinih-dev libcurl4-openssl-dev libe
 musl-dev
 linux-libc-dev python3 python3-pytest clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
 curl e2fsprogs sudo uidmap python3-numpy python3-pandas python3-matplotlib"
+
+# A Node of another origin than Debian's has npm in it.
+languages="nodejs node-typescript bash gcc g++ libc6-dev golang-go rustc cargo default-jdk-headless ruby perl
+php-cli lua5.4 r-base-core sqlite3 python3"
+if [ "${1:-}" = languages ]; then
+    packages=$languages
+    command -v npm >/dev/null 2>&1 || packages="$packages npm"
+fi
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then

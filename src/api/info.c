@@ -64,15 +64,6 @@ static int api_append_languages(struct buf *out, struct err *err)
     return result == 0 ? buf_append_str(out, "]", err) : result;
 }
 
-int api_languages(struct api_call *call, struct err *err)
-{
-    struct buf *out = &call->response->body;
-    int result = buf_append_str(out, "{", err);
-    if (result == 0)
-        result = api_append_languages(out, err);
-    return result == 0 ? buf_append_str(out, "}", err) : result;
-}
-
 int api_health(struct api_call *call, struct err *err)
 {
     struct buf *out = &call->response->body;

@@ -18,6 +18,7 @@ static const char help[] = "usage: berth COMMAND [options]\n"
                            "  ps        list the executions of a server\n"
                            "  logs      print what an execution has said\n"
                            "  session   sandboxes that keep their state: make, use, list, end\n"
+                           "  languages what code may be written in here\n"
                            "  drain     end all that runs on a server\n"
                            "  version   print the version\n"
                            "  help      this text, or that of a command\n"
@@ -48,9 +49,10 @@ static const struct {
     const char *name;
     int (*call)(int argc, char **argv);
 } commands[] = {
-    {"serve", cli_serve},       {"run", cli_run},     {"ps", cli_ps},           {"logs", cli_logs},
-    {"session", cli_session},   {"drain", cli_drain}, {"version", cli_version}, {"help", cli_help},
-    {"--version", cli_version}, {"--help", cli_help}, {"-h", cli_help},
+    {"serve", cli_serve},       {"run", cli_run},         {"ps", cli_ps},
+    {"logs", cli_logs},         {"session", cli_session}, {"languages", cli_languages},
+    {"drain", cli_drain},       {"version", cli_version}, {"help", cli_help},
+    {"--version", cli_version}, {"--help", cli_help},     {"-h", cli_help},
 };
 
 static int dispatch(int argc, char **argv)

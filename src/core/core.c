@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +17,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/answer.h"
+#include "core/compile_cache.h"
 #include "core/core_internal.h"
 #include "core/execution_json.h"
 #include "core/kernel_input.h"
+#include "core/languages.h"
 #include "core/pool.h"
 #include "core/record.h"
 #include "core/session_internal.h"
@@ -301,6 +304,18 @@ static int settle_books(struct core *core, struct err *err)
     return result == 0 ? 0 : err_copy(err, &failure);
 }
 
+/* Beside the store. Without it every program is compiled, so that it is missing stops nobody. */
+static void open_compile_cache(struct core *core)
+{
+    char path[PATH_MAX];
+    struct err failure = ERR_INIT;
+    const char *slash = strrchr(core->config.db_path, '/');
+    int folder = slash ? (int)(slash - core->config.db_path) + 1 : 0;
+    (void)snprintf(path, sizeof(path), "%.*scompiled", folder, core->config.db_path);
+    if (compile_cache_open(path, core->config.compile_cache_bytes, &core->compiled, &failure) != 0)
+        log_warn("compiled programs are not kept: %s", failure.message);
+}
+
 static int open_parts(struct core *core, struct err *err)
 {
     const struct admission_config places = {.living_max = core->config.sandboxes_max,
@@ -313,8 +328,13 @@ static int open_parts(struct core *core, struct err *err)
         store_set_text_max(core->store, core->config.keep_bytes);
     if (result == 0)
         result = settle_books(core, err);
+    core->languages = languages_new();
+    if (result == 0 && !core->languages)
+        result = err_set(err, ERR_INTERNAL, "no memory for languages");
     if (result != 0)
         return result;
+    if (core->config.compile_cache_bytes != 0)
+        open_compile_cache(core);
     int status = pthread_create(&core->housekeeper, NULL, housekeeper_main, core);
     if (status != 0)
         return err_sys(err, status, "start the housekeeper");
@@ -413,6 +433,8 @@ void core_free(struct core *core)
     pool_free(core->pool);
     session_free_all(core);
     kernel_input_free_all(core);
+    languages_free(core->languages);
+    compile_cache_close(core->compiled);
     while (core->boxes) {
         struct box *next = core->boxes->next;
         free(core->boxes);

@@ -49,6 +49,7 @@ struct core_config {
     uint64_t keep_messages_bytes; /* of a kernel's messages: results, plots, tracebacks */
     uint64_t output_max_bytes;    /* of both; past it killed (contract: 64 MiB) */
     uint64_t answers_max_bytes;   /* of what is held for readers of kept outcomes; 0: no bound */
+    uint64_t compile_cache_bytes; /* of compiled programs that are kept beside db_path; 0: none */
     uint64_t keep_bytes;          /* of the text of all outcomes together; 0: no bound */
     uint64_t session_timeout_ms;  /* lifetime of a session when the request names none */
     uint64_t session_timeout_max_ms;
@@ -91,7 +92,8 @@ struct execution_request {
     const char *owner;
     const char *idempotency_key; /* NULL: none */
     const char *labels;          /* a JSON object as text; NULL: {} */
-    const struct lang *lang;
+    const struct lang *lang;     /* NULL: of none, a sandbox for any program */
+    bool cells;                  /* a session's: code comes in cells, to its kernel if it has one */
     const char *code;
     size_t code_size;
     const char *stdin_data;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "core/compile_cache.h"
 #include "core/pool.h"
 #include "core/session_internal.h"
 #include "wire/json.h"
@@ -225,6 +226,11 @@ int core_metrics(struct core *core, struct buf *out, struct err *err)
                                     .disk_reserved_bytes = stats.reserved.disk_bytes,
                                     .disk_budget_bytes = stats.budget.disk_bytes};
     kept_figures(&core->kept, &gauges.answers_held_bytes, &gauges.answers_refused);
+    struct compile_cache_stats compiled;
+    compile_cache_stats(core->compiled, &compiled);
+    gauges.compile_hits = compiled.hits;
+    gauges.compile_misses = compiled.misses;
+    gauges.compile_kept_bytes = compiled.bytes;
     struct pool_stats pool;
     pool_stats(core->pool, &pool);
     gauges.pool_ready = pool.ready;

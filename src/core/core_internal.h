@@ -15,7 +15,9 @@
 #include "engine/engine.h"
 #include "store/store.h"
 
+struct compile_cache;
 struct kernel_input;
+struct languages;
 struct pool;
 struct record;
 struct session;
@@ -50,10 +52,12 @@ struct core {
     struct store *store;
     struct admission *admission;
     struct metrics metrics;
-    struct kept kept;         /* what is held for readers; has a lock of its own */
-    struct pool *pool;        /* NULL: there is none */
-    int64_t create_budget_ns; /* all tries to make one sandbox together */
-    int64_t answer_ns;        /* init may take so long to answer a small question */
+    struct kept kept;               /* what is held for readers; has a lock of its own */
+    struct pool *pool;              /* NULL: there is none */
+    struct compile_cache *compiled; /* NULL: there is none; has a lock of its own */
+    struct languages *languages;    /* the same */
+    int64_t create_budget_ns;       /* all tries to make one sandbox together */
+    int64_t answer_ns;              /* init may take so long to answer a small question */
     pthread_t housekeeper;
     bool housekeeper_runs;
 
@@ -81,17 +85,18 @@ struct plan {
     uint64_t timeout_ms;
     struct resources resources;
     const char *image, *profile; /* borrowed from the request */
+    const struct lang *kernel;   /* whose kernel is to wait in the sandbox; NULL: none, as for a
+                                    program of a language whose kernel takes cells only */
     const char *zygote; /* what the engine may fork the kernel from: a language; "": nothing */
-    const char **argv;  /* NULL-ended, entries borrowed; freed by plan_done() */
-    size_t argc;
-    const char **envp;
+    const char **envp;  /* NULL-ended, entries borrowed; freed by plan_done() */
     size_t envc;
-    char source_path[256];
 };
 
 /* ERR_BAD_INPUT (public) names the field and what the host has. May ask the engine. */
 int plan_make(struct core *core, const struct execution_request *request, struct plan *out,
               struct err *err);
+/* The variables alone, of those of the plan. */
+int plan_env(const struct execution_request *request, struct plan *plan, struct err *err);
 void plan_done(struct plan *plan);
 /* The names of the images, separated by spaces; an engine that names none has "host". */
 const char *plan_images(const struct engine_info *info);

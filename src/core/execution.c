@@ -11,6 +11,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/attempt.h"
+#include "core/compile_cache.h"
+#include "core/languages.h"
+#include "core/program.h"
 #include "core/quota.h"
 #include "core/ready.h"
 #include "lang/lang.h"
@@ -32,7 +35,6 @@ static int gone_fd_of(const struct fresh *fresh)
     return subject->outlives_client ? -1 : subject->gone_fd;
 }
 
-/* A kernel writes the source itself. */
 static int queue_files(const struct fresh *fresh, const struct ready *ready, struct err *err)
 {
     const struct execution_request *request = fresh->request;
@@ -40,9 +42,6 @@ static int queue_files(const struct fresh *fresh, const struct ready *ready, str
     for (size_t i = 0; i < request->file_count && result == 0; i++)
         result = channel_put_file(ready->channel, request->files[i].path, 0644,
                                   request->files[i].content, request->files[i].size, err);
-    if (result == 0 && !ready->kernel)
-        result = channel_put_file(ready->channel, fresh->plan.source_path, 0644, request->code,
-                                  request->code_size, err);
     return result;
 }
 
@@ -57,9 +56,11 @@ static int run_script(struct fresh *fresh, struct channel *channel, struct err *
         return err_set(err, ERR_INTERNAL, "no memory for variables");
     for (size_t i = 0; i < request->env_count; i++)
         envp[i] = request->env[i];
+    char path[PROGRAM_PATH_MAX];
+    program_path(request->lang->source, path);
     struct channel_run run = {.run = {.execution_id = attempt->live.id,
                                       .mode = SANDBOX_RUN_SCRIPT,
-                                      .file = fresh->plan.source_path,
+                                      .file = path,
                                       .envp = envp,
                                       .envc = request->env_count,
                                       .timeout_ms = fresh->plan.timeout_ms,
@@ -77,26 +78,46 @@ static int run_script(struct fresh *fresh, struct channel *channel, struct err *
     return result;
 }
 
-/* As a program that init starts. */
-static int run_program(struct fresh *fresh, struct channel *channel, struct err *err)
+/* What a program that is to be kept is kept under; empty: it is not. What files of the caller's and
+ * libraries would put beside the source is no part of it, so there must be none. */
+static int compile_key(const struct fresh *fresh, struct buf *out, struct err *err)
 {
-    struct attempt *attempt = &fresh->attempt;
-    const struct core_config *config = &attempt->core->config;
+    const struct execution_request *request = fresh->request;
+    const struct lang *lang = request->lang;
+    const struct core *core = fresh->attempt.core;
+    char image[LANGUAGES_IDENTITY_SIZE];
+    if (!core->compiled || !lang->program || request->file_count > 0 ||
+        request->library_count > 0 || request->code_size > COMPILE_CACHE_KEY_MAX / 2 ||
+        !languages_identity(fresh->plan.image, image))
+        return 0;
+    int result = buf_printf(out, err, "%s\n%s\n%s\n", request->owner, image, lang->name);
+    for (size_t i = 0; result == 0 && i < LANG_ARGS_MAX && lang->compile[i]; i++)
+        result = buf_append(out, lang->compile[i], strlen(lang->compile[i]) + 1, err);
+    for (size_t i = 0; result == 0 && i < fresh->plan.envc; i++)
+        result = buf_append(out, fresh->plan.envp[i], strlen(fresh->plan.envp[i]) + 1, err);
+    return result == 0 ? buf_append(out, request->code, request->code_size, err) : result;
+}
+
+/* As a program that init starts. */
+static int run_program(struct fresh *fresh, struct channel *channel, bool *heard, struct err *err)
+{
+    const struct execution_request *request = fresh->request;
     const struct plan *plan = &fresh->plan;
-    struct channel_exec exec = {.exec = {.execution_id = attempt->live.id,
-                                         .cwd = "/workspace",
-                                         .argv = plan->argv,
-                                         .argc = plan->argc,
-                                         .envp = plan->envp,
-                                         .envc = plan->envc,
-                                         .timeout_ms = plan->timeout_ms,
-                                         .keep_bytes = config->keep_output_bytes,
-                                         .output_max_bytes = config->output_max_bytes},
-                                .stdin_data = fresh->request->stdin_data,
-                                .stdin_size = fresh->request->stdin_size};
-    attempt_watch(attempt, plan->timeout_ms, &exec.watch);
-    exec.watch.interrupt_fd = -1; /* only a session offers it, and an earlier init lacks it */
-    return channel_exec(channel, &exec, &attempt->exit, err);
+    BUF_AUTO struct buf key;
+    buf_init(&key, COMPILE_CACHE_KEY_MAX);
+    bool kept = compile_key(fresh, &key, NULL) == 0 && key.size > 0; /* too long: not kept */
+    const struct program_job job = {.lang = request->lang,
+                                    .code = request->code,
+                                    .code_size = request->code_size,
+                                    .stdin_data = request->stdin_data,
+                                    .stdin_size = request->stdin_size,
+                                    .envp = plan->envp,
+                                    .envc = plan->envc,
+                                    .timeout_ms = plan->timeout_ms,
+                                    .memory_bytes = plan->resources.memory_bytes,
+                                    .cache = fresh->attempt.core->compiled,
+                                    .compile_key = kept ? &key : NULL};
+    return program_run(&fresh->attempt, channel, &job, heard, err);
 }
 
 /* Runs the code and fills the outcome. RUN_UNHEARD: its sandbox had died before it heard of it. */
@@ -104,17 +125,18 @@ static int run_code(struct fresh *fresh, const struct ready *ready, struct err *
 {
     struct attempt *attempt = &fresh->attempt;
     struct err failure = ERR_INIT;
+    bool heard = false;
     attempt->ran = true;
     int result = ready->kernel ? run_script(fresh, ready->channel, &failure)
-                               : run_program(fresh, ready->channel, &failure);
-    if (result == -ERR_CLOSED && !attempt->sink_failed && channel_unheard(ready->channel) &&
-        live_leave_box(attempt->core, &attempt->live)) {
+                               : run_program(fresh, ready->channel, &heard, &failure);
+    if (result == -ERR_CLOSED && !heard && !attempt->sink_failed &&
+        channel_unheard(ready->channel) && live_leave_box(attempt->core, &attempt->live)) {
         attempt->ran = false;
         return RUN_UNHEARD;
     }
-    if (result == 0)
+    if (result == 0 && ready->kernel)
         attempt->outcome.exit = attempt->exit.exit;
-    else if (!attempt_is_lost(attempt, result, &failure))
+    else if (result != 0 && !attempt_is_lost(attempt, result, &failure))
         return err_copy(err, &failure);
     return 0;
 }
@@ -142,8 +164,7 @@ static int run_with_place(struct fresh *fresh, struct err *err)
     struct ready ready;
     int64_t create_ns = clock_now_ns();
     const struct box_life life = {.lifetime_ms = fresh->plan.timeout_ms + BOX_LIFETIME_EXTRA_MS};
-    const struct ready_want want = {
-        .plan = &fresh->plan, .lang = fresh->request->lang, .life = &life};
+    const struct ready_want want = {.plan = &fresh->plan, .life = &life};
     int result = ready_make(core, &attempt->live, gone_fd_of(fresh), &want, &ready, err);
     admission_created(core->admission);
     attempt->outcome.create_us = (clock_now_ns() - create_ns) / 1000;

@@ -56,6 +56,9 @@ static int put_usage(struct buf *out, const struct execution_outcome *outcome, s
         outcome->create_us / 1000, outcome->create_us % 1000);
 }
 
+static const char *const phase_names[PHASE_COUNT] = {
+    [PHASE_RUN] = "run", [PHASE_COMPILE] = "compile", [PHASE_INSTALL] = "install"};
+
 /* Of a session: what became of its variables. */
 static const char *state_text(const struct execution_outcome *outcome)
 {
@@ -77,6 +80,8 @@ static int put_end(struct buf *out, const struct execution_outcome *outcome, str
         result = buf_append_str(out, ",", err);
     if (result == 0)
         result = put_string(out, "killed_by", outcome_cause_name(exit->cause), err);
+    if (result == 0)
+        result = buf_printf(out, err, ",\"phase\":\"%s\"", phase_names[outcome->phase]);
     if (result == 0)
         result = put_limits(out, exit->limits_hit, err);
     if (result == 0)

@@ -11,11 +11,20 @@
 #include "core/states.h"
 #include "wire/sandbox.h"
 
+/* Which program of an execution ended it. */
+enum execution_phase {
+    PHASE_RUN, /* the code, or nothing of it */
+    PHASE_COMPILE,
+    PHASE_INSTALL,
+    PHASE_COUNT
+};
+
 /* Everything that an ended execution's object is made of. Strings and buffers are borrowed. */
 struct execution_outcome {
     const char *id, *lang, *labels; /* labels: a JSON object as text */
     const char *session_id;         /* NULL: it had a sandbox of its own */
     enum execution_state state;
+    enum execution_phase phase;
     struct sandbox_exit exit;
     bool truncated;
     int64_t created_us, started_us, finished_us; /* wall clock; started_us 0: it never ran */

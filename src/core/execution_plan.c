@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "core/core_internal.h"
+#include "core/languages.h"
 #include "lang/lang.h"
 
 #define ENV_BYTES_MAX (256U * 1024U) /* all variables together fit into one frame */
@@ -105,19 +106,9 @@ static int plan_host(struct core *core, const struct execution_request *request,
         result = plan_image(core, request, &info, plan, err);
     if (result == 0)
         result = resources_plan(&core->config, &info, &ask, &plan->resources, err);
+    if (result == 0 && request->lang)
+        result = languages_check(core, plan->image, request->lang, err);
     return result;
-}
-
-static int plan_argv(const struct lang *lang, struct plan *plan, struct err *err)
-{
-    plan->argv = calloc(LANG_ARGS_MAX + 1, sizeof(*plan->argv));
-    if (!plan->argv)
-        return err_set(err, ERR_INTERNAL, "no memory for arguments");
-    for (size_t i = 0; i < LANG_ARGS_MAX && lang->run[i]; i++)
-        plan->argv[plan->argc++] =
-            strcmp(lang->run[i], "{source}") == 0 ? lang->source : lang->run[i];
-    (void)snprintf(plan->source_path, sizeof(plan->source_path), "/workspace/%s", lang->source);
-    return 0;
 }
 
 /* Sets one variable: a later one of the same name takes the place of the earlier. */
@@ -134,7 +125,7 @@ static void set_env(struct plan *plan, const char *entry)
     plan->envp[plan->envc++] = entry;
 }
 
-static int plan_env(const struct execution_request *request, struct plan *plan, struct err *err)
+int plan_env(const struct execution_request *request, struct plan *plan, struct err *err)
 {
     size_t base_count = sizeof(base_env) / sizeof(base_env[0]);
     if (request->env_count > ENV_COUNT_MAX)
@@ -145,7 +136,7 @@ static int plan_env(const struct execution_request *request, struct plan *plan, 
         return err_set(err, ERR_INTERNAL, "no memory for variables");
     for (size_t i = 0; i < base_count; i++)
         set_env(plan, base_env[i]);
-    for (size_t i = 0; i < LANG_ENV_MAX && request->lang->env[i]; i++)
+    for (size_t i = 0; request->lang && i < LANG_ENV_MAX && request->lang->env[i]; i++)
         set_env(plan, request->lang->env[i]);
     size_t size = 0;
     for (size_t i = 0; i < request->env_count; i++) {
@@ -176,11 +167,11 @@ int plan_make(struct core *core, const struct execution_request *request, struct
               struct err *err)
 {
     struct plan plan = {0};
-    bool warm = core->config.zygote && request->lang->kernel;
-    plan.zygote = warm ? request->lang->name : "";
+    const struct lang *lang = request->lang;
+    plan.kernel = lang && lang->kernel && (request->cells || lang->scripts) ? lang : NULL;
+    bool warm = core->config.zygote && plan.kernel && plan.kernel->protocol == LANG_PROTOCOL_FRAMES;
+    plan.zygote = warm ? lang->name : "";
     int result = check_files(request, err);
-    if (result == 0)
-        result = plan_argv(request->lang, &plan, err);
     if (result == 0)
         result = plan_env(request, &plan, err);
     if (result == 0)
@@ -197,7 +188,6 @@ int plan_make(struct core *core, const struct execution_request *request, struct
 
 void plan_done(struct plan *plan)
 {
-    free(plan->argv);
     free(plan->envp);
     memset(plan, 0, sizeof(*plan));
 }

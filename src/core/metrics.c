@@ -139,6 +139,12 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
          gauges->answers_held_bytes},
         {"berth_answers_refused_total", "counter",
          "Reads of outcomes refused since too much was held.", gauges->answers_refused},
+        {"berth_compile_cache_hits_total", "counter", "Programs that were compiled before.",
+         gauges->compile_hits},
+        {"berth_compile_cache_misses_total", "counter", "Programs that had to be compiled.",
+         gauges->compile_misses},
+        {"berth_compile_cache_bytes", "gauge", "Disk that kept programs take.",
+         gauges->compile_kept_bytes},
         {"berth_output_bytes_total", "counter", "Bytes of output taken from executions.",
          metrics->output_bytes},
     };

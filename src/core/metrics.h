@@ -48,6 +48,7 @@ struct metrics_gauges {
     unsigned pool_ready, pool_wanted;
     uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
     uint64_t answers_held_bytes, answers_refused;
+    uint64_t compile_hits, compile_misses, compile_kept_bytes;
 };
 
 /* Appends the text, exposition format 0.0.4

@@ -36,10 +36,10 @@ struct stock {
     struct stock *next;
 };
 
-/* Guarded by pool->lock, but for what never changes: image, profile, lang, processors. */
+/* Guarded by pool->lock, but for what never changes: image, profile, kernel, processors. */
 struct shelf {
     char image[ENGINE_NAME_MAX], profile[16];
-    const struct lang *lang;
+    const struct lang *kernel; /* NULL: none waits in them, and they serve every language */
     struct plan plan; /* of its sandboxes; its strings are the two above and the language's */
     unsigned processors;
     struct stock *first, **end; /* oldest first */
@@ -77,21 +77,20 @@ static unsigned processors_of(const struct plan *plan)
 
 /* A file may not grow above what the kernel's process began with, so a shelf serves what is
  * smaller. */
-static bool fits(const struct shelf *shelf, const struct plan *plan, const struct lang *lang)
+static bool fits(const struct shelf *shelf, const struct plan *plan)
 {
-    return shelf->lang == lang && shelf->processors == processors_of(plan) &&
+    return shelf->kernel == plan->kernel && shelf->processors == processors_of(plan) &&
            strcmp(shelf->image, plan->image) == 0 && strcmp(shelf->profile, plan->profile) == 0 &&
            plan->resources.storage_bytes <= shelf->plan.resources.storage_bytes;
 }
 
 /* The smallest that fits: else one request for a large root would send all the others to its shelf
  * from then on. */
-static struct shelf *find_locked(struct pool *pool, const struct plan *plan,
-                                 const struct lang *lang)
+static struct shelf *find_locked(struct pool *pool, const struct plan *plan)
 {
     struct shelf *best = NULL;
     for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
-        if (fits(shelf, plan, lang) &&
+        if (fits(shelf, plan) &&
             (!best || shelf->plan.resources.storage_bytes < best->plan.resources.storage_bytes))
             best = shelf;
     }
@@ -99,18 +98,22 @@ static struct shelf *find_locked(struct pool *pool, const struct plan *plan,
 }
 
 /* A shelf for sandboxes such as plan's, without the request's own variables. */
-static struct shelf *shelf_new(struct core *core, const struct plan *plan, const struct lang *lang)
+static struct shelf *shelf_new(struct core *core, const struct plan *plan)
 {
     struct shelf *shelf = calloc(1, sizeof(*shelf));
     if (!shelf)
         return NULL;
     (void)snprintf(shelf->image, sizeof(shelf->image), "%s", plan->image);
     (void)snprintf(shelf->profile, sizeof(shelf->profile), "%s", plan->profile);
-    shelf->lang = lang;
+    shelf->kernel = plan->kernel;
     shelf->processors = processors_of(plan);
     shelf->end = &shelf->first;
-    const struct execution_request request = {
-        .owner = "", .lang = lang, .image = shelf->image, .profile = shelf->profile, .gone_fd = -1};
+    const struct execution_request request = {.owner = "",
+                                              .lang = shelf->kernel,
+                                              .cells = true,
+                                              .image = shelf->image,
+                                              .profile = shelf->profile,
+                                              .gone_fd = -1};
     struct err failure = ERR_INIT;
     if (plan_make(core, &request, &shelf->plan, &failure) != 0) {
         log_debug("a shelf for %s: %s", plan->image, failure.message);
@@ -217,7 +220,7 @@ static void want_more_locked(struct pool *pool, struct shelf *shelf)
  * there are too many; the next of its kind may find that one has gone. */
 static struct shelf *add_locked(struct pool *pool, struct shelf *shelf)
 {
-    struct shelf *known = find_locked(pool, &shelf->plan, shelf->lang);
+    struct shelf *known = find_locked(pool, &shelf->plan);
     if (known && known->plan.resources.storage_bytes == shelf->plan.resources.storage_bytes)
         return known;
     if (pool->stopping)
@@ -236,10 +239,9 @@ static struct shelf *add_locked(struct pool *pool, struct shelf *shelf)
 }
 
 /* The first of a kind. */
-static void open_shelf(struct pool *pool, const struct plan *plan, const struct lang *lang,
-                       unsigned kept_min)
+static void open_shelf(struct pool *pool, const struct plan *plan, unsigned kept_min)
 {
-    struct shelf *shelf = shelf_new(pool->core, plan, lang);
+    struct shelf *shelf = shelf_new(pool->core, plan);
     if (!shelf)
         return;
     (void)pthread_mutex_lock(&pool->lock);
@@ -259,12 +261,11 @@ static void open_shelf(struct pool *pool, const struct plan *plan, const struct 
         shelf_free(shelf);
 }
 
-static struct stock *take(struct pool *pool, const struct plan *plan, const struct lang *lang,
-                          bool *known)
+static struct stock *take(struct pool *pool, const struct plan *plan, bool *known)
 {
     struct stock *stock = NULL;
     (void)pthread_mutex_lock(&pool->lock);
-    struct shelf *shelf = pool->stopping ? NULL : find_locked(pool, plan, lang);
+    struct shelf *shelf = pool->stopping ? NULL : find_locked(pool, plan);
     *known = shelf || pool->stopping;
     if (shelf) {
         shelf->asked_ns = clock_now_ns();
@@ -277,20 +278,19 @@ static struct stock *take(struct pool *pool, const struct plan *plan, const stru
     return stock;
 }
 
-bool pool_take(struct pool *pool, const struct plan *plan, const struct lang *lang,
-               struct pool_item *out)
+bool pool_take(struct pool *pool, const struct plan *plan, struct pool_item *out)
 {
     bool known = true;
     struct stock *stock = NULL;
     if (!pool || plan->resources.disk)
         return false;
     struct metrics *metrics = &pool->core->metrics;
-    while ((stock = take(pool, plan, lang, &known)) && !channel_alive(stock->item.channel)) {
+    while ((stock = take(pool, plan, &known)) && !channel_alive(stock->item.channel)) {
         atomic_fetch_add(&metrics->pool_discarded, 1);
         discard(pool, stock);
     }
     if (!known)
-        open_shelf(pool, plan, lang, 0);
+        open_shelf(pool, plan, 0);
     atomic_fetch_add(stock ? &metrics->pool_hits : &metrics->pool_misses, 1);
     if (!stock)
         return false;
@@ -405,9 +405,9 @@ static void fill(struct pool *pool, struct shelf *shelf)
     struct stock *stock = calloc(1, sizeof(*stock));
     struct err failure = ERR_INIT;
     int64_t begun_ns = clock_now_ns();
-    int result = stock ? ready_make_ahead(pool->core, &shelf->plan, shelf->lang, pool->stop_fd,
-                                          &stock->item, &failure)
-                       : err_set(&failure, ERR_INTERNAL, "no memory for a sandbox made ahead");
+    int result =
+        stock ? ready_make_ahead(pool->core, &shelf->plan, pool->stop_fd, &stock->item, &failure)
+              : err_set(&failure, ERR_INTERNAL, "no memory for a sandbox made ahead");
     int64_t now_ns = clock_now_ns();
     bool made = stock && result == 0;
     if (made)
@@ -456,7 +456,7 @@ static bool open_default(struct pool *pool)
     if (plan_make(pool->core, &request, &plan, NULL) != 0)
         return false;
     if (!plan.resources.disk)
-        open_shelf(pool, &plan, lang, pool->kept_min);
+        open_shelf(pool, &plan, pool->kept_min);
     plan_done(&plan);
     return true;
 }

@@ -1,6 +1,7 @@
-/* The pool: sandboxes made ahead, each used once, each with its language's kernel waiting in it.
+/* The pool: sandboxes made ahead, each used once, each with a language's kernel waiting in it, or
+ * with none.
  *
- * One shelf for each kind that was asked for: image, language, profile, number of processors that
+ * One shelf for each kind that was asked for: image, kernel, profile, number of processors that
  * it shows. How many stand on it follows demand: more when it ran empty, fewer when some were never
  * needed. A refill is paced: it waits while requests wait. */
 #ifndef BERTH_CORE_POOL_H
@@ -14,7 +15,6 @@
 
 struct channel;
 struct core;
-struct lang;
 struct plan;
 struct pool;
 
@@ -23,7 +23,7 @@ struct pool_item {
     char sandbox_id[SANDBOX_ID_MAX + 1];
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     struct channel *channel;
-    bool kernel; /* its language's kernel waits in it */
+    bool kernel; /* the kernel of its shelf's language waits in it */
     /* What it was made with; other figures are to be set. */
     uint64_t memory_bytes, storage_bytes;
     uint32_t cpu_millis;
@@ -44,8 +44,7 @@ void pool_free(struct pool *pool);
 
 /* Takes one that fits, if there is one: the caller's to destroy. Counts a hit or a miss, and orders
  * accordingly. Does not block. */
-bool pool_take(struct pool *pool, const struct plan *plan, const struct lang *lang,
-               struct pool_item *out);
+bool pool_take(struct pool *pool, const struct plan *plan, struct pool_item *out);
 /* A sandbox died by itself. Returns whether it stood on a shelf. */
 bool pool_on_gone(struct pool *pool, const char *sandbox_id);
 

@@ -17,14 +17,18 @@
 
 /* ---- the kernel ---- */
 
-/* Whether a variable acts only when an interpreter starts: a kernel that waits can't take it. As
- * acts_at_start() of kernels/python/script.py, which does the same for an execution. */
-static bool needs_own_start(const char *entry)
+/* Whether a variable comes too late for a kernel of that language that waits; one by lines takes
+ * none at all. */
+static bool needs_own_start(const struct lang *lang, const char *entry)
 {
-    static const char *const prefixes[] = {"PYTHON",          "LD_", "MALLOC_",
-                                           "GLIBC_TUNABLES=", "LC_", "LANG="};
-    for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
-        if (strncmp(entry, prefixes[i], strlen(prefixes[i])) == 0)
+    if (lang->protocol == LANG_PROTOCOL_LINES)
+        return true;
+    size_t name_size = strcspn(entry, "=");
+    for (size_t i = 0; i < LANG_NAMES_MAX && lang->at_start[i]; i++) {
+        const char *pattern = lang->at_start[i];
+        size_t size = strcspn(pattern, "*");
+        bool prefix = pattern[size] == '*';
+        if (strncmp(entry, pattern, size) == 0 && (prefix || size == name_size))
             return true;
     }
     return false;
@@ -33,11 +37,11 @@ static bool needs_own_start(const char *entry)
 /* Starts the language's kernel and waits for it. *out: whether it lives; a language that can't be
  * started here is no failure. */
 static int start_kernel(struct core *core, struct channel *channel, const struct plan *plan,
-                        const struct lang *lang, int cancel_fd, int gone_fd, bool *out,
-                        struct err *err)
+                        int cancel_fd, int gone_fd, bool *out, struct err *err)
 {
+    const struct lang *lang = plan->kernel;
     *out = false;
-    if (!lang->kernel)
+    if (!lang)
         return 0;
     const char *argv[LANG_ARGS_MAX + 1] = {NULL};
     size_t argc = 0;
@@ -45,6 +49,8 @@ static int start_kernel(struct core *core, struct channel *channel, const struct
         argv[argc] = lang->kernel_run[argc];
     struct sandbox_kernel kernel = {
         .cwd = "/workspace", .argv = argv, .argc = argc, .envp = plan->envp, .envc = plan->envc};
+    if (lang->protocol == LANG_PROTOCOL_LINES)
+        kernel.protocol = SANDBOX_KERNEL_LINES;
     kernel_input_get(core, lang, plan->image, &kernel.input, &kernel.input_size);
     const struct channel_watch watch = {.cancel_fd = cancel_fd,
                                         .interrupt_fd = -1,
@@ -102,8 +108,8 @@ static int fit_out(struct core *core, struct live *live, int gone_fd, const stru
         return result;
     channel_timers_later(item->channel, &timers);
     if (item->kernel && want->env_count > 0)
-        result = start_kernel(core, item->channel, plan, want->lang, live->cancel_fd, gone_fd,
-                              &item->kernel, err);
+        result =
+            start_kernel(core, item->channel, plan, live->cancel_fd, gone_fd, &item->kernel, err);
     if (result == 0 && !box_give(core, item->sandbox_id, live, &plan->resources.reserve))
         result = err_set(err, ERR_CLOSED, "it has died");
     return result;
@@ -113,12 +119,12 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
                            const struct ready_want *want, struct ready *out)
 {
     struct pool_item item;
-    for (size_t i = 0; i < want->env_count; i++) {
-        if (needs_own_start(want->env[i]))
+    for (size_t i = 0; want->plan->kernel && i < want->env_count; i++) {
+        if (needs_own_start(want->plan->kernel, want->env[i]))
             return false;
     }
     const struct engine_wait wait = {.cancel_fd = live->cancel_fd, .gone_fd = gone_fd};
-    while (!engine_wait_is_over(&wait, 0) && pool_take(core->pool, want->plan, want->lang, &item)) {
+    while (!engine_wait_is_over(&wait, 0) && pool_take(core->pool, want->plan, &item)) {
         struct err failure = ERR_INIT;
         if (fit_out(core, live, gone_fd, want, &item, &failure) == 0) {
             memcpy(out->sandbox_id, item.sandbox_id, sizeof(out->sandbox_id));
@@ -166,7 +172,7 @@ static int make_now(struct core *core, struct live *live, int gone_fd,
     }
     result = channel_open(fd_take(&fd), out->nonce, &out->channel, &failure);
     if (result == 0)
-        result = start_kernel(core, out->channel, want->plan, want->lang, live->cancel_fd, gone_fd,
+        result = start_kernel(core, out->channel, want->plan, live->cancel_fd, gone_fd,
                               &out->kernel, &failure);
     if (result == 0)
         return 0;
@@ -189,11 +195,12 @@ int ready_make(struct core *core, struct live *live, int gone_fd, const struct r
     return make_now(core, live, gone_fd, want, out, err);
 }
 
-int ready_make_ahead(struct core *core, const struct plan *plan, const struct lang *lang,
-                     int cancel_fd, struct pool_item *out, struct err *err)
+int ready_make_ahead(struct core *core, const struct plan *plan, int cancel_fd,
+                     struct pool_item *out, struct err *err)
 {
     FD_AUTO int fd = -1;
-    kernel_input_prepare(core, lang, plan, cancel_fd);
+    if (plan->kernel)
+        kernel_input_prepare(core, plan->kernel, plan, cancel_fd);
     *out = (struct pool_item){.memory_bytes = plan->resources.memory_bytes,
                               .storage_bytes = plan->resources.storage_bytes,
                               .cpu_millis = plan->resources.cpu_millis};
@@ -202,7 +209,7 @@ int ready_make_ahead(struct core *core, const struct plan *plan, const struct la
         return result;
     result = channel_open(fd_take(&fd), out->nonce, &out->channel, err);
     if (result == 0)
-        result = start_kernel(core, out->channel, plan, lang, cancel_fd, -1, &out->kernel, err);
+        result = start_kernel(core, out->channel, plan, cancel_fd, -1, &out->kernel, err);
     if (result != 0) {
         box_destroy(core, out->sandbox_id);
         channel_close(out->channel);

@@ -11,12 +11,11 @@ struct ready {
     char sandbox_id[SANDBOX_ID_MAX + 1];
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     struct channel *channel; /* the caller's to close */
-    bool kernel;             /* false: the language has none, or it can't be started here */
+    bool kernel;             /* false: none was wanted, or it can't be started here */
 };
 
 struct ready_want {
-    const struct plan *plan;
-    const struct lang *lang;
+    const struct plan *plan; /* and of which language a kernel is wanted */
     const struct box_life *life;
     const char *const *env; /* variables that the kernel is to have from its start on: a session's.
                                Those of an execution come with its RUN */
@@ -30,7 +29,7 @@ int ready_make(struct core *core, struct live *live, int gone_fd, const struct r
                struct ready *out, struct err *err);
 
 /* For the pool: one without a place and without an owner. Its end is that of its channel. */
-int ready_make_ahead(struct core *core, const struct plan *plan, const struct lang *lang,
-                     int cancel_fd, struct pool_item *out, struct err *err);
+int ready_make_ahead(struct core *core, const struct plan *plan, int cancel_fd,
+                     struct pool_item *out, struct err *err);
 
 #endif

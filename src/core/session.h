@@ -43,8 +43,8 @@ struct session_request {
     int gone_fd; /* readable: the client has gone, and wants none; -1: none */
 };
 
-/* Makes one; its kernel is ready when this returns. *out: {"session_id", "status": "active", ...}.
- * ERR_UNSUPPORTED: the language has no kernel. Else as core_execute(). */
+/* Makes one; its kernel, if its language has one, is ready when this returns. *out: {"session_id",
+ * "status": "active", ...}. ERR_UNSUPPORTED: that can't be started. Else as core_execute(). */
 int core_session_create(struct core *core, const struct session_request *request, struct buf *out,
                         struct err *err);
 
@@ -67,7 +67,8 @@ struct session_execution {
     uint64_t timeout_ms; /* 0: the default */
 };
 
-/* Runs code in the kernel, after all that came before. It goes on when the client leaves. *out as
+/* Runs code in the kernel, or compiles and runs it as a program where there is none, after all that
+ * came before. It goes on when the client leaves. *out as
  * of core_execute(). ERR_UNAVAILABLE: too many wait already. */
 int core_session_execute(struct core *core, const struct session_execution *request,
                          const struct execution_sink *sink, bool omit_streamed, struct answer *out,

@@ -35,6 +35,7 @@ static int plan(struct making *making, struct err *err)
     const struct core_config *config = &making->core->config;
     const struct execution_request as_execution = {.owner = request->owner,
                                                    .lang = request->lang,
+                                                   .cells = true,
                                                    .env = request->env,
                                                    .env_count = request->env_count,
                                                    .image = request->image,
@@ -43,9 +44,6 @@ static int plan(struct making *making, struct err *err)
                                                    .storage_bytes = request->storage_bytes,
                                                    .cpu_millis = request->cpu_millis,
                                                    .gone_fd = -1};
-    if (!request->lang->kernel)
-        return err_public(err, ERR_UNSUPPORTED, "lang: %s has no kernel that keeps state yet",
-                          request->lang->name);
     making->lifetime_ms =
         request->lifetime_ms != 0 ? request->lifetime_ms : config->session_timeout_ms;
     making->idle_ms = request->idle_ms != 0 ? request->idle_ms : config->session_idle_ms;
@@ -61,7 +59,6 @@ static int make_sandbox(struct making *making, struct err *err)
     const struct box_life life = {.orphan_ms = HALF_MADE_MS};
     int64_t begun_ns = clock_now_ns();
     const struct ready_want want = {.plan = &making->plan,
-                                    .lang = making->request->lang,
                                     .life = &life,
                                     .env = making->request->env,
                                     .env_count = making->request->env_count};
@@ -70,7 +67,7 @@ static int make_sandbox(struct making *making, struct err *err)
     metrics_observe(&core->metrics.create, (clock_now_ns() - begun_ns) / 1000);
     if (result != 0)
         return result;
-    if (!ready->kernel)
+    if (making->plan.kernel && !ready->kernel)
         return err_public(err, ERR_UNSUPPORTED, "lang: the kernel of %s can't be started here",
                           making->request->lang->name);
     return session_set_timers(ready->channel, making->lifetime_ms, making->idle_ms, err);
@@ -86,6 +83,27 @@ static int copy_texts(const struct making *making, struct store_session *row, st
     return whole ? 0 : err_set(err, ERR_INTERNAL, "no memory for a session");
 }
 
+/* A kernel has the variables from its start on; programs get them one by one, also from the next
+ * server. */
+static int copy_env(const struct making *making, struct store_session *row, struct err *err)
+{
+    const struct session_request *request = making->request;
+    size_t size = 0;
+    for (size_t i = 0; i < request->env_count; i++)
+        size += strlen(request->env[i]) + 1;
+    if (making->plan.kernel || size == 0)
+        return 0;
+    row->env = malloc(size);
+    if (!row->env)
+        return err_set(err, ERR_INTERNAL, "no memory for variables");
+    for (size_t i = 0; i < request->env_count; i++) {
+        size_t entry = strlen(request->env[i]) + 1;
+        memcpy(row->env + row->env_size, request->env[i], entry);
+        row->env_size += entry;
+    }
+    return 0;
+}
+
 static int fill_row(const struct making *making, struct store_session *row, struct err *err)
 {
     const struct session_request *request = making->request;
@@ -94,6 +112,8 @@ static int fill_row(const struct making *making, struct store_session *row, stru
     int result = core_engine(making->core, &engine, err);
     if (result == 0)
         result = copy_texts(making, row, err);
+    if (result == 0)
+        result = copy_env(making, row, err);
     if (result != 0)
         return result;
     memcpy(row->id, making->live.id, sizeof(making->live.id));

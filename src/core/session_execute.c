@@ -2,12 +2,16 @@
  * client and its server: init holds what it says until the outcome is in the store. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/attempt.h"
+#include "core/program.h"
 #include "core/quota.h"
 #include "core/session_internal.h"
+#include "lang/lang.h"
 
 #define LOG_IDLE_MAX (64U * 1024U) /* of what init may go on holding while the session is idle */
 #define GRACE_MS 1000 /* from the interrupt at a timeout to the kernel's end (contract) */
@@ -23,8 +27,8 @@ static int leave(struct attempt *attempt, const char *why, struct err *err)
     return result;
 }
 
-/* Runs the code with the turn taken. On success the outcome is filled; on failure nothing ran. */
-static int run_code(struct attempt *attempt, struct session *session,
+/* As a cell of the kernel. */
+static int run_cell(struct attempt *attempt, struct session *session,
                     const struct session_execution *request, uint64_t timeout_ms, struct err *err)
 {
     const struct core_config *config = &attempt->core->config;
@@ -44,13 +48,75 @@ static int run_code(struct attempt *attempt, struct session *session,
                               .stdin_data = request->stdin_data,
                               .stdin_size = request->stdin_size};
     attempt_watch(attempt, timeout_ms + GRACE_MS, &run.watch);
-    struct err failure = ERR_INIT;
-    attempt->ran = true;
-    int result = channel_run(session->channel, &run, &attempt->exit, &failure);
-    if (result == 0) {
+    int result = channel_run(session->channel, &run, &attempt->exit, err);
+    if (result == 0)
         attempt->outcome.exit = attempt->exit.exit;
-        return 0;
+    return result;
+}
+
+/* The variables that the session was made with, out of its row. *out is heap. */
+static int read_env(const struct store_session *row, const char ***out, size_t *out_count,
+                    struct err *err)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < row->env_size; i++)
+        count += row->env[i] == '\0';
+    const char **env = calloc(count + 1, sizeof(*env));
+    if (!env)
+        return err_set(err, ERR_INTERNAL, "no memory for variables");
+    const char *at = row->env;
+    for (size_t i = 0; i < count; i++) {
+        env[i] = at;
+        at += strlen(at) + 1;
     }
+    *out = env;
+    *out_count = count;
+    return 0;
+}
+
+/* As a program: the files of the session are its state. */
+static int run_program(struct attempt *attempt, struct session *session, const struct lang *lang,
+                       const struct session_execution *request, uint64_t timeout_ms,
+                       struct err *err)
+{
+    const char **env = NULL;
+    PLAN_AUTO struct plan plan = {0};
+    struct execution_request asked = {.lang = lang};
+    bool heard = false;
+    int result = read_env(&session->row, &env, &asked.env_count, err);
+    asked.env = env;
+    if (result == 0)
+        result = plan_env(&asked, &plan, err);
+    const struct program_job job = {.lang = lang,
+                                    .code = request->code,
+                                    .code_size = request->code_size,
+                                    .stdin_data = request->stdin_data,
+                                    .stdin_size = request->stdin_size,
+                                    .envp = plan.envp,
+                                    .envc = plan.envc,
+                                    .timeout_ms = timeout_ms,
+                                    .memory_bytes = session->row.memory_bytes,
+                                    .of_session = true};
+    if (result == 0)
+        result = program_run(attempt, session->channel, &job, &heard, err);
+    free(env);
+    return result;
+}
+
+/* Runs the code with the turn taken. On success the outcome is filled; on failure nothing ran. */
+static int run_code(struct attempt *attempt, struct session *session,
+                    const struct session_execution *request, uint64_t timeout_ms, struct err *err)
+{
+    const struct lang *lang = NULL;
+    struct err failure = ERR_INIT;
+    int result = lang_find(session->row.lang, &lang, err);
+    if (result != 0)
+        return result;
+    attempt->ran = true;
+    result = lang->kernel ? run_cell(attempt, session, request, timeout_ms, &failure)
+                          : run_program(attempt, session, lang, request, timeout_ms, &failure);
+    if (result == 0)
+        return 0;
     session_set_channel(attempt->core, session, NULL);
     if (core_is_stopping(attempt->core))
         return leave(attempt, "the server is stopping", err);

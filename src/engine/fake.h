@@ -6,7 +6,7 @@
  * end a real one, with events.gone; but a lifetime or orphan time of 0 is none.
  *
  * The script is the file that the last argument of an execution names, or the code of a run, one
- * step a line:
+ * step a line. One without a script, whose last argument has "version" in it, writes "fake 1.0":
  *   out TEXT, err TEXT   writes a line       outn TEXT   without the newline
  *   stdin                copies standard input to standard output
  *   env NAME, cat PATH   writes a variable, a file that was put

@@ -119,7 +119,7 @@ static void send_hello(struct fake_sandbox *box, struct fake_connection *connect
                                   .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
                                                   SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
                                                   SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                                                  SANDBOX_CAP_LIMITS};
+                                                  SANDBOX_CAP_LIMITS | SANDBOX_CAP_LINES};
     memcpy(hello.nonce, box->nonce, sizeof(hello.nonce));
     if (box->fault == FAKE_FAULT_WRONG_NONCE) {
         box->fault = FAKE_FAULT_NONE;

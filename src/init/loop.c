@@ -16,7 +16,7 @@
 #include "init/connection.h"
 #include "init/job_table.h"
 
-enum { CONNECTION_MAX = 8, POLL_MAX = 6 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX };
+enum { CONNECTION_MAX = 8, POLL_MAX = 9 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX };
 #define CONNECT_GRACE_NS (10 * CLOCK_NS_PER_S) /* from the commit to the first connection */
 
 struct loop {
@@ -142,6 +142,10 @@ static void poll_add_all(struct loop *loop, struct poll_set *set)
     }
     poll_add(set, kernel->status_fd, POLLIN, &kernel->status_seen);
     poll_add(set, kernel->fd, kernel_events(kernel), &kernel->seen);
+    poll_add(set, kernel->lines.to_fd, kernel_to_events(kernel), &kernel->lines.to_seen);
+    for (int i = 0; i < 2; i++)
+        poll_add(set, kernel->lines.outputs[i], kernel_output_events(kernel, clock_now_ns()),
+                 &kernel->lines.output_seen[i]);
     for (size_t i = 0; i < leftover->count; i++)
         poll_add(set, leftover->fds[i], wanted, &leftover->seen[i]);
 }

@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "base/id.h"
+#include "base/mem.h"
 
 extern const struct embedded_file languages_files[];
 extern const struct embedded_file kernels_files[];
@@ -39,10 +40,17 @@ static void lang_free(struct lang *lang)
         return;
     free((void *)(uintptr_t)lang->name);
     free((void *)(uintptr_t)lang->source);
+    free((void *)(uintptr_t)lang->program);
+    free((void *)(uintptr_t)lang->hello);
     free((void *)(uintptr_t)lang->kernel);
+    free_strings(lang->compile, LANG_ARGS_MAX);
+    free_strings(lang->version, LANG_ARGS_MAX);
+    free_strings(lang->install, LANG_ARGS_MAX);
+    free_strings(lang->libraries_env, LANG_ENV_MAX);
     free_strings(lang->kernel_run, LANG_ARGS_MAX);
     free_strings(lang->kernel_compile, LANG_ARGS_MAX);
     free_strings(lang->aliases, LANG_NAMES_MAX);
+    free_strings(lang->at_start, LANG_NAMES_MAX);
     free_strings(lang->run, LANG_ARGS_MAX);
     free_strings(lang->env, LANG_ENV_MAX);
     free(lang);
@@ -61,7 +69,7 @@ static bool push(const char **array, size_t max, const char *text, size_t size)
 }
 
 /* Splits at any of separators and pushes what is between them. */
-static bool push_words(const char **array, size_t max, const char *text, const char *separators)
+static bool push_names(const char **array, size_t max, const char *text, const char *separators)
 {
     for (const char *cursor = text; *cursor != '\0';) {
         cursor += strspn(cursor, separators);
@@ -73,23 +81,84 @@ static bool push_words(const char **array, size_t max, const char *text, const c
     return true;
 }
 
+/* Splits at blanks; a word that begins with a double quote goes to the next one. */
+static bool push_words(const char **array, const char *text)
+{
+    for (const char *cursor = text + strspn(text, " \t"); *cursor != '\0';
+         cursor += strspn(cursor, " \t")) {
+        bool quoted = *cursor == '"';
+        cursor += quoted;
+        size_t size = strcspn(cursor, quoted ? "\"" : " \t");
+        if ((quoted && cursor[size] == '\0') || !push(array, LANG_ARGS_MAX, cursor, size))
+            return false;
+        cursor += size + quoted;
+    }
+    return true;
+}
+
+/* Each line of a value comes by itself. */
+static bool add_line(const char **text, const char *line)
+{
+    char *longer = NULL;
+    if (asprintf(&longer, "%s%s%s", *text ? *text : "", *text ? "\n" : "", line) < 0)
+        return false;
+    free((void *)(uintptr_t)*text);
+    *text = longer;
+    return true;
+}
+
+static bool set_protocol(struct lang *lang, const char *value)
+{
+    lang->protocol = strcmp(value, "lines") == 0 ? LANG_PROTOCOL_LINES : LANG_PROTOCOL_FRAMES;
+    return lang->protocol == LANG_PROTOCOL_LINES || strcmp(value, "frames") == 0;
+}
+
+static bool set_scripts(struct lang *lang, const char *value)
+{
+    lang->scripts = strcmp(value, "yes") == 0;
+    return lang->scripts || strcmp(value, "no") == 0;
+}
+
 static bool set_language_key(struct lang *lang, const char *name, const char *value)
 {
-    if (strcmp(name, "name") == 0 && !lang->name)
-        return (lang->name = strdup(value)) != NULL;
-    if (strcmp(name, "source") == 0 && !lang->source)
-        return (lang->source = strdup(value)) != NULL;
-    if (strcmp(name, "kernel") == 0 && !lang->kernel)
-        return (lang->kernel = strdup(value)) != NULL;
+    const struct {
+        const char *name, **text;
+    } texts[] = {{"name", &lang->name},
+                 {"source", &lang->source},
+                 {"program", &lang->program},
+                 {"kernel", &lang->kernel}};
+    const struct {
+        const char *name, **argv;
+    } commands[] = {{"compile", lang->compile},
+                    {"run", lang->run},
+                    {"version", lang->version},
+                    {"kernel_run", lang->kernel_run},
+                    {"kernel_compile", lang->kernel_compile}};
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        if (strcmp(name, texts[i].name) == 0)
+            return !*texts[i].text && (*texts[i].text = strdup(value)) != NULL;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (strcmp(name, commands[i].name) == 0)
+            return push_words(commands[i].argv, value);
+    }
     if (strcmp(name, "aliases") == 0)
-        return push_words(lang->aliases, LANG_NAMES_MAX, value, ", \t");
-    if (strcmp(name, "kernel_run") == 0)
-        return push_words(lang->kernel_run, LANG_ARGS_MAX, value, " \t");
-    if (strcmp(name, "kernel_compile") == 0)
-        return push_words(lang->kernel_compile, LANG_ARGS_MAX, value, " \t");
-    if (strcmp(name, "run") == 0)
-        return push_words(lang->run, LANG_ARGS_MAX, value, " \t");
-    return false;
+        return push_names(lang->aliases, LANG_NAMES_MAX, value, ", \t");
+    if (strcmp(name, "at_start") == 0)
+        return push_names(lang->at_start, LANG_NAMES_MAX, value, ", \t");
+    if (strcmp(name, "hello") == 0)
+        return add_line(&lang->hello, value);
+    if (strcmp(name, "protocol") == 0)
+        return set_protocol(lang, value);
+    return strcmp(name, "scripts") == 0 && set_scripts(lang, value);
+}
+
+static bool set_libraries_key(struct lang *lang, const char *name, const char *value)
+{
+    if (strcmp(name, "install") == 0)
+        return push_words(lang->install, value);
+    return strcmp(name, "env") == 0 && strchr(value, '=') &&
+           push(lang->libraries_env, LANG_ENV_MAX, value, strlen(value));
 }
 
 static int on_entry(void *user, const char *section, const char *name, const char *value)
@@ -98,6 +167,8 @@ static int on_entry(void *user, const char *section, const char *name, const cha
     bool good = false;
     if (strcmp(section, "language") == 0) {
         good = set_language_key(parse->lang, name, value);
+    } else if (strcmp(section, "libraries") == 0) {
+        good = set_libraries_key(parse->lang, name, value);
     } else if (strcmp(section, "env") == 0) {
         char entry[512];
         int size = snprintf(entry, sizeof(entry), "%s=%s", name, value);
@@ -130,15 +201,13 @@ static const struct lang *find(const char *name)
     return NULL;
 }
 
-static int check(const struct lang *lang, const char *file, struct err *err)
+static bool is_plain_file(const char *name)
 {
-    if (!lang->name || !id_is_name(lang->name, 32))
-        return err_set(err, ERR_INTERNAL, "languages/%s: [language] name is missing or odd", file);
-    if (!lang->source || lang->source[0] == '\0' || lang->source[0] == '.' ||
-        strchr(lang->source, '/'))
-        return err_set(err, ERR_INTERNAL, "languages/%s: source has to be a plain file name", file);
-    if (!lang->run[0])
-        return err_set(err, ERR_INTERNAL, "languages/%s: run is missing", file);
+    return name[0] != '\0' && name[0] != '.' && !strchr(name, '/');
+}
+
+static int check_kernel(const struct lang *lang, const char *file, struct err *err)
+{
     if ((lang->kernel != NULL) != (lang->kernel_run[0] != NULL))
         return err_set(err, ERR_INTERNAL, "languages/%s: kernel and kernel_run go together", file);
     if (lang->kernel_compile[0] && !lang->kernel)
@@ -146,6 +215,27 @@ static int check(const struct lang *lang, const char *file, struct err *err)
     if (lang->kernel && !lang_kernel_source(lang))
         return err_set(err, ERR_INTERNAL, "languages/%s: there is no kernels/%s", file,
                        lang->kernel);
+    if (lang->protocol == LANG_PROTOCOL_LINES && lang->scripts)
+        return err_set(err, ERR_INTERNAL, "languages/%s: by lines a kernel takes cells only", file);
+    return 0;
+}
+
+static int check(const struct lang *lang, const char *file, struct err *err)
+{
+    if (!lang->name || !id_is_name(lang->name, 32))
+        return err_set(err, ERR_INTERNAL, "languages/%s: [language] name is missing or odd", file);
+    if (!lang->source || !is_plain_file(lang->source))
+        return err_set(err, ERR_INTERNAL, "languages/%s: source has to be a plain file name", file);
+    if (lang->program && (!is_plain_file(lang->program) || !lang->compile[0]))
+        return err_set(err, ERR_INTERNAL,
+                       "languages/%s: program is the plain file that compile"
+                       " makes",
+                       file);
+    if (!lang->run[0] || !lang->version[0] || !lang->hello)
+        return err_set(err, ERR_INTERNAL, "languages/%s: run, version or hello is missing", file);
+    int result = check_kernel(lang, file, err);
+    if (result != 0)
+        return result;
     const char *taken = find(lang->name) ? lang->name : NULL;
     for (size_t i = 0; !taken && i < LANG_NAMES_MAX && lang->aliases[i]; i++)
         taken = find(lang->aliases[i]) ? lang->aliases[i] : NULL;
@@ -161,6 +251,7 @@ static int load_file(const struct embedded_file *file, struct err *err)
     struct parse parse = {.lang = calloc(1, sizeof(*parse.lang))};
     if (!parse.lang)
         return err_set(err, ERR_INTERNAL, "no memory for a language");
+    parse.lang->scripts = true;
     int status = ini_parse_string(file->data, on_entry, &parse);
     int result = 0;
     if (status != 0)

@@ -3,6 +3,7 @@
 #ifndef BERTH_LANG_LANG_H
 #define BERTH_LANG_LANG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/embed.h"
@@ -12,13 +13,31 @@
 #define LANG_ENV_MAX 16
 #define LANG_NAMES_MAX 8
 
+enum lang_protocol {
+    LANG_PROTOCOL_FRAMES, /* wire/kernel_msg.h */
+    LANG_PROTOCOL_LINES,
+};
+
 struct lang {
     const char *name;                    /* "python" */
     const char *aliases[LANG_NAMES_MAX]; /* NULL-ended */
     const char *source;                  /* file that the code is written to, in the cwd */
+    const char *compile[LANG_ARGS_MAX];  /* argv as run's, run before it; empty: not compiled */
+    const char *program;                 /* what compile makes of the source, in the cwd: one file,
+                                            all that run needs. NULL: nothing that can be kept */
     const char *run[LANG_ARGS_MAX];      /* argv, NULL-ended; "{source}" is replaced by source */
+    const char *version[LANG_ARGS_MAX];  /* argv whose first line on either stream is the version;
+                                            it fails where the language is missing */
+    const char *hello;                   /* code that prints "hello" and a newline */
     const char *env[LANG_ENV_MAX];       /* "NAME=value" set before the request's, NULL-ended */
-    const char *kernel;                  /* file name of its kernel in kernels/; NULL: none */
+    const char *install[LANG_ARGS_MAX];  /* argv that the requirements are appended to; empty: none
+                                            can be installed */
+    const char *libraries_env[LANG_ENV_MAX]; /* "NAME=value" that makes run look at a layer */
+    const char *kernel;                      /* file name of its kernel in kernels/; NULL: none */
+    enum lang_protocol protocol;             /* of the kernel */
+    const char *at_start[LANG_NAMES_MAX];    /* variables that it, started already, can't take any
+                                                more: names, or "PREFIX*"; NULL-ended */
+    bool scripts; /* the kernel runs whole programs too; false: only cells, run does the others */
     /* argv of its kernel, NULL-ended. It reads lang_kernel_source() as its standard input (struct
      * sandbox_kernel's input), from offset 0 of a file, or what kernel_compile wrote with the
      * text right behind it; it takes the text when what was compiled is not of its own version. */

@@ -160,6 +160,7 @@ static struct core_config server_core_config(const struct settings *settings, co
         .session_timeout_max_ms = settings->session_timeout_max_ms,
         .session_idle_ms = settings->session_idle_ms,
         .answers_max_bytes = settings->answers_max_bytes,
+        .compile_cache_bytes = settings->compile_cache_bytes,
         .keep_bytes = settings->keep_bytes,
         .keep_outcome_ms = settings->keep_outcome_ms,
     };

@@ -56,6 +56,7 @@ static const struct setting {
     {"BERTH_SESSION_IDLE", SETTING_SECONDS, FIELD(session_idle_ms), 3600000, 1, 31536000000},
     {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
     {"BERTH_KEEP_BYTES", SETTING_BYTES, FIELD(keep_bytes), GIB, MIB, 65536 * GIB},
+    {"BERTH_COMPILE_CACHE", SETTING_BYTES, FIELD(compile_cache_bytes), 256 * MIB, 0, 1024 * GIB},
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
     {"BERTH_BODY_MAX", SETTING_BYTES, FIELD(body_max_bytes), 4 * MIB, 1 * KIB, 64 * MIB},
     {"BERTH_BODIES_MAX", SETTING_BYTES, FIELD(bodies_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},

@@ -19,6 +19,7 @@ struct settings {
     uint64_t timeout_ms, timeout_max_ms;
     uint64_t memory_bytes, storage_bytes, cpu_millis, pids_max, open_files_max;
     uint64_t output_keep_bytes, output_max_bytes, keep_outcome_ms, keep_bytes;
+    uint64_t compile_cache_bytes;
     uint64_t messages_keep_bytes, session_timeout_ms, session_timeout_max_ms, session_idle_ms;
     uint64_t connection_max, body_max_bytes, bodies_max_bytes, answers_max_bytes;
     const char *public_host; /* "" when unset; the strings are the environment's */

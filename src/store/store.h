@@ -146,6 +146,8 @@ struct store_session {
     int64_t created_us, lifetime_us;
     char *labels;          /* heap when it was read */
     char *idempotency_key; /* NULL: none; the same */
+    char *env; /* variables of programs, each "NAME=value" and a NUL; NULL: none; the same */
+    size_t env_size;
 };
 void store_session_done(struct store_session *session);
 

@@ -10,7 +10,8 @@ void store_session_done(struct store_session *session)
 {
     free(session->labels);
     free(session->idempotency_key);
-    session->labels = session->idempotency_key = NULL;
+    free(session->env);
+    session->labels = session->idempotency_key = session->env = NULL;
 }
 
 static void bind_u64(sqlite3_stmt *statement, int index, uint64_t value)
@@ -54,7 +55,11 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
         bind_u64(statement, index++, figures[i]);
     bind_time(statement, index++, (int64_t)row->idle_ms);
     bind_u64(statement, index++, (uint64_t)row->created_us);
-    bind_time(statement, index, row->lifetime_us);
+    bind_time(statement, index++, row->lifetime_us);
+    if (row->env)
+        (void)sqlite3_bind_blob64(statement, index, row->env, row->env_size, SQLITE_STATIC);
+    else
+        (void)sqlite3_bind_null(statement, index);
     return store_step(&store->writer, statement, err);
 }
 
@@ -121,12 +126,28 @@ static int copy_text(sqlite3_stmt *statement, int column, char **out, struct err
     return text && !*out ? err_set(err, ERR_INTERNAL, "no memory for a session") : 0;
 }
 
+static int copy_env(sqlite3_stmt *statement, int column, struct store_session *out, struct err *err)
+{
+    const void *env = sqlite3_column_blob(statement, column);
+    out->env_size = (size_t)sqlite3_column_bytes(statement, column);
+    if (!env || out->env_size == 0)
+        return 0;
+    out->env = malloc(out->env_size);
+    if (!out->env)
+        return err_set(err, ERR_INTERNAL, "no memory for a session");
+    memcpy(out->env, env, out->env_size);
+    out->env[out->env_size - 1] = '\0';
+    return 0;
+}
+
 static int read_session(sqlite3_stmt *statement, struct store_session *out, struct err *err)
 {
     memset(out, 0, sizeof(*out));
     int result = copy_text(statement, 2, &out->labels, err);
     if (result == 0)
         result = copy_text(statement, 3, &out->idempotency_key, err);
+    if (result == 0)
+        result = copy_env(statement, 20, out, err);
     if (result != 0)
         return result;
     store_column_text(statement, 0, out->id, sizeof(out->id));

@@ -369,3 +369,28 @@ def test_manual_page_renders():
     for word in ("serve", "run", "ps", "version", "--timeout", "BERTH_URL", "logs", "drain",
                  "session attach", "--idle-timeout", "--save-images", "BERTH_HISTORY"):
         assert word in re.sub(".\b", "", text), word
+
+
+# ---- languages ----
+
+
+def test_languages(berth):
+    result = berth("languages")
+    assert (result.code, result.err) == (0, ""), result
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["LANGUAGE", "VERSION", "SESSIONS", "COMPILED", "ALIASES"]
+    rows = {line.split()[0]: line.split() for line in lines[1:]}
+    assert rows["python"][2:] == ["variables", "no", "python3,", "py"]
+    assert rows["c"][2:] == ["files", "yes", "-"]
+    listed = json.loads(berth("languages", "--image", "host", "--json").out)
+    assert [one["name"] for one in listed["languages"]] == list(rows)
+    missing = berth("languages", "--image", "a/b c")
+    assert (missing.code, missing.out) == (125, "") and "image" in missing.err, missing
+    assert berth("languages", "more").code == 2
+
+
+def test_run_in_another_language(berth):
+    result = berth("run", "-l", "c", "-c", "int main(void) { return x; }")
+    assert result.code == 1 and "main.c:1:25: error:" in result.err, result
+    result = berth("run", "--lang", "perl", "-c", "print <STDIN>;", stdin=b"text\n")
+    assert (result.code, result.out) == (0, "text\n"), result

@@ -13,7 +13,7 @@ OBJECT = {  # key: types
     "execution_id": str, "status": str, "stdout": str, "stderr": str, "output": str,
     "exit_code": int, "execution_time_secs": (int, float), "timestamp": str,
     "killed_by": (str, type(None)), "limits_hit": list, "state": (str, type(None)),
-    "truncated": bool, "results": list, "error": (dict, type(None)), "usage": dict,
+    "truncated": bool, "phase": str, "results": list, "error": (dict, type(None)), "usage": dict,
 }
 USAGE = ("cpu_ms", "wall_ms", "max_rss_bytes")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

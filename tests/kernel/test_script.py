@@ -1,5 +1,8 @@
 """Script mode: what `python3 main.py` does, and results beside it; the process ends by itself."""
+import ast
+import configparser
 import os
+import pathlib
 import re
 import resource
 import signal
@@ -217,3 +220,14 @@ def test_asyncio_run_handles_the_interrupt(script_kernel):
     flight = script_kernel.start(code, mode=rig.SCRIPT, file="main.py").until("go\n")
     script_kernel.process.send_signal(signal.SIGINT)
     flight.until("cleaned")
+
+
+def test_what_acts_at_the_start_is_the_same_list_for_the_server():
+    repo = pathlib.Path(__file__).resolve().parents[2]
+    words = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    words.read(repo / "languages" / "python.ini")
+    declared = words["language"]["at_start"].split(", ")
+    text = (repo / "kernels" / "python" / "script.py").read_text()
+    prefixes, names = [ast.literal_eval(re.search(rf"^{name} = (.*)$", text, re.MULTILINE).group(1))
+                       for name in ("START_PREFIXES", "START_NAMES")]
+    assert sorted(declared) == sorted([prefix + "*" for prefix in prefixes] + list(names))

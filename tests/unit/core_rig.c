@@ -15,6 +15,7 @@ const struct lang rig_lang = {.name = "python",
                               .source = "main.py",
                               .run = {"python3", "{source}"},
                               .kernel = "python.py",
+                              .at_start = {"PYTHON*", "LANG"},
                               .kernel_run = {"python3", "-c", "{kernel}"}};
 
 int rig_make_folder(void **state)

@@ -23,9 +23,6 @@
 #include "wire/frame.h"
 #include "whole.h"
 
-static const struct lang plain_lang = {
-    .name = "plain", .source = "main", .run = {"sh", "{source}"}};
-
 static void open_rig(struct rig *rig)
 {
     const struct core_config config = rig_config();
@@ -140,10 +137,6 @@ static void what_cannot_be_is_refused(void **state)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf out;
     buf_init(&out, 65536);
-    request.lang = &plain_lang;
-    assert_fails(core_session_create(rig->core, &request, &out, &err), ERR_UNSUPPORTED, err);
-    assert_non_null(strstr(err.public_message, "plain has no kernel"));
-    request = request_of();
     request.lifetime_ms = 7200001;
     assert_fails(core_session_create(rig->core, &request, &out, &err), ERR_BAD_INPUT, err);
     request = request_of();

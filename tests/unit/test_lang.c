@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "lang/lang.h"
@@ -44,6 +45,60 @@ static void holds_the_kernel(void **state)
     assert_null(lang_kernel_source(&(struct lang){.kernel = "cobol.py"}));
 }
 
+static const struct lang *get(const char *name)
+{
+    const struct lang *lang = NULL;
+    struct err err = ERR_INIT;
+    if (lang_find(name, &lang, &err) != 0)
+        fail_msg("%s", err.message);
+    return lang;
+}
+
+static void holds_what_each_says(void **state)
+{
+    (void)state;
+    const struct lang *c = get("c");
+    assert_string_equal(c->compile[0], "cc");
+    assert_string_equal(c->program, "main");
+    assert_string_equal(c->run[0], "./main");
+    assert_string_equal(c->hello, "#include <stdio.h>\n"
+                                  "int main(void) { puts(\"hello\"); return 0; }");
+    assert_ptr_equal(get("C++"), get("cpp"));
+    const struct lang *sql = get("sqlite");
+    assert_string_equal(sql->run[4], ".read main.sql"); /* a quoted word */
+    assert_null(sql->run[5]);
+    assert_null(sql->compile[0]);
+    const struct lang *java = get("java");
+    assert_string_equal(java->compile[1], "-c");
+    assert_non_null(strstr(java->compile[2], "&& exec jar"));
+    assert_string_equal(java->compile[3], "{memory_bytes}");
+    const struct lang *python = get("python");
+    assert_true(python->scripts);
+    assert_int_equal(python->protocol, LANG_PROTOCOL_FRAMES);
+    assert_string_equal(python->at_start[0], "PYTHON*");
+    assert_string_equal(python->version[1], "--version");
+}
+
+/* What every declaration has to be for a test of all of them to mean something. */
+static void each_is_whole(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    const struct lang *const *all = lang_all(&count);
+    assert_true(count >= 15);
+    for (size_t i = 0; i < count; i++) {
+        assert_non_null(strstr(all[i]->hello, "hello"));
+        assert_non_null(all[i]->version[0]);
+        assert_true(!all[i]->compile[0] || all[i]->program); /* all that is compiled can be kept */
+        bool own_file = false;
+        for (size_t word = 0; all[i]->run[word]; word++)
+            own_file = own_file || strcmp(all[i]->run[word], "{source}") == 0 ||
+                       strstr(all[i]->run[word], all[i]->source) ||
+                       (all[i]->program && strstr(all[i]->run[word], all[i]->program));
+        assert_true(own_file);
+    }
+}
+
 static void refuses_unknown_in_words(void **state)
 {
     (void)state;
@@ -80,6 +135,7 @@ static void loads_again_after_unload(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(holds_what_each_says),     cmocka_unit_test(each_is_whole),
         cmocka_unit_test(finds_by_name_and_alias),  cmocka_unit_test(holds_the_kernel),
         cmocka_unit_test(refuses_unknown_in_words), cmocka_unit_test(lists_in_order),
         cmocka_unit_test(loads_again_after_unload),

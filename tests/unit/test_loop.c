@@ -27,10 +27,10 @@ static void test_hello(void **state)
     assert_ok(sandbox_hello_decode(client.frame.payload, client.frame.size, &hello, &err), err);
     assert_memory_equal(hello.nonce, rig->config.nonce, SANDBOX_NONCE_SIZE);
     assert_int_equal(hello.version_max, SANDBOX_VERSION_MAX);
-    assert_int_equal(hello.capabilities, SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
-                                             SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
-                                             SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                                             SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS);
+    assert_int_equal(hello.capabilities,
+                     SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE | SANDBOX_CAP_GET_FILE |
+                         SANDBOX_CAP_KERNEL | SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                         SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS | SANDBOX_CAP_LINES);
     assert_quiet(&client);
     client_send_hello(&client, 1, 1); /* a second one */
     assert_cut_off(&client);

@@ -1,0 +1,35 @@
+/* What languages an image really has: each one's version is asked for in a sandbox of the image,
+ * once, and remembered. Thread-safe. */
+#ifndef BERTH_CORE_LANGUAGES_H
+#define BERTH_CORE_LANGUAGES_H
+
+#include <stdbool.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct core;
+struct lang;
+struct languages;
+
+struct languages *languages_new(void);
+/* NULL is allowed. */
+void languages_free(struct languages *languages);
+
+/* Appends {"image", "languages": [{"name", "aliases", "version", "state", "compiled",
+ * "libraries"}]} of those that the image has, in the order of their names. image NULL: "host".
+ * Blocks, for seconds when they are not known; others who ask wait for the same answer. gone_fd:
+ * readable, the client has left; -1: none. Fails as core_execute(). */
+int core_languages_json(struct core *core, const char *image, int gone_fd, struct buf *out,
+                        struct err *err);
+
+/* ERR_BAD_INPUT (public), with those that there are: the image is known to lack it. What is not
+ * known is no failure. */
+int languages_check(struct core *core, const char *image, const struct lang *lang, struct err *err);
+
+/* What the files of an image are known by, as long as they are the same. False: nothing is known of
+ * it but its name, which may mean another image tomorrow. */
+#define LANGUAGES_IDENTITY_SIZE 160
+bool languages_identity(const char *image, char out[static LANGUAGES_IDENTITY_SIZE]);
+
+#endif
