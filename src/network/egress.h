@@ -64,8 +64,8 @@ int egress_set_policy(struct egress *egress, const char *id, const struct egress
 int egress_detach(struct egress *egress, const char *id, int64_t deadline_ns,
                   struct egress_counts *out_counts, struct err *err);
 
-/* The same without waiting, for a sandbox that is being destroyed: nothing is told. A sandbox that
- * ends is forgotten by itself, so this only hurries it. */
+/* The same without waiting, for a sandbox that is being destroyed: call one of the two for each
+ * that was attached. */
 void egress_detach_later(struct egress *egress, const char *id);
 
 /* Of one sandbox (ERR_NOT_FOUND), or with id NULL of all since the process started. */

@@ -34,8 +34,10 @@ enum egress_op {
     EGRESS_OP_DETACH, /* ends the connections of a sandbox and forgets it; replies its last counts,
                          zeros for an unknown id. Idempotent */
     EGRESS_OP_COUNTS, /* of one sandbox (ERR_NOT_FOUND), or of all since the start: id "" */
-    EGRESS_OP_EVENT_LOST, /* egress to server, request id 0: init closed the channel of this
-                             sandbox; it is forgotten. With its last counts */
+    EGRESS_OP_EVENT_LOST,   /* egress to server, request id 0: init closed the channel of this
+                               sandbox; it is forgotten. With its last counts */
+    EGRESS_OP_EVENT_COUNTS, /* egress to server, request id 0: the counts of a sandbox changed;
+                               about one a second at most of each */
     EGRESS_OP_COUNT
 };
 
@@ -69,8 +71,9 @@ struct egress_msg {
     uint32_t op; /* enum egress_op, with EGRESS_REPLY set on a reply */
     uint64_t request_id;
     struct err error;            /* reply: kind is ERR_NONE on success */
-    struct egress_attach attach; /* ATTACH; POLICY: id and policy; the others: id */
-    struct egress_counts counts; /* DETACH and COUNTS reply, EVENT_LOST */
+    struct egress_attach attach; /* ATTACH; POLICY: id and policy; EVENT_COUNTS: id and
+                                    bytes_used; the others: id */
+    struct egress_counts counts; /* DETACH and COUNTS reply, events */
     const char **rules;          /* decoded: attach.policy.rules; heap, its strings point into the
                                     datagram. Freed by egress_msg_done() */
 };

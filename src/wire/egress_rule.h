@@ -45,6 +45,9 @@ int egress_target_parse(const char *text, size_t size, uint16_t default_port,
 /* ERR_BAD_INPUT (public) names the rule. */
 int egress_rule_parse(const char *text, struct egress_rule *out, struct err *err);
 
+/* As text, which parses to the same; size of at least EGRESS_RULE_MAX + 1. */
+void egress_rule_format(const struct egress_rule *rule, char *out, size_t size);
+
 bool egress_rule_matches(const struct egress_rule *rule, const struct egress_host *host,
                          uint16_t port);
 
