@@ -2,6 +2,7 @@
  * what the server says and what init hands over: sockets.
  *
  * Wires options and the loop together. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,6 +3,7 @@
 #include "egress/service.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -347,6 +348,8 @@ static int start(struct service *service, struct err *err)
         result = poller_open(&service->proxy.poller, err);
     if (result == 0)
         result = fd_set_nonblocking(service->config->listen_fd, true, err);
+    if (result == 0 && fcntl(service->config->listen_fd, F_SETFD, FD_CLOEXEC) != 0)
+        result = err_sys(err, errno, "close the listener on exec");
     if (result == 0)
         result = harden_process(err); /* before the threads: they get it from here */
     if (result == 0)

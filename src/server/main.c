@@ -41,6 +41,7 @@
 struct options {
     const char *db_path;
     const char *engine_socket;
+    const char *egress_socket; /* NULL: there is no way out */
     const char *host;
     uint16_t port;
     int listen_fd;
@@ -56,8 +57,8 @@ struct server {
 
 static void server_usage(FILE *out)
 {
-    (void)fputs("usage: berth-server --db PATH --engine-socket PATH --listen-fd N [--ready-fd N]\n"
-                "                    --host HOST --port PORT\n"
+    (void)fputs("usage: berth-server --db PATH --engine-socket PATH [--egress-socket PATH]\n"
+                "                    --listen-fd N [--ready-fd N] --host HOST --port PORT\n"
                 "Started by berth-monitor; \"berth serve\" starts that.\n",
                 out);
 }
@@ -68,6 +69,7 @@ static int server_options(int argc, char **argv, struct options *out)
     static const struct option names[] = {
         {"db", required_argument, NULL, 'd'},
         {"engine-socket", required_argument, NULL, 'e'},
+        {"egress-socket", required_argument, NULL, 'w'},
         {"host", required_argument, NULL, 'H'},
         {"port", required_argument, NULL, 'p'},
         {"listen-fd", required_argument, NULL, 'l'},
@@ -84,6 +86,8 @@ static int server_options(int argc, char **argv, struct options *out)
             out->db_path = optarg;
         else if (option == 'e')
             out->engine_socket = optarg;
+        else if (option == 'w')
+            out->egress_socket = optarg;
         else if (option == 'H')
             out->host = optarg;
         else if (option == 'p')
