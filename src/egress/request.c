@@ -29,7 +29,7 @@ struct head {
 
 size_t request_head_size(const uint8_t *data, size_t size)
 {
-    const uint8_t *end = memmem(data, size, "\r\n\r\n", 4);
+    const uint8_t *end = size >= 4 ? memmem(data, size, "\r\n\r\n", 4) : NULL;
     return end ? (size_t)(end - data) + 4 : 0;
 }
 
@@ -138,7 +138,7 @@ static int cut_line(struct text *rest, struct text *line, struct err *err)
 
 static int read_head(struct text rest, struct head *head, struct err *err)
 {
-    struct text line;
+    struct text line = {rest.data, 0};
     int result = cut_line(&rest, &line, err);
     if (result == 0)
         result = read_request_line(line, head, err);

@@ -242,7 +242,7 @@ static bool covers_port(const struct egress_rule *narrow, uint16_t port, const c
     struct egress_rule one = *narrow;
     one.port = port;
     for (size_t i = 0; i < wide_count; i++) {
-        struct egress_rule rule;
+        struct egress_rule rule = {0};
         if (egress_rule_parse(wide[i], &rule, NULL) == 0 && egress_rule_covers(&rule, &one))
             return true;
     }
@@ -252,7 +252,7 @@ static bool covers_port(const struct egress_rule *narrow, uint16_t port, const c
 int egress_rule_check_narrow(const char *narrow, const char *const *wide, size_t wide_count,
                              bool *out_covered, struct err *err)
 {
-    struct egress_rule rule;
+    struct egress_rule rule = {0};
     int result = egress_rule_parse(narrow, &rule, err);
     if (result != 0)
         return result;
