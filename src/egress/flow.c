@@ -87,22 +87,15 @@ void flow_end(struct flow *flow, const char *why)
 
 /* ---- answers of our own ---- */
 
-static const char *reason_of(int status)
+/* The first words of the text, as the status line's reason: what a client of a tunnel shows. */
+static void write_reason(const char *text, char *out, size_t size)
 {
-    switch (status) {
-    case 400:
-        return "Bad Request";
-    case 403:
-        return "Forbidden";
-    case 431:
-        return "Request Header Fields Too Large";
-    case 502:
-        return "Bad Gateway";
-    case 503:
-        return "Service Unavailable";
-    default:
-        return "Gateway Timeout";
-    }
+    size_t used = strcspn(text, "(;");
+    used = used < size ? used : size - 1;
+    while (used > 0 && text[used - 1] == ' ')
+        used--;
+    memcpy(out, text, used);
+    out[used] = '\0';
 }
 
 /* One line of text, and the end. outcome is for the log. */
@@ -110,11 +103,12 @@ __attribute__((format(printf, 4, 5))) static void answer(struct flow *flow, int 
                                                          const char *outcome, const char *format,
                                                          ...)
 {
-    char text[1024];
+    char text[1024], reason[160];
     va_list args;
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    write_reason(text, reason, sizeof(reason));
     flow_log(flow, outcome);
     flow->state = FLOW_CLOSING;
     relay_free(&flow->down);
@@ -125,7 +119,7 @@ __attribute__((format(printf, 4, 5))) static void answer(struct flow *flow, int 
     int size = snprintf((char *)flow->down.data, FLOW_BUFFER,
                         "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
                         "Content-Length: %zu\r\nConnection: close\r\n\r\nberth: %s\n",
-                        status, reason_of(status), strlen(text) + strlen("berth: \n"), text);
+                        status, reason, strlen(text) + strlen("berth: \n"), text);
     flow->down.to = size > 0 ? (size_t)size : 0;
     flow_set_deadline(flow, CLOSING_NS);
     relay_close(flow);

@@ -135,6 +135,21 @@ static int start_native(struct supervisor *supervisor, struct err *err)
     return child_spawn(&spec, &program->pid, err);
 }
 
+/* What of our settings berth-egress reads. It has no others: some are secrets of the server. */
+static void pick_settings(const char **out, size_t room)
+{
+    static const char *const names[] = {
+        "BERTH_LOG=", "BERTH_EGRESS_EXCEPT=", "ASAN_OPTIONS=", "UBSAN_OPTIONS="};
+    size_t count = 0;
+    for (char **entry = environ; *entry; entry++) {
+        for (size_t i = 0; i < ARRAY_SIZE(names) && count + 1 < room; i++) {
+            if (strncmp(*entry, names[i], strlen(names[i])) == 0)
+                out[count++] = *entry;
+        }
+    }
+    out[count] = NULL;
+}
+
 /* Without rights, and not the server's user: what it talks with is anybody, and neither is to look
  * into the other. */
 static int start_egress(struct supervisor *supervisor, struct err *err)
@@ -143,10 +158,13 @@ static int start_egress(struct supervisor *supervisor, struct err *err)
     struct program *program = &supervisor->programs[ROLE_EGRESS];
     const char *const argv[] = {"berth-egress", "--listen-fd",   "3",
                                 "--client-uid", supervisor->uid, NULL};
+    const char *settings[8];
+    pick_settings(settings, ARRAY_SIZE(settings));
     struct child_spec spec = {
         .name = program->name,
         .program_fd = program->fd,
         .argv = argv,
+        .envp = settings,
         .fds = {config->egress_fd},
         .fd_count = 1,
         .drop = geteuid() == 0,

@@ -615,12 +615,12 @@ def test_a_sandbox_that_ends_lets_its_connections_go(engine, egress, web):
     one = Boxed(engine)
     assert one.network() == 0
     egress.attach(one, ["web.test"])
-    stream = one.begin([PYTHON, "-c", HOLD, "20"], ["PATH=/usr/bin"])
-    one.wait_output(stream, b"held")
-    harness.wait_until(lambda: egress.counts(one)["connections"] == 20, "they are there")
+    stream = one.begin([PYTHON, "-c", HOLD, "100"], ["PATH=/usr/bin"])
+    one.wait_output(stream, b"held")  # more than it takes at once: it does not read the channel now
+    harness.wait_until(lambda: egress.counts(one)["connections"] == 64, "they are there")
     before = len(os.listdir(f"/proc/{egress.process.pid}/fd"))
     one.destroy()
-    harness.wait_until(lambda: len(os.listdir(f"/proc/{egress.process.pid}/fd")) <= before - 21,
+    harness.wait_until(lambda: len(os.listdir(f"/proc/{egress.process.pid}/fd")) <= before - 65,
                        "their descriptors are closed")
 
 
@@ -665,6 +665,32 @@ def test_a_server_that_comes_anew(engine, egress, box):
     egress.connect()
     assert box.get("http://web.test/")[0] == 200
     assert egress.counts(box)["requests"] > 0
+
+
+def test_a_tunnel_outlives_the_server(engine, egress):
+    """Attached again by the next one, on another channel: connections and counts go on."""
+    with Boxed(engine) as one:
+        assert one.network() == 0
+        egress.attach(one, ["words.test:7"])
+        with tunnel_end(lambda connection: connection.sendall(b"echo " + connection.recv(100))):
+            code = ("import socket, sys\ns = socket.create_connection(('127.0.0.1', 3128))\n"
+                    "s.sendall(sys.argv[1].encode().decode('unicode_escape').encode())\n"
+                    "print(s.recv(100).split()[1].decode(), flush=True)\nsys.stdin.read()\n"
+                    "s.sendall(b'words')\nprint(s.recv(100).decode())")
+            stream = one.begin([PYTHON, "-c", code, CONNECT.decode().replace("\r\n", "\\r\\n")],
+                               ["PATH=/usr/bin"])
+            result = one.wait_output(stream, b"200\n")
+            egress.connect()
+            egress.attach(one, ["words.test:7"])
+            assert egress.counts(one)["connections"] == 1
+            one.send("close", stream + 1)
+            assert one.finish(stream, result).stdout == b"200\necho words\n"
+
+
+def test_a_refusal_says_why_where_a_tunnel_shows_it(box):
+    line = box.say(b"CONNECT example.com:443 HTTP/1.1\r\n\r\n").split(b"\r\n")[0]
+    assert line == (b"HTTP/1.1 403 example.com:443 is not on the list of hosts that this sandbox may "
+                    b"reach")
 
 
 def test_nonsense_from_the_server_ends_its_connection(egress):
