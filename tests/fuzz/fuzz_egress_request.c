@@ -54,10 +54,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct request request;
     BUF_AUTO struct buf out;
+    buf_init(&out, 2 * REQUEST_HEAD_MAX);
     size_t head_size = request_head_size(data, size);
     if (head_size == 0 || head_size > REQUEST_HEAD_MAX)
         return 0;
-    buf_init(&out, 2 * REQUEST_HEAD_MAX);
     if (request_parse(data, head_size, &request, &out, NULL) != 0)
         return 0;
     fuzz_require(request.host.text[0] != '\0' && request.port != 0);
