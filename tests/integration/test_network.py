@@ -153,6 +153,20 @@ def test_what_the_caller_sets_counts(net):
     session.delete()
 
 
+def test_a_language_without_a_kernel(net):
+    """Each cell is a program, with the variables that hold now."""
+    code = "print defined $ENV{https_proxy} ? $ENV{https_proxy} : 'none', \"\\n\";"
+    answer = net.post({"code": code, "lang": "perl", "network": "egress"})
+    if answer.status == 400 and "perl" in answer.json()["detail"]:
+        pytest.skip("there is no perl")
+    assert answer.json()["stdout"] == "http://127.0.0.1:3128\n", answer
+    session = Session(net, lang="perl")
+    for mode, said in (("none", "none\n"), ("egress", "http://127.0.0.1:3128\n"), ("none", "none\n")):
+        assert put(session, mode).status == 200
+        assert session.run(code)["stdout"] == said
+    session.delete()
+
+
 def test_what_a_sandbox_moves_has_a_cap(upstream):
     one = netrig.NamedServer({UP: "127.0.0.1"}, {"BERTH_EGRESS_ALLOW": f"{UP}:{upstream.port}",
                                                  "BERTH_EGRESS_EXCEPT": "127.0.0.1",
@@ -441,6 +455,19 @@ def test_git(registries):
     assert "403" in done["stdout"], done
 
 
+JAVA = """
+import java.net.URI;
+import java.net.http.*;
+public class Ask {
+    public static void main(String[] words) throws Exception {
+        var client = HttpClient.newHttpClient();
+        var request = HttpRequest.newBuilder(URI.create(words[0])).build();
+        System.out.println(client.send(request, HttpResponse.BodyHandlers.ofString()).statusCode());
+    }
+}
+"""
+
+
 NODE_HTTP = """
 const http = require('http'), tls = require('tls');
 const ask = http.request({host: '127.0.0.1', port: 3128, method: 'CONNECT',
@@ -467,6 +494,19 @@ def test_node(registries):
         assert words in done["stdout"], done
 
 
+@pytest.mark.parametrize("lang, code", [
+    ("javascript", "fetch('https://registry.npmjs.org/is-number').then(a => console.log(a.status))"),
+    ("java", JAVA.replace("class Ask", "class Main").replace("words[0]", '"https://pypi.org/simple/six/"')),
+    ("bash", "curl -sS -o /dev/null -w '%{http_code}\\n' https://pypi.org/simple/six/"),
+])
+def test_languages(registries, lang, code):
+    answer = registries.post({"code": code, "lang": lang, "network": "egress", "timeout": 120,
+                              "resources": {"ram": "2GiB"}}, timeout_secs=180)
+    if answer.status == 400 and lang in answer.json()["detail"]:
+        pytest.skip(f"there is no {lang}")
+    assert answer.status == 200 and answer.json()["stdout"] == "200\n", answer
+
+
 def test_node_fetches_from_itself(registries):
     """NO_PROXY holds for fetch() as well."""
     need("node")
@@ -474,19 +514,6 @@ def test_node_fetches_from_itself(registries):
                               ".listen(8123, '127.0.0.1', () => fetch('http://127.0.0.1:8123/')"
                               ".then(a => a.text()).then(t => { console.log(t); process.exit(); }))"])
     assert done["stdout"].startswith("0 own"), done
-
-
-JAVA = """
-import java.net.URI;
-import java.net.http.*;
-public class Ask {
-    public static void main(String[] words) throws Exception {
-        var client = HttpClient.newHttpClient();
-        var request = HttpRequest.newBuilder(URI.create(words[0])).build();
-        System.out.println(client.send(request, HttpResponse.BodyHandlers.ofString()).statusCode());
-    }
-}
-"""
 
 
 def test_java(registries):
