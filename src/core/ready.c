@@ -50,6 +50,8 @@ static int start_kernel(struct core *core, struct channel *channel, const struct
         argv[argc] = lang->kernel_run[argc];
     struct sandbox_kernel kernel = {
         .cwd = "/workspace", .argv = argv, .argc = argc, .envp = plan->envp, .envc = plan->envc};
+    if (lang->protocol == LANG_PROTOCOL_LINES)
+        kernel.protocol = SANDBOX_KERNEL_LINES;
     kernel_input_get(core, lang, plan->image, &kernel.input, &kernel.input_size);
     const struct channel_watch watch = {.cancel_fd = cancel_fd,
                                         .interrupt_fd = -1,

@@ -84,7 +84,10 @@ int channel_kernel(struct channel *channel, const struct sandbox_kernel *kernel,
                    const struct channel_watch *watch, struct err *err)
 {
     CALL_AUTO struct call call;
-    call_init(&call, channel, FRAME_KERNEL, SANDBOX_CAP_KERNEL, watch->deadline_ns);
+    uint64_t needs = SANDBOX_CAP_KERNEL;
+    if (kernel->protocol == SANDBOX_KERNEL_LINES)
+        needs |= SANDBOX_CAP_LINES;
+    call_init(&call, channel, FRAME_KERNEL, needs, watch->deadline_ns);
     call.talk.watch = watch;
     int result = sandbox_kernel_encode(kernel, &call.payload, err);
     if (result == 0)

@@ -131,7 +131,7 @@ static void on_get_file(struct fake_sandbox *box, struct fake_connection *connec
 static bool is_same_program(const struct sandbox_kernel *one, const struct sandbox_kernel *other)
 {
     bool same = strcmp(one->cwd, other->cwd) == 0 && one->argc == other->argc &&
-                one->input_size == other->input_size;
+                one->input_size == other->input_size && one->protocol == other->protocol;
     for (size_t i = 0; same && i < one->argc; i++)
         same = strcmp(one->argv[i], other->argv[i]) == 0;
     return same && (one->input_size == 0 || memcmp(one->input, other->input, one->input_size) == 0);

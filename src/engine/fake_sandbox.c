@@ -114,12 +114,12 @@ static bool write_connection(struct fake_connection *connection)
 
 static void send_hello(struct fake_sandbox *box, struct fake_connection *connection)
 {
-    struct sandbox_hello hello = {.version_min = SANDBOX_VERSION_MIN,
-                                  .version_max = SANDBOX_VERSION_MAX,
-                                  .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
-                                                  SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
-                                                  SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                                                  SANDBOX_CAP_LIMITS | SANDBOX_CAP_EGRESS};
+    struct sandbox_hello hello = {
+        .version_min = SANDBOX_VERSION_MIN,
+        .version_max = SANDBOX_VERSION_MAX,
+        .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE | SANDBOX_CAP_GET_FILE |
+                        SANDBOX_CAP_KERNEL | SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                        SANDBOX_CAP_LIMITS | SANDBOX_CAP_EGRESS | SANDBOX_CAP_LINES};
     memcpy(hello.nonce, box->nonce, sizeof(hello.nonce));
     if (box->fault == FAKE_FAULT_WRONG_NONCE) {
         box->fault = FAKE_FAULT_NONE;

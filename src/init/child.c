@@ -19,12 +19,12 @@
 #include "init/terminal.h"
 #include "wire/kernel_msg.h"
 
-_Static_assert(KERNEL_FD == 3, "STATUS_FD is the next one");
+_Static_assert(KERNEL_FD == 3 && KERNEL_OUT_FD == 4, "STATUS_FD is the next one");
 
 enum {
     EXIT_NOT_RUNNABLE = 126,
     EXIT_NOT_FOUND = 127,
-    STATUS_FD = 4,
+    STATUS_FD = 5,
     OWN_FILES_MIN = 256 /* init: a pipe a job, and more for the execution */
 };
 #define OWN_FILE_SIZE_MIN                                                                          \
@@ -200,14 +200,18 @@ static int keep_needed(const struct child_pipes *pipes)
 {
     /* First out of the way of each other. */
     int status_fd = fcntl(pipes->status_fd, F_DUPFD_CLOEXEC, STATUS_FD + 1);
-    int kernel_fd =
-        pipes->kernel_fd >= 0 ? fcntl(pipes->kernel_fd, F_DUPFD_CLOEXEC, STATUS_FD + 1) : -1;
+    const int wanted[2] = {pipes->kernel_fd, pipes->kernel_out_fd};
+    int kept[2];
+    for (int i = 0; i < 2; i++)
+        kept[i] = wanted[i] >= 0 ? fcntl(wanted[i], F_DUPFD_CLOEXEC, STATUS_FD + 1) : -1;
     if (status_fd < 0 || dup3(status_fd, STATUS_FD, O_CLOEXEC) < 0)
         return pipes->status_fd;
-    if (kernel_fd >= 0)
-        (void)dup2(kernel_fd, KERNEL_FD);
-    else
-        (void)close(KERNEL_FD);
+    for (int i = 0; i < 2; i++) {
+        if (kept[i] >= 0)
+            (void)dup2(kept[i], KERNEL_FD + i);
+        else
+            (void)close(KERNEL_FD + i);
+    }
     (void)syscall(SYS_close_range, STATUS_FD + 1U, ~0U, 0U);
     return STATUS_FD;
 }

@@ -18,6 +18,7 @@ struct child_pipes {
     int stderr_fd;     /* becomes 2; -1: /dev/null */
     int status_fd;     /* close-on-exec; a start that fails writes an exit code byte and a text */
     int kernel_fd;     /* becomes KERNEL_FD; -1: none */
+    int kernel_out_fd; /* becomes KERNEL_OUT_FD; -1: none */
     int terminal_fd;   /* a terminal is put on 0, 1 and 2, its other side goes here; -1: none */
     uint32_t terminal; /* its size, columns << 16 | rows */
 };
@@ -27,6 +28,7 @@ struct child_pipes {
                           .stderr_fd = -1,                                                         \
                           .status_fd = -1,                                                         \
                           .kernel_fd = -1,                                                         \
+                          .kernel_out_fd = -1,                                                     \
                           .terminal_fd = -1})
 
 /* Starts exec->argv. On failure writes to status_fd and exits. */

@@ -47,12 +47,13 @@ static int on_hello(struct connection *connection, const struct job_table *jobs,
                     const struct frame *frame, struct err *err)
 {
     struct sandbox_hello theirs;
-    struct sandbox_hello ours = {
-        .version_min = SANDBOX_VERSION_MIN,
-        .version_max = SANDBOX_VERSION_MAX,
-        .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE | SANDBOX_CAP_GET_FILE |
-                        SANDBOX_CAP_KERNEL | SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                        SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS | SANDBOX_CAP_EGRESS};
+    struct sandbox_hello ours = {.version_min = SANDBOX_VERSION_MIN,
+                                 .version_max = SANDBOX_VERSION_MAX,
+                                 .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
+                                                 SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
+                                                 SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                                                 SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS |
+                                                 SANDBOX_CAP_EGRESS | SANDBOX_CAP_LINES};
     if (jobs->config->cgroup_mode != INIT_CGROUP_NONE)
         ours.capabilities |= SANDBOX_CAP_CGROUP;
     memcpy(ours.nonce, jobs->config->nonce, sizeof(ours.nonce));

@@ -33,7 +33,7 @@ void job_init(struct job *job)
     job->outlet = &job->own;
     job->stdin_fd = job->status_fd = job->terminal_fd = -1;
     job->outputs[0].fd = job->outputs[1].fd = -1;
-    job->pid = -1;
+    job->pid = job->run.input_fd = -1;
 }
 
 void job_clear(struct job *job)
@@ -43,6 +43,7 @@ void job_clear(struct job *job)
     fd_close(&job->terminal_fd);
     fd_close(&job->outputs[0].fd);
     fd_close(&job->outputs[1].fd);
+    fd_close(&job->run.input_fd);
     buf_done(&job->stdin_queue);
     buf_done(&job->run.params);
     buf_done(&job->run.code);

@@ -141,12 +141,12 @@ void job_end_run(struct job *job, struct job_table *table)
     struct sandbox_exit exit;
     bool done = job->run.phase == RUN_DRAINING;
     group_read(table->config, &used);
-    if (!done)
+    if (!done && !job->run.last)
         settle_cause(job, &used);
     if (done && table->kernel.pid > 0)
         group_read_process(table->config, table->kernel.pid, &job->rusage);
     fill_exit(job, table->config, &used, &exit);
-    exit.exit_code = done ? job->run.exit_code : exit_code_of(job);
+    exit.exit_code = done || job->run.last ? job->run.exit_code : exit_code_of(job);
     exit.state_lost = table->kernel.lost;
     table->kernel.lost = false;
     say_exit(job, &exit);

@@ -18,7 +18,7 @@
 #include "wire/tlv.h"
 
 #define DEAF_NS (100 * CLOCK_NS_PER_MS) /* from the end of its socket to the kill */
-#define BODY_SENT_MAX (SANDBOX_CODE_MAX + 4U * FRAME_PAYLOAD_MAX)
+#define BODY_SENT_MAX (2U * (SANDBOX_CODE_MAX + 4U * FRAME_PAYLOAD_MAX)) /* lines are escaped */
 #define LARGE (1U << 20)              /* memory of a buffer that is given back when it is empty */
 #define KEPT (16U << 10)              /* the same of what is said to it */
 #define REST_NS (2 * CLOCK_NS_PER_MS) /* between two looks at what is said to nobody */
@@ -39,7 +39,8 @@ void kernel_init(struct kernel *kernel)
     kernel->give_up_ns = INT64_MAX;
     kernel->passing = PIPES_INIT;
     kernel_spec_init(&kernel->spec);
-    buf_init(&kernel->in, KERNEL_HEADER_SIZE + KERNEL_BODY_MAX + CHUNK);
+    kernel_lines_init(&kernel->lines);
+    buf_init(&kernel->in, KERNEL_HEADER_SIZE + KERNEL_BODY_MAX + LINES_GROWTH * CHUNK);
     buf_init(&kernel->out, BODY_SENT_MAX);
 }
 
@@ -63,6 +64,7 @@ static void forget_process(struct kernel *kernel)
 {
     fd_close(&kernel->fd);
     fd_close(&kernel->status_fd);
+    kernel_lines_done(&kernel->lines);
     pipes_done(&kernel->passing);
     drop_taken(kernel, kernel->in.size);
     drop_unsent(kernel);
@@ -126,12 +128,31 @@ bool kernel_reaped(struct kernel *kernel, struct job_table *table, pid_t pid, in
     return true;
 }
 
+/* The end of the socket: it closed its descriptor, or is about to be reaped. A program of its own
+ * may close what it likes. */
+static void on_end(struct kernel *kernel)
+{
+    bool script = kernel->job && kernel->job->run.mode == SANDBOX_RUN_SCRIPT;
+    fd_close(&kernel->fd);
+    if (kernel->state == KERNEL_ALIVE && !script)
+        kernel->give_up_ns = clock_now_ns() + DEAF_NS;
+    else if (kernel->state == KERNEL_STARTING && kernel->given)
+        kernel->give_up_ns = 0; /* nobody tells of its death: it has no number yet */
+}
+
 /* ---- what is said to it ---- */
 
 static void flush(struct kernel *kernel)
 {
     if (kernel->fd < 0)
         return;
+    if (kernel->lines.on) {
+        if (!kernel_lines_flush(&kernel->lines, &kernel->out))
+            on_end(kernel);
+        else if (kernel->out.size == 0)
+            drop_unsent(kernel);
+        return;
+    }
     while (kernel->out.size > 0) {
         size_t passed = kernel->passing.child[0] >= 0 ? 3 : 0;
         ssize_t sent = fd_send_some(kernel->fd, kernel->out.data, kernel->out.size,
@@ -148,6 +169,8 @@ struct buf *kernel_begin_run(struct kernel *kernel, struct err *err)
 {
     const uint8_t header[KERNEL_HEADER_SIZE] = {[4] = (uint8_t)KERNEL_RUN};
     kernel->run_at = kernel->out.size;
+    if (kernel->lines.on)
+        return &kernel->out;
     return buf_append(&kernel->out, header, sizeof(header), err) == 0 ? &kernel->out : NULL;
 }
 
@@ -158,11 +181,13 @@ void kernel_drop_run(struct kernel *kernel)
 
 void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes)
 {
-    uint8_t *header = kernel->out.data + kernel->run_at;
-    tlv_store_u32(header, (uint32_t)(kernel->out.size - kernel->run_at - KERNEL_HEADER_SIZE));
-    pipes_done(&kernel->passing); /* of a run that it said was done before it was told of it */
-    for (int i = 0; i < 3; i++)
-        kernel->passing.child[i] = fd_take(&pipes->child[i]);
+    if (!kernel->lines.on) {
+        uint8_t *header = kernel->out.data + kernel->run_at;
+        tlv_store_u32(header, (uint32_t)(kernel->out.size - kernel->run_at - KERNEL_HEADER_SIZE));
+        pipes_done(&kernel->passing); /* of a run that it said was done before it was told of it */
+        for (int i = 0; i < 3; i++)
+            kernel->passing.child[i] = fd_take(&pipes->child[i]);
+    }
     kernel->job = job;
     kernel->used = true;
     kernel->spec.owed = false;
@@ -177,24 +202,36 @@ void kernel_leave_run(struct kernel *kernel, const struct job *job)
     kernel->striking = kernel->told = false;
 }
 
+static int put_interrupt(struct buf *message, const char *id)
+{
+    struct tlv_writer writer;
+    const uint8_t header[KERNEL_HEADER_SIZE] = {[4] = (uint8_t)KERNEL_INTERRUPT};
+    int result = buf_append(message, header, sizeof(header), NULL);
+    tlv_begin(&writer, message);
+    tlv_put_str(&writer, KERNEL_TAG_ID, id);
+    if (result == 0)
+        result = tlv_end(&writer, NULL);
+    if (result == 0)
+        tlv_store_u32(message->data, (uint32_t)(message->size - KERNEL_HEADER_SIZE));
+    return result;
+}
+
 /* KERNEL_INTERRUPT. False: the socket is full. */
 static bool tell_interrupt(const struct kernel *kernel)
 {
     struct sandbox_run run;
-    struct tlv_writer writer;
     BUF_AUTO struct buf message;
     const struct buf *params = &kernel->job->run.params;
-    const uint8_t header[KERNEL_HEADER_SIZE] = {[4] = (uint8_t)KERNEL_INTERRUPT};
     buf_init(&message, 2 * KERNEL_HEADER_SIZE + 2 * SANDBOX_ID_MAX);
     if (sandbox_run_decode(params->data, params->size, &run, NULL) != 0)
         return true; /* no memory: then the signal has to do */
-    int result = buf_append(&message, header, sizeof(header), NULL);
-    tlv_begin(&writer, &message);
-    tlv_put_str(&writer, KERNEL_TAG_ID, run.execution_id);
+    int result = kernel->lines.on ? lines_put_interrupt(&message, run.execution_id, NULL)
+                                  : put_interrupt(&message, run.execution_id);
     sandbox_run_done(&run);
-    if (result != 0 || tlv_end(&writer, NULL) != 0)
+    if (result != 0)
         return true;
-    tlv_store_u32(message.data, (uint32_t)(message.size - KERNEL_HEADER_SIZE));
+    if (kernel->lines.on)
+        return kernel_lines_send_short(&kernel->lines, &message);
     /* It is small: it goes whole or not at all. */
     return send(kernel->fd, message.data, message.size, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 ||
            errno != EAGAIN;
@@ -216,8 +253,10 @@ static void step_interrupt(struct kernel *kernel)
         kernel->told = true;
     }
     kernel->striking = false;
+    /* One that speaks lines leads its session, and has said that it is ready: the group is its own.
+     * Its language may wait for a program that the code started, whose end it needs. */
     if (kernel->pid > 0)
-        (void)kill(kernel->pid, SIGINT);
+        (void)kill(kernel->lines.on ? -kernel->pid : kernel->pid, SIGINT);
 }
 
 void kernel_interrupt(struct kernel *kernel)
@@ -307,6 +346,8 @@ static bool take_message(struct kernel *kernel, struct job_table *table,
         return run_take_message(kernel->job, table, message->body, message->size);
     if (message->type == KERNEL_DONE && message->size == 1)
         run_is_done(kernel->job, table, message->body[0]);
+    else if (message->type == KERNEL_END && message->size == 1 && kernel->lines.on)
+        run_is_last(kernel->job, table, message->body[0]);
     else
         run_count_noise(kernel->job, message->size);
     return true;
@@ -335,18 +376,6 @@ bool kernel_is_heard_out(const struct kernel *kernel)
     return kernel->fd < 0 && !kernel_has_message(kernel);
 }
 
-/* The end of the socket: it closed its descriptor, or is about to be reaped. A program of its own
- * may close what it likes. */
-static void on_end(struct kernel *kernel)
-{
-    bool script = kernel->job && kernel->job->run.mode == SANDBOX_RUN_SCRIPT;
-    fd_close(&kernel->fd);
-    if (kernel->state == KERNEL_ALIVE && !script)
-        kernel->give_up_ns = clock_now_ns() + DEAF_NS;
-    else if (kernel->state == KERNEL_STARTING && kernel->given)
-        kernel->give_up_ns = 0; /* nobody tells of its death: it has no number yet */
-}
-
 /* Between two runs it speaks to nobody, and gets no more of init's time for it than this. */
 static bool is_unheard(const struct kernel *kernel)
 {
@@ -359,6 +388,11 @@ static void skip_unheard(struct kernel *kernel)
 {
     struct message message;
     bool nonsense = false;
+    if (kernel->lines.on) {
+        if (is_unheard(kernel))
+            lines_skip(&kernel->lines.reader, &kernel->in);
+        return;
+    }
     if (!is_unheard(kernel) || kernel->in.size < KERNEL_HEADER_SIZE ||
         next_message(kernel, &message, &nonsense) || nonsense)
         return;
@@ -375,6 +409,28 @@ static void take_bytes(struct kernel *kernel, size_t size)
     buf_consume(&kernel->in, skipped); /* nothing is before what is skipped */
 }
 
+/* One read(2). False: nothing came, and its end neither. */
+static bool hear_some(struct kernel *kernel)
+{
+    ssize_t got = 0;
+    if (kernel->lines.on) {
+        got = kernel_lines_receive(&kernel->lines, kernel->fd, &kernel->in);
+        kernel->heard |= got > 0;
+    } else {
+        uint8_t *room = buf_reserve(&kernel->in, CHUNK, NULL);
+        if (!room)
+            return false; /* no memory now */
+        got = kernel_receive(kernel, room, CHUNK);
+        if (got > 0)
+            take_bytes(kernel, (size_t)got);
+    }
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (got <= 0)
+        on_end(kernel);
+    return true;
+}
+
 static void hear(struct kernel *kernel)
 {
     struct message message;
@@ -382,16 +438,8 @@ static void hear(struct kernel *kernel)
     if ((kernel->seen & ~POLLOUT) == 0)
         return;
     while (kernel->fd >= 0 && !next_message(kernel, &message, &nonsense) && !nonsense) {
-        uint8_t *room = buf_reserve(&kernel->in, CHUNK, NULL);
-        if (!room)
-            return; /* no memory now */
-        ssize_t got = kernel_receive(kernel, room, CHUNK);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        if (!hear_some(kernel))
             return;
-        if (got <= 0)
-            on_end(kernel);
-        else
-            take_bytes(kernel, (size_t)got);
         kernel->rests_ns = clock_now_ns() + REST_NS;
         if (is_unheard(kernel))
             return;
@@ -420,6 +468,7 @@ void kernel_step(struct kernel *kernel, struct job_table *table)
     hear(kernel);
     kernel_deliver(kernel, table);
     skip_unheard(kernel);
+    kernel_lines_step(&kernel->lines, clock_now_ns());
     if (awaits_adoption(kernel)) {
         int sys_errno = kernel_adopt(kernel, table->config);
         if (sys_errno != 0 && sys_errno != EAGAIN)
@@ -445,18 +494,32 @@ short kernel_events(const struct kernel *kernel)
 {
     bool rests = is_unheard(kernel) && clock_now_ns() < kernel->rests_ns;
     short events = rests || kernel_has_message(kernel) ? 0 : POLLIN;
-    return (short)(events | (kernel->out.size > 0 || kernel->striking ? POLLOUT : 0));
+    bool says = !kernel->lines.on && (kernel->out.size > 0 || kernel->striking);
+    return (short)(events | (says ? POLLOUT : 0));
+}
+
+short kernel_to_events(const struct kernel *kernel)
+{
+    return kernel->fd >= 0 && (kernel->out.size > 0 || kernel->striking) ? POLLOUT : 0;
+}
+
+short kernel_output_events(const struct kernel *kernel, int64_t now_ns)
+{
+    return !kernel->job && kernel_lines_wants_output(&kernel->lines, now_ns) ? POLLIN : 0;
 }
 
 int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table)
 {
+    int64_t now_ns = clock_now_ns();
+    int64_t outputs = kernel->job ? INT64_MAX : kernel_lines_wakeup_ns(&kernel->lines, now_ns);
+    int64_t give_up = kernel->give_up_ns < outputs ? kernel->give_up_ns : outputs;
     if (kernel->state == KERNEL_NONE && kernel->wanted && !table->killing)
         return 0;
-    if (is_unheard(kernel) && kernel->fd >= 0 && clock_now_ns() < kernel->rests_ns)
-        return kernel->rests_ns < kernel->give_up_ns ? kernel->rests_ns : kernel->give_up_ns;
+    if (is_unheard(kernel) && kernel->fd >= 0 && now_ns < kernel->rests_ns)
+        return kernel->rests_ns < give_up ? kernel->rests_ns : give_up;
     if (kernel_has_message(kernel) && !kernel->job)
         return 0;                /* it is dropped */
     if (awaits_adoption(kernel)) /* no event comes of that */
-        return clock_now_ns() + ADOPTION_NS;
-    return kernel->give_up_ns;
+        return now_ns + ADOPTION_NS;
+    return give_up;
 }

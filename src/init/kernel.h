@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "init/kernel_lines.h"
 #include "init/kernel_spec.h"
 #include "init/pipes.h"
 #include "wire/init_config.h"
@@ -43,17 +44,18 @@ struct kernel {
     short seen, status_seen; /* what poll(2) said of them in this turn */
     int64_t give_up_ns;      /* when it is killed: not ready, or deaf; INT64_MAX */
     int64_t rests_ns;        /* between two runs: until then it is not listened to */
-    struct buf in;
-    bool heard;      /* more came since the pipes of its run were looked at */
+    struct buf in;           /* messages, also of one that speaks lines */
+    bool heard;              /* more came since the pipes of its run were looked at */
     size_t skipping; /* bytes of a message for nobody that are still to come; nothing is in then */
     struct buf out;
     size_t run_at;        /* where the run that is being put together begins in it */
     struct pipes passing; /* descriptors that go with the next byte, as its child[] */
-    struct job *job;      /* the run that it has */
-    bool striking;        /* the run is to be interrupted, and the signal has not been sent */
-    bool told;            /* KERNEL_INTERRUPT of this run was sent */
-    bool used;            /* it has had a run: there is state to lose */
-    bool lost;            /* state was lost and nobody was told */
+    struct kernel_lines lines;
+    struct job *job; /* the run that it has */
+    bool striking;   /* the run is to be interrupted, and the signal has not been sent */
+    bool told;       /* KERNEL_INTERRUPT of this run was sent */
+    bool used;       /* it has had a run: there is state to lose */
+    bool lost;       /* state was lost and nobody was told */
 };
 
 void kernel_init(struct kernel *kernel);
@@ -74,9 +76,10 @@ ssize_t kernel_receive(struct kernel *kernel, void *data, size_t size);
 /* After READY: it is alive now, 0; or an errno. EAGAIN: it is no child of ours yet. */
 int kernel_adopt(struct kernel *kernel, const struct init_config *config);
 
-/* Gives it a run. The body of KERNEL_RUN is appended to the buffer that the first returns (NULL:
- * there is no room); then either the second drops it, or the third sends it with descriptors, whose
- * owner is the kernel from here. It has to be alive and without a job. */
+/* Gives it a run. The body of KERNEL_RUN, or its lines, are appended to the buffer that the first
+ * returns (NULL: there is no room); then either the second drops it, or the third sends it with
+ * descriptors, whose owner is the kernel from here; of one that speaks lines there are none. It has
+ * to be alive and without a job. */
 struct buf *kernel_begin_run(struct kernel *kernel, struct err *err);
 void kernel_drop_run(struct kernel *kernel);
 void kernel_give_run(struct kernel *kernel, struct job *job, struct pipes *pipes);
@@ -102,8 +105,10 @@ bool kernel_has_message(const struct kernel *kernel);
 /* Whether all that it ever said was read and passed on. */
 bool kernel_is_heard_out(const struct kernel *kernel);
 
-/* What poll(2) has to look at on fd. */
+/* What poll(2) has to look at on fd, on lines.to_fd, and on lines.outputs. */
 short kernel_events(const struct kernel *kernel);
+short kernel_to_events(const struct kernel *kernel);
+short kernel_output_events(const struct kernel *kernel, int64_t now_ns);
 int64_t kernel_wakeup_ns(const struct kernel *kernel, const struct job_table *table);
 
 /* A child was reaped; true when it was the kernel. All that it left behind has to end with it. */

@@ -45,8 +45,50 @@ static int make_input(const struct sandbox_kernel *spec, int *out_fd, struct err
     return 0;
 }
 
-static int fork_kernel(struct kernel *kernel, const struct init_config *config,
-                       const struct sandbox_exec *exec, int input_fd, struct err *err)
+/* Takes status_fd, ours. */
+static int fork_child(struct kernel *kernel, const struct init_config *config,
+                      const struct sandbox_exec *exec, const struct child_pipes *passed,
+                      int *status_fd, struct err *err)
+{
+    pid_t pid = group_fork(config);
+    if (pid < 0)
+        return err_sys(err, errno, "fork");
+    if (pid == 0)
+        child_exec(config, exec, passed);
+    kernel->pid = pid;
+    kernel->status_fd = fd_take(status_fd);
+    return 0;
+}
+
+static int fork_with_lines(struct kernel *kernel, const struct init_config *config,
+                           const struct sandbox_exec *exec, const struct sandbox_kernel *spec,
+                           struct err *err)
+{
+    struct kernel_lines_ends ends;
+    FD_AUTO int ours = -1;
+    int result =
+        kernel_lines_make(&kernel->lines, spec->input, spec->input_size, &ends, &ours, err);
+    if (result == 0) {
+        struct child_pipes passed = CHILD_PIPES_NONE;
+        passed.stdin_fd = ends.stdin_fd;
+        passed.stdout_fd = ends.outputs.child[1];
+        passed.stderr_fd = ends.outputs.child[2];
+        passed.status_fd = ends.talk.status[1];
+        passed.kernel_fd = ends.talk.child[0];
+        passed.kernel_out_fd = ends.talk.child[1];
+        result = fork_child(kernel, config, exec, &passed, &ends.talk.status[0], err);
+    }
+    pipes_done(&ends.talk);
+    pipes_done(&ends.outputs);
+    if (result == 0)
+        kernel->fd = fd_take(&ours);
+    else
+        kernel_lines_done(&kernel->lines);
+    return result;
+}
+
+static int fork_with_socket(struct kernel *kernel, const struct init_config *config,
+                            const struct sandbox_exec *exec, int input_fd, struct err *err)
 {
     int ends[2];
     PIPES_AUTO struct pipes pipes = PIPES_INIT;
@@ -60,20 +102,14 @@ static int fork_kernel(struct kernel *kernel, const struct init_config *config,
     result = fd_set_nonblocking(ours, true, err);
     if (result != 0)
         return result;
-    pid_t pid = group_fork(config);
-    if (pid < 0)
-        return err_sys(err, errno, "fork");
-    if (pid == 0) {
-        struct child_pipes passed = CHILD_PIPES_NONE;
-        passed.stdin_fd = input_fd;
-        passed.status_fd = pipes.status[1];
-        passed.kernel_fd = theirs;
-        child_exec(config, exec, &passed);
-    }
-    kernel->pid = pid;
-    kernel->fd = fd_take(&ours);
-    kernel->status_fd = fd_take(&pipes.status[0]);
-    return 0;
+    struct child_pipes passed = CHILD_PIPES_NONE;
+    passed.stdin_fd = input_fd;
+    passed.status_fd = pipes.status[1];
+    passed.kernel_fd = theirs;
+    result = fork_child(kernel, config, exec, &passed, &pipes.status[0], err);
+    if (result == 0)
+        kernel->fd = fd_take(&ours);
+    return result;
 }
 
 static int fork_as_said(struct kernel *kernel, const struct init_config *config, struct err *err)
@@ -90,9 +126,13 @@ static int fork_as_said(struct kernel *kernel, const struct init_config *config,
                                       .argc = spec.argc,
                                       .envp = spec.envp,
                                       .envc = spec.envc};
-    result = make_input(&spec, &input_fd, err);
-    if (result == 0)
-        result = fork_kernel(kernel, config, &exec, input_fd, err);
+    if (spec.protocol == SANDBOX_KERNEL_LINES) {
+        result = fork_with_lines(kernel, config, &exec, &spec, err);
+    } else {
+        result = make_input(&spec, &input_fd, err);
+        if (result == 0)
+            result = fork_with_socket(kernel, config, &exec, input_fd, err);
+    }
     sandbox_kernel_done(&spec);
     return result;
 }

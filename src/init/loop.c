@@ -19,7 +19,7 @@
 enum {
     SERVED_MAX = 9, /* connections beside that of egress: one of them may become it */
     CONNECTION_MAX = SERVED_MAX + 1,
-    POLL_MAX = 7 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX
+    POLL_MAX = 10 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX
 };
 #define CONNECT_GRACE_NS (10 * CLOCK_NS_PER_S) /* from the commit to the first connection */
 
@@ -161,6 +161,10 @@ static void poll_add_all(struct loop *loop, struct poll_set *set)
     poll_add(set, network->listen_fd, accepts ? POLLIN : 0, &network->seen);
     poll_add(set, kernel->status_fd, POLLIN, &kernel->status_seen);
     poll_add(set, kernel->fd, kernel_events(kernel), &kernel->seen);
+    poll_add(set, kernel->lines.to_fd, kernel_to_events(kernel), &kernel->lines.to_seen);
+    for (int i = 0; i < 2; i++)
+        poll_add(set, kernel->lines.outputs[i], kernel_output_events(kernel, clock_now_ns()),
+                 &kernel->lines.output_seen[i]);
     for (size_t i = 0; i < leftover->count; i++)
         poll_add(set, leftover->fds[i], wanted, &leftover->seen[i]);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "base/fault.h"
@@ -111,6 +112,27 @@ static bool step_waiting(struct job *job, struct job_table *table)
     return false;
 }
 
+/* A kernel that speaks lines finds all of its standard input when it begins. The file takes it as a
+ * program's pipe would, so that credit is given. */
+static void collect_input(struct job *job)
+{
+    size_t queued = job->stdin_queue.size;
+    uint64_t before = job->stdin_total;
+    if (queued == 0)
+        return;
+    if (job->run.input_fd < 0) {
+        job->run.input_fd = kernel_lines_new_file();
+        job->stdin_fd = job->run.input_fd < 0 ? -1 : fcntl(job->run.input_fd, F_DUPFD_CLOEXEC, 0);
+    }
+    job_step_input(job);
+    job->run.input_cut |= job->stdin_total - before < queued - job->stdin_queue.size;
+}
+
+static bool has_input(const struct job *job, const struct job_table *table)
+{
+    return !table->kernel.spec.lines || (job->stdin_closed_by_peer && job->stdin_queue.size == 0);
+}
+
 static struct job *first_in_queue(struct job_table *table)
 {
     struct job *first = NULL;
@@ -158,10 +180,30 @@ static int take_pipes(struct job_table *table, struct pipes *pipes, struct err *
 void run_make_ready(struct job_table *table)
 {
     const struct kernel *kernel = &table->kernel;
-    if (kernel->state != KERNEL_ALIVE || kernel->job || table->next_pipes.child[0] >= 0)
+    if (kernel->state != KERNEL_ALIVE || kernel->lines.on || kernel->job ||
+        table->next_pipes.child[0] >= 0)
         return;
     if (pipes_make(&table->next_pipes, RUN_PIPES, NULL) != 0)
         pipes_done(&table->next_pipes); /* the run hears of it, if it is still so */
+}
+
+/* The same for one that speaks lines. */
+static int make_lines(const struct job *job, const struct kernel_spec *spec,
+                      const struct sandbox_run *run, struct buf *lines, struct err *err)
+{
+    int result = 0;
+    if (run->mode != SANDBOX_RUN_CELL)
+        return err_set(err, ERR_UNSUPPORTED, "a kernel of this language runs no scripts");
+    if (job->run.input_cut)
+        return err_set(err, ERR_TOO_LARGE, "standard input is larger than a file may be");
+    if (spec->owed)
+        result = kernel_spec_put_lines(spec, lines, err);
+    for (size_t i = 0; result == 0 && i < run->envc; i++)
+        result = lines_put_variable(lines, run->envp[i], err);
+    if (result == 0)
+        result = lines_put_run(lines, run->execution_id, run->timeout_ms, run->file,
+                               job->run.code.data, job->run.code.size, err);
+    return result;
 }
 
 static int hand_over(struct job *job, struct job_table *table, struct err *err)
@@ -173,9 +215,15 @@ static int hand_over(struct job *job, struct job_table *table, struct err *err)
     if (result != 0)
         return result;
     struct buf *body = kernel_begin_run(kernel, err);
-    result = body ? make_body(job, &kernel->spec, &run, body, err) : -ERR_TOO_LARGE;
+    if (!body)
+        result = -ERR_TOO_LARGE;
+    else if (kernel->lines.on)
+        result = make_lines(job, &kernel->spec, &run, body, err);
+    else
+        result = make_body(job, &kernel->spec, &run, body, err);
     if (result == 0)
-        result = take_pipes(table, &pipes, err);
+        result = kernel->lines.on ? kernel_lines_lend_outputs(&kernel->lines, &pipes, err)
+                                  : take_pipes(table, &pipes, err);
     if (result == 0) {
         fault_point("init.run");
         group_read_base(table->config, &job->base);
@@ -191,10 +239,25 @@ static int hand_over(struct job *job, struct job_table *table, struct err *err)
     return result;
 }
 
+/* False: the code has broken the kernel that it left behind, and the next one gets the run. */
+static bool set_input(const struct job *job, struct job_table *table)
+{
+    const struct kernel_lines *lines = &table->kernel.lines;
+    if (!lines->on ||
+        (!kernel_lines_is_deaf(lines) && kernel_lines_set_input(lines, job->run.input_fd) == 0))
+        return true;
+    job_table_kill_group(table, KILL_SERVER);
+    return false;
+}
+
 static void begin(struct job *job, struct job_table *table)
 {
     struct rusage used;
     struct err err = ERR_INIT;
+    if (!set_input(job, table))
+        return;
+    fd_close(&job->run.input_fd);
+    fd_close(&job->stdin_fd);
     if (hand_over(job, table, &err) != 0) {
         refuse(job, err.message);
         table->unsettled = true; /* another one may wait */
@@ -222,7 +285,8 @@ void run_schedule(struct job_table *table)
         (!has_spec && job_table_count(table, JOB_KERNEL) > 0))
         return;
     if (kernel->state == KERNEL_ALIVE) {
-        if (kernel->fd >= 0) /* else it is deaf and about to be killed: the next one gets it */
+        /* Without fd it is deaf and about to be killed: the next one gets it. */
+        if (kernel->fd >= 0 && has_input(job, table))
             begin(job, table);
     } else if (kernel->state == KERNEL_NONE && !kernel->wanted) {
         if (!job->run.asked && has_spec) {
@@ -344,6 +408,17 @@ void run_is_done(struct job *job, struct job_table *table, uint8_t exit_code)
     look_behind(job, table);
 }
 
+void run_is_last(struct job *job, struct job_table *table, uint8_t exit_code)
+{
+    if (job->run.phase != RUN_RUNNING)
+        return;
+    fault_point("init.done");
+    job->run.exit_code = exit_code;
+    job->run.last = true;
+    job->run.phase = RUN_DYING;
+    job_table_kill_group(table, KILL_SERVER);
+}
+
 void run_kernel_died(struct job *job, struct job_table *table)
 {
     if (job->run.phase != RUN_RUNNING && job->run.phase != RUN_DYING)
@@ -369,7 +444,7 @@ void run_kill(struct job *job, struct job_table *table, enum kill_cause cause)
 
 void run_interrupt(struct job *job, struct job_table *table)
 {
-    if (first_in_queue(table) == job && !table->kernel.job)
+    if (first_in_queue(table) == job && !table->kernel.job && has_input(job, table))
         job->run.struck = true; /* it is about to begin, and ends as one that has begun */
     else if (job->run.phase < RUN_RUNNING)
         run_kill(job, table, KILL_USER); /* what it waits for may take for ever */
@@ -400,6 +475,8 @@ static void step_deadline(struct job *job, struct job_table *table, int64_t now_
 static void let_go(struct job *job, struct job_table *table)
 {
     for (int i = 0; i < 2; i++) {
+        if (table->kernel.lines.on) /* they are the kernel's */
+            fd_close(&job->outputs[i].fd);
         leftover_add(&table->leftover, fd_take(&job->outputs[i].fd), job->ended_ns);
     }
 }
@@ -420,7 +497,8 @@ static bool is_over(struct job *job, struct job_table *table)
 void run_step(struct job *job, struct job_table *table)
 {
     if (job->run.phase < RUN_RUNNING) {
-        (void)step_waiting(job, table);
+        if (step_waiting(job, table) && table->kernel.spec.lines)
+            collect_input(job);
         return;
     }
     int64_t now_ns = clock_now_ns();

@@ -40,6 +40,9 @@ struct run {
     size_t message_sent; /* of the one that is being sent */
     bool messages_dropped;
     uint8_t exit_code;
+    bool last;    /* it said the exit code, and that it is of no use any more */
+    int input_fd; /* for a kernel that speaks lines: all of standard input, as it comes; -1: none */
+    bool input_cut; /* and some of it did not fit */
 };
 
 /* Begins, for a RUN frame. Negative: the frame is nonsense, and the job is free. */
@@ -59,6 +62,8 @@ int64_t run_wakeup_ns(const struct job *job, const struct job_table *table);
 void run_kernel_died(struct job *job, struct job_table *table);
 /* The kernel says that it is done. */
 void run_is_done(struct job *job, struct job_table *table, uint8_t exit_code);
+/* It says so, and that it ends: it is killed with all of the group, and the state is lost. */
+void run_is_last(struct job *job, struct job_table *table, uint8_t exit_code);
 /* Passes the kernel's message on; false: not yet, call again. */
 bool run_take_message(struct job *job, struct job_table *table, const uint8_t *body, size_t size);
 /* It said something that is no message of the run: that counts towards the bound as well. */

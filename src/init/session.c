@@ -202,9 +202,11 @@ static int ask(struct kernel *kernel, const struct buf *words)
     struct kernel_spec *spec = &kernel->spec;
     if (lives(kernel) || kernel->wanted) {
         /* One that the engine gave has no words yet: it becomes what is asked for first. */
-        enum kernel_likeness likeness = kernel_spec_is_set(spec)
-                                            ? kernel_spec_compare(spec, words->data, words->size)
-                                            : KERNEL_SIMILAR;
+        enum kernel_likeness likeness = KERNEL_SIMILAR;
+        if (kernel_spec_is_set(spec))
+            likeness = kernel_spec_compare(spec, words->data, words->size);
+        else if (kernel_spec_has_lines(words->data, words->size))
+            likeness = KERNEL_DIFFERENT;
         if (likeness == KERNEL_SAME)
             return 0;
         if (likeness == KERNEL_DIFFERENT || (lives(kernel) && kernel->used))

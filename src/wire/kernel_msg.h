@@ -1,5 +1,6 @@
 /* Messages between init and the language kernel of a sandbox, over a stream socket that the kernel
- * has as descriptor 3.
+ * has as descriptor 3. One that speaks lines has two pipes, 3 and 4; what it says becomes these
+ * messages in init.
  *
  * A message is the size of its body (u32, little-endian), its type (u8), the body. A body with
  * fields has those of wire/tlv.h. What a kernel says is forgeable by the code in it, and concerns
@@ -9,6 +10,7 @@
 #define BERTH_WIRE_KERNEL_MSG_H
 
 #define KERNEL_FD 3
+#define KERNEL_OUT_FD 4 /* of one that speaks lines */
 #define KERNEL_HEADER_SIZE 5
 #define KERNEL_BODY_MAX                                                                            \
     (32U * 1024U * 1024U) /* of a message from a kernel; past it, it is killed */
@@ -22,6 +24,7 @@ enum kernel_msg {
     KERNEL_MESSAGE = 'M', /* from it: a JSON object, passed on as it is: {"type": "result", "data":
                              {mime: text}} or {"type": "error", "name", "value", "traceback"} */
     KERNEL_DONE = 'D',    /* from it: u8 exit code; stdout and stderr are flushed before */
+    KERNEL_END = 'E',     /* from one that speaks lines: the same, and it is of no use any more */
 };
 
 enum kernel_run_tag {

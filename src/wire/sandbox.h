@@ -73,6 +73,12 @@ int sandbox_exec_decode(const void *payload, size_t size, struct sandbox_exec *e
                         struct err *err);
 void sandbox_exec_done(struct sandbox_exec *exec);
 
+/* How init and a kernel speak; kernels/README.md has both. */
+enum sandbox_kernel_protocol {
+    SANDBOX_KERNEL_FRAMES, /* a socket, and descriptors of each run pass over it */
+    SANDBOX_KERNEL_LINES,  /* pipes; cells only, which begin when all of their stdin has come */
+};
+
 /* The language kernel of a sandbox: a process that init starts and that runs one RUN after another.
  * When it dies, the next RUN gets a fresh one. The EXIT of the RUN that it died in says so
  * (sandbox_exit.state_lost), or of the next one when it died between two: once. */
@@ -82,8 +88,9 @@ struct sandbox_kernel {
     size_t argc;
     const char **envp;
     size_t envc;
-    const void *input; /* all that it finds as standard input when it starts */
-    size_t input_size; /* 0: nothing */
+    const void *input;                     /* all that it finds as standard input when it starts */
+    size_t input_size;                     /* 0: nothing */
+    enum sandbox_kernel_protocol protocol; /* another one than FRAMES: SANDBOX_CAP_LINES */
 };
 
 int sandbox_kernel_encode(const struct sandbox_kernel *kernel, struct buf *out, struct err *err);

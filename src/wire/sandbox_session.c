@@ -7,7 +7,7 @@
 #include "wire/sandbox_fields.h"
 #include "wire/tlv.h"
 
-enum kernel_tag { KERNEL_CWD = 1, KERNEL_ARG, KERNEL_ENV, KERNEL_INPUT };
+enum kernel_tag { KERNEL_CWD = 1, KERNEL_ARG, KERNEL_ENV, KERNEL_INPUT, KERNEL_PROTOCOL };
 enum run_tag {
     RUN_ID = 1,
     RUN_MODE,
@@ -88,12 +88,16 @@ int sandbox_kernel_encode(const struct sandbox_kernel *kernel, struct buf *out, 
         tlv_put_str(&writer, KERNEL_ENV, kernel->envp[i]);
     if (kernel->input_size > 0)
         tlv_put_bytes(&writer, KERNEL_INPUT, kernel->input, kernel->input_size);
+    if (kernel->protocol != SANDBOX_KERNEL_FRAMES)
+        tlv_put_u64(&writer, KERNEL_PROTOCOL, (uint64_t)kernel->protocol);
     return tlv_end(&writer, err);
 }
 
 static int kernel_field(const struct tlv_field *field, void *out, struct err *err)
 {
     struct sandbox_kernel *kernel = out;
+    uint32_t protocol = 0;
+    int status = 0;
     switch ((enum kernel_tag)field->tag) {
     case KERNEL_CWD:
         return tlv_str(field, &kernel->cwd, err);
@@ -105,6 +109,13 @@ static int kernel_field(const struct tlv_field *field, void *out, struct err *er
         kernel->input = field->data;
         kernel->input_size = field->size;
         return 0;
+    case KERNEL_PROTOCOL:
+        status = tlv_u32(field, &protocol, err);
+        if (status == 0 && protocol > SANDBOX_KERNEL_LINES)
+            status = err_set(err, ERR_PROTOCOL, "protocol %u of a kernel", protocol);
+        if (status == 0)
+            kernel->protocol = (enum sandbox_kernel_protocol)protocol;
+        return status;
     }
     return 0;
 }

@@ -167,6 +167,27 @@ def test_a_language_without_a_kernel(net):
     session.delete()
 
 
+@pytest.mark.parametrize("lang, code", [
+    ("bash", "echo ${https_proxy:-none}"), ("ruby", "puts ENV.fetch('https_proxy', 'none')")])
+def test_a_kernel_gets_them_late(net, lang, code):
+    """A kernel that lives gets the variables with the first run after the change, and keeps its state."""
+    answer = net.post({"lang": lang}, path="/sessions")
+    if answer.status == 400 and lang in answer.json()["detail"]:
+        pytest.skip(f"there is no {lang}")
+    net.request("DELETE", "/sessions/" + answer.json()["session_id"])
+    session = Session(net, lang=lang)
+    assert session.run("x=41")["status"] == "success"
+    assert session.run(code)["stdout"] == "none\n"
+    assert put(session, "egress").status == 200
+    assert session.run(code)["stdout"] == "http://127.0.0.1:3128\n"
+    show = "echo $x" if lang == "bash" else "puts x"
+    assert session.run(show)["stdout"] == "41\n"
+    session.delete()
+    session = Session(net, lang=lang, network="egress")
+    assert session.run(code)["stdout"] == "http://127.0.0.1:3128\n"
+    session.delete()
+
+
 def test_what_a_sandbox_moves_has_a_cap(upstream):
     one = netrig.NamedServer({UP: "127.0.0.1"}, {"BERTH_EGRESS_ALLOW": f"{UP}:{upstream.port}",
                                                  "BERTH_EGRESS_EXCEPT": "127.0.0.1",

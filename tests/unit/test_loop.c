@@ -31,7 +31,7 @@ static void test_hello(void **state)
                                              SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
                                              SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
                                              SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS |
-                                             SANDBOX_CAP_EGRESS);
+                                             SANDBOX_CAP_EGRESS | SANDBOX_CAP_LINES);
     assert_quiet(&client);
     client_send_hello(&client, 1, 1); /* a second one */
     assert_cut_off(&client);
