@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 
-PROVIDERS = ("engine", "image", "lang", "auth", "store")
+PROVIDERS = ("engine", "image", "lang", "network", "auth", "store")
 LAYERS = {
     "base": (),
     "wire": ("base",),

@@ -31,7 +31,7 @@ REPLY = 0x8000
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
      "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",
-     "attach", "forget", "list", "listed", "timers", "limits"), 1)}
+     "attach", "forget", "list", "listed", "timers", "limits", "network", "egress", "accepted"), 1)}
 FRAME_NAMES = {number: name for name, number in FRAMES.items()}
 CAUSES = ("none", "timeout", "oom", "output", "signal", "user", "server")
 NEVER = (1 << 64) - 1

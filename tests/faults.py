@@ -24,7 +24,7 @@ END = ("native.kill", "native.killed", "native.disk", "native.gone")
 
 # What lies in a state folder when nothing runs, beside the database.
 AT_REST = {"images", "priv", "priv/disks", "priv/images", "priv/images/host", "priv/images/store",
-           "priv/instance", "priv/layers", "priv/lock", "priv/mnt", "priv/run", "run", "run/native.sock",
+           "priv/instance", "priv/layers", "priv/lock", "priv/mnt", "priv/run", "run", "run/native.sock", "run/egress.sock",
            "engine.sock"}
 
 

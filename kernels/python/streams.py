@@ -155,6 +155,20 @@ def begin_streams(run, raw):
     set_streams(raw)
 
 
+def forget_proxies():
+    """urllib's own opener keeps the proxies that it found when it was first used; one that the user
+    installed stays."""
+    known = ("UnknownHandler", "HTTPHandler", "HTTPSHandler", "HTTPDefaultErrorHandler",
+             "HTTPRedirectHandler", "FTPHandler", "FileHandler", "HTTPErrorProcessor", "DataHandler",
+             "ProxyHandler")
+    try:
+        module = MODULES["urllib.request"]
+        if all(type(one).__name__ in known for one in module._opener.handlers):
+            module._opener = None
+    except Exception:
+        return  # it was not used yet, or is not the library's
+
+
 def begin(run):
     """Puts the run's environment in place."""
     if State.loop is not None and not State.loop.is_closed() and "asyncio" in MODULES:
@@ -162,6 +176,8 @@ def begin(run):
     for entry in run.env:
         name, _, value = entry.partition("=")
         if name and "\0" not in entry:
+            if name.lower().endswith("_proxy") and ENVIRON.get(name) != value:
+                forget_proxies()
             ENVIRON[name] = value
             if name == "TZ":
                 import time

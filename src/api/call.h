@@ -50,6 +50,7 @@ int api_sessions_execute(struct api_call *call, struct err *err);
 int api_sessions_interrupt(struct api_call *call, struct err *err);
 int api_sessions_renew(struct api_call *call, struct err *err);
 int api_sessions_delete(struct api_call *call, struct err *err);
+int api_session_network_put(struct api_call *call, struct err *err);
 int api_session_files_get(struct api_call *call, struct err *err);
 int api_session_files_put(struct api_call *call, struct err *err);
 int api_session_terminal(struct api_call *call, struct err *err);

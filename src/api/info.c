@@ -94,6 +94,10 @@ int api_info(struct api_call *call, struct err *err)
     if (result == 0) /* after the engines: they set the budget */
         result = core_capacity_json(call->api->config.core, out, err);
     if (result == 0)
+        result = buf_append_str(out, ",\"network\":", err);
+    if (result == 0)
+        result = core_network_json(call->api->config.core, out, err);
+    if (result == 0)
         result = buf_append_str(out, ",", err);
     if (result == 0)
         result = api_append_languages(out, err);

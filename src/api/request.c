@@ -103,7 +103,7 @@ static int request_read_choices(struct api_request *request, const struct api_co
     if (result == 0)
         result = json_get_bool(request->json, "keep_template", &keep_template, err);
     if (result == 0)
-        result = request_only(request, "network", "none", err);
+        result = api_network_read(request->json, &request->execution.network, &request->allow, err);
     if (result == 0) /* which there are, core knows */
         result = json_get_text(request->json, "image", &request->execution.image, NULL, err);
     if (result == 0)
@@ -409,6 +409,7 @@ void api_request_free(struct api_request *request)
     for (size_t i = 0; request->contents && i < request->execution.file_count; i++)
         buf_done(&request->contents[i]);
     free(request->env);
+    free(request->allow);
     free(request->files);
     free(request->contents);
     free(request->labels);

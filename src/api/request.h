@@ -24,7 +24,8 @@ struct api_request {
     char *labels;
     char *idempotency_key;
     char *owner;
-    char **env; /* execution.env_count heap strings */
+    char **env;         /* execution.env_count heap strings */
+    const char **allow; /* execution.network.allow */
     struct execution_file *files;
     struct buf *contents; /* of each file */
 };
@@ -36,6 +37,10 @@ int api_request_new(struct api_call *call, enum api_request_kind kind, struct ap
 /* Reads `timeout` and `idle_timeout` of a session's body: milliseconds, 0: not said. */
 int api_request_times(struct api_call *call, uint64_t *out_timeout_ms, uint64_t *out_idle_ms,
                       struct err *err);
+/* Reads `network` of a body, a mode or an object with `mode` and `allow`, into *out, whose strings
+ * are the body's. *out_allow is heap, the caller's, also after a failure. */
+int api_network_read(const struct json_t *json, struct network_ask *out, const char ***out_allow,
+                     struct err *err);
 /* NULL is allowed. */
 void api_request_free(struct api_request *request);
 

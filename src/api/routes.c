@@ -39,6 +39,7 @@ static const struct api_route routes[] = {
     {"POST", "/sessions/{id}/execute", api_sessions_execute},
     {"POST", "/sessions/{id}/interrupt", api_sessions_interrupt},
     {"POST", "/sessions/{id}/renew", api_sessions_renew},
+    {"PUT", "/sessions/{id}/network", api_session_network_put},
     {"GET", "/sessions/{id}/files", api_session_files_get},
     {"PUT", "/sessions/{id}/files", api_session_files_put},
     {"GET", "/sessions/{id}/terminal", api_session_terminal},

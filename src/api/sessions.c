@@ -22,6 +22,7 @@ int api_sessions_create(struct api_call *call, struct err *err)
                                             .env_count = asked->env_count,
                                             .image = asked->image,
                                             .profile = asked->profile,
+                                            .network = asked->network,
                                             .lifetime_ms = asked->timeout_ms,
                                             .idle_ms = body->idle_ms,
                                             .memory_bytes = asked->memory_bytes,

@@ -83,6 +83,20 @@ int fields_set_seconds(json_t *request, const char *key, const char *value, stru
     return result;
 }
 
+int fields_set_network(json_t *request, const char *mode, struct err *err)
+{
+    return set_string(fields_member(request, "network", json_object), "mode", mode, err);
+}
+
+int fields_add_allow(json_t *request, const char *rule, struct err *err)
+{
+    json_t *network = fields_member(request, "network", json_object);
+    json_t *text = json_string(rule);
+    if (!text || json_array_append_new(fields_member(network, "allow", json_array), text) != 0)
+        return err_set(err, ERR_BAD_INPUT, "a rule has to be text in UTF-8");
+    return json_object_get(network, "mode") ? 0 : set_string(network, "mode", "egress", err);
+}
+
 int fields_take_place(int option, const char *value, json_t *request, struct err *err)
 {
     switch (option) {
@@ -100,6 +114,10 @@ int fields_take_place(int option, const char *value, json_t *request, struct err
         return set_string(request, "profile", value, err);
     case 'e':
         return add_env(request, value, err);
+    case 'N':
+        return fields_set_network(request, value, err);
+    case 'A':
+        return fields_add_allow(request, value, err);
     default:
         return 1;
     }

@@ -15,8 +15,9 @@ enum { FIELDS_BODY_MAX = 4000000 }; /* the server takes bodies of up to 4 MB */
     {"lang", required_argument, NULL, 'l'}, {"ram", required_argument, NULL, 'r'},                 \
         {"cpu", required_argument, NULL, 'u'}, {"storage", required_argument, NULL, 's'},          \
         {"image", required_argument, NULL, 'I'}, {"profile", required_argument, NULL, 'p'},        \
+        {"env", required_argument, NULL, 'e'}, {"network", required_argument, NULL, 'N'},          \
     {                                                                                              \
-        "env", required_argument, NULL, 'e'                                                        \
+        "allow", required_argument, NULL, 'A'                                                      \
     }
 
 /* The lines of a help text for them. */
@@ -26,7 +27,14 @@ enum { FIELDS_BODY_MAX = 4000000 }; /* the server takes bodies of up to 4 MB */
     "      --storage SIZE      size of the writable file system\n"                                 \
     "      --image NAME        what is under / (default host: the server's own system)\n"          \
     "      --profile PROFILE   strict (default), or container: root inside\n"                      \
-    "  -e, --env NAME=VALUE    set a variable; may be repeated\n"
+    "  -e, --env NAME=VALUE    set a variable; may be repeated\n"                                  \
+    "      --network MODE      none (default), or egress: out to what the operator allows\n"       \
+    "      --allow RULE        egress to these alone: HOST, HOST:PORT, *.HOST; may be\n"           \
+    "                          repeated\n"
+
+/* Sets `network` as --network and --allow do. */
+int fields_set_network(json_t *request, const char *mode, struct err *err);
+int fields_add_allow(json_t *request, const char *rule, struct err *err);
 
 /* Takes one of FIELDS_PLACE_OPTIONS into the request. 1: it is none of them. */
 int fields_take_place(int option, const char *value, json_t *request, struct err *err);

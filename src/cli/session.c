@@ -26,6 +26,7 @@ static const char help[] =
     "  attach ID            type code into it\n"
     "  ls                   list them\n"
     "  rm ID...             end them\n"
+    "  network ID [MODE]    where it may connect to: none, egress\n"
     "\n"
     "`berth session COMMAND --help` says more, and so does berth(1).\n";
 
@@ -140,6 +141,31 @@ static int list(const struct session_options *options, const char *url, struct e
     return 0;
 }
 
+/* ---- network ---- */
+
+/* Changes it when the command line says to what. */
+static int show_network(const struct session_options *options, const char *url, struct err *err)
+{
+    char path[160];
+    JSON_AUTO struct json_t *session = NULL;
+    bool change = json_object_size(options->request) > 0;
+    int result = call_path("sessions", options->ids[0], change ? "network" : NULL, path, err);
+    if (result == 0)
+        result = call_json(url, change ? "PUT" : "GET", path, change ? options->request : NULL,
+                           &session, err);
+    if (result != 0)
+        return result;
+    if (options->json)
+        return call_print(session, err);
+    const json_t *network = json_object_get(session, "network");
+    size_t index = 0;
+    const json_t *rule = NULL;
+    (void)printf("%s\n", call_text(network, "mode"));
+    json_array_foreach(json_object_get(network, "allow"), index, rule)(void)
+        printf("  %s\n", json_string_value(rule));
+    return 0;
+}
+
 /* ---- rm ---- */
 
 /* All of them, also behind one that can't be ended. */
@@ -178,6 +204,8 @@ static int call(const struct session_options *options, int *exit_code, struct er
         return attach_run(options, url, err);
     case SESSION_LS:
         return list(options, url, err);
+    case SESSION_NETWORK:
+        return show_network(options, url, err);
     case SESSION_RM:
     case SESSION_COMMAND_COUNT:
         break;

@@ -40,12 +40,18 @@ static const struct option ls_options[] = {
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
+static const struct option network_options[] = {
+    {"allow", required_argument, NULL, 'A'},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
 static const struct option rm_options[] = {
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
-/* "+" where what follows the operands is not ours to read. */
+/* "+" where what follows the operands is not ours to read, or is read in a second go. */
 static const struct {
     const char *name;
     const char *letters;
@@ -104,6 +110,16 @@ static const struct {
                     "Ends sessions, and what runs in them.\n"
                     "\n"
                     "  -h, --help   this text\n"},
+    [SESSION_NETWORK] =
+        {"network", "h", network_options,
+         "usage: berth session network [options] ID [MODE]\n"
+         "\n"
+         "Says where a session may connect to, or changes it: MODE is none or egress. What\n"
+         "runs in it goes on; connections that are not allowed any more end.\n"
+         "\n"
+         "      --allow RULE  egress to these alone: HOST, HOST:PORT, *.HOST; may be repeated\n"
+         "      --json        print the session as an object\n"
+         "  -h, --help        this text\n"},
 };
 
 const char *session_options_help(enum session_command command)
@@ -189,12 +205,16 @@ static int parse(int argc, char **argv, struct session_options *options, struct 
 {
     struct fields_sources sources = {0};
     opterr = 0;
-    optind = 1;
+    optind = 0; /* from the first word on, and "+" of an earlier command is forgotten (getopt(3)) */
     int result = take_options(argc, argv, options, &sources, err);
     if (result != 0 || options->help)
         return result;
     options->ids = argv + optind;
     options->id_count = argc - optind;
+    if (options->command == SESSION_NETWORK && options->id_count == 2) {
+        options->id_count = 1;
+        return fields_set_network(options->request, options->ids[1], err);
+    }
     bool needs_id = options->command != SESSION_NEW && options->command != SESSION_LS;
     bool takes_more = options->command == SESSION_EXEC || options->command == SESSION_RM;
     if (needs_id && options->id_count == 0)

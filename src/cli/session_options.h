@@ -13,17 +13,19 @@ enum session_command {
     SESSION_ATTACH,
     SESSION_LS,
     SESSION_RM,
+    SESSION_NETWORK,
     SESSION_COMMAND_COUNT
 };
 
 struct session_options {
     enum session_command command;
     bool help;
-    bool json;               /* new, exec, ls: the server's object in place of words */
+    bool json;               /* new, exec, ls, network: the server's object in place of words */
     bool quiet;              /* ls: ids alone */
     const char *images_path; /* exec, attach: NULL none; borrowed from argv */
-    json_t *request; /* new: the body of POST /sessions; exec, attach: that of an execution */
-    char **ids;      /* exec, attach: one; rm: one or more; borrowed from argv */
+    json_t *request;         /* new: the body of POST /sessions; exec, attach: that of an execution;
+                                network:         that of the change, or without members */
+    char **ids;              /* exec, attach, network: one; rm: one or more; borrowed from argv */
     int id_count;
 };
 

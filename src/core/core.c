@@ -22,6 +22,7 @@
 #include "core/execution_json.h"
 #include "core/kernel_input.h"
 #include "core/languages.h"
+#include "core/network_use.h"
 #include "core/pool.h"
 #include "core/record.h"
 #include "core/session_internal.h"
@@ -239,6 +240,7 @@ static int reconcile(struct core *core, struct err *err)
     core_set_info(core, &info);
     if (info.unavailable[0] != '\0')
         log_error("engine %s can make no sandbox: %s", info.name, info.unavailable);
+    network_try_again(core);
     result = box_reconcile(core, err);
     if (result == 0)
         session_reconcile(core);
@@ -359,6 +361,7 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&core->changed, &attributes);
     (void)pthread_cond_init(&core->housekeeper_wanted, &attributes);
+    (void)pthread_cond_init(&core->network_changed, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     int result = open_parts(core, err);
     if (result != 0) {
@@ -429,6 +432,7 @@ void core_free(struct core *core)
     if (core->housekeeper_runs)
         (void)pthread_join(core->housekeeper, NULL);
     pool_join(core->pool);
+    network_stop(core);
     engine_free(core->engine); /* its thread calls until here */
     pool_free(core->pool);
     session_free_all(core);
@@ -437,12 +441,14 @@ void core_free(struct core *core)
     compile_cache_close(core->compiled);
     while (core->boxes) {
         struct box *next = core->boxes->next;
+        network_use_free(core->boxes->network);
         free(core->boxes);
         core->boxes = next;
     }
     store_close(core->store);
     admission_free(core->admission);
     kept_done(&core->kept);
+    (void)pthread_cond_destroy(&core->network_changed);
     (void)pthread_cond_destroy(&core->housekeeper_wanted);
     (void)pthread_cond_destroy(&core->changed);
     (void)pthread_mutex_destroy(&core->lock);

@@ -19,6 +19,7 @@ struct core;
 struct engine;
 struct engine_events;
 struct lang;
+struct network_rules;
 
 #define CORE_OWNER_LOCAL "local" /* who calls without a token on a loopback server */
 
@@ -55,6 +56,8 @@ struct core_config {
     uint64_t session_timeout_max_ms;
     uint64_t session_idle_ms; /* the same of its idle time */
     uint64_t keep_outcome_ms; /* how long an outcome can be asked for (contract: an hour) */
+    const struct network_rules *network; /* what the operator offers; borrowed for the core's life;
+                                            NULL: sandboxes have no network */
 };
 
 /* Opens the store, runs its migrations, and ends what an earlier server left: executions that were
@@ -65,6 +68,8 @@ void core_engine_events(struct core *core, struct engine_events *out);
 /* Gives the core its engine (takes it over) and reconciles: sandboxes that nobody owns are
  * destroyed. */
 void core_set_engine(struct core *core, struct engine *engine);
+/* Connects to berth-egress, which sandboxes with network "egress" need, in the background. */
+int core_open_egress(struct core *core, const char *socket_path, struct err *err);
 /* Begins to stop: no new execution begins (ERR_UNAVAILABLE), and each one that runs is cancelled
  * with the cause "server"; its caller still gets the outcome. Does not wait. */
 void core_stop(struct core *core);
@@ -178,6 +183,9 @@ int core_engine_json(struct core *core, bool details, struct buf *out, struct er
 
 /* What may be reserved and what is, as JSON, for /api/v1/info. */
 int core_capacity_json(struct core *core, struct buf *out, struct err *err);
+
+/* What sandboxes may be given of the network, as JSON, for /api/v1/info. */
+int core_network_json(struct core *core, struct buf *out, struct err *err);
 
 /* The defaults and the largest values that a request may ask for, as JSON, for /api/v1/info. */
 int core_limits_json(struct core *core, struct buf *out, struct err *err);

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "core/compile_cache.h"
+#include "core/network_use.h"
 #include "core/pool.h"
 #include "core/session_internal.h"
 #include "wire/json.h"
@@ -213,6 +214,11 @@ int core_limits_json(struct core *core, struct buf *out, struct err *err)
         config->queue_wait_ms % 1000);
 }
 
+int core_network_json(struct core *core, struct buf *out, struct err *err)
+{
+    return network_rules_json(core->config.network, out, err);
+}
+
 int core_metrics(struct core *core, struct buf *out, struct err *err)
 {
     struct admission_stats stats;
@@ -235,6 +241,15 @@ int core_metrics(struct core *core, struct buf *out, struct err *err)
     pool_stats(core->pool, &pool);
     gauges.pool_ready = pool.ready;
     gauges.pool_wanted = pool.wanted;
+    struct network_stats network;
+    network_stats(core, &network);
+    gauges.egress_connected = network.connected ? 1 : 0;
+    gauges.egress_sandboxes = network.sandboxes;
+    gauges.egress_connections = network.connections;
+    gauges.egress_requests = network.requests;
+    gauges.egress_refused = network.refused;
+    gauges.egress_bytes_out = network.bytes_out;
+    gauges.egress_bytes_in = network.bytes_in;
     (void)pthread_mutex_lock(&core->lock);
     for (const struct live *live = core->lives; live; live = live->next)
         gauges.executions++;

@@ -10,14 +10,17 @@
 #include "core/core.h"
 #include "core/kept.h"
 #include "core/metrics.h"
+#include "core/network.h"
 #include "core/resources.h"
 #include "core/states.h"
 #include "engine/engine.h"
 #include "store/store.h"
 
 struct compile_cache;
+struct egress;
 struct kernel_input;
 struct languages;
+struct network_use;
 struct pool;
 struct record;
 struct session;
@@ -44,6 +47,7 @@ struct box {
     bool of_session;  /* it stays when the server stops */
     bool died;        /* by itself */
     struct reservation reserve;
+    struct network_use *network; /* what it is to have; NULL: none */
     struct box *next;
 };
 
@@ -58,18 +62,20 @@ struct core {
     struct languages *languages;    /* the same */
     int64_t create_budget_ns;       /* all tries to make one sandbox together */
     int64_t answer_ns;              /* init may take so long to answer a small question */
-    pthread_t housekeeper;
-    bool housekeeper_runs;
+    pthread_t housekeeper, network_thread;
+    bool housekeeper_runs, network_runs;
+    struct egress *egress; /* set before the first request; NULL: there is none */
 
     /* Rank 3, above admission (2) and the engine's (1). Guards all that follows. */
     pthread_mutex_t lock;
     pthread_cond_t changed;            /* an execution ended, a box went */
     pthread_cond_t housekeeper_wanted; /* its own: executions end all the time */
+    pthread_cond_t network_changed;    /* the same for network_use.c */
     struct engine *engine;             /* set once */
     struct engine_info info;
     bool info_known;
     int64_t info_ns; /* when it was asked for last */
-    bool stopping, housekeeper_stop, reconcile_wanted;
+    bool stopping, housekeeper_stop, reconcile_wanted, network_stop, network_wanted;
     struct live *lives;
     struct box *boxes;
     struct session *sessions;           /* session_internal.h */
@@ -90,6 +96,7 @@ struct plan {
     const char *zygote; /* what the engine may fork the kernel from: a language; "": nothing */
     const char **envp;  /* NULL-ended, entries borrowed; freed by plan_done() */
     size_t envc;
+    struct network network;
 };
 
 /* ERR_BAD_INPUT (public) names the field and what the host has. May ask the engine. */
@@ -161,6 +168,8 @@ int box_create_ahead(struct core *core, const struct plan *plan, int cancel_fd,
 /* Gives one of the pool to live, with a place of admission that live has. False: it died. */
 bool box_give(struct core *core, const char *id, struct live *live,
               const struct reservation *reserve);
+/* The one of that id, or NULL. With core->lock held. */
+struct box *box_find_locked(struct core *core, const char *id);
 /* Says that code runs in it, or no more. */
 void box_busy(struct core *core, const char *id);
 void box_ready(struct core *core, const char *id);

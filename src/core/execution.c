@@ -51,18 +51,21 @@ static int run_script(struct fresh *fresh, struct channel *channel, struct err *
     struct attempt *attempt = &fresh->attempt;
     const struct core_config *config = &attempt->core->config;
     const struct execution_request *request = fresh->request;
-    const char **envp = calloc(request->env_count + 1, sizeof(*envp)); /* NULL-ended */
+    size_t count = 0; /* a pooled kernel began without a network */
+    const char *const *network = network_env(&fresh->plan.network, fresh->plan.image, &count);
+    const char **envp = calloc(count + request->env_count + 1, sizeof(*envp)); /* NULL-ended */
     if (!envp)
         return err_set(err, ERR_INTERNAL, "no memory for variables");
-    for (size_t i = 0; i < request->env_count; i++)
-        envp[i] = request->env[i];
+    memcpy(envp, network, count * sizeof(*envp));
+    for (size_t i = 0; i < request->env_count; i++) /* of two of a name the later one counts */
+        envp[count++] = request->env[i];
     char path[PROGRAM_PATH_MAX];
     program_path(request->lang->source, path);
     struct channel_run run = {.run = {.execution_id = attempt->live.id,
                                       .mode = SANDBOX_RUN_SCRIPT,
                                       .file = path,
                                       .envp = envp,
-                                      .envc = request->env_count,
+                                      .envc = count,
                                       .timeout_ms = fresh->plan.timeout_ms,
                                       .keep_bytes = config->keep_output_bytes,
                                       .output_max_bytes = config->output_max_bytes,

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "core/core_internal.h"
 #include "core/languages.h"
+#include "core/network_use.h"
 #include "lang/lang.h"
 
 #define ENV_BYTES_MAX (256U * 1024U) /* all variables together fit into one frame */
@@ -131,13 +132,18 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
     if (request->env_count > ENV_COUNT_MAX)
         return err_public(err, ERR_BAD_INPUT, "env: %zu variables, the most is %d",
                           request->env_count, ENV_COUNT_MAX);
-    plan->envp = calloc(base_count + LANG_ENV_MAX + request->env_count + 1, sizeof(*plan->envp));
+    plan->envp = calloc(base_count + LANG_ENV_MAX + NETWORK_ENV_MAX + request->env_count + 1,
+                        sizeof(*plan->envp));
     if (!plan->envp)
         return err_set(err, ERR_INTERNAL, "no memory for variables");
     for (size_t i = 0; i < base_count; i++)
         set_env(plan, base_env[i]);
     for (size_t i = 0; request->lang && i < LANG_ENV_MAX && request->lang->env[i]; i++)
         set_env(plan, request->lang->env[i]);
+    size_t network_count = 0;
+    const char *const *network = network_env(&plan->network, request->image, &network_count);
+    for (size_t i = 0; i < network_count; i++)
+        set_env(plan, network[i]);
     size_t size = 0;
     for (size_t i = 0; i < request->env_count; i++) {
         const char *entry = request->env[i];
@@ -150,6 +156,13 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
         set_env(plan, entry);
     }
     return 0;
+}
+
+static int plan_network(struct core *core, const struct execution_request *request,
+                        struct plan *plan, struct err *err)
+{
+    int result = network_plan(core->config.network, &request->network, &plan->network, err);
+    return result == 0 ? network_check(core, &plan->network, err) : result;
 }
 
 static int check_files(const struct execution_request *request, struct err *err)
@@ -173,6 +186,8 @@ int plan_make(struct core *core, const struct execution_request *request, struct
     plan.zygote = warm ? lang->name : "";
     int result = check_files(request, err);
     if (result == 0)
+        result = plan_network(core, request, &plan, err);
+    if (result == 0)
         result = plan_env(request, &plan, err);
     if (result == 0)
         result = plan_timeout(core, request, &plan, err);
@@ -189,5 +204,6 @@ int plan_make(struct core *core, const struct execution_request *request, struct
 void plan_done(struct plan *plan)
 {
     free(plan->envp);
+    network_done(&plan->network);
     memset(plan, 0, sizeof(*plan));
 }

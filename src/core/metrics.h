@@ -49,6 +49,9 @@ struct metrics_gauges {
     uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
     uint64_t answers_held_bytes, answers_refused;
     uint64_t compile_hits, compile_misses, compile_kept_bytes;
+    unsigned egress_connected, egress_sandboxes;
+    uint64_t egress_connections, egress_requests, egress_refused;
+    uint64_t egress_bytes_out, egress_bytes_in;
 };
 
 /* Appends the text, exposition format 0.0.4

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/kernel_input.h"
+#include "core/network_use.h"
 #include "lang/lang.h"
 
 #define KERNEL_NS (60 * CLOCK_NS_PER_S) /* for a kernel to be ready */
@@ -91,6 +92,14 @@ static int set_limits(struct core *core, const struct plan *plan, const struct p
     return result;
 }
 
+/* Says nothing for a sandbox without, which it is from the start. */
+static void give_network_later(struct channel *channel, const struct plan *plan)
+{
+    const struct sandbox_network network = {.mode = SANDBOX_NETWORK_EGRESS};
+    if (plan->network.mode == NETWORK_EGRESS)
+        channel_network_later(channel, &network);
+}
+
 /* Gives one of the pool what it is wanted with. */
 static int fit_out(struct core *core, struct live *live, int gone_fd, const struct ready_want *want,
                    struct pool_item *item, struct err *err)
@@ -104,7 +113,9 @@ static int fit_out(struct core *core, struct live *live, int gone_fd, const stru
     if (result != 0)
         return result;
     channel_timers_later(item->channel, &timers);
-    if (item->kernel && want->env_count > 0)
+    bool late = want->network_at_start && plan->network.mode != NETWORK_NONE;
+    give_network_later(item->channel, plan);
+    if (item->kernel && (want->env_count > 0 || late))
         result =
             start_kernel(core, item->channel, plan, live->cancel_fd, gone_fd, &item->kernel, err);
     if (result == 0 && !box_give(core, item->sandbox_id, live, &plan->resources.reserve))
@@ -169,6 +180,8 @@ static int make_now(struct core *core, struct live *live, int gone_fd,
     }
     result = channel_open(fd_take(&fd), out->nonce, &out->channel, &failure);
     if (result == 0)
+        give_network_later(out->channel, want->plan);
+    if (result == 0)
         result = start_kernel(core, out->channel, want->plan, live->cancel_fd, gone_fd,
                               &out->kernel, &failure);
     if (result == 0)
@@ -183,13 +196,35 @@ static int make_now(struct core *core, struct live *live, int gone_fd,
                      : lost(&failure, err);
 }
 
+/* Egress hears of it before the code can connect anywhere, if it can hear at all. */
+static int attach_network(struct core *core, const struct live *live, const struct plan *plan,
+                          const struct ready *ready, struct err *err)
+{
+    struct err failure = ERR_INIT;
+    if (plan->network.mode == NETWORK_NONE)
+        return 0;
+    int result =
+        network_give(core, ready->sandbox_id, live->owner, ready->nonce, &plan->network, err);
+    if (result == 0 && network_settle(core, ready->sandbox_id, &failure) != 0)
+        log_info("sandbox %s has no way out yet: %s", ready->sandbox_id, failure.message);
+    return result;
+}
+
 int ready_make(struct core *core, struct live *live, int gone_fd, const struct ready_want *want,
                struct ready *out, struct err *err)
 {
     *out = (struct ready){0};
-    if (take_from_pool(core, live, gone_fd, want, out))
-        return 0;
-    return make_now(core, live, gone_fd, want, out, err);
+    int result = take_from_pool(core, live, gone_fd, want, out)
+                     ? 0
+                     : make_now(core, live, gone_fd, want, out, err);
+    if (result == 0)
+        result = attach_network(core, live, want->plan, out, err);
+    if (result != 0 && out->sandbox_id[0] != '\0') {
+        box_destroy(core, out->sandbox_id);
+        channel_close(out->channel);
+        *out = (struct ready){0};
+    }
+    return result;
 }
 
 int ready_make_ahead(struct core *core, const struct plan *plan, int cancel_fd,

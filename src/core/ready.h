@@ -20,11 +20,13 @@ struct ready_want {
     const char *const *env; /* variables that the kernel is to have from its start on: a session's.
                                Those of an execution come with its RUN */
     size_t env_count;
+    bool network_at_start; /* the kernel is to have the variables of the plan's network from its
+                              start on as well */
 };
 
-/* For live, with the plan's limits and times set. Takes over one place of admission with its
- * reservation, as box_create() does and with its failures; on success the sandbox is the caller's
- * to destroy. */
+/* For live, with the plan's limits, times and network set. Takes over one place of admission with
+ * its reservation, as box_create() does and with its failures; on success the sandbox is the
+ * caller's to destroy. */
 int ready_make(struct core *core, struct live *live, int gone_fd, const struct ready_want *want,
                struct ready *out, struct err *err);
 

@@ -12,13 +12,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/core_internal.h"
+#include "core/network_use.h"
 #include "core/pool.h"
 #include "core/quota.h"
 #include "core/session_internal.h"
 
 #define RETRY_PAUSE_MS 20
 
-static struct box *find_locked(struct core *core, const char *id)
+struct box *box_find_locked(struct core *core, const char *id)
 {
     struct box *box = core->boxes;
     while (box && strcmp(box->id, id) != 0)
@@ -47,7 +48,7 @@ bool box_give(struct core *core, const char *id, struct live *live,
               const struct reservation *reserve)
 {
     (void)pthread_mutex_lock(&core->lock);
-    struct box *box = find_locked(core, id);
+    struct box *box = box_find_locked(core, id);
     bool lives = box && !box->died && box->state == SANDBOX_READY;
     if (lives) {
         box->holds_place = true;
@@ -61,7 +62,7 @@ bool box_give(struct core *core, const char *id, struct live *live,
 static void move_box(struct core *core, const char *id, enum sandbox_state to)
 {
     (void)pthread_mutex_lock(&core->lock);
-    struct box *box = find_locked(core, id);
+    struct box *box = box_find_locked(core, id);
     if (box)
         (void)sandbox_state_move(&box->state, to);
     (void)pthread_mutex_unlock(&core->lock);
@@ -76,7 +77,7 @@ void box_busy(struct core *core, const char *id)
 void box_ready(struct core *core, const char *id)
 {
     (void)pthread_mutex_lock(&core->lock);
-    struct box *box = find_locked(core, id);
+    struct box *box = box_find_locked(core, id);
     if (box && box->state == SANDBOX_BUSY)
         (void)sandbox_state_move(&box->state, SANDBOX_READY);
     (void)pthread_mutex_unlock(&core->lock);
@@ -85,7 +86,7 @@ void box_ready(struct core *core, const char *id)
 bool box_keep(struct core *core, const char *id)
 {
     (void)pthread_mutex_lock(&core->lock);
-    struct box *box = find_locked(core, id);
+    struct box *box = box_find_locked(core, id);
     bool lives = box && !box->died;
     if (box)
         box->of_session = true;
@@ -114,14 +115,17 @@ int box_adopt(struct core *core, const char *id, const struct reservation *reser
 /* Ends a box; its place stays with it, or is kept back for another try. */
 static void end_box(struct core *core, struct engine *engine, const char *id, bool keep_place)
 {
+    struct network_use *network = NULL;
     (void)pthread_mutex_lock(&core->lock);
-    struct box *box = find_locked(core, id);
+    struct box *box = box_find_locked(core, id);
     if (box) {
         (void)sandbox_state_move(&box->state, SANDBOX_DESTROYING);
         if (keep_place)
             box->holds_place = false;
+        network = take(box->network);
     }
     (void)pthread_mutex_unlock(&core->lock);
+    network_forget(core, id, network);
     fault_point("server.destroy");
     engine_destroy_later(engine, id);
 }
@@ -284,13 +288,14 @@ void box_on_destroyed(struct core *core, const char *id)
     store_sandbox_remove(core->store, id);
     if (found->holds_place)
         admission_release(core->admission, &found->reserve);
+    network_forget(core, id, found->network);
     free(found);
 }
 
 void box_on_gone(struct core *core, const char *id)
 {
     (void)pthread_mutex_lock(&core->lock);
-    struct box *box = find_locked(core, id);
+    struct box *box = box_find_locked(core, id);
     bool expected = box && box->state == SANDBOX_DESTROYING;
     bool of_session = box && box->of_session;
     if (box)
@@ -351,7 +356,7 @@ int box_reconcile(struct core *core, struct err *err)
      * listed and not in the table is nobody's. */
     for (size_t i = 0; i < count; i++) {
         (void)pthread_mutex_lock(&core->lock);
-        bool owned = find_locked(core, ids[i]) != NULL;
+        bool owned = box_find_locked(core, ids[i]) != NULL;
         (void)pthread_mutex_unlock(&core->lock);
         if (owned)
             continue;

@@ -342,6 +342,20 @@ int core_session_list(struct core *core, const char *owner, struct buf *out, str
     return result == 0 ? buf_append_str(out, "]}", err) : result;
 }
 
+static int put_network(struct core *core, const struct session *session, struct buf *out,
+                       struct err *err)
+{
+    struct network network;
+    int result = session_copy_network(core, session, &network, err);
+    if (result != 0)
+        return result;
+    result = buf_append_str(out, ",\"network\":", err);
+    if (result == 0)
+        result = network_append_json(core->config.network, &network, out, err);
+    network_done(&network);
+    return result;
+}
+
 static int put_time(struct buf *out, const char *key, int64_t wall_us, struct err *err)
 {
     char text[CLOCK_ISO8601_SIZE];
@@ -397,6 +411,8 @@ int session_append_json(struct core *core, const struct session *session, struct
                        "},\"execution_count\":%" PRIu64 ",\"waiting\":%zu",
                        row->cpu_millis / 1000, row->cpu_millis % 1000, row->memory_bytes,
                        row->storage_bytes, glance.executions, glance.waiting);
+    if (result == 0)
+        result = put_network(core, session, out, err);
     if (result != 0)
         return result;
     return glance.running[0] != '\0' ? buf_printf(out, err, ",\"running\":\"%s\"}", glance.running)

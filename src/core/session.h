@@ -83,6 +83,14 @@ int core_session_interrupt(struct core *core, const char *owner, const char *id,
 int core_session_renew(struct core *core, const char *owner, const char *id, uint64_t lifetime_ms,
                        uint64_t idle_ms, struct buf *out, struct err *err);
 
+/* Another network from now on, for what runs in it as well: when this returns, connections that are
+ * not allowed any more have ended. ERR_CONFLICT: the code listens on the port of the proxy.
+ * ERR_UNAVAILABLE: berth-egress is away; it hears of it when it is back. *out as
+ * core_session_get().
+ */
+int core_session_set_network(struct core *core, const char *owner, const char *id,
+                             const struct network_ask *ask, struct buf *out, struct err *err);
+
 /* Ends what runs in it and it. *out: {"session_id", "status": "closed"}. */
 int core_session_delete(struct core *core, const char *owner, const char *id, struct buf *out,
                         struct err *err);

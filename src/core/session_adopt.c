@@ -31,6 +31,8 @@ static int load_one(struct core *core, struct store_session *row, struct err *er
     const struct reservation reserve = {.memory_bytes = session->row.reserve_memory_bytes,
                                         .disk_bytes = session->row.reserve_disk_bytes};
     int result = box_adopt(core, session->row.sandbox_id, &reserve, err);
+    if (result == 0)
+        result = session_give_network(core, session, err);
     session_add(core, session);
     session_unref(core, session);
     return result;

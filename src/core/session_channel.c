@@ -245,9 +245,8 @@ int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t i
     return channel_timers(channel, &timers, clock_now_ns() + TIMERS_NS, err);
 }
 
-/* Tells init, again while the engine can't reach it: it may be about to end, or the engine new. */
-static int tell_times(struct core *core, struct session *session, uint64_t lifetime_ms,
-                      uint64_t idle_ms, struct err *err)
+int session_tell(struct core *core, struct session *session, session_tell_fn tell, void *what,
+                 struct err *err)
 {
     int64_t until_ns = clock_now_ns() + core->answer_ns;
     for (;;) {
@@ -255,7 +254,7 @@ static int tell_times(struct core *core, struct session *session, uint64_t lifet
         struct err failure = ERR_INIT;
         int result = session_open_channel(core, session, &channel, &failure);
         if (result == 0)
-            result = session_set_timers(channel, lifetime_ms, idle_ms, &failure);
+            result = tell(channel, what, &failure);
         channel_close(channel);
         if (result == 0)
             return 0;
@@ -266,11 +265,22 @@ static int tell_times(struct core *core, struct session *session, uint64_t lifet
     }
 }
 
+struct times {
+    uint64_t lifetime_ms, idle_ms;
+};
+
+static int tell_times(struct channel *channel, void *what, struct err *err)
+{
+    const struct times *times = what;
+    return session_set_timers(channel, times->lifetime_ms, times->idle_ms, err);
+}
+
 /* Tells init, then the books. */
 static int renew(struct core *core, struct session *session, uint64_t lifetime_ms, uint64_t idle_ms,
                  struct err *err)
 {
-    int result = tell_times(core, session, lifetime_ms, idle_ms, err);
+    struct times times = {.lifetime_ms = lifetime_ms, .idle_ms = idle_ms};
+    int result = session_tell(core, session, tell_times, &times, err);
     if (result != 0)
         return result;
     int64_t lifetime_us = lifetime_ms == 0 ? 0 : clock_wall_us() + (int64_t)lifetime_ms * 1000;
@@ -284,31 +294,34 @@ static int renew(struct core *core, struct session *session, uint64_t lifetime_m
                                err);
 }
 
-/* One renewal of a session at a time, or init and the books could take two in different orders.
- * Fills in the times that are to stay. */
-static int begin_renewal(struct core *core, struct session *session, uint64_t *lifetime_ms,
-                         uint64_t *idle_ms, struct err *err)
+int session_begin_change(struct core *core, struct session *session, struct err *err)
 {
     (void)pthread_mutex_lock(&core->lock);
     while (session->renewing && !core->stopping)
         (void)pthread_cond_wait(&core->changed, &core->lock);
     bool mine = !session->renewing;
-    if (mine) {
-        session->renewing = true;
-        if (*lifetime_ms == 0)
-            *lifetime_ms = session->row.timeout_ms;
-        if (*idle_ms == 0)
-            *idle_ms = session->row.idle_ms;
-    }
+    session->renewing = true;
     (void)pthread_mutex_unlock(&core->lock);
     return mine ? 0 : core_say_stopping(err);
 }
 
-static void end_renewal(struct core *core, struct session *session)
+void session_end_change(struct core *core, struct session *session)
 {
     (void)pthread_mutex_lock(&core->lock);
     session->renewing = false;
     (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+/* The times that are to stay. */
+static void fill_in_times(struct core *core, const struct session *session, uint64_t *lifetime_ms,
+                          uint64_t *idle_ms)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    if (*lifetime_ms == 0)
+        *lifetime_ms = session->row.timeout_ms;
+    if (*idle_ms == 0)
+        *idle_ms = session->row.idle_ms;
     (void)pthread_mutex_unlock(&core->lock);
 }
 
@@ -321,12 +334,13 @@ int core_session_renew(struct core *core, const char *owner, const char *id, uin
         result = session_find(core, owner, id, &session, err);
     if (result != 0)
         return result;
-    result = begin_renewal(core, session, &lifetime_ms, &idle_ms, err);
+    result = session_begin_change(core, session, err);
     if (result == 0) {
+        fill_in_times(core, session, &lifetime_ms, &idle_ms);
         result = renew(core, session, lifetime_ms, idle_ms, err);
         if (result == 0)
             result = session_append_json(core, session, out, err);
-        end_renewal(core, session);
+        session_end_change(core, session);
     }
     session_unref(core, session);
     return result;

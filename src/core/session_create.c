@@ -40,6 +40,7 @@ static int plan(struct making *making, struct err *err)
                                                    .env_count = request->env_count,
                                                    .image = request->image,
                                                    .profile = request->profile,
+                                                   .network = request->network,
                                                    .memory_bytes = request->memory_bytes,
                                                    .storage_bytes = request->storage_bytes,
                                                    .cpu_millis = request->cpu_millis,
@@ -61,7 +62,8 @@ static int make_sandbox(struct making *making, struct err *err)
     const struct ready_want want = {.plan = &making->plan,
                                     .life = &life,
                                     .env = making->request->env,
-                                    .env_count = making->request->env_count};
+                                    .env_count = making->request->env_count,
+                                    .network_at_start = true};
     int result = ready_make(core, &making->live, making->request->gone_fd, &want, ready, err);
     admission_created(core->admission);
     metrics_observe(&core->metrics.create, (clock_now_ns() - begun_ns) / 1000);
@@ -78,8 +80,9 @@ static int copy_texts(const struct making *making, struct store_session *row, st
     const struct session_request *request = making->request;
     row->labels = request->labels ? strdup(request->labels) : NULL;
     row->idempotency_key = request->idempotency_key ? strdup(request->idempotency_key) : NULL;
-    bool whole =
-        (row->labels || !request->labels) && (row->idempotency_key || !request->idempotency_key);
+    row->network = network_encode(&making->plan.network);
+    bool whole = (row->labels || !request->labels) &&
+                 (row->idempotency_key || !request->idempotency_key) && row->network;
     return whole ? 0 : err_set(err, ERR_INTERNAL, "no memory for a session");
 }
 
@@ -132,6 +135,10 @@ static int fill_row(const struct making *making, struct store_session *row, stru
     row->reserve_disk_bytes = resources->reserve.disk_bytes;
     row->timeout_ms = making->lifetime_ms;
     row->idle_ms = making->idle_ms;
+    /* Else the kernel has them from its start. */
+    row->network_env = making->plan.network.mode == NETWORK_NONE
+                           ? network_env_unset(request->env, request->env_count)
+                           : 0;
     row->created_us = clock_wall_us();
     row->lifetime_us =
         making->lifetime_ms == 0 ? 0 : row->created_us + (int64_t)making->lifetime_ms * 1000;

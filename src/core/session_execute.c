@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "core/attempt.h"
 #include "core/program.h"
 #include "core/quota.h"
@@ -32,11 +33,18 @@ static int run_cell(struct attempt *attempt, struct session *session,
                     const struct session_execution *request, uint64_t timeout_ms, struct err *err)
 {
     const struct core_config *config = &attempt->core->config;
+    MEM_AUTO const char **envp = NULL;
+    size_t envc = 0;
     char file[64];
+    int result = session_run_env(attempt->core, session, &envp, &envc, err);
+    if (result != 0)
+        return result;
     (void)snprintf(file, sizeof(file), "<cell %" PRIu64 ">", session->executions);
     struct channel_run run = {.run = {.execution_id = attempt->live.id,
                                       .mode = SANDBOX_RUN_CELL,
                                       .file = file,
+                                      .envp = envp,
+                                      .envc = envc,
                                       .timeout_ms = timeout_ms,
                                       .grace_ms = GRACE_MS,
                                       .keep_bytes = config->keep_output_bytes,
@@ -48,7 +56,7 @@ static int run_cell(struct attempt *attempt, struct session *session,
                               .stdin_data = request->stdin_data,
                               .stdin_size = request->stdin_size};
     attempt_watch(attempt, timeout_ms + GRACE_MS, &run.watch);
-    int result = channel_run(session->channel, &run, &attempt->exit, err);
+    result = channel_run(session->channel, &run, &attempt->exit, err);
     if (result == 0)
         attempt->outcome.exit = attempt->exit.exit;
     return result;
@@ -81,9 +89,11 @@ static int run_program(struct attempt *attempt, struct session *session, const s
 {
     const char **env = NULL;
     PLAN_AUTO struct plan plan = {0};
-    struct execution_request asked = {.lang = lang};
+    struct execution_request asked = {.lang = lang, .image = session->row.image};
     bool heard = false;
-    int result = read_env(&session->row, &env, &asked.env_count, err);
+    int result = session_copy_network(attempt->core, session, &plan.network, err);
+    if (result == 0)
+        result = read_env(&session->row, &env, &asked.env_count, err);
     asked.env = env;
     if (result == 0)
         result = plan_env(&asked, &plan, err);

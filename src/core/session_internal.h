@@ -14,7 +14,8 @@ struct session_turn {
 
 /* Linked in core->sessions while it is open; freed with its last reference. */
 struct session {
-    /* Fixed, but for what a renewal writes: timeout_ms, idle_ms, lifetime_us; core->lock. */
+    /* Fixed, but for what a renewal writes: timeout_ms, idle_ms, lifetime_us; and network and
+     * network_env; core->lock. */
     struct store_session row;
     struct channel *channel; /* of who has the turn, but for channel_break(): core->lock is held to
                                 change it; NULL: to be opened */
@@ -24,7 +25,7 @@ struct session {
     bool closed;
     bool unsettled; /* init may hold executions that nobody waits for, or have lost some */
     bool to_settle; /* and no thread was started for it */
-    bool renewing;  /* somebody tells init new times, and writes them down */
+    bool renewing;  /* somebody tells init new times, or a network, and writes them down */
     struct session_turn *turns; /* the first one has it */
     size_t turn_count;
     uint64_t executions;
@@ -87,6 +88,15 @@ int session_see_channel(struct core *core, struct session *session, struct sessi
                         struct err *err);
 /* Gives a channel to the session, or takes (and closes) the one that it has: NULL. */
 void session_set_channel(struct core *core, struct session *session, struct channel *channel);
+/* Tells its init something on a channel of its own, again while the engine can't reach it: init may
+ * be about to end, or the engine new. What fails has been through session_explain(). */
+typedef int (*session_tell_fn)(struct channel *channel, void *what, struct err *err);
+int session_tell(struct core *core, struct session *session, session_tell_fn tell, void *what,
+                 struct err *err);
+/* One change of a session at a time, or init and the books could take two in different orders. To
+ * end one never fails. */
+int session_begin_change(struct core *core, struct session *session, struct err *err);
+void session_end_change(struct core *core, struct session *session);
 /* From now on; 0: never. */
 int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t idle_ms,
                        struct err *err);
@@ -100,6 +110,17 @@ int session_explain(struct core *core, struct session *session, int result,
                     const struct err *failure, struct err *err);
 /* What the engine says of its sandbox; unknown counts as running. */
 bool session_sandbox_ended(struct core *core, const struct session *session);
+
+/* session_network.c */
+/* Its network, copied. */
+int session_copy_network(struct core *core, const struct session *session, struct network *out,
+                         struct err *err);
+/* The proxy's variables that are to come with a run in its kernel: a NULL-ended list, heap, of
+ * texts that outlive it; *out_count may be 0. */
+int session_run_env(struct core *core, const struct session *session, const char ***out,
+                    size_t *out_count, struct err *err);
+/* Notes for its box, which is in the table, what its row says, and lets egress hear of it. */
+int session_give_network(struct core *core, const struct session *session, struct err *err);
 
 /* session_files.c */
 /* One place more, or less, of SESSION_FILES_MAX; the session is used until now. ERR_UNAVAILABLE

@@ -73,19 +73,28 @@ int core_session_terminal_run(struct session_terminal *terminal,
                                        NULL};
     char id[ID_UUID_SIZE];
     const char *words[ARRAY_SIZE(argv)];
-    const char *variables[ARRAY_SIZE(envp)];
+    const char *variables[ARRAY_SIZE(envp) + NETWORK_ENV_MAX];
+    struct network network;
+    size_t network_count = 0;
     struct channel_exit exit;
     id_uuid(id);
     for (size_t i = 0; i < ARRAY_SIZE(argv); i++)
         words[i] = argv[i];
+    int result = session_copy_network(terminal->core, terminal->session, &network, err);
+    if (result != 0)
+        return result;
+    const char *const *proxy = network_env(&network, terminal->session->row.image, &network_count);
+    network_done(&network);
+    for (size_t i = 0; i < network_count; i++)
+        variables[i] = proxy[i];
     for (size_t i = 0; i < ARRAY_SIZE(envp); i++)
-        variables[i] = envp[i];
+        variables[network_count + i] = envp[i];
     const struct channel_terminal ask = {.exec = {.execution_id = id,
                                                   .cwd = "/workspace",
                                                   .argv = words,
                                                   .argc = ARRAY_SIZE(argv) - 1,
                                                   .envp = variables,
-                                                  .envc = ARRAY_SIZE(envp) - 1,
+                                                  .envc = network_count + ARRAY_SIZE(envp) - 1,
                                                   .keep_bytes = UINT64_MAX,
                                                   .output_max_bytes = UINT64_MAX,
                                                   .terminal = io->size},
@@ -97,7 +106,7 @@ int core_session_terminal_run(struct session_terminal *terminal,
                                                    .context = io->context},
                                          .input_fd = io->input_fd,
                                          .input = io->input};
-    int result = channel_terminal(terminal->channel, &ask, &exit, err);
+    result = channel_terminal(terminal->channel, &ask, &exit, err);
     if (result == 0 && exit.start_error[0] != '\0')
         return err_set(err, ERR_UNAVAILABLE, "a terminal: %s", exit.start_error);
     if (result == 0)

@@ -142,6 +142,8 @@ void channel_forget_later(struct channel *channel, const char *execution_id);
  * before init's answer came has not heard of it: the one after it does. Copied; do not block. */
 void channel_timers_later(struct channel *channel, const struct sandbox_timers *timers);
 void channel_limits_later(struct channel *channel, const struct sandbox_limits *limits);
+/* The same for the network (SANDBOX_CAP_EGRESS): of a sandbox whose code has not run. */
+void channel_network_later(struct channel *channel, const struct sandbox_network *network);
 /* Writes what the functions above queued as far as the socket takes it, without waiting: for a
  * channel that will be idle. What remains, and a failure, is left to the next call. */
 void channel_flush_later(struct channel *channel);
@@ -159,6 +161,10 @@ int channel_list(struct channel *channel, int64_t deadline_ns, struct sandbox_li
                  struct err *err);
 int channel_timers(struct channel *channel, const struct sandbox_timers *timers,
                    int64_t deadline_ns, struct err *err);
+/* ERR_CONFLICT (public): the code listens on the port of the proxy itself. ERR_UNSUPPORTED: this
+ * init has no way out. */
+int channel_network(struct channel *channel, const struct sandbox_network *network,
+                    int64_t deadline_ns, struct err *err);
 
 /* Files go through a channel piece by piece, at the caller's pace. Nothing else may be done on the
  * channel meanwhile, and after a close before the end, or a failure that is not init's answer, it

@@ -141,3 +141,21 @@ int channel_timers(struct channel *channel, const struct sandbox_timers *timers,
     return err_set(err, ERR_BAD_INPUT, "init can't set these times: %s",
                    words_of(call.done.sys_errno));
 }
+
+int channel_network(struct channel *channel, const struct sandbox_network *network,
+                    int64_t deadline_ns, struct err *err)
+{
+    CALL_AUTO struct call call;
+    call_init(&call, channel, FRAME_NETWORK, SANDBOX_CAP_EGRESS, deadline_ns);
+    int result = sandbox_network_encode(network, &call.payload, err);
+    if (result == 0)
+        result = channel_talk(&call.talk, err);
+    if (result != 0 || call.done.sys_errno == 0)
+        return result;
+    if (call.done.sys_errno == EADDRINUSE)
+        return err_public(err, ERR_CONFLICT,
+                          "the code listens on port %d, which is that of the proxy",
+                          SANDBOX_PROXY_PORT);
+    return err_set(err, ERR_INTERNAL, "init can't open the way out: %s",
+                   words_of(call.done.sys_errno));
+}

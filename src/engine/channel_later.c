@@ -1,6 +1,7 @@
 /* Owns the requests of a channel whose answer nobody waits for at once: what is forgotten, other
- * times, other limits. They leave with what is sent next; whichever talk is on then takes their
- * answers. Refuses to go on with a sandbox whose times or limits were not set. */
+ * times, other limits, the network. They leave with what is sent next; whichever talk is on then
+ * takes their answers. Refuses to go on with a sandbox whose times, limits or network were not set.
+ */
 #include <poll.h>
 #include <string.h>
 
@@ -57,6 +58,16 @@ void channel_limits_later(struct channel *channel, const struct sandbox_limits *
     buf_init(&payload, FRAME_PAYLOAD_MAX);
     if (sandbox_limits_encode(limits, &payload, NULL) != 0 ||
         !queue_later(channel, FRAME_LIMITS, &later, &payload))
+        channel->not_set = later.what;
+}
+
+void channel_network_later(struct channel *channel, const struct sandbox_network *network)
+{
+    const struct later later = {.needs = SANDBOX_CAP_EGRESS, .what = "network"};
+    BUF_AUTO struct buf payload;
+    buf_init(&payload, FRAME_PAYLOAD_MAX);
+    if (sandbox_network_encode(network, &payload, NULL) != 0 ||
+        !queue_later(channel, FRAME_NETWORK, &later, &payload))
         channel->not_set = later.what;
 }
 

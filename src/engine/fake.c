@@ -710,6 +710,17 @@ bool engine_fake_layer(struct engine *engine, const char *id,
     return entry != NULL;
 }
 
+bool engine_fake_network(struct engine *engine, const char *id, struct sandbox_network *out)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    if (entry)
+        fake_sandbox_network(entry->sandbox, out);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return entry != NULL;
+}
+
 unsigned engine_fake_living(struct engine *engine)
 {
     struct fake *fake = fake_of(engine);

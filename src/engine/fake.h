@@ -37,6 +37,7 @@
 struct engine;
 struct engine_events;
 struct sandbox_limits;
+struct sandbox_network;
 
 /* What may go wrong. The first group strikes when the engine is called, up to layer-away; the
  * second in a sandbox, once. One of those is taken by the next creation, start or further channel,
@@ -98,6 +99,8 @@ void engine_fake_last_create(struct engine *engine, struct engine_create *out);
 bool engine_fake_limits(struct engine *engine, const char *id, struct engine_create *out);
 /* What its init was told to enforce (LIMITS); 0: what it was made with. */
 bool engine_fake_init_limits(struct engine *engine, const char *id, struct sandbox_limits *out);
+/* What init was told of the network last. False: there is no such sandbox. */
+bool engine_fake_network(struct engine *engine, const char *id, struct sandbox_network *out);
 
 /* The layer that a sandbox was given last; "" none. False: there is no sandbox of that id. */
 bool engine_fake_layer(struct engine *engine, const char *id,

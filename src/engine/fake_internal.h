@@ -44,6 +44,7 @@ struct fake_get {
 struct fake_connection {
     int fd;       /* non-blocking; -1: free */
     bool closing; /* is closed once all was sent */
+    bool egress;  /* said EGRESS: it keeps no sandbox alive */
     struct frame_decoder decoder;
     struct buf out;
     struct fake_put put;
@@ -131,6 +132,7 @@ struct fake_sandbox {
     uint64_t next_order;
     struct fake_kernel kernel;
     struct sandbox_limits limits;
+    struct sandbox_network network;
     struct fake_file files[FAKE_FILES_MAX];
     size_t file_count;
     int64_t lifetime_end_ns;

@@ -344,6 +344,26 @@ static void on_interrupt(struct fake_sandbox *box, struct fake_connection *conne
     (void)pthread_cond_broadcast(&box->changed);
 }
 
+static void on_network(struct fake_sandbox *box, struct fake_connection *connection,
+                       const struct frame *frame)
+{
+    struct sandbox_network network = {0};
+    int result = sandbox_network_decode(frame->payload, frame->size, &network, NULL);
+    if (result == 0)
+        box->network = network;
+    fake_send_done(connection, frame->stream, result == 0 ? 0 : EINVAL, 0);
+}
+
+/* Nothing is ever accepted here. The one that said it before is let go. */
+static void on_egress(struct fake_sandbox *box, struct fake_connection *connection,
+                      const struct frame *frame)
+{
+    for (size_t i = 0; i < FAKE_CONNECTIONS_MAX; i++)
+        box->connections[i].closing |= box->connections[i].egress;
+    connection->egress = true;
+    fake_send_done(connection, frame->stream, 0, 0);
+}
+
 void fake_on_frame(struct fake_sandbox *box, struct fake_connection *connection,
                    const struct frame *frame)
 {
@@ -390,6 +410,12 @@ void fake_on_frame(struct fake_sandbox *box, struct fake_connection *connection,
         break;
     case FRAME_LIMITS:
         on_limits(box, connection, frame);
+        break;
+    case FRAME_NETWORK:
+        on_network(box, connection, frame);
+        break;
+    case FRAME_EGRESS:
+        on_egress(box, connection, frame);
         break;
     case FRAME_PING:
         fake_send(connection, FRAME_PONG, frame->stream, NULL, 0);

@@ -114,12 +114,12 @@ static bool write_connection(struct fake_connection *connection)
 
 static void send_hello(struct fake_sandbox *box, struct fake_connection *connection)
 {
-    struct sandbox_hello hello = {.version_min = SANDBOX_VERSION_MIN,
-                                  .version_max = SANDBOX_VERSION_MAX,
-                                  .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
-                                                  SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
-                                                  SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                                                  SANDBOX_CAP_LIMITS | SANDBOX_CAP_LINES};
+    struct sandbox_hello hello = {
+        .version_min = SANDBOX_VERSION_MIN,
+        .version_max = SANDBOX_VERSION_MAX,
+        .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE | SANDBOX_CAP_GET_FILE |
+                        SANDBOX_CAP_KERNEL | SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                        SANDBOX_CAP_LIMITS | SANDBOX_CAP_EGRESS | SANDBOX_CAP_LINES};
     memcpy(hello.nonce, box->nonce, sizeof(hello.nonce));
     if (box->fault == FAKE_FAULT_WRONG_NONCE) {
         box->fault = FAKE_FAULT_NONE;
@@ -141,7 +141,7 @@ static void send_hello(struct fake_sandbox *box, struct fake_connection *connect
 static bool has_connection(const struct fake_sandbox *box)
 {
     for (size_t i = 0; i < FAKE_CONNECTIONS_MAX; i++) {
-        if (box->connections[i].fd >= 0)
+        if (box->connections[i].fd >= 0 && !box->connections[i].egress)
             return true;
     }
     return false;
@@ -321,6 +321,13 @@ int fake_sandbox_connect(struct fake_sandbox *box, enum engine_fake_fault fault,
     else
         *out_fd = pair[1];
     return result;
+}
+
+void fake_sandbox_network(struct fake_sandbox *box, struct sandbox_network *out)
+{
+    (void)pthread_mutex_lock(&box->lock);
+    *out = box->network;
+    (void)pthread_mutex_unlock(&box->lock);
 }
 
 void fake_sandbox_limits(struct fake_sandbox *box, struct sandbox_limits *out)

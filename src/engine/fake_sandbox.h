@@ -27,6 +27,8 @@ int fake_sandbox_connect(struct fake_sandbox *sandbox, enum engine_fake_fault fa
                          struct err *err);
 /* What LIMITS told its init last; 0: nothing did. */
 void fake_sandbox_limits(struct fake_sandbox *sandbox, struct sandbox_limits *out);
+/* What NETWORK told its init last. */
+void fake_sandbox_network(struct fake_sandbox *sandbox, struct sandbox_network *out);
 /* Ends it and keeps the files. Ending twice is fine; not from one of the sandbox's own threads. */
 void fake_sandbox_end(struct fake_sandbox *sandbox);
 /* Ends it and frees all. */

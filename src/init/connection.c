@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "init/session.h"
 #include "init/terminal.h"
@@ -33,6 +34,7 @@ void connection_open(struct connection *connection, int fd)
 void connection_close(struct connection *connection, struct job_table *jobs)
 {
     job_table_orphan(jobs, &connection->out);
+    network_leave(&jobs->network, &connection->out, clock_now_ns());
     fd_close(&connection->fd);
     frame_decoder_done(&connection->decoder);
     buf_done(&connection->out);
@@ -45,12 +47,13 @@ static int on_hello(struct connection *connection, const struct job_table *jobs,
                     const struct frame *frame, struct err *err)
 {
     struct sandbox_hello theirs;
-    struct sandbox_hello ours = {
-        .version_min = SANDBOX_VERSION_MIN,
-        .version_max = SANDBOX_VERSION_MAX,
-        .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE | SANDBOX_CAP_GET_FILE |
-                        SANDBOX_CAP_KERNEL | SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                        SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS | SANDBOX_CAP_LINES};
+    struct sandbox_hello ours = {.version_min = SANDBOX_VERSION_MIN,
+                                 .version_max = SANDBOX_VERSION_MAX,
+                                 .capabilities = SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
+                                                 SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
+                                                 SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                                                 SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS |
+                                                 SANDBOX_CAP_EGRESS | SANDBOX_CAP_LINES};
     if (jobs->config->cgroup_mode != INIT_CGROUP_NONE)
         ours.capabilities |= SANDBOX_CAP_CGROUP;
     memcpy(ours.nonce, jobs->config->nonce, sizeof(ours.nonce));
@@ -311,6 +314,20 @@ static int on_stream(struct connection *connection, struct job_table *jobs,
     }
 }
 
+/* From here on it gets what the code connects to; DONE comes before the first of it. */
+static int on_egress(struct connection *connection, struct job_table *jobs,
+                     const struct frame *frame, struct err *err)
+{
+    if (connection->said_egress || !is_new_stream(connection, jobs, frame->stream))
+        return err_set(err, ERR_PROTOCOL, "EGRESS on stream %u", frame->stream);
+    struct outlet outlet;
+    outlet_open(&outlet, &connection->out, frame->stream);
+    outlet_send_done(&outlet, 0, 0);
+    connection->said_egress = true;
+    network_give(&jobs->network, connection->fd, &connection->out, frame->stream);
+    return 0;
+}
+
 static int on_frame(struct connection *connection, struct job_table *jobs,
                     const struct frame *frame, struct err *err)
 {
@@ -325,6 +342,8 @@ static int on_frame(struct connection *connection, struct job_table *jobs,
         return on_put_file(connection, jobs, frame, err);
     case FRAME_GET_FILE:
         return on_get_file(connection, jobs, frame, err);
+    case FRAME_EGRESS:
+        return on_egress(connection, jobs, frame, err);
     case FRAME_PING:
         connection->file_failed = false;
         return frame_append(&connection->out, FRAME_PONG, frame->stream, NULL, 0, err);

@@ -28,6 +28,7 @@ struct waiting_exec {
 struct connection {
     int fd; /* -1: free */
     bool greeted;
+    bool said_egress;
     bool file_failed; /* a file of the next execution was not written */
     struct frame_decoder decoder;
     struct buf out;

@@ -22,6 +22,7 @@ void job_table_init(struct job_table *table, const struct init_config *config)
     leftover_init(&table->leftover);
     table->next_pipes = PIPES_INIT;
     timers_init(&table->timers, config->lifetime_ms, config->orphan_ms, clock_now_ns());
+    network_init(&table->network);
 }
 
 struct job *job_table_free_job(struct job_table *table)

@@ -7,6 +7,7 @@
 #include "init/job.h"
 #include "init/kernel.h"
 #include "init/leftover.h"
+#include "init/network.h"
 #include "init/timers.h"
 
 enum { JOB_MAX = 48, JOB_EXEC_MAX = 8 };
@@ -20,6 +21,7 @@ struct job_table {
     struct held_table held;
     struct leftover leftover;
     struct timers timers;
+    struct network network;
     struct pipes next_pipes; /* of the next run */
     uint64_t turns;          /* of runs, so far */
     bool killing;            /* the group, until it is empty: nothing is started meanwhile */

@@ -16,7 +16,11 @@
 #include "init/connection.h"
 #include "init/job_table.h"
 
-enum { CONNECTION_MAX = 8, POLL_MAX = 9 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX };
+enum {
+    SERVED_MAX = 9, /* connections beside that of egress: one of them may become it */
+    CONNECTION_MAX = SERVED_MAX + 1,
+    POLL_MAX = 10 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX
+};
 #define CONNECT_GRACE_NS (10 * CLOCK_NS_PER_S) /* from the commit to the first connection */
 
 struct loop {
@@ -30,32 +34,44 @@ struct loop {
     struct job_table jobs;
 };
 
+/* Of servers: egress keeps no sandbox alive, and takes no server's place. */
+static size_t count_connections(const struct loop *loop)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < CONNECTION_MAX; i++) {
+        const struct connection *connection = &loop->connections[i];
+        if (connection->fd >= 0 && !network_is_taker(&loop->jobs.network, &connection->out))
+            count++;
+    }
+    return count;
+}
+
 static bool has_connection(const struct loop *loop)
 {
-    for (size_t i = 0; i < CONNECTION_MAX; i++) {
-        if (loop->connections[i].fd >= 0)
-            return true;
-    }
-    return false;
+    return count_connections(loop) > 0;
 }
 
 /* Who comes when there is none waits in the backlog: a close would read as the end of the sandbox.
  */
 static bool has_free_connection(const struct loop *loop)
 {
-    for (size_t i = 0; i < CONNECTION_MAX; i++) {
-        if (loop->connections[i].fd < 0)
-            return true;
-    }
-    return false;
+    return count_connections(loop) < SERVED_MAX;
+}
+
+/* After each change of connections. */
+static void count_orphan(struct loop *loop)
+{
+    int64_t *from = &loop->jobs.timers.orphan_from;
+    if (has_connection(loop))
+        *from = INT64_MAX;
+    else if (*from == INT64_MAX)
+        *from = clock_now_ns();
 }
 
 static void end_connection(struct loop *loop, struct connection *connection)
 {
     connection_close(connection, &loop->jobs);
-    if (has_connection(loop))
-        return;
-    loop->jobs.timers.orphan_from = clock_now_ns();
+    count_orphan(loop);
 }
 
 static void accept_connection(struct loop *loop)
@@ -140,6 +156,9 @@ static void poll_add_all(struct loop *loop, struct poll_set *set)
         if (loop->jobs.jobs[i].kind != JOB_FREE)
             poll_add_job(&loop->jobs.jobs[i], set);
     }
+    struct network *network = &loop->jobs.network;
+    bool accepts = network_may_accept(network, clock_now_ns());
+    poll_add(set, network->listen_fd, accepts ? POLLIN : 0, &network->seen);
     poll_add(set, kernel->status_fd, POLLIN, &kernel->status_seen);
     poll_add(set, kernel->fd, kernel_events(kernel), &kernel->seen);
     poll_add(set, kernel->lines.to_fd, kernel_to_events(kernel), &kernel->lines.to_seen);
@@ -156,6 +175,8 @@ static int64_t next_wakeup(const struct loop *loop)
         return 0;
     int64_t wakeup = timers_end_ns(&loop->jobs.timers);
     int64_t jobs = job_table_wakeup_ns(&loop->jobs);
+    int64_t network = network_wakeup_ns(&loop->jobs.network);
+    wakeup = network < wakeup ? network : wakeup;
     return jobs < wakeup ? jobs : wakeup;
 }
 
@@ -217,7 +238,9 @@ static void poll_add_own(struct loop *loop, struct poll_set *set, struct seen *s
         const struct connection *connection = &loop->connections[i];
         /* Its end is always heard of. */
         short events = connection_may_read(connection, &loop->jobs) ? POLLIN : POLLHUP;
-        events = (short)(events | (connection->out.size > 0 ? POLLOUT : 0));
+        if (connection->out.size > 0 ||
+            (loop->jobs.network.full && network_is_taker(&loop->jobs.network, &connection->out)))
+            events |= POLLOUT;
         poll_add(set, connection->fd, events, &seen->connections[i]);
     }
 }
@@ -227,6 +250,20 @@ static void read_connection(struct loop *loop, struct connection *connection, sh
     bool readable = (seen & (POLLIN | POLLHUP | POLLERR)) != 0;
     if (readable && connection_read(connection, &loop->jobs, NULL) < 0)
         end_connection(loop, connection);
+}
+
+/* Whoever said EGRESS and is it no more: its end is how it hears of that. */
+static void end_replaced(struct loop *loop)
+{
+    for (size_t i = 0; i < CONNECTION_MAX; i++) {
+        struct connection *connection = &loop->connections[i];
+        if (connection->fd >= 0 && connection->said_egress &&
+            !network_is_taker(&loop->jobs.network, &connection->out))
+            end_connection(loop, connection);
+    }
+    /* The one that is it may just have stopped to count. */
+    if (loop->jobs.network.taker_fd >= 0 && loop->jobs.timers.orphan_from == INT64_MAX)
+        count_orphan(loop);
 }
 
 static void turn(struct loop *loop, struct poll_set *set)
@@ -256,6 +293,8 @@ static void turn(struct loop *loop, struct poll_set *set)
         if (connection->fd >= 0 && connection_step(connection, &loop->jobs, NULL) < 0)
             end_connection(loop, connection);
     }
+    end_replaced(loop);
+    network_step(&loop->jobs.network, clock_now_ns());
     run_make_ready(&loop->jobs); /* behind what somebody waits for */
     check_end(loop);
 }

@@ -8,7 +8,7 @@ bool session_begins(enum frame_type type)
 {
     return type == FRAME_KERNEL || type == FRAME_RUN || type == FRAME_ATTACH ||
            type == FRAME_FORGET || type == FRAME_LIST || type == FRAME_TIMERS ||
-           type == FRAME_LIMITS;
+           type == FRAME_LIMITS || type == FRAME_NETWORK;
 }
 
 static bool lives(const struct kernel *kernel)
@@ -161,6 +161,16 @@ static int on_limits(struct job_table *table, struct buf *out, const struct fram
     return result;
 }
 
+static int on_network(struct job_table *table, struct buf *out, const struct frame *frame,
+                      struct err *err)
+{
+    struct sandbox_network network;
+    int result = sandbox_network_decode(frame->payload, frame->size, &network, err);
+    if (result == 0)
+        answer(out, frame->stream, network_set(&table->network, network.mode, clock_now_ns()));
+    return result;
+}
+
 int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
                   const struct frame *frame, struct err *err)
 {
@@ -179,6 +189,8 @@ int session_begin(struct job_table *table, struct buf *out, bool *file_failed,
         return on_timers(table, out, frame, err);
     case FRAME_LIMITS:
         return on_limits(table, out, frame, err);
+    case FRAME_NETWORK:
+        return on_network(table, out, frame, err);
     default:
         return err_set(err, ERR_PROTOCOL, "frame type %d", (int)frame->type);
     }

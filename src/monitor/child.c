@@ -132,7 +132,8 @@ int child_spawn(const struct child_spec *spec, pid_t *out_pid, struct err *err)
         struct err failure = ERR_INIT;
         int program_fd = set_up(spec, parent, &failure);
         if (program_fd >= 0) {
-            (void)syscall(SYS_execveat, program_fd, "", spec->argv, environ, AT_EMPTY_PATH);
+            (void)syscall(SYS_execveat, program_fd, "", spec->argv,
+                          spec->envp ? spec->envp : (const char *const *)environ, AT_EMPTY_PATH);
             (void)err_sys(&failure, errno, "execute it");
         }
         log_error("%s: %s", spec->name, failure.message);

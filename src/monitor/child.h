@@ -16,6 +16,7 @@ struct child_spec {
     const char *name;        /* for the log */
     int program_fd;          /* the program, opened by us: its folder may be closed to the child */
     const char *const *argv; /* NULL-ended */
+    const char *const *envp; /* NULL-ended; NULL: ours */
     int fds[CHILD_FDS_MAX];  /* borrowed; become descriptors 3, 4, ... of the child */
     size_t fd_count;
     bool drop; /* run as uid and gid, without capabilities or a way to get any */

@@ -96,7 +96,7 @@ static bool is_listening(const struct sockaddr_un *address)
     return connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN;
 }
 
-int listen_engine(int dir_fd, const char *name, gid_t gid, int *out_fd, struct err *err)
+int listen_process(int dir_fd, const char *name, gid_t gid, int *out_fd, struct err *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int size =

@@ -1,4 +1,4 @@
-/* The two listening sockets, which outlive every restart of the processes that accept on them. */
+/* The listening sockets, which outlive every restart of the processes that accept on them. */
 #ifndef BERTH_MONITOR_LISTEN_H
 #define BERTH_MONITOR_LISTEN_H
 
@@ -12,9 +12,10 @@
  * the port is taken. */
 int listen_tcp(const char *host, uint16_t port, int *out_fd, uint16_t *out_port, struct err *err);
 
-/* Listens for engine clients on a SEQPACKET socket called name in the folder dir_fd, mode 0660,
- * owned by us and gid. What has that name already is replaced, once nobody accepts on it any more
- * (up to 5 s: the engine of a killed predecessor). Paths may be longer than sun_path. */
-int listen_engine(int dir_fd, const char *name, gid_t gid, int *out_fd, struct err *err);
+/* Listens for clients of the engine, or of egress, on a SEQPACKET socket called name in the folder
+ * dir_fd, mode 0660, owned by us and gid. What has that name already is replaced, once nobody
+ * accepts on it any more (up to 5 s: the engine of a killed predecessor). Paths may be longer than
+ * sun_path. */
+int listen_process(int dir_fd, const char *name, gid_t gid, int *out_fd, struct err *err);
 
 #endif

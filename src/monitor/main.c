@@ -45,14 +45,43 @@ static int find_user(const struct monitor_options *options, struct supervise_con
     return 0;
 }
 
+/* And the way out of the sandboxes: a user of its own, or else the one without rights that every
+ * host has. */
+static int find_egress_user(const struct monitor_options *options, struct supervise_config *config,
+                            struct err *err)
+{
+    if (geteuid() != 0) {
+        config->egress_uid = geteuid();
+        config->egress_gid = getegid();
+        return 0;
+    }
+    const struct passwd *user = getpwnam(options->egress_user);
+    if (!user && strcmp(options->egress_user, OPTIONS_EGRESS_USER) == 0) {
+        log_info("there is no user \"%s\": berth-egress runs as \"nobody\"", options->egress_user);
+        user = getpwnam("nobody");
+    }
+    if (!user)
+        return err_set(err, ERR_NOT_FOUND, "there is no user \"%s\" for berth-egress to run as",
+                       options->egress_user);
+    if (user->pw_uid == 0 || user->pw_gid == 0)
+        return err_set(err, ERR_FORBIDDEN, "berth-egress may not run as root (user \"%s\")",
+                       options->egress_user);
+    config->egress_uid = user->pw_uid;
+    config->egress_gid = user->pw_gid;
+    return 0;
+}
+
 static int run(const struct monitor_options *options, struct err *err)
 {
     STATE_AUTO struct state state = STATE_INIT;
     FD_AUTO int http_fd = -1;
     FD_AUTO int engine_fd = -1;
+    FD_AUTO int egress_fd = -1;
     char place[PATH_MAX] = "";
     struct supervise_config config = {.options = options, .state = &state, .place = place};
     int result = find_user(options, &config, err);
+    if (result == 0)
+        result = find_egress_user(options, &config, err);
     if (result == 0 && !options->fake_engine)
         result = place_find(options->cgroup, place, err);
     if (result == 0)
@@ -60,11 +89,14 @@ static int run(const struct monitor_options *options, struct err *err)
     if (result == 0)
         result = listen_tcp(options->host, options->port, &http_fd, &config.port, err);
     if (result == 0 && !options->fake_engine)
-        result = listen_engine(state.run_fd, "native.sock", config.gid, &engine_fd, err);
+        result = listen_process(state.run_fd, "native.sock", config.gid, &engine_fd, err);
+    if (result == 0)
+        result = listen_process(state.run_fd, "egress.sock", config.gid, &egress_fd, err);
     if (result != 0)
         return result;
     config.http_fd = http_fd;
     config.engine_fd = engine_fd;
+    config.egress_fd = egress_fd;
     log_info("instance %s, state in %s", state.instance, state.path);
     return supervise_run(&config, err);
 }

@@ -23,7 +23,9 @@ const char *monitor_options_help(void)
            "  --hold        keep the control group of this unit for sandboxes, nothing else\n"
            "  --help        this text\n"
            "\n"
-           "BERTH_USER names the system user of the server (default berth), BERTH_CGROUP the\n"
+           "BERTH_USER names the system user of the server (default berth), BERTH_EGRESS_USER "
+           "that\n"
+           "of the sandboxes' way out (default berth-egress, else nobody), BERTH_CGROUP the\n"
            "cgroup v2 group for sandboxes (default: what systemd delegated, else the root),\n"
            "BERTH_IMAGES the folder of images (default: images/ of the state folder).\n";
 }
@@ -113,6 +115,7 @@ int monitor_options_parse(int argc, char **argv, struct monitor_options *out, st
         .host = setting("HOST", "API_HOST", "127.0.0.1"),
         .state_path = setting("BERTH_STATE", NULL, default_state(state)),
         .user = setting("BERTH_USER", NULL, "berth"),
+        .egress_user = setting("BERTH_EGRESS_USER", NULL, OPTIONS_EGRESS_USER),
         .cgroup = setting("BERTH_CGROUP", NULL, NULL),
         .images_path = setting("BERTH_IMAGES", NULL, NULL),
         .fake_engine = is_set_to("BERTH_ENGINE", "fake") && is_set_to("BERTH_TESTING", "1"),

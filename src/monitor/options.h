@@ -8,12 +8,15 @@
 
 #include "base/err.h"
 
+#define OPTIONS_EGRESS_USER "berth-egress" /* when none is named; need not be there */
+
 struct monitor_options {
     const char *host;             /* name or address to listen on */
     uint16_t port;                /* 0: the kernel chooses */
     const char *state_path;       /* the state folder; made when missing, with what is above it */
     char state_default[PATH_MAX]; /* what state_path may point to */
     const char *user;             /* system user that the server runs as */
+    const char *egress_user;      /* the same of berth-egress */
     const char *images_path;      /* the operator's folder of images; NULL: images/ of the state */
     const char *cgroup;           /* group for the sandboxes' groups; NULL: found (place.h) */
     bool fake_engine;             /* BERTH_ENGINE=fake with BERTH_TESTING=1: no native engine */
@@ -22,9 +25,9 @@ struct monitor_options {
 };
 
 /* Fills options from the environment (HOST or API_HOST, PORT or API_PORT, BERTH_STATE, BERTH_USER,
- * BERTH_CGROUP) and then from argv, which wins. The state folder of an ordinary user is below
- * XDG_STATE_HOME (XDG Base Directory Specification). The strings are borrowed, state_path may point
- * into *out. ERR_BAD_INPUT names the option. */
+ * BERTH_EGRESS_USER, BERTH_CGROUP) and then from argv, which wins. The state folder of an ordinary
+ * user is below XDG_STATE_HOME (XDG Base Directory Specification). The strings are borrowed,
+ * state_path may point into *out. ERR_BAD_INPUT names the option. */
 int monitor_options_parse(int argc, char **argv, struct monitor_options *out, struct err *err);
 
 /* The help text. */

@@ -1,5 +1,6 @@
-/* Owns the life of the server and the engine process. Single-threaded: one poll over the signals
- * and the server's ready pipe. Reaps every process of the tree, orphaned sandboxes too. */
+/* Owns the life of the server, the engine process and the way out of the sandboxes.
+ * Single-threaded: one poll over the signals and the server's ready pipe. Reaps every process of
+ * the tree, orphaned sandboxes too. */
 #include "monitor/supervise.h"
 
 #include <errno.h>
@@ -32,7 +33,7 @@ enum {
     STATUS_USAGE = 2, /* a child's options or settings are wrong: it would say so every time */
 };
 
-enum role { ROLE_NATIVE, ROLE_SERVER, ROLE_COUNT };
+enum role { ROLE_NATIVE, ROLE_EGRESS, ROLE_SERVER, ROLE_COUNT };
 
 struct program {
     const char *name;
@@ -58,6 +59,7 @@ struct supervisor {
     char db[PATH_MAX + 16];
     char db_folder[PATH_MAX + 16];
     char socket[PATH_MAX + 16];
+    char egress_socket[PATH_MAX + 16];
     char port[8];
     char uid[16];
 };
@@ -76,6 +78,8 @@ static int start_server(struct supervisor *supervisor, struct err *err)
                                 supervisor->db,
                                 "--engine-socket",
                                 supervisor->socket,
+                                "--egress-socket",
+                                supervisor->egress_socket,
                                 "--listen-fd",
                                 "3",
                                 "--ready-fd",
@@ -131,6 +135,59 @@ static int start_native(struct supervisor *supervisor, struct err *err)
     return child_spawn(&spec, &program->pid, err);
 }
 
+/* What of our settings berth-egress reads. It has no others: some are secrets of the server. */
+static void pick_settings(const char **out, size_t room)
+{
+    static const char *const names[] = {
+        "BERTH_LOG=", "BERTH_EGRESS_EXCEPT=", "ASAN_OPTIONS=", "UBSAN_OPTIONS="};
+    size_t count = 0;
+    for (char **entry = environ; *entry; entry++) {
+        for (size_t i = 0; i < ARRAY_SIZE(names) && count + 1 < room; i++) {
+            if (strncmp(*entry, names[i], strlen(names[i])) == 0)
+                out[count++] = *entry;
+        }
+    }
+    out[count] = NULL;
+}
+
+/* Without rights, and not the server's user: what it talks with is anybody, and neither is to look
+ * into the other. */
+static int start_egress(struct supervisor *supervisor, struct err *err)
+{
+    const struct supervise_config *config = supervisor->config;
+    struct program *program = &supervisor->programs[ROLE_EGRESS];
+    const char *const argv[] = {"berth-egress", "--listen-fd",   "3",
+                                "--client-uid", supervisor->uid, NULL};
+    const char *settings[8];
+    pick_settings(settings, ARRAY_SIZE(settings));
+    struct child_spec spec = {
+        .name = program->name,
+        .program_fd = program->fd,
+        .argv = argv,
+        .envp = settings,
+        .fds = {config->egress_fd},
+        .fd_count = 1,
+        .drop = geteuid() == 0,
+        .uid = config->egress_uid,
+        .gid = config->egress_gid,
+    };
+    return child_spawn(&spec, &program->pid, err);
+}
+
+static int start_role(struct supervisor *supervisor, enum role role, struct err *err)
+{
+    switch (role) {
+    case ROLE_SERVER:
+        return start_server(supervisor, err);
+    case ROLE_EGRESS:
+        return start_egress(supervisor, err);
+    case ROLE_NATIVE:
+    case ROLE_COUNT:
+        break;
+    }
+    return start_native(supervisor, err);
+}
+
 /* A pause before the next start: none after a long life, then doubling. */
 static void plan_start(struct program *program)
 {
@@ -156,8 +213,7 @@ static void start_due(struct supervisor *supervisor)
             continue;
         struct err err = ERR_INIT;
         program->started_ns = clock_now_ns();
-        int result =
-            role == ROLE_SERVER ? start_server(supervisor, &err) : start_native(supervisor, &err);
+        int result = start_role(supervisor, (enum role)role, &err);
         if (result != 0) {
             log_error("start %s: %s", program->name, err.message);
             plan_start(program);
@@ -201,10 +257,10 @@ static void reap(struct supervisor *supervisor)
     }
 }
 
-/* Ends the server first, so that nobody asks the engine for anything any more, then the engine. */
+/* Ends the server first, so that nobody asks the engine for anything any more, then the others. */
 static void stop_next(struct supervisor *supervisor, bool hurry)
 {
-    int order[] = {ROLE_SERVER, ROLE_NATIVE};
+    int order[] = {ROLE_SERVER, ROLE_NATIVE, ROLE_EGRESS};
     for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
         struct program *program = &supervisor->programs[order[i]];
         program->wanted = false;
@@ -360,15 +416,21 @@ static int fill(struct supervisor *supervisor, struct err *err)
     (void)snprintf(supervisor->db_folder, sizeof(supervisor->db_folder), "%s/db", path);
     (void)snprintf(supervisor->db, sizeof(supervisor->db), "%s/db/berth.db", path);
     (void)snprintf(supervisor->socket, sizeof(supervisor->socket), "%s/run/native.sock", path);
+    (void)snprintf(supervisor->egress_socket, sizeof(supervisor->egress_socket),
+                   "%s/run/egress.sock", path);
     (void)snprintf(supervisor->port, sizeof(supervisor->port), "%u", config->port);
     (void)snprintf(supervisor->uid, sizeof(supervisor->uid), "%u", config->uid);
     struct program *server = &supervisor->programs[ROLE_SERVER];
     struct program *native = &supervisor->programs[ROLE_NATIVE];
+    struct program *egress = &supervisor->programs[ROLE_EGRESS];
+    *egress = (struct program){.name = "berth-egress", .wanted = true, .fd = -1};
     *server = (struct program){.name = "berth-server", .wanted = true, .fd = -1};
     *native = (struct program){.name = "berth-native", .wanted = config->engine_fd >= 0, .fd = -1};
     int result = child_open_program(server->name, &server->fd, err);
     if (result == 0 && native->wanted)
         result = child_open_program(native->name, &native->fd, err);
+    if (result == 0)
+        result = child_open_program(egress->name, &egress->fd, err);
     if (result == 0)
         result = open_signals(&supervisor->signal_fd, err);
     return result;

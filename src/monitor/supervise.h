@@ -16,8 +16,11 @@ struct supervise_config {
     int http_fd;   /* listening TCP socket */
     uint16_t port; /* its real port */
     int engine_fd; /* listening engine socket; -1 without a native engine */
+    int egress_fd; /* listening socket of berth-egress */
     uid_t uid;     /* of the server */
     gid_t gid;
+    uid_t egress_uid;
+    gid_t egress_gid;
     const char *place; /* control group for the sandboxes' groups; "" for the root (place.h) */
 };
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/embed.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -76,6 +77,9 @@ struct etc_file {
     const char *text;
 };
 
+/* As Node's options name it (core/network.c). */
+extern const struct embedded_file etc_texts[]; /* node_proxy.cjs */
+
 static const struct etc_file etc_files[] = {
     {"passwd", 0644,
      "root:x:0:0:root:/root:/bin/sh\n"
@@ -83,7 +87,7 @@ static const struct etc_file etc_files[] = {
      "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
     {"group", 0644, "root:x:0:\ntty:x:5:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
     {"hosts", 0644, "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"},
-    {"resolv.conf", 0644, "# No name server: this sandbox has no network.\n"},
+    {"resolv.conf", 0644, "# No name server: a proxy, if there is one, resolves.\n"},
     {"hostname", 0644, "sandbox\n"},
 };
 
@@ -246,6 +250,17 @@ static int write_etc_files(int etc_fd, const struct etc_file *files, size_t coun
     return 0;
 }
 
+/* Texts that come with the engine. */
+static int write_own_texts(int etc_fd, struct err *err)
+{
+    int result = 0;
+    for (const struct embedded_file *text = etc_texts; text->name && result == 0; text++) {
+        const struct etc_file file = {.name = text->name, .mode = 0644, .text = text->data};
+        result = write_etc_files(etc_fd, &file, 1, err);
+    }
+    return result;
+}
+
 static int copy_names(const char *const *names, size_t count, int out_fd, struct err *err)
 {
     for (size_t i = 0; i < count; i++) {
@@ -265,6 +280,8 @@ static int add_etc(struct image *image, int stage_fd, struct err *err)
         result = copy_names(etc_names, ARRAY_SIZE(etc_names), etc_fd, err);
     if (result == 0)
         result = write_etc_files(etc_fd, etc_files, ARRAY_SIZE(etc_files), err);
+    if (result == 0)
+        result = write_own_texts(etc_fd, err);
     return result != 0 ? result
                        : bind_tree(image, stage_fd, "etc-tree", stage_fd, "etc", &tree,
                                    MOUNT_ATTR_NODEV, err);

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "core/core.h"
+#include "core/network.h"
 #include "engine/engine.h"
 #include "engine/fake.h"
 #include "lang/lang.h"
@@ -41,6 +42,7 @@
 struct options {
     const char *db_path;
     const char *engine_socket;
+    const char *egress_socket; /* NULL: there is no way out */
     const char *host;
     uint16_t port;
     int listen_fd;
@@ -49,6 +51,7 @@ struct options {
 
 struct server {
     struct settings settings;
+    struct network_rules network;
     struct core *core;
     struct api *api;
     struct http_server *http;
@@ -56,10 +59,25 @@ struct server {
 
 static void server_usage(FILE *out)
 {
-    (void)fputs("usage: berth-server --db PATH --engine-socket PATH --listen-fd N [--ready-fd N]\n"
-                "                    --host HOST --port PORT\n"
+    (void)fputs("usage: berth-server --db PATH --engine-socket PATH [--egress-socket PATH]\n"
+                "                    --listen-fd N [--ready-fd N] --host HOST --port PORT\n"
                 "Started by berth-monitor; \"berth serve\" starts that.\n",
                 out);
+}
+
+/* What the operator offers of the network. */
+static int server_read_network(struct server *server, struct err *err)
+{
+    const struct settings *settings = &server->settings;
+    int result = network_rules_read(settings->network_modes,
+                                    settings->egress_allow ? settings->egress_allow
+                                                           : network_default_allow(),
+                                    &server->network, err);
+    if (result < 0)
+        return result;
+    server->network.bytes_max = settings->egress_bytes_max;
+    server->network.connections_max = (uint32_t)settings->egress_connections_max;
+    return 0;
 }
 
 /* Returns 0, or the exit status. */
@@ -68,6 +86,7 @@ static int server_options(int argc, char **argv, struct options *out)
     static const struct option names[] = {
         {"db", required_argument, NULL, 'd'},
         {"engine-socket", required_argument, NULL, 'e'},
+        {"egress-socket", required_argument, NULL, 'w'},
         {"host", required_argument, NULL, 'H'},
         {"port", required_argument, NULL, 'p'},
         {"listen-fd", required_argument, NULL, 'l'},
@@ -84,6 +103,8 @@ static int server_options(int argc, char **argv, struct options *out)
             out->db_path = optarg;
         else if (option == 'e')
             out->engine_socket = optarg;
+        else if (option == 'w')
+            out->egress_socket = optarg;
         else if (option == 'H')
             out->host = optarg;
         else if (option == 'p')
@@ -169,9 +190,14 @@ static struct core_config server_core_config(const struct settings *settings, co
 static int server_start_core(struct server *server, const struct options *options, struct err *err)
 {
     struct core_config config = server_core_config(&server->settings, options->db_path);
+    config.network = &server->network;
     struct engine_events events;
     struct engine *engine = NULL;
     int result = core_new(&config, &server->core, err);
+    if (result < 0)
+        return result;
+    if (options->egress_socket)
+        result = core_open_egress(server->core, options->egress_socket, err);
     if (result < 0)
         return result;
     core_engine_events(server->core, &events);
@@ -257,6 +283,7 @@ static int server_serve(struct server *server, const struct options *options,
     http_server_free(server->http); /* its handlers use all that follows */
     api_free(server->api);
     core_free(server->core);
+    network_rules_done(&server->network);
     lang_unload();
     return result < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
@@ -276,7 +303,7 @@ int main(int argc, char **argv)
         log_error("berth-server does not run as root; berth-monitor starts it as another user");
         return EXIT_USAGE;
     }
-    if (settings_load(&server.settings, &err) < 0) {
+    if (settings_load(&server.settings, &err) < 0 || server_read_network(&server, &err) < 0) {
         log_error("%s", err.message);
         return EXIT_USAGE;
     }

@@ -61,6 +61,8 @@ static const struct setting {
     {"BERTH_BODY_MAX", SETTING_BYTES, FIELD(body_max_bytes), 4 * MIB, 1 * KIB, 64 * MIB},
     {"BERTH_BODIES_MAX", SETTING_BYTES, FIELD(bodies_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
     {"BERTH_ANSWERS_MAX", SETTING_BYTES, FIELD(answers_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
+    {"BERTH_EGRESS_MAX_BYTES", SETTING_BYTES, FIELD(egress_bytes_max), 16 * GIB, KIB, 65536 * GIB},
+    {"BERTH_EGRESS_CONNECTIONS", SETTING_COUNT, FIELD(egress_connections_max), 64, 1, 1024},
 #undef FIELD
 };
 
@@ -191,6 +193,8 @@ int settings_load(struct settings *out, struct err *err)
     }
     settings.public_host = settings_text("BERTH_PUBLIC_HOST", "");
     settings.engine = settings_text("BERTH_ENGINE", "native");
+    settings.network_modes = settings_text("BERTH_NETWORK_MODES", "none,egress");
+    settings.egress_allow = settings_text("BERTH_EGRESS_ALLOW", NULL);
     settings.testing = strcmp(settings_text("BERTH_TESTING", "0"), "1") == 0;
     int result = settings_switch("BERTH_AUTH", &auth, err);
     if (result == 0)

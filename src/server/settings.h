@@ -1,6 +1,8 @@
 /* The settings of the server: BERTH_* variables, read once at the start. Names, defaults and ranges
  * are in the table of settings.c, what they mean in README.md.
  *
+ * What the lists of BERTH_NETWORK_MODES and BERTH_EGRESS_ALLOW mean, core/network.h knows.
+ *
  * Two are only here: BERTH_REGISTER (on; off: POST /register needs a token) and BERTH_ENGINE
  * (native; fake: for tests, with BERTH_TESTING=1 only). */
 #ifndef BERTH_SERVER_SETTINGS_H
@@ -24,6 +26,8 @@ struct settings {
     uint64_t connection_max, body_max_bytes, bodies_max_bytes, answers_max_bytes;
     const char *public_host; /* "" when unset; the strings are the environment's */
     const char *engine;
+    const char *network_modes, *egress_allow; /* lists; egress_allow NULL: the default */
+    uint64_t egress_bytes_max, egress_connections_max;
     bool auth_off;
     bool zygote;
     bool register_open;

@@ -14,7 +14,7 @@
 #define SESSION_COLUMNS                                                                            \
     "id, owner, labels, idempotency_key, lang, image, profile, engine, sandbox_id, nonce,"         \
     " memory_bytes, storage_bytes, cpu_millis, disk, reserve_memory_bytes, reserve_disk_bytes,"    \
-    " timeout_ms, idle_ms, created_us, lifetime_us, env"
+    " timeout_ms, idle_ms, created_us, lifetime_us, env, network, network_env"
 
 static const char *const sql_texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -52,9 +52,10 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_TEXT_DROP] = "UPDATE executions SET text = NULL, text_size = NULL WHERE id = ?1",
     [SQL_SESSION_INSERT] = "INSERT INTO sessions (" SESSION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5,"
                            " ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,"
-                           " ?20, ?21)",
+                           " ?20, ?21, ?22, ?23)",
     [SQL_SESSION_RENEW] = "UPDATE sessions SET timeout_ms = ?2, idle_ms = ?3, lifetime_us = ?4"
                           " WHERE id = ?1",
+    [SQL_SESSION_NETWORK] = "UPDATE sessions SET network = ?2, network_env = ?3 WHERE id = ?1",
     [SQL_SESSION_REMOVE] = "DELETE FROM sessions WHERE id = ?1",
     [SQL_SESSION_BY_KEY] = "SELECT id FROM sessions WHERE owner = ?1 AND idempotency_key = ?2",
     [SQL_SESSION_ALL] = "SELECT " SESSION_COLUMNS " FROM sessions ORDER BY created_us, id",

@@ -148,6 +148,8 @@ struct store_session {
     char *idempotency_key; /* NULL: none; the same */
     char *env; /* variables of programs, each "NAME=value" and a NUL; NULL: none; the same */
     size_t env_size;
+    char *network; /* NULL: none; the same. core/network.h has its words */
+    uint32_t network_env;
 };
 void store_session_done(struct store_session *session);
 
@@ -156,6 +158,9 @@ int store_session_insert(struct store *store, const struct store_session *sessio
 /* New times of a session; waits for the commit. ERR_NOT_FOUND: there is none. */
 int store_session_renew(struct store *store, const char *id, uint64_t timeout_ms, uint64_t idle_ms,
                         int64_t lifetime_us, struct err *err);
+/* Another network of a session; waits for the commit. ERR_NOT_FOUND: there is none. */
+int store_session_set_network(struct store *store, const char *id, const char *network,
+                              uint32_t network_env, struct err *err);
 /* Removes it; waits for the commit. One that is not there is no error. */
 int store_session_remove(struct store *store, const char *id, struct err *err);
 /* The id that an owner's key names. ERR_NOT_FOUND: none. */

@@ -11,7 +11,8 @@ void store_session_done(struct store_session *session)
     free(session->labels);
     free(session->idempotency_key);
     free(session->env);
-    session->labels = session->idempotency_key = session->env = NULL;
+    free(session->network);
+    session->labels = session->idempotency_key = session->env = session->network = NULL;
 }
 
 static void bind_u64(sqlite3_stmt *statement, int index, uint64_t value)
@@ -57,9 +58,11 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
     bind_u64(statement, index++, (uint64_t)row->created_us);
     bind_time(statement, index++, row->lifetime_us);
     if (row->env)
-        (void)sqlite3_bind_blob64(statement, index, row->env, row->env_size, SQLITE_STATIC);
+        (void)sqlite3_bind_blob64(statement, index++, row->env, row->env_size, SQLITE_STATIC);
     else
-        (void)sqlite3_bind_null(statement, index);
+        (void)sqlite3_bind_null(statement, index++);
+    store_bind_text(statement, index++, row->network ? row->network : "none");
+    bind_u64(statement, index, row->network_env);
     return store_step(&store->writer, statement, err);
 }
 
@@ -93,6 +96,35 @@ int store_session_renew(struct store *store, const char *id, uint64_t timeout_ms
     struct store_update update = {.time_us = {(int64_t)timeout_ms, (int64_t)idle_ms, lifetime_us}};
     (void)snprintf(update.id, sizeof(update.id), "%s", id);
     return store_write(store, run_renew, &update, err);
+}
+
+static int run_set_network(struct store *store, struct store_job *job, struct err *err)
+{
+    const struct store_session *row = job->input.session;
+    STATEMENT_AUTO sqlite3_stmt *statement = NULL;
+    int result = store_statement(&store->writer, SQL_SESSION_NETWORK, &statement, err);
+    if (result != 0)
+        return result;
+    store_bind_text(statement, 1, row->id);
+    store_bind_text(statement, 2, row->network);
+    bind_u64(statement, 3, row->network_env);
+    result = store_step(&store->writer, statement, err);
+    if (result == 0 && sqlite3_changes(store->writer.db) == 0)
+        return err_set(err, ERR_NOT_FOUND, "no session %s", row->id);
+    return result;
+}
+
+int store_session_set_network(struct store *store, const char *id, const char *network,
+                              uint32_t network_env, struct err *err)
+{
+    MEM_AUTO char *text = strdup(network);
+    if (!text)
+        return err_set(err, ERR_INTERNAL, "no memory for a session");
+    struct store_session row = {.network = text, .network_env = network_env};
+    (void)snprintf(row.id, sizeof(row.id), "%s", id);
+    struct store_job job = {.run = run_set_network, .input.session = &row};
+    store_writer_submit(store, &job, true);
+    return store_job_wait(store, &job, err);
 }
 
 static int run_remove(struct store *store, struct store_job *job, struct err *err)
@@ -148,6 +180,8 @@ static int read_session(sqlite3_stmt *statement, struct store_session *out, stru
         result = copy_text(statement, 3, &out->idempotency_key, err);
     if (result == 0)
         result = copy_env(statement, 20, out, err);
+    if (result == 0)
+        result = copy_text(statement, 21, &out->network, err);
     if (result != 0)
         return result;
     store_column_text(statement, 0, out->id, sizeof(out->id));
@@ -169,6 +203,7 @@ static int read_session(sqlite3_stmt *statement, struct store_session *out, stru
     out->idle_ms = (uint64_t)sqlite3_column_int64(statement, 17);
     out->created_us = sqlite3_column_int64(statement, 18);
     out->lifetime_us = sqlite3_column_int64(statement, 19);
+    out->network_env = (uint32_t)sqlite3_column_int64(statement, 22);
     return 0;
 }
 

@@ -192,6 +192,26 @@ int sandbox_limits_encode(const struct sandbox_limits *limits, struct buf *out, 
 int sandbox_limits_decode(const void *payload, size_t size, struct sandbox_limits *limits,
                           struct err *err);
 
+/* The way out of a sandbox: init listens on 127.0.0.1:3128 inside, and hands what it accepts to the
+ * connection that said EGRESS (berth-egress). While nobody has, connections wait for some seconds
+ * and then get a 503. That connection is not one of those that keep a sandbox alive. */
+#define SANDBOX_PROXY_PORT 3128
+
+enum sandbox_network_mode {
+    SANDBOX_NETWORK_NONE,   /* nothing listens; a sandbox begins with it */
+    SANDBOX_NETWORK_EGRESS, /* the proxy listens */
+    SANDBOX_NETWORK_COUNT
+};
+
+/* Idempotent. NONE does not end what was accepted before: egress does (EGRESS_OP_DETACH). */
+struct sandbox_network {
+    enum sandbox_network_mode mode;
+};
+
+int sandbox_network_encode(const struct sandbox_network *network, struct buf *out, struct err *err);
+int sandbox_network_decode(const void *payload, size_t size, struct sandbox_network *network,
+                           struct err *err);
+
 struct sandbox_exit {
     uint32_t exit_code; /* 0..255; 128 + n for signal n; 127 not found, 126 not runnable */
     enum kill_cause cause;

@@ -1,4 +1,4 @@
-/* Owns the field tags of kernels, held executions, timers and limits. Tags are never reused for
+/* Owns the field tags of kernels, held executions, timers, limits and the network. Tags are never reused for
  * something else. */
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +32,7 @@ enum listed_tag {
 };
 enum timers_tag { TIMERS_LIFETIME_MS = 1, TIMERS_IDLE_MS, TIMERS_ORPHAN_MS };
 enum limits_tag { LIMITS_PIDS = 1, LIMITS_FILE_SIZE, LIMITS_OPEN_FILES };
+enum network_tag { NETWORK_MODE = 1 };
 
 /* ---- strings ---- */
 
@@ -384,5 +385,37 @@ int sandbox_limits_decode(const void *payload, size_t size, struct sandbox_limit
     int result = sandbox_decode_fields(payload, size, limits_field, &decoded, err);
     if (result == 0)
         *limits = decoded;
+    return result;
+}
+
+/* ---- the network ---- */
+
+int sandbox_network_encode(const struct sandbox_network *network, struct buf *out, struct err *err)
+{
+    struct tlv_writer writer;
+    tlv_begin(&writer, out);
+    tlv_put_u64(&writer, NETWORK_MODE, (uint64_t)network->mode);
+    return tlv_end(&writer, err);
+}
+
+static int network_field(const struct tlv_field *field, void *out, struct err *err)
+{
+    struct sandbox_network *network = out;
+    uint32_t mode = 0;
+    int result = field->tag == NETWORK_MODE ? tlv_u32(field, &mode, err) : 0;
+    if (result == 0 && mode >= SANDBOX_NETWORK_COUNT)
+        result = err_set(err, ERR_PROTOCOL, "network mode %u", mode);
+    if (result == 0 && field->tag == NETWORK_MODE)
+        network->mode = (enum sandbox_network_mode)mode;
+    return result;
+}
+
+int sandbox_network_decode(const void *payload, size_t size, struct sandbox_network *network,
+                           struct err *err)
+{
+    struct sandbox_network decoded = {.mode = SANDBOX_NETWORK_NONE};
+    int result = sandbox_decode_fields(payload, size, network_field, &decoded, err);
+    if (result == 0)
+        *network = decoded;
     return result;
 }

@@ -72,7 +72,7 @@ def test_hundreds_of_deep_bodies_at_once(server):
         assert_error(answer, 400)
 
 
-TEXT_FIELDS = ["code", "lang", "stdin", "task_type", "network", "image", "profile", "engine",
+TEXT_FIELDS = ["code", "lang", "stdin", "task_type", "image", "profile", "engine",
                "runtime"]
 WRONG_TYPES = [(name, value) for name in TEXT_FIELDS for value in (5, 1.5, True, [], {})]
 WRONG_TYPES += [(name, value) for name in ("env", "resources", "labels")
@@ -80,6 +80,8 @@ WRONG_TYPES += [(name, value) for name in ("env", "resources", "labels")
 WRONG_TYPES += [(name, value) for name in ("files", "libraries")
                 for value in (5, "x", True, {"a": 1})]
 WRONG_TYPES += [("timeout", value) for value in ("x", "", True, [], {}, "1s", "-1")]
+WRONG_TYPES += [("network", value) for value in (5, 1.5, True, [], {}, {"mode": 5},
+                                                 {"mode": "egress", "allow": "x"})]
 WRONG_TYPES += [("keep_template", value) for value in (1, "yes", [])]
 
 
@@ -155,7 +157,7 @@ def test_storage_above_half_of_ram(server):
 
 
 @pytest.mark.parametrize("changes", [{"libraries": ["numpy"]}, {"network": "full"},
-                                     {"network": "egress"}, {"image": "none-such"},
+                                     {"network": "bridge"}, {"image": "none-such"},
                                      {"profile": "root"}, {"engine": "docker"},
                                      {"resources": {"gpu": 1}}])
 def test_what_is_not_offered_is_refused_by_name(server, changes):

@@ -123,7 +123,7 @@ def test_death_of_the_monitor_takes_all_with_it(make_server):
     server = make_server()
     stream, name = begin(server, LONG.format(600))
     children = list(server.children().values())
-    assert len(children) == 2
+    assert len(children) == 3
     state, port = server.state, server.port
     server.kill()
     for pid in children:

@@ -27,10 +27,11 @@ static void test_hello(void **state)
     assert_ok(sandbox_hello_decode(client.frame.payload, client.frame.size, &hello, &err), err);
     assert_memory_equal(hello.nonce, rig->config.nonce, SANDBOX_NONCE_SIZE);
     assert_int_equal(hello.version_max, SANDBOX_VERSION_MAX);
-    assert_int_equal(hello.capabilities,
-                     SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE | SANDBOX_CAP_GET_FILE |
-                         SANDBOX_CAP_KERNEL | SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
-                         SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS | SANDBOX_CAP_LINES);
+    assert_int_equal(hello.capabilities, SANDBOX_CAP_EXEC | SANDBOX_CAP_PUT_FILE |
+                                             SANDBOX_CAP_GET_FILE | SANDBOX_CAP_KERNEL |
+                                             SANDBOX_CAP_HOLD | SANDBOX_CAP_TIMERS |
+                                             SANDBOX_CAP_TERMINAL | SANDBOX_CAP_LIMITS |
+                                             SANDBOX_CAP_EGRESS | SANDBOX_CAP_LINES);
     assert_quiet(&client);
     client_send_hello(&client, 1, 1); /* a second one */
     assert_cut_off(&client);
@@ -48,22 +49,22 @@ static void test_no_version_in_common(void **state)
     client_close(&client);
 }
 
-static void test_nine_connections(void **state)
+static void test_ten_connections(void **state)
 {
     struct rig *rig = *state;
-    struct client clients[8];
-    struct client ninth;
+    struct client clients[9];
+    struct client tenth;
     start_committed(rig);
     for (size_t i = 0; i < ARRAY_SIZE(clients); i++)
         client_greet(&clients[i]);
-    client_open(&ninth); /* waits to be accepted: an end would look like init's own */
-    client_send_hello(&ninth, 1, 1);
-    struct pollfd poller = {.fd = ninth.fd, .events = POLLIN};
+    client_open(&tenth); /* waits to be accepted: an end would look like init's own */
+    client_send_hello(&tenth, 1, 1);
+    struct pollfd poller = {.fd = tenth.fd, .events = POLLIN};
     assert_int_equal(poll(&poller, 1, 50), 0);
     client_close(&clients[2]);
-    assert_true(client_next(&ninth));
-    assert_int_equal(ninth.frame.type, FRAME_HELLO);
-    client_close(&ninth);
+    assert_true(client_next(&tenth));
+    assert_int_equal(tenth.frame.type, FRAME_HELLO);
+    client_close(&tenth);
     for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
         if (i != 2)
             client_close(&clients[i]);
@@ -241,7 +242,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         on_rig(test_hello),
         on_rig(test_no_version_in_common),
-        on_rig(test_nine_connections),
+        on_rig(test_ten_connections),
         on_rig(test_an_orphan_ends),
         on_rig(test_a_lifetime_ends),
         on_rig(test_an_engine_that_dies_before_the_commit),

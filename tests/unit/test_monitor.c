@@ -167,7 +167,7 @@ static void test_engine_socket(void **state)
     FD_AUTO int fd = -1;
     for (int round = 0; round < 2; round++) { /* the second finds the first one's leavings */
         fd_close(&fd);
-        assert_ok(listen_engine(dir_fd, "native.sock", getegid(), &fd, &err), err);
+        assert_ok(listen_process(dir_fd, "native.sock", getegid(), &fd, &err), err);
     }
     struct stat info;
     assert_int_equal(fstatat(dir_fd, "native.sock", &info, AT_SYMLINK_NOFOLLOW), 0);

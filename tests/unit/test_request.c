@@ -96,6 +96,8 @@ static void test_everything(void **state)
     assert_int_equal(execution->storage_bytes, 1 << 20);
     assert_string_equal(execution->image, "debian");
     assert_string_equal(execution->profile, "container");
+    assert_string_equal(execution->network.mode, "none");
+    assert_false(execution->network.narrowed);
     assert_int_equal(execution->env_count, 2);
     assert_string_equal(execution->env[0], "A=1");
     assert_string_equal(execution->env[1], "_b2=");
@@ -105,6 +107,26 @@ static void test_everything(void **state)
     assert_memory_equal(execution->files[0].content, "hi", 2);
     assert_int_equal(execution->files[1].size, 0);
     assert_string_equal(execution->labels, "{\"a\":\"2\",\"z\":\"1\"}");
+    api_request_free(request);
+}
+
+static void test_network(void **state)
+{
+    (void)state;
+    struct api_request *request = taken("{\"code\":\"\",\"network\":{\"mode\":\"egress\"}}");
+    const struct network_ask *network = &request->execution.network;
+    assert_string_equal(network->mode, "egress");
+    assert_false(network->narrowed);
+    api_request_free(request);
+    request = taken("{\"code\":\"\",\"network\":{\"mode\":\"egress\",\"allow\":[\"a.org\","
+                    "\"b.org:22\"]}}");
+    network = &request->execution.network;
+    assert_true(network->narrowed);
+    assert_int_equal(network->allow_count, 2);
+    assert_string_equal(network->allow[1], "b.org:22");
+    api_request_free(request);
+    request = taken("{\"code\":\"\",\"network\":null}");
+    assert_null(request->execution.network.mode);
     api_request_free(request);
 }
 
@@ -200,8 +222,13 @@ static void test_choices(void **state)
     refused("{\"code\":\"x\",\"libraries\":[\"numpy\"]}", ERR_UNSUPPORTED, "libraries");
     refused("{\"code\":\"x\",\"libraries\":\"numpy\"}", ERR_BAD_INPUT, "libraries");
     refused("{\"code\":\"x\",\"keep_template\":1}", ERR_BAD_INPUT, "keep_template");
-    refused("{\"code\":\"x\",\"network\":\"full\"}", ERR_UNSUPPORTED, "network");
     refused("{\"code\":\"x\",\"network\":true}", ERR_BAD_INPUT, "network");
+    refused("{\"code\":\"x\",\"network\":{}}", ERR_BAD_INPUT, "network.mode");
+    refused("{\"code\":\"x\",\"network\":{\"mode\":1}}", ERR_BAD_INPUT, "network.mode");
+    refused("{\"code\":\"x\",\"network\":{\"mode\":\"egress\",\"allow\":\"x\"}}", ERR_BAD_INPUT,
+            "network.allow");
+    refused("{\"code\":\"x\",\"network\":{\"mode\":\"egress\",\"allow\":[\"a\",null]}}",
+            ERR_BAD_INPUT, "network.allow[1]");
     refused("{\"code\":\"x\",\"image\":5}", ERR_BAD_INPUT, "image");
     refused("{\"code\":\"x\",\"profile\":[]}", ERR_BAD_INPUT, "profile");
     refused("{\"code\":\"x\",\"engine\":\"docker\"}", ERR_UNSUPPORTED, "engine");
@@ -402,21 +429,14 @@ static void test_idempotency_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_least),
-        cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_bodies),
-        cmocka_unit_test(test_lang),
-        cmocka_unit_test(test_resources),
-        cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_choices),
-        cmocka_unit_test(test_env),
-        cmocka_unit_test(test_env_sizes),
-        cmocka_unit_test(test_paths),
-        cmocka_unit_test(test_the_source_is_not_a_file),
-        cmocka_unit_test(test_long_paths),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_labels),
-        cmocka_unit_test(test_idempotency_key),
+        cmocka_unit_test(test_the_least),  cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_network),    cmocka_unit_test(test_bodies),
+        cmocka_unit_test(test_lang),       cmocka_unit_test(test_resources),
+        cmocka_unit_test(test_timeout),    cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_env),        cmocka_unit_test(test_env_sizes),
+        cmocka_unit_test(test_paths),      cmocka_unit_test(test_the_source_is_not_a_file),
+        cmocka_unit_test(test_long_paths), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_labels),     cmocka_unit_test(test_idempotency_key),
     };
     return cmocka_run_group_tests(tests, languages_load, languages_unload);
 }

@@ -1,5 +1,5 @@
-/* wire/sandbox_session: the messages of kernels, held executions, timers and limits, there and
- * back. */
+/* wire/sandbox_session: the messages of kernels, held executions, timers, limits and the network,
+ * there and back. */
 #include "check.h"
 
 #include <stdio.h>
@@ -263,13 +263,34 @@ static void test_later_fields(void **state)
     assert_true(end.messages_dropped && end.state_lost);
 }
 
+static void test_network(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf buf;
+    buf_init(&buf, 4096);
+    const struct sandbox_network sent = {.mode = SANDBOX_NETWORK_EGRESS};
+    struct sandbox_network got;
+    assert_ok(sandbox_network_encode(&sent, &buf, &err), err);
+    assert_ok(sandbox_network_decode(buf.data, buf.size, &got, &err), err);
+    assert_int_equal(got.mode, SANDBOX_NETWORK_EGRESS);
+    assert_ok(sandbox_network_decode(NULL, 0, &got, &err), err);
+    assert_int_equal(got.mode, SANDBOX_NETWORK_NONE);
+    buf.size = 0;
+    struct tlv_writer writer;
+    tlv_begin(&writer, &buf);
+    tlv_put_u64(&writer, 1, SANDBOX_NETWORK_COUNT);
+    assert_ok(tlv_end(&writer, &err), err);
+    assert_fails(sandbox_network_decode(buf.data, buf.size, &got, &err), ERR_PROTOCOL, err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernel),       cmocka_unit_test(test_run),
         cmocka_unit_test(test_ids),          cmocka_unit_test(test_listed),
         cmocka_unit_test(test_timers),       cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_later_fields),
+        cmocka_unit_test(test_later_fields), cmocka_unit_test(test_network),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,11 +115,28 @@ static void test_new(void **state)
            "{\"lang\":\"python\",\"timeout\":600.0,\"idle_timeout\":1.5,\"resources\":{\"ram\":"
            "\"64MB\",\"cpu\":\"2\",\"storage\":\"1GiB\"},\"image\":\"debian\",\"profile\":"
            "\"container\",\"env\":{\"A\":\"1\",\"B\":\"\"}}");
+    expect(WORDS("new", "--allow", "a.org", "--allow", "b.org:22"), NULL,
+           "{\"network\":{\"mode\":\"egress\",\"allow\":[\"a.org\",\"b.org:22\"]}}");
+    expect(WORDS("new", "--network", "egress"), NULL, "{\"network\":{\"mode\":\"egress\"}}");
     refused(WORDS("new", "more"), ERR_BAD_INPUT, "more");
     refused(WORDS("new", "-t", "soon"), ERR_BAD_INPUT, "");
     refused(WORDS("new", "--idle-timeout", "x"), ERR_BAD_INPUT, "");
     refused(WORDS("new", "--code", "x"), ERR_BAD_INPUT, "--code");
     refused(WORDS("new", "-e", "A"), ERR_BAD_INPUT, "NAME=VALUE");
+}
+
+static void test_network(void **state)
+{
+    (void)state;
+    expect(WORDS("network", "an-id"), "an-id", "{}");
+    expect(WORDS("network", "an-id", "none"), "an-id", "{\"network\":{\"mode\":\"none\"}}");
+    expect(WORDS("network", "an-id", "egress", "--allow", "a.org"), "an-id",
+           "{\"network\":{\"mode\":\"egress\",\"allow\":[\"a.org\"]}}");
+    expect(WORDS("network", "--allow=a.org", "an-id"), "an-id",
+           "{\"network\":{\"mode\":\"egress\",\"allow\":[\"a.org\"]}}");
+    refused(WORDS("network"), ERR_BAD_INPUT, "id");
+    refused(WORDS("network", "an-id", "none", "more"), ERR_BAD_INPUT, "");
+    refused(WORDS("network", "an-id", "--lang", "python"), ERR_BAD_INPUT, "--lang");
 }
 
 static void test_exec_finds_its_code(void **state)
@@ -207,9 +224,8 @@ static void test_helps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_folder(test_new),   on_folder(test_exec_finds_its_code),
-        on_folder(test_flags), on_folder(test_other_commands),
-        on_folder(test_helps),
+        on_folder(test_new),   on_folder(test_network),        on_folder(test_exec_finds_its_code),
+        on_folder(test_flags), on_folder(test_other_commands), on_folder(test_helps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,17 +7,39 @@
 
 #include "server/settings.h"
 
-static const char *const names[] = {
-    "BERTH_MAX_SANDBOXES", "BERTH_MAX_CREATES",  "BERTH_QUEUE",
-    "BERTH_QUEUE_WAIT",    "BERTH_TIMEOUT",      "BERTH_TIMEOUT_MAX",
-    "BERTH_RAM",           "BERTH_STORAGE",      "BERTH_CPU",
-    "BERTH_PIDS",          "BERTH_OPEN_FILES",   "BERTH_OUTPUT_KEEP",
-    "BERTH_OUTPUT_MAX",    "BERTH_KEEP_OUTCOME", "BERTH_MAX_CONNECTIONS",
-    "BERTH_BODY_MAX",      "BERTH_BODIES_MAX",   "BERTH_PUBLIC_HOST",
-    "BERTH_AUTH",          "BERTH_REGISTER",     "BERTH_ENGINE",
-    "BERTH_TESTING",       "BERTH_MEMORY",       "BERTH_MEMORY_OVERCOMMIT",
-    "BERTH_RESERVE_MIN",   "BERTH_DISK",         "BERTH_DISK_OVERCOMMIT",
-    "BERTH_KEEP_BYTES",    "BERTH_ANSWERS_MAX"};
+static const char *const names[] = {"BERTH_MAX_SANDBOXES",
+                                    "BERTH_MAX_CREATES",
+                                    "BERTH_QUEUE",
+                                    "BERTH_QUEUE_WAIT",
+                                    "BERTH_TIMEOUT",
+                                    "BERTH_TIMEOUT_MAX",
+                                    "BERTH_RAM",
+                                    "BERTH_STORAGE",
+                                    "BERTH_CPU",
+                                    "BERTH_PIDS",
+                                    "BERTH_OPEN_FILES",
+                                    "BERTH_OUTPUT_KEEP",
+                                    "BERTH_OUTPUT_MAX",
+                                    "BERTH_KEEP_OUTCOME",
+                                    "BERTH_MAX_CONNECTIONS",
+                                    "BERTH_BODY_MAX",
+                                    "BERTH_BODIES_MAX",
+                                    "BERTH_PUBLIC_HOST",
+                                    "BERTH_AUTH",
+                                    "BERTH_REGISTER",
+                                    "BERTH_ENGINE",
+                                    "BERTH_TESTING",
+                                    "BERTH_MEMORY",
+                                    "BERTH_MEMORY_OVERCOMMIT",
+                                    "BERTH_RESERVE_MIN",
+                                    "BERTH_DISK",
+                                    "BERTH_DISK_OVERCOMMIT",
+                                    "BERTH_KEEP_BYTES",
+                                    "BERTH_ANSWERS_MAX",
+                                    "BERTH_NETWORK_MODES",
+                                    "BERTH_EGRESS_ALLOW",
+                                    "BERTH_EGRESS_MAX_BYTES",
+                                    "BERTH_EGRESS_CONNECTIONS"};
 
 static int clear(void **state)
 {
@@ -65,6 +87,10 @@ static void test_defaults(void **state)
     assert_int_equal(settings.bodies_max_bytes, 256U << 20);
     assert_string_equal(settings.public_host, "");
     assert_string_equal(settings.engine, "native");
+    assert_string_equal(settings.network_modes, "none,egress");
+    assert_null(settings.egress_allow);
+    assert_int_equal(settings.egress_bytes_max, UINT64_C(16) << 30);
+    assert_int_equal(settings.egress_connections_max, 64);
     assert_false(settings.auth_off);
     assert_true(settings.register_open);
     assert_false(settings.testing);
@@ -87,6 +113,7 @@ static void test_values(void **state)
     (void)setenv("BERTH_DISK_OVERCOMMIT", "1", 1);
     (void)setenv("BERTH_PIDS", "", 1); /* empty is unset */
     (void)setenv("BERTH_PUBLIC_HOST", "berth.example", 1);
+    (void)setenv("BERTH_EGRESS_ALLOW", "a.org", 1);
     (void)setenv("BERTH_AUTH", "off", 1);
     (void)setenv("BERTH_REGISTER", "0", 1);
     struct settings settings = loaded();
@@ -104,6 +131,7 @@ static void test_values(void **state)
     assert_int_equal(settings.disk_overcommit_millis, 1000);
     assert_int_equal(settings.pids_max, 128);
     assert_string_equal(settings.public_host, "berth.example");
+    assert_string_equal(settings.egress_allow, "a.org");
     assert_true(settings.auth_off);
     assert_false(settings.register_open);
     (void)setenv("BERTH_AUTH", "on", 1);
@@ -158,6 +186,8 @@ static void test_refusals(void **state)
         {"BERTH_MEMORY_OVERCOMMIT", "-2"},
         {"BERTH_RESERVE_MIN", "1KiB"},
         {"BERTH_KEEP_BYTES", "1000"},
+        {"BERTH_EGRESS_MAX_BYTES", "1023"},
+        {"BERTH_EGRESS_CONNECTIONS", "0"},
         {"BERTH_DISK", "1MiB"},
         {"BERTH_DISK_OVERCOMMIT", "0.5"},
         {"BERTH_RAM", "1MiB"},

@@ -9,6 +9,7 @@
 
 static char labels[] = "{\"team\":\"a\"}";
 static char key[] = "the key";
+static char network[] = "egress a.org b.org:8443";
 
 static struct store_session session_of(const char *id, const char *sandbox_id, char *with_key)
 {
@@ -28,6 +29,8 @@ static struct store_session session_of(const char *id, const char *sandbox_id, c
                                     .created_us = 1000,
                                     .lifetime_us = 2000,
                                     .labels = labels,
+                                    .network = network,
+                                    .network_env = 0x5a5a,
                                     .idempotency_key = with_key};
     (void)snprintf(session.id, sizeof(session.id), "%s", id);
     (void)snprintf(session.sandbox_id, sizeof(session.sandbox_id), "%s", sandbox_id);
@@ -77,6 +80,14 @@ static void a_session_comes_back_whole(void **state)
     assert_int_equal(got->idle_ms, 60000);
     assert_int_equal(got->created_us, 1000);
     assert_int_equal(got->lifetime_us, 2000);
+    assert_string_equal(got->network, network);
+    assert_int_equal(got->network_env, 0x5a5a);
+    free_all(rows, 1);
+    assert_int_equal(store_session_set_network(store, "s1", "none", 7, NULL), 0);
+    assert_int_equal(store_session_set_network(store, "s9", "none", 7, NULL), -ERR_NOT_FOUND);
+    assert_int_equal(read_all(store, &rows), 1);
+    assert_string_equal(rows[0].network, "none");
+    assert_int_equal(rows[0].network_env, 7);
     free_all(rows, 1);
     assert_int_equal(store_session_remove(store, "s1", NULL), 0);
     store_close(store);
