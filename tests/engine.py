@@ -18,14 +18,16 @@ import harness
 
 OPS = {name: number for number, name in enumerate(
     ("probe", "create", "start", "stop", "freeze", "snapshot", "destroy", "inspect", "list",
-     "open_channel", "stats", "gone", "limit"), 1)}
+     "open_channel", "stats", "gone", "limit", "layer_import", "layer_attach", "layer_remove",
+     "layer_list"), 1)}
 STATES = {1: "creating", 2: "running", 3: "destroying", 4: "stopped"}
 ERRORS = ("none bad_input unauthorized forbidden not_found method conflict too_large media_type "
           "quota headers unavailable unsupported timeout closed protocol internal").split()
 REPLY = 0x8000
 (ERROR_KIND, ERROR_ERRNO, ERROR_MESSAGE, ERROR_PUBLIC, ERROR_RETRY, ID, IMAGE, PROFILE, MEMORY,
  STORAGE, CPU, PIDS, FILES, LIFETIME, ORPHAN, NAME, VERSION, CAPABILITIES, CGROUP_MODE, UNAVAILABLE,
- STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE, KERNEL) = range(1, 30)
+ STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE, KERNEL, LAYER,
+ LAYER_SIZE, SIZE_MAX, ENTRIES_MAX) = range(1, 34)
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
      "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",
@@ -34,6 +36,7 @@ FRAME_NAMES = {number: name for name, number in FRAMES.items()}
 CAUSES = ("none", "timeout", "oom", "output", "signal", "user", "server")
 NEVER = (1 << 64) - 1
 CAP_DISK, CAP_CONTAINER, CAP_LIMIT, CAP_ZYGOTE = 1 << 10, 1 << 11, 1 << 13, 1 << 14
+CAP_LAYERS = 1 << 15
 MIB = 1 << 20
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -165,9 +168,10 @@ class Engine:
 
     # ---- requests ----
 
-    def send(self, op, payload=b""):
+    def send(self, op, payload=b"", fds=()):
         self.request_id += 1
-        self.client.send(struct.pack("<IIQ", 1, OPS[op], self.request_id) + payload)
+        message = struct.pack("<IIQ", 1, OPS[op], self.request_id) + payload
+        socket.send_fds(self.client, [message], list(fds))
         return self.request_id
 
     def receive(self, request_id, op):
@@ -188,6 +192,19 @@ class Engine:
                               text(found.get(ERROR_MESSAGE, b"\0")),
                               text(found.get(ERROR_PUBLIC, b"\0")))
         return reply, fds
+
+    def receive_any(self):
+        """The next reply, whoever it is for: the request's id, and the kind of its error or None."""
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.client, 1 << 16, 4)
+            assert data, "the engine closed the connection"
+            for fd in fds:
+                os.close(fd)
+            _, op, request_id = struct.unpack_from("<IIQ", data)
+            if op & REPLY:
+                found = dict(fields(data[16:]))
+                kind = found.get(ERROR_KIND)
+                return request_id, ERRORS[number(kind)] if kind else None
 
     def call(self, op, payload=b""):
         return self.receive(self.send(op, payload), op)
@@ -256,6 +273,44 @@ class Engine:
             page, more = self.list_page(found[-1])
             found += page
         return found
+
+    # ---- layers ----
+
+    def begin_import(self, name, tar, size_max=0, entries_max=0):
+        """Sends an import of a tar: its bytes, or a descriptor. Returns the request's id."""
+        payload = tlv(LAYER, name) + tlv(SIZE_MAX, size_max) + tlv(ENTRIES_MAX, entries_max)
+        if isinstance(tar, int):
+            return self.send("layer_import", payload, [tar])
+        with tempfile.TemporaryFile() as spool:
+            spool.write(tar)
+            spool.seek(0)
+            return self.send("layer_import", payload, [spool.fileno()])
+
+    def end_import(self, request_id):
+        """Its size in bytes."""
+        return number(dict(self.receive(request_id, "layer_import")[0])[LAYER_SIZE])
+
+    def import_layer(self, name, tar, **bounds):
+        return self.end_import(self.begin_import(name, tar, **bounds))
+
+    def attach_layer(self, sandbox_id, name):
+        self.call("layer_attach", tlv(ID, sandbox_id) + tlv(LAYER, name))
+
+    def remove_layer(self, name):
+        self.call("layer_remove", tlv(LAYER, name))
+
+    def layers(self):
+        """{name: size in bytes}, in order."""
+        found, after = {}, ""
+        while True:
+            reply, _ = self.call("layer_list", tlv(LAYER, after))
+            for tag, data in reply:
+                if tag == LAYER:
+                    after = text(data)
+                elif tag == LAYER_SIZE:
+                    found[after] = number(data)
+            if MORE not in dict(reply):
+                return found
 
     def open_channel(self, sandbox_id):
         _, fds = self.call("open_channel", tlv(ID, sandbox_id))

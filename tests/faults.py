@@ -10,7 +10,7 @@ import time
 import pytest
 
 import harness
-from engine import CAP_CONTAINER, CAP_DISK, Engine
+from engine import CAP_CONTAINER, CAP_DISK, CAP_LAYERS, Engine
 
 # The points of src/, in the order of a sandbox's life. Those of the server are in
 # test_fault_points.py.
@@ -24,8 +24,8 @@ END = ("native.kill", "native.killed", "native.disk", "native.gone")
 
 # What lies in a state folder when nothing runs, beside the database.
 AT_REST = {"images", "priv", "priv/disks", "priv/images", "priv/images/host", "priv/images/store",
-           "priv/instance", "priv/lock", "priv/mnt", "priv/run", "run", "run/native.sock",
-           "run/egress.sock", "engine.sock"}
+           "priv/instance", "priv/layers", "priv/lock", "priv/mnt", "priv/run", "run", "run/native.sock", "run/egress.sock",
+           "engine.sock"}
 
 
 @functools.cache
@@ -35,8 +35,9 @@ def host():
         return engine.probe()
 
 
-def can_make(disk=False, container=False):
-    needed = (CAP_DISK if disk else 0) | (CAP_CONTAINER if container else 0)
+def can_make(disk=False, container=False, layers=False):
+    needed = ((CAP_DISK if disk else 0) | (CAP_CONTAINER if container else 0)
+              | (CAP_LAYERS if layers else 0))
     return host()["capabilities"] & needed == needed
 
 

@@ -18,12 +18,9 @@
 
 /* ---- the kernel ---- */
 
-/* Whether a variable comes too late for a kernel of that language that waits; one by lines takes
- * none at all. */
+/* Whether a variable comes too late for a kernel of that language that waits. */
 static bool needs_own_start(const struct lang *lang, const char *entry)
 {
-    if (lang->protocol == LANG_PROTOCOL_LINES)
-        return true;
     size_t name_size = strcspn(entry, "=");
     for (size_t i = 0; i < LANG_NAMES_MAX && lang->at_start[i]; i++) {
         const char *pattern = lang->at_start[i];

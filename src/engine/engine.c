@@ -76,6 +76,43 @@ int engine_open_channel(struct engine *engine, const char *id, int64_t deadline_
     return engine->operations->open_channel(engine, id, deadline_ns, out_channel_fd, err);
 }
 
+static int lacks_layers(const struct engine *engine, struct err *err)
+{
+    return err_set(err, ERR_UNSUPPORTED, "%s has no library layers", engine->name);
+}
+
+int engine_layer_import(struct engine *engine, const struct engine_layer_import *import,
+                        int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err)
+{
+    if (!engine->operations->layer_import)
+        return lacks_layers(engine, err);
+    return engine->operations->layer_import(engine, import, deadline_ns, out_size_bytes, err);
+}
+
+int engine_layer_attach(struct engine *engine, const char *id, const char *name,
+                        int64_t deadline_ns, struct err *err)
+{
+    if (!engine->operations->layer_attach)
+        return lacks_layers(engine, err);
+    return engine->operations->layer_attach(engine, id, name, deadline_ns, err);
+}
+
+int engine_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
+                        struct err *err)
+{
+    if (!engine->operations->layer_remove)
+        return lacks_layers(engine, err);
+    return engine->operations->layer_remove(engine, name, deadline_ns, err);
+}
+
+int engine_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
+                      size_t *out_count, struct err *err)
+{
+    if (!engine->operations->layer_list)
+        return lacks_layers(engine, err);
+    return engine->operations->layer_list(engine, deadline_ns, out_layers, out_count, err);
+}
+
 int engine_set_away(struct err *err, const char *why)
 {
     int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine %s; try again", why);

@@ -35,6 +35,14 @@ struct engine_wait {
     int gone_fd;   /* readable or hung up: nobody wants the outcome any more; -1: none */
 };
 
+/* A layer to be made. 0: the engine's own bound. */
+struct engine_layer_import {
+    const char *name; /* id_is_name(), ENGINE_LAYER_NAME_MAX */
+    int tar_fd;       /* borrowed: a regular file, read from where its offset is */
+    uint64_t size_max_bytes;
+    uint64_t entries_max;
+};
+
 struct engine_operations {
     int (*probe)(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
                  struct err *err);
@@ -55,6 +63,14 @@ struct engine_operations {
                  struct err *err);
     int (*open_channel)(struct engine *engine, const char *id, int64_t deadline_ns,
                         int *out_channel_fd, struct err *err);
+    int (*layer_import)(struct engine *engine, const struct engine_layer_import *import,
+                        int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err);
+    int (*layer_attach)(struct engine *engine, const char *id, const char *name,
+                        int64_t deadline_ns, struct err *err);
+    int (*layer_remove)(struct engine *engine, const char *name, int64_t deadline_ns,
+                        struct err *err);
+    int (*layer_list)(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
+                      size_t *out_count, struct err *err);
     void (*free)(struct engine *engine);
 };
 
@@ -111,6 +127,31 @@ int engine_list(struct engine *engine, int64_t deadline_ns, char (**out_ids)[SAN
                 size_t *out_count, struct err *err);
 int engine_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
                         int *out_channel_fd, struct err *err);
+
+/* Library layers: read-only folders that the engine keeps under a name, over its own restarts, and
+ * shows at ENGINE_LAYER_PLACE of a sandbox (ENGINE_OP_LAYER_IMPORT and those that follow it).
+ * ERR_UNSUPPORTED: the engine has no ENGINE_CAP_LAYERS. */
+
+/* Makes a layer of a tar; blocks until it stands on disk. ERR_CONFLICT: there is one of that name,
+ * which can be used. ERR_BAD_INPUT (public): the tar is at fault, or too large. After an error as
+ * engine_is_away() tells it, or a deadline that passed, the layer may come to be. */
+int engine_layer_import(struct engine *engine, const struct engine_layer_import *import,
+                        int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err);
+
+/* Shows the layer in a running sandbox, in place of the one that it had. It is visible to all that
+ * runs there when this returns; what is open of the former one stays open. ERR_NOT_FOUND: there is
+ * no such layer. ERR_CONFLICT: no such sandbox runs, it is being given a layer already, or its
+ * files let none be shown; then it has none. */
+int engine_layer_attach(struct engine *engine, const char *id, const char *name,
+                        int64_t deadline_ns, struct err *err);
+
+/* Takes the name away; sandboxes that have the layer keep it. Idempotent. */
+int engine_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
+                        struct err *err);
+
+/* All layers, in the order of strcmp(); heap, freed by the caller. */
+int engine_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
+                      size_t *out_count, struct err *err);
 
 /* Stops the engine's threads and frees it; sandboxes live on. NULL is allowed. */
 void engine_free(struct engine *engine);

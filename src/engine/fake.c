@@ -13,15 +13,16 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "engine/fake_layers.h"
 #include "engine/fake_sandbox.h"
 
 static const char *const fault_names[FAKE_FAULT_COUNT] = {
-    "none",           "create-fails",  "create-hangs", "create-refused", "unpacking",
-    "restart",        "destroy-fails", "destroy-lost", "limit-refused",  "limit-hangs",
-    "limit-away",     "close-early",   "close-output", "close-exit",     "dies",
-    "garbage",        "oversized",     "wrong-nonce",  "wrong-exit",     "wrong-stream",
-    "no-credit",      "mute",          "silent",       "kernel-fails",   "kernel-dies",
-    "attach-unknown",
+    "none",         "create-fails",  "create-hangs", "create-refused", "unpacking",
+    "restart",      "destroy-fails", "destroy-lost", "limit-refused",  "limit-hangs",
+    "limit-away",   "layer-refused", "layer-fails",  "layer-away",     "close-early",
+    "close-output", "close-exit",    "dies",         "garbage",        "oversized",
+    "wrong-nonce",  "wrong-exit",    "wrong-stream", "no-credit",      "mute",
+    "silent",       "kernel-fails",  "kernel-dies",  "attach-unknown",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -42,6 +43,7 @@ struct entry {
     struct fake_sandbox *sandbox;
     struct engine_create spec; /* what it was made or started with, and its limits now */
     bool stopped;              /* only the files are left */
+    char layer[ENGINE_LAYER_NAME_MAX + 1]; /* that it has; "" none */
     struct entry *next;
 };
 
@@ -57,6 +59,7 @@ struct fake {
     struct entry *entries;
     struct engine_info info;
     struct engine_create last_create;
+    struct fake_layers layers;
     enum engine_fake_fault fault;
     unsigned fault_count;
 };
@@ -269,6 +272,7 @@ static int fake_start(struct engine *engine, const struct engine_create *spec, i
     entry->sandbox = sandbox;
     entry->spec = *spec;
     entry->stopped = false;
+    entry->layer[0] = '\0';
     (void)pthread_mutex_unlock(&fake->lock);
     return 0;
 }
@@ -362,6 +366,87 @@ static int fake_limit(struct engine *engine, const struct engine_create *spec, i
         outcome = set_limits_locked(entry, spec, err);
     (void)pthread_mutex_unlock(&fake->lock);
     return result != 0 ? err_copy(err, &late) : outcome;
+}
+
+/* What a host without layers says, and the fault that is set. */
+static int begin_layers(struct fake *fake, struct err *err)
+{
+    struct engine_info info;
+    (void)fake_probe(&fake->base, 0, &info, NULL);
+    if ((info.capabilities & ENGINE_CAP_LAYERS) == 0)
+        return err_set(err, ERR_UNSUPPORTED, "there are no library layers here");
+    switch (take_fault(fake, FAKE_FAULT_LAYER_REFUSED, FAKE_FAULT_LAYER_AWAY)) {
+    case FAKE_FAULT_LAYER_REFUSED:
+        return err_public(err, ERR_BAD_INPUT, "entry 1 (x): injected");
+    case FAKE_FAULT_LAYER_FAILS:
+        return err_set(err, ERR_INTERNAL, "injected: layer failed");
+    case FAKE_FAULT_LAYER_AWAY:
+        return engine_set_away(err, "was restarted");
+    default:
+        return 0;
+    }
+}
+
+static int fake_layer_import(struct engine *engine, const struct engine_layer_import *import,
+                             int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    int result = begin_layers(fake, err);
+    if (result != 0)
+        return result;
+    (void)pthread_mutex_lock(&fake->lock);
+    result = fake_layers_add(&fake->layers, import, out_size_bytes, err);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return result;
+}
+
+static int fake_layer_attach(struct engine *engine, const char *id, const char *name,
+                             int64_t deadline_ns, struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    int result = begin_layers(fake, err);
+    if (result != 0)
+        return result;
+    (void)pthread_mutex_lock(&fake->lock);
+    struct entry *entry = find_locked(fake, id);
+    if (!entry || entry->stopped)
+        result = err_set(err, ERR_CONFLICT, "no sandbox %s runs", id);
+    else if (!fake_layers_have(&fake->layers, name))
+        result = err_set(err, ERR_NOT_FOUND, "there is no layer %s", name);
+    else
+        (void)snprintf(entry->layer, sizeof(entry->layer), "%s", name);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return result;
+}
+
+static int fake_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
+                             struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    int result = begin_layers(fake, err);
+    if (result != 0)
+        return result;
+    (void)pthread_mutex_lock(&fake->lock);
+    fake_layers_remove(&fake->layers, name);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return 0;
+}
+
+static int fake_layer_list(struct engine *engine, int64_t deadline_ns,
+                           struct engine_layer **out_layers, size_t *out_count, struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    int result = begin_layers(fake, err);
+    if (result != 0)
+        return result;
+    (void)pthread_mutex_lock(&fake->lock);
+    result = fake_layers_copy(&fake->layers, out_layers, out_count, err);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return result;
 }
 
 static int fake_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
@@ -473,6 +558,7 @@ static void fake_free(struct engine *engine)
         free(fake->tasks);
         fake->tasks = next;
     }
+    fake_layers_done(&fake->layers);
     (void)pthread_cond_destroy(&fake->changed);
     (void)pthread_mutex_destroy(&fake->lock);
     free(fake);
@@ -489,6 +575,10 @@ static const struct engine_operations fake_operations = {
     .list = fake_list,
     .limit = fake_limit,
     .open_channel = fake_open_channel,
+    .layer_import = fake_layer_import,
+    .layer_attach = fake_layer_attach,
+    .layer_remove = fake_layer_remove,
+    .layer_list = fake_layer_list,
     .free = fake_free,
 };
 
@@ -512,7 +602,8 @@ static void set_info(struct fake *fake)
         .name = "fake",
         .version = BERTH_VERSION,
         .capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
-                        ENGINE_CAP_STOP | ENGINE_CAP_DISK | ENGINE_CAP_CONTAINER | ENGINE_CAP_LIMIT,
+                        ENGINE_CAP_STOP | ENGINE_CAP_DISK | ENGINE_CAP_CONTAINER |
+                        ENGINE_CAP_LIMIT | ENGINE_CAP_LAYERS,
         .cgroup_mode = "none",
         .memory_bytes = UINT64_C(8) << 30,
         .cpu_millis = 4000,
@@ -603,6 +694,18 @@ bool engine_fake_init_limits(struct engine *engine, const char *id, struct sandb
     const struct entry *entry = find_locked(fake, id);
     if (entry)
         fake_sandbox_limits(entry->sandbox, out);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return entry != NULL;
+}
+
+bool engine_fake_layer(struct engine *engine, const char *id,
+                       char out[static ENGINE_LAYER_NAME_MAX + 1])
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    if (entry)
+        (void)snprintf(out, ENGINE_LAYER_NAME_MAX + 1, "%s", entry->layer);
     (void)pthread_mutex_unlock(&fake->lock);
     return entry != NULL;
 }

@@ -1,7 +1,8 @@
 /* fake: an engine inside this process, for tests: a sandbox is a few threads that speak the sandbox
  * protocol over socket pairs and run tiny scripts. Needs no privilege and isolates nothing. Its
  * files are memory, and outlive a stop where they are to be kept. It has the images "host" and
- * "debian", and says that it enforces all limits. Lifetime, idle and orphan times end it as they
+ * "debian", and says that it enforces all limits. Its library layers are names: their files are not
+ * seen inside. Lifetime, idle and orphan times end it as they
  * end a real one, with events.gone; but a lifetime or orphan time of 0 is none.
  *
  * The script is the file that the last argument of an execution names, or the code of a run, one
@@ -31,15 +32,14 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "wire/engine_msg.h"
 
 struct engine;
 struct engine_events;
-struct engine_info;
-struct engine_create;
 struct sandbox_limits;
 struct sandbox_network;
 
-/* What may go wrong. The first group strikes when the engine is called, up to limit-away; the
+/* What may go wrong. The first group strikes when the engine is called, up to layer-away; the
  * second in a sandbox, once. One of those is taken by the next creation, start or further channel,
  * and strikes where its line says; the rest when the next script begins. */
 enum engine_fake_fault {
@@ -54,6 +54,9 @@ enum engine_fake_fault {
     FAKE_FAULT_LIMIT_REFUSED,  /* ERR_CONFLICT */
     FAKE_FAULT_LIMIT_HANGS,    /* no answer before the caller's deadline; set after all */
     FAKE_FAULT_LIMIT_AWAY,     /* ERR_UNAVAILABLE as engine_is_away() tells it; not set */
+    FAKE_FAULT_LAYER_REFUSED,  /* any call about layers: ERR_BAD_INPUT with a public message */
+    FAKE_FAULT_LAYER_FAILS,    /* ERR_INTERNAL */
+    FAKE_FAULT_LAYER_AWAY,     /* ERR_UNAVAILABLE as engine_is_away() tells it */
     FAKE_FAULT_CLOSE_EARLY,    /* closes that channel before its hello */
     FAKE_FAULT_CLOSE_OUTPUT,   /* closes it after the next output */
     FAKE_FAULT_CLOSE_EXIT,     /* closes it instead of the exit */
@@ -81,7 +84,8 @@ const char *engine_fake_fault_name(enum engine_fake_fault fault);
  * thread. */
 int engine_fake_new(const struct engine_events *events, struct engine **out, struct err *err);
 
-/* The next count operations (creations, destructions, changes of limits) suffer the fault. */
+/* The next count operations (creations, destructions, changes of limits, layers)
+ * suffer the fault. */
 void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, unsigned count);
 
 /* What probe answers from now on. */
@@ -97,6 +101,10 @@ bool engine_fake_limits(struct engine *engine, const char *id, struct engine_cre
 bool engine_fake_init_limits(struct engine *engine, const char *id, struct sandbox_limits *out);
 /* What init was told of the network last. False: there is no such sandbox. */
 bool engine_fake_network(struct engine *engine, const char *id, struct sandbox_network *out);
+
+/* The layer that a sandbox was given last; "" none. False: there is no sandbox of that id. */
+bool engine_fake_layer(struct engine *engine, const char *id,
+                       char out[static ENGINE_LAYER_NAME_MAX + 1]);
 
 /* The sandboxes that live now; stopped ones do not. */
 unsigned engine_fake_living(struct engine *engine);

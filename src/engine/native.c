@@ -15,7 +15,7 @@ static int call(struct native *native, struct engine_msg *request, int64_t deadl
                 struct engine_msg *reply, int *out_fd, struct err *err)
 {
     const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
-    return native_link_call(native, request, &wait, reply, out_fd, err);
+    return native_link_call(native, request, -1, &wait, reply, out_fd, err);
 }
 
 static int native_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
@@ -37,7 +37,7 @@ static int make(struct engine *engine, enum engine_op op, const struct engine_cr
     struct engine_msg request = {.op = op, .create = *spec};
     struct engine_msg reply = {0};
     FD_AUTO int fd = -1;
-    int result = native_link_call(native_of(engine), &request, wait, &reply, &fd, err);
+    int result = native_link_call(native_of(engine), &request, -1, wait, &reply, &fd, err);
     if (result != 0 && engine_wait_is_over(wait, 0))
         return err_set(err, ERR_CLOSED, "cancelled while the engine made a sandbox");
     if (result != 0)
@@ -188,6 +188,10 @@ static const struct engine_operations native_operations = {
     .list = native_list,
     .limit = native_limit,
     .open_channel = native_open_channel,
+    .layer_import = native_layer_import,
+    .layer_attach = native_layer_attach,
+    .layer_remove = native_layer_remove,
+    .layer_list = native_layer_list,
     .free = native_free,
 };
 

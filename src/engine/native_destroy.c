@@ -55,7 +55,7 @@ int64_t native_destroy_send_due(struct native *native, int fd)
     struct engine_msg request = {0};
     int64_t next_ns = INT64_MAX;
     while (take_due(native, &request, &next_ns)) {
-        if (native_link_send(fd, &request, 0, NULL) == 0)
+        if (native_link_send(fd, &request, -1, 0, NULL) == 0)
             continue;
         next_ns = clock_now_ns() + NO_ROOM_NS;
         put_back(native, request.request_id, next_ns);

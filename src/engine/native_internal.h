@@ -59,19 +59,32 @@ int native_link_start(struct native *native, struct err *err);
 void native_link_stop(struct native *native);
 
 /* One request and its reply, which is the caller's: engine_msg_done(). Sets its request_id. A
- * CREATE whose caller gave up is destroyed when it comes. *out_fd, when not NULL: the descriptor
- * that came along, -1 for none; the caller's. */
-int native_link_call(struct native *native, struct engine_msg *request,
+ * CREATE whose caller gave up is destroyed when it comes. passed_fd goes along, -1 for none;
+ * borrowed. *out_fd, when not NULL: the descriptor that came along, -1 for none; the caller's. */
+int native_link_call(struct native *native, struct engine_msg *request, int passed_fd,
                      const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
                      struct err *err);
 
-/* Sends one message over a connection that is held; waits for room in the socket until deadline_ns.
- */
-int native_link_send(int fd, const struct engine_msg *msg, int64_t deadline_ns, struct err *err);
+/* Sends one message over a connection that is held, with passed_fd (-1: none); waits for room in
+ * the socket until deadline_ns. */
+int native_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_t deadline_ns,
+                     struct err *err);
 /* Lets go of the connection: who counted itself among the senders may not use it any more. */
 void native_link_release(struct native *native);
 /* Has the reader look at what is due. */
 void native_link_wake(struct native *native);
+
+/* ---- native_layers.c ---- */
+
+/* As engine_layer_import() and those beside it. */
+int native_layer_import(struct engine *engine, const struct engine_layer_import *import,
+                        int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err);
+int native_layer_attach(struct engine *engine, const char *id, const char *name,
+                        int64_t deadline_ns, struct err *err);
+int native_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
+                        struct err *err);
+int native_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
+                      size_t *out_count, struct err *err);
 
 /* ---- native_destroy.c ---- */
 

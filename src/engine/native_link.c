@@ -112,7 +112,8 @@ void native_link_release(struct native *native)
 }
 
 /* Sends one message; waits for room in the socket until deadline_ns. */
-int native_link_send(int fd, const struct engine_msg *msg, int64_t deadline_ns, struct err *err)
+int native_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_t deadline_ns,
+                     struct err *err)
 {
     BUF_AUTO struct buf bytes;
     buf_init(&bytes, ENGINE_MSG_MAX);
@@ -120,7 +121,8 @@ int native_link_send(int fd, const struct engine_msg *msg, int64_t deadline_ns, 
     if (result != 0)
         return result;
     for (;;) {
-        result = fd_send(fd, bytes.data, bytes.size, NULL, 0, MSG_DONTWAIT, err);
+        result = fd_send(fd, bytes.data, bytes.size, &passed_fd, passed_fd >= 0 ? 1 : 0,
+                         MSG_DONTWAIT, err);
         if (result != -ERR_UNAVAILABLE)
             return result == -ERR_CLOSED ? engine_set_away(err, "went away") : result;
         struct pollfd room = {.fd = fd, .events = POLLOUT};
@@ -165,7 +167,7 @@ static bool waiter_wait(struct native *native, struct waiter *waiter,
 }
 
 /* One request and its reply. The reply is the caller's: engine_msg_done(). */
-int native_link_call(struct native *native, struct engine_msg *request,
+int native_link_call(struct native *native, struct engine_msg *request, int passed_fd,
                      const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
                      struct err *err)
 {
@@ -177,7 +179,7 @@ int native_link_call(struct native *native, struct engine_msg *request,
     struct waiter waiter;
     waiter_add(native, &waiter);
     request->request_id = waiter.request_id;
-    result = native_link_send(fd, request, wait->deadline_ns, err);
+    result = native_link_send(fd, request, passed_fd, wait->deadline_ns, err);
     native_link_release(native);
     const char *create_id = request->op == ENGINE_OP_CREATE ? request->create.id : NULL;
     bool answered =
@@ -209,6 +211,7 @@ static bool deliver(struct native *native, struct engine_msg *msg, int *fd)
         waiter->fd = fd_take(fd);
         waiter->done = true;
         msg->ids = NULL;
+        msg->layers = NULL;
         (void)pthread_cond_signal(&waiter->answered);
     }
     (void)pthread_mutex_unlock(&native->lock);

@@ -28,6 +28,9 @@
 #define UNPACKED_MAX (UINT64_C(32) << 30)
 #define ENTRIES_MAX 2000000
 #define UNPACK_TIMEOUT_S 900
+#define LAYER_MAX (UINT64_C(8) << 30)
+#define LAYER_ENTRIES_MAX 500000
+#define LAYER_TIMEOUT_S 600
 
 /* Opens a folder below priv/, made when it is missing. */
 static int open_folder(int priv_fd, const char *name, int *out_fd, struct err *err)
@@ -160,7 +163,8 @@ static int try_image(struct sandbox_host *host, struct err *err)
     if (result != 0 || image_keeps_owners(&host->image))
         return result;
     if (host->ids.kind != IDRANGE_WHOLE) {
-        note_missing(host, "container, disk, images: %s can't id-map files or use loop devices",
+        note_missing(host,
+                     "container, disk, images, layers: %s can't id-map files or use loop devices",
                      host_who(host));
         return 0;
     }
@@ -236,6 +240,33 @@ static int open_images(struct sandbox_host *host, const struct host_config *conf
     return result != 0 ? result : images_open(&images, &host->images, err);
 }
 
+/* Where what is shown of a layer can't be mapped, none is made. */
+static void find_layers(struct sandbox_host *host, int priv_fd)
+{
+    struct err err = ERR_INIT;
+    int result = open_folder(priv_fd, "layers", &host->layers_store_fd, &err);
+    if (result == 0)
+        result = trial_layers(host->layers_store_fd, &host->ids, host->stage_fd, &err);
+    if (result == 0)
+        return;
+    fd_close(&host->layers_store_fd);
+    log_warn("no library layers: %s", err.message);
+    note_missing(host, "layers: %.160s", err.message);
+}
+
+int host_open_layers(struct sandbox_host *host, layers_imported_fn on_imported, void *context,
+                     struct err *err)
+{
+    const struct layers_config config = {.store_fd = host->layers_store_fd,
+                                         .unpack_fd = host->unpack_fd,
+                                         .size_max_bytes = LAYER_MAX,
+                                         .entries_max = LAYER_ENTRIES_MAX,
+                                         .timeout_s = LAYER_TIMEOUT_S};
+    if (!host->usable || host->layers_store_fd < 0)
+        return 0;
+    return layers_open(&config, on_imported, context, &host->layers, err);
+}
+
 /* What sandboxes need and not every host has. */
 static int open_sandboxing(struct sandbox_host *host, const struct host_config *config,
                            int outer_priv_fd, struct err *err)
@@ -275,6 +306,8 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
     result = open_images(host, config, priv_fd, err);
     if (result == 0)
         open_disks(host, priv_fd);
+    if (result == 0)
+        find_layers(host, priv_fd);
     return result;
 }
 
@@ -283,6 +316,7 @@ static void host_clear(struct sandbox_host *host)
     memset(host, 0, sizeof(*host));
     host->run_fd = host->ids_fd = host->init_fd = host->stage_fd = host->epoll_fd = -1;
     host->images_folder_fd = host->images_store_fd = host->unpack_fd = host->disks.dir_fd = -1;
+    host->layers_store_fd = -1;
     sysview_init(&host->sysview, -1, &host->cgroups);
 }
 
@@ -326,6 +360,7 @@ int host_open(const struct host_config *config, struct sandbox_host *host, struc
 void host_close(struct sandbox_host *host)
 {
     images_free(host->images);
+    layers_free(host->layers);
     sysview_done(&host->sysview);
     image_close(&host->image);
     if (host->cgroups.count > 0)
@@ -334,6 +369,7 @@ void host_close(struct sandbox_host *host)
     disk_close(&host->disks);
     fd_close(&host->images_folder_fd);
     fd_close(&host->images_store_fd);
+    fd_close(&host->layers_store_fd);
     fd_close(&host->unpack_fd);
     fd_close(&host->stage_fd);
     fd_close(&host->run_fd);
@@ -381,4 +417,6 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         out->capabilities |= ENGINE_CAP_IDMAP | ENGINE_CAP_CONTAINER;
     if (host->disks.dir_fd >= 0)
         out->capabilities |= ENGINE_CAP_DISK | ENGINE_CAP_STOP;
+    if (host->layers)
+        out->capabilities |= ENGINE_CAP_LAYERS;
 }

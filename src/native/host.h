@@ -11,6 +11,7 @@
 #include "native/idrange.h"
 #include "native/image.h"
 #include "native/images.h"
+#include "native/layers.h"
 #include "native/sysview.h"
 #include "native/userns.h"
 #include "wire/engine_msg.h"
@@ -38,6 +39,7 @@ struct sandbox_host {
     struct cgroup_root cgroups; /* count 0: none; the sockets of the inits are the journal then */
     struct image image;
     struct images *images;   /* NULL: only `host` */
+    struct layers *layers;   /* NULL: this host has none; of the service */
     struct disk_store disks; /* dir_fd -1: this host has none */
     struct sysview sysview;
     uint64_t disk_bytes; /* when the engine started: free where the disks are, or taken by them */
@@ -46,6 +48,7 @@ struct sandbox_host {
     int ids_fd;          /* folder of id ranges */
     int init_fd;         /* the berth-init program */
     int images_folder_fd, images_store_fd, unpack_fd;
+    int layers_store_fd;     /* -1: this host has no layers */
     struct zygotes *zygotes; /* of the service; NULL: none */
     int epoll_fd;            /* of the service: where the descriptors of sandboxes are watched */
 };
@@ -55,6 +58,10 @@ struct sandbox_host {
  * this one lacks is told by host_info(). epoll_fd and zygotes are the caller's to set. */
 int host_open(const struct host_config *config, struct sandbox_host *host, struct err *err);
 void host_close(struct sandbox_host *host);
+
+/* Opens the layers, if this host has any. */
+int host_open_layers(struct sandbox_host *host, layers_imported_fn on_imported, void *context,
+                     struct err *err);
 
 /* The answer to a probe. */
 void host_info(const struct sandbox_host *host, struct engine_info *out);

@@ -64,6 +64,10 @@ void idrange_describe(const struct idrange_space *space, uint32_t base, struct i
 /* Writes the maps of users and groups, which are the same, of a child's new user namespace. */
 int idrange_write_maps(pid_t pid, const char *map, struct err *err);
 
+/* A user namespace with these maps and nobody in it, to map a mount's ids with; the caller's to
+ * close. */
+int idrange_open_userns(const char *map, int *out_fd, struct err *err);
+
 /* Opens the folder of locks, made when it is missing: /run/berth/ids for the host's root, else
  * berth/ids below XDG_RUNTIME_DIR or /run/user/UID (host_uid: the user as the host calls him), so
  * that all servers of a user share it; without these, ids below own_fd. */

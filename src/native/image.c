@@ -530,13 +530,14 @@ int image_layer(struct image_tree *tree, int userns_fd, uid_t first_id, int *out
 }
 
 /* Makes the overlay of the attached tree; it wants a second layer, which is empty. */
-static int overlay_tree(int tree_fd, int stage_fd, int *out_fd, struct err *err)
+static int overlay_tree(const struct image_tree *tree, int tree_fd, int stage_fd, int *out_fd,
+                        struct err *err)
 {
     FD_AUTO int empty_fd = openat(stage_fd, "empty", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (empty_fd < 0)
         return err_sys(err, errno, "open empty");
     const int layers[] = {tree_fd, empty_fd};
-    return mountfd_overlay(layers, ARRAY_SIZE(layers), -1, -1,
+    return mountfd_overlay(tree->source, layers, ARRAY_SIZE(layers), -1, -1,
                            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, out_fd, err);
 }
 
@@ -549,7 +550,7 @@ int image_overlay(struct image_tree *tree, int stage_fd, int userns_fd, int *out
         result = mountfd_attach(tree_fd, stage_fd, "lower-0", err);
     if (result != 0)
         return result;
-    result = overlay_tree(tree_fd, stage_fd, out_fd, err);
+    result = overlay_tree(tree, tree_fd, stage_fd, out_fd, err);
     mountfd_detach(tree_fd);
     return result;
 }

@@ -32,6 +32,7 @@ struct image_tree {
     bool flat;          /* it can be no layer of an overlay here: it is bound as it is */
     bool deep;          /* with what is mounted below it on the host */
     bool over_previous; /* as a layer it lies over the tree before it, at the same target */
+    const char *source; /* what mountinfo calls an overlay of it; NULL: nothing */
     char hidden[16];    /* a folder in it that is empty in the image; "" none */
 };
 

@@ -21,7 +21,7 @@
 #include "base/log.h"
 #include "native/imagescan.h"
 #include "native/imagestore.h"
-#include "native/treeremove.h"
+#include "native/imagewaste.h"
 #include "native/unpack.h"
 
 #define SCAN_NS (2 * CLOCK_NS_PER_S)
@@ -68,34 +68,16 @@ struct images {
     struct image_file *files; /* of the last look */
     bool looked;              /* at least once */
     bool unreadable;          /* said so already */
-    bool sweep;               /* something happened since waste was last looked for */
     int64_t scanned_ns;
     struct job job;
-    pid_t remover_pid; /* 0: none */
-    int remover_pidfd;
-    char removing[IMAGESTORE_NAME_SIZE];
-    char stuck[IMAGESTORE_NAME_SIZE]; /* could not be removed: others come first */
-    int64_t remove_after_ns;          /* after one that failed */
+    struct imagewaste waste;
 };
 
 /* ---- life ---- */
 
-/* The store holds set-user-ID files with the host's own numbers: nobody else may come near. */
-static int check_store(int store_fd, struct err *err)
-{
-    struct stat info;
-    if (fstat(store_fd, &info) != 0)
-        return err_sys(err, errno, "look at the store of images");
-    if (info.st_uid != geteuid() || (info.st_mode & 0077) != 0)
-        return err_set(err, ERR_INTERNAL,
-                       "the store of images has to be of user %u and mode 0700, not of %u and %04o",
-                       geteuid(), info.st_uid, info.st_mode & 07777);
-    return 0;
-}
-
 int images_open(const struct images_config *config, struct images **out, struct err *err)
 {
-    int result = check_store(config->store_fd, err);
+    int result = imagestore_check(config->store_fd, err);
     if (result != 0)
         return result;
     struct images *images = calloc(1, sizeof(*images));
@@ -103,9 +85,9 @@ int images_open(const struct images_config *config, struct images **out, struct 
         return err_set(err, ERR_INTERNAL, "no memory for the images");
     images->config = *config;
     images->job.unpack.pidfd = images->job.unpack.status_fd = -1;
-    images->remover_pidfd = -1;
     images->files = calloc(IMAGES_MAX, sizeof(*images->files));
     images->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    imagewaste_init(&images->waste, config->store_fd, images->epoll_fd);
     if (images->files && images->epoll_fd >= 0) {
         *out = images;
         return 0;
@@ -122,9 +104,7 @@ void images_free(struct images *images)
     unpack_kill(&images->job.unpack);
     fd_close(&images->job.unpack.pidfd);
     fd_close(&images->job.unpack.status_fd);
-    if (images->remover_pid > 0)
-        (void)kill(images->remover_pid, SIGKILL);
-    fd_close(&images->remover_pidfd);
+    imagewaste_done(&images->waste);
     fd_close(&images->epoll_fd);
     free(images->files);
     free(images->entries);
@@ -134,19 +114,6 @@ void images_free(struct images *images)
 int images_event_fd(const struct images *images)
 {
     return images->epoll_fd;
-}
-
-static void watch(const struct images *images, int fd)
-{
-    struct epoll_event event = {.events = EPOLLIN};
-    if (epoll_ctl(images->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
-        log_warn("images: epoll_ctl: %s", strerror(errno)); /* the next look finds it as well */
-}
-
-/* Other children may hold copies, so that closing would not end the events (epoll(7)). */
-static void unwatch(const struct images *images, int fd)
-{
-    (void)epoll_ctl(images->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 /* ---- the table ---- */
@@ -230,7 +197,7 @@ static void scan(struct images *images)
     int64_t now = clock_now_ns();
     images->scanned_ns = now;
     if (images->config.folder_fd < 0) {
-        images->looked = images->sweep = true;
+        images->looked = images->waste.due = true;
         return;
     }
     if (imagescan_read(images->config.folder_fd, images->files, &found, &err) != 0) {
@@ -246,7 +213,7 @@ static void scan(struct images *images)
     for (size_t i = 0; i < images->count; i++)
         promote(&images->entries[i], now);
     images->looked = true;
-    images->sweep = true;
+    images->waste.due = true;
 }
 
 /* ---- unpacking ---- */
@@ -295,7 +262,7 @@ static int start_job(struct images *images, const struct image_entry *entry, str
     job->deadline_ns = clock_now_ns() + (int64_t)images->config.timeout_s * CLOCK_NS_PER_S;
     job->late = false;
     memcpy(job->whole, entry->whole, sizeof(job->whole));
-    watch(images, job->unpack.pidfd);
+    imagewaste_watch(&images->waste, job->unpack.pidfd);
     return 0;
 }
 
@@ -335,11 +302,11 @@ static void end_job(struct images *images, struct image_entry *entry)
     struct job *job = &images->job;
     struct err err = ERR_INIT;
     char summary[UNPACK_STATUS_MAX + 1];
-    unwatch(images, job->unpack.pidfd);
-    images->sweep = true;
+    imagewaste_unwatch(&images->waste, job->unpack.pidfd);
+    images->waste.due = true;
     int result = unpack_poll(&job->unpack, summary, &err);
     if (result == 0) {
-        watch(images, job->unpack.pidfd); /* not quite */
+        imagewaste_watch(&images->waste, job->unpack.pidfd); /* not quite */
         return;
     }
     if (result > 0)
@@ -358,19 +325,13 @@ static void end_job(struct images *images, struct image_entry *entry)
     log_info("image %s: unpacked (entries, bytes, left out: %s)", entry->file.name, summary);
 }
 
-static bool has_ended(int pidfd)
-{
-    struct pollfd poller = {.fd = pidfd, .events = POLLIN};
-    return poll(&poller, 1, 0) > 0;
-}
-
 static void reap_job(struct images *images)
 {
     struct job *job = &images->job;
     struct image_entry *entry = find_state(images, IMAGE_UNPACKING);
     if (job->unpack.pid == 0)
         return;
-    if (has_ended(job->unpack.pidfd)) {
+    if (imagewaste_has_ended(job->unpack.pidfd)) {
         end_job(images, entry);
         return;
     }
@@ -384,7 +345,7 @@ static void reap_job(struct images *images)
 static bool is_wanted(const char *name, const void *context)
 {
     const struct images *images = context;
-    if (strcmp(name, images->job.partial) == 0 || strcmp(name, images->stuck) == 0)
+    if (strcmp(name, images->job.partial) == 0)
         return true;
     for (size_t i = 0; i < images->count; i++) {
         if (strcmp(name, images->entries[i].whole) == 0)
@@ -393,50 +354,11 @@ static bool is_wanted(const char *name, const void *context)
     return false;
 }
 
-static void reap_remover(struct images *images)
-{
-    siginfo_t end;
-    if (images->remover_pid == 0 || !has_ended(images->remover_pidfd))
-        return;
-    memset(&end, 0, sizeof(end));
-    (void)waitid(P_PIDFD, (id_t)images->remover_pidfd, &end, WEXITED | WNOHANG);
-    unwatch(images, images->remover_pidfd);
-    fd_close(&images->remover_pidfd);
-    images->remover_pid = 0;
-    images->sweep = true;
-    if (end.si_code == CLD_EXITED && end.si_status == 0)
-        return;
-    memcpy(images->stuck, images->removing, sizeof(images->stuck));
-    images->remove_after_ns = clock_now_ns() + RETRY_NS;
-}
-
-static bool find_waste(struct images *images)
-{
-    if (imagestore_find_waste(images->config.store_fd, is_wanted, images, images->removing))
-        return true;
-    if (images->stuck[0] == '\0')
-        return false;
-    images->stuck[0] = '\0'; /* its turn again */
-    return imagestore_find_waste(images->config.store_fd, is_wanted, images, images->removing);
-}
-
 static void remove_waste(struct images *images)
 {
-    struct err err = ERR_INIT;
     /* Without a look at the folder nothing is known to be waste. */
-    if (images->remover_pid != 0 || !images->sweep || !images->looked || images->unreadable ||
-        clock_now_ns() < images->remove_after_ns)
-        return;
-    images->sweep = false;
-    if (!find_waste(images))
-        return;
-    if (treeremove_start(images->config.store_fd, images->removing, &images->remover_pid,
-                         &images->remover_pidfd, &err) != 0) {
-        log_warn("remove %s: %s", images->removing, err.message);
-        images->remove_after_ns = clock_now_ns() + RETRY_NS;
-        return;
-    }
-    watch(images, images->remover_pidfd);
+    if (images->looked && !images->unreadable)
+        imagewaste_start(&images->waste, is_wanted, images);
 }
 
 /* When the folder is to be looked at: every now and then, and when a new archive had time to rest.
@@ -457,7 +379,7 @@ static int64_t next_scan(const struct images *images)
 int64_t images_step(struct images *images)
 {
     reap_job(images);
-    reap_remover(images);
+    imagewaste_reap(&images->waste);
     if (clock_now_ns() >= next_scan(images))
         scan(images);
     start_next(images);

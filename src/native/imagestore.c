@@ -1,5 +1,5 @@
-/* Owns the names below priv/images. What is half made or half gone never has the name of a whole
- * one: rename(2) is the moment. */
+/* Owns the names below priv/images/store and priv/layers. What is half made or half gone never has
+ * the name of a whole one: rename(2) is the moment. */
 #include "native/imagestore.h"
 
 #include <dirent.h>
@@ -19,7 +19,7 @@
 static const char partial_suffix[] = ".partial";
 
 /* Raised when the same archive comes out differently: what older versions made is made anew. */
-enum { UNPACK_VERSION = 1, HASH_DIGITS = 16 };
+enum { UNPACK_VERSION = 1 };
 
 /* FNV-1a (draft-eastlake-fnv): tells versions of one file apart, which nobody has a reason to
  * forge: the files are root's. */
@@ -48,8 +48,8 @@ static void name_partial(const char *whole, char out[static IMAGESTORE_NAME_SIZE
 {
     char random[9];
     id_hex(random, 4);
-    (void)snprintf(out, IMAGESTORE_NAME_SIZE, "%.*s.%s%s", IMAGE_NAME_MAX + 1 + HASH_DIGITS, whole,
-                   random, partial_suffix);
+    (void)snprintf(out, IMAGESTORE_NAME_SIZE, "%.*s.%s%s",
+                   IMAGESTORE_STEM_MAX + 1 + IMAGESTORE_HASH_DIGITS, whole, random, partial_suffix);
 }
 
 static bool is_partial(const char *name)
@@ -63,8 +63,8 @@ static bool is_partial(const char *name)
 static bool is_whole(const char *name)
 {
     const char *dot = strchr(name, '.');
-    return dot && dot - name <= IMAGE_NAME_MAX && strlen(dot + 1) == HASH_DIGITS &&
-           strspn(dot + 1, "0123456789abcdef") == HASH_DIGITS;
+    return dot && dot - name <= IMAGESTORE_STEM_MAX && strlen(dot + 1) == IMAGESTORE_HASH_DIGITS &&
+           strspn(dot + 1, "0123456789abcdef") == IMAGESTORE_HASH_DIGITS;
 }
 
 bool imagestore_has(int store_fd, const char *whole)
@@ -127,42 +127,133 @@ int imagestore_take(int store_fd, const char *whole, int *out_rootfs_fd, int *ou
     return 0;
 }
 
-/* Renames a whole folder that nobody uses, so that nobody can take it while it is removed. */
-static bool retire(int store_fd, const char *whole, char out[static IMAGESTORE_NAME_SIZE])
+int imagestore_check(int store_fd, struct err *err)
+{
+    struct stat info;
+    if (fstat(store_fd, &info) != 0)
+        return err_sys(err, errno, "look at a store");
+    if (info.st_uid != geteuid() || (info.st_mode & 0077) != 0)
+        return err_set(err, ERR_INTERNAL,
+                       "a store has to be of user %u and mode 0700, not of %u and %04o", geteuid(),
+                       info.st_uid, info.st_mode & 07777);
+    return 0;
+}
+
+/* Whether nobody uses a folder. */
+static bool is_unused(int store_fd, const char *name)
 {
     FD_AUTO int folder_fd = -1;
-    if (open_folder(store_fd, whole, O_PATH, &folder_fd, NULL) != 0)
+    if (open_folder(store_fd, name, O_PATH, &folder_fd, NULL) != 0)
         return false;
     FD_AUTO int lock_fd = openat(folder_fd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (lock_fd < 0 ? errno != ENOENT : flock(lock_fd, LOCK_EX | LOCK_NB) != 0)
-        return false;
+    return lock_fd < 0 ? errno == ENOENT : flock(lock_fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+/* Nobody can take it under its new name. */
+static bool rename_to_partial(int store_fd, const char *whole,
+                              char out[static IMAGESTORE_NAME_SIZE])
+{
     name_partial(whole, out);
     return renameat2(store_fd, whole, store_fd, out, RENAME_NOREPLACE) == 0;
 }
 
-bool imagestore_find_waste(int store_fd, bool (*wanted)(const char *name, const void *context),
-                           const void *context, char out[static IMAGESTORE_NAME_SIZE])
+int imagestore_retire(int store_fd, const char *whole, struct err *err)
+{
+    char partial[IMAGESTORE_NAME_SIZE];
+    if (!rename_to_partial(store_fd, whole, partial) && errno != ENOENT)
+        return err_sys(err, errno, "rename %s", whole);
+    return 0;
+}
+
+/* Calls look with every folder's name until it says true. Returns whether it did. */
+static bool look_through(int store_fd, bool (*look)(void *context, const char *name), void *context,
+                         struct err *err)
 {
     FD_AUTO int fd = openat(store_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     if (!dir) {
-        log_warn("the folder of unpacked images can't be read: %s", strerror(errno));
+        (void)err_sys(err, errno, "read a store");
         return false;
     }
     (void)fd_take(&fd); /* the DIR's now */
     bool found = false;
     const struct dirent *entry = NULL;
-    while (!found && (entry = readdir(dir))) {
-        const char *name = entry->d_name;
-        if (!imagestore_has(store_fd, name))
-            continue; /* no folder */
-        if (is_partial(name) && !wanted(name, context)) {
-            (void)snprintf(out, IMAGESTORE_NAME_SIZE, "%s", name);
-            found = true;
-        } else if (is_whole(name) && !wanted(name, context)) {
-            found = retire(store_fd, name, out);
-        }
-    }
+    while (!found && (entry = readdir(dir)))
+        found = imagestore_has(store_fd, entry->d_name) && look(context, entry->d_name);
     (void)closedir(dir);
+    return found;
+}
+
+struct each {
+    void (*on_whole)(void *context, const char *whole);
+    void *context;
+};
+
+static bool tell_whole(void *context, const char *name)
+{
+    const struct each *each = context;
+    if (is_whole(name))
+        each->on_whole(each->context, name);
+    return false;
+}
+
+int imagestore_each(int store_fd, void (*on_whole)(void *context, const char *whole), void *context,
+                    struct err *err)
+{
+    struct each each = {.on_whole = on_whole, .context = context};
+    struct err failure = ERR_INIT;
+    (void)look_through(store_fd, tell_whole, &each, &failure);
+    return failure.kind != ERR_NONE ? err_copy(err, &failure) : 0;
+}
+
+struct search {
+    const char *whole;
+    char *out;
+};
+
+static bool is_or_was(void *context, const char *name)
+{
+    const struct search *search = context;
+    size_t size = strlen(search->whole);
+    if (strncmp(name, search->whole, size) != 0 ||
+        !(name[size] == '\0' || (name[size] == '.' && is_partial(name))))
+        return false;
+    (void)snprintf(search->out, IMAGESTORE_NAME_SIZE, "%s", name);
+    return true;
+}
+
+bool imagestore_find(int store_fd, const char *whole, char out[static IMAGESTORE_NAME_SIZE])
+{
+    struct search search = {.whole = whole, .out = out};
+    return is_whole(whole) && look_through(store_fd, is_or_was, &search, NULL);
+}
+
+struct waste {
+    int store_fd;
+    bool (*wanted)(const char *name, const void *context);
+    const void *context;
+    char *out;
+};
+
+static bool is_waste(void *context, const char *name)
+{
+    const struct waste *waste = context;
+    if (!(is_partial(name) || is_whole(name)) || waste->wanted(name, waste->context) ||
+        !is_unused(waste->store_fd, name))
+        return false;
+    if (is_whole(name))
+        return rename_to_partial(waste->store_fd, name, waste->out);
+    (void)snprintf(waste->out, IMAGESTORE_NAME_SIZE, "%s", name);
+    return true;
+}
+
+bool imagestore_find_waste(int store_fd, bool (*wanted)(const char *name, const void *context),
+                           const void *context, char out[static IMAGESTORE_NAME_SIZE])
+{
+    struct waste waste = {.store_fd = store_fd, .wanted = wanted, .context = context, .out = out};
+    struct err err = ERR_INIT;
+    bool found = look_through(store_fd, is_waste, &waste, &err);
+    if (err.kind != ERR_NONE)
+        log_warn("%s", err.message);
     return found;
 }

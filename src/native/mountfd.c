@@ -79,8 +79,8 @@ static void name_fd(char *out, size_t size, int fd)
     (void)snprintf(out, size, "/proc/self/fd/%d", fd);
 }
 
-int mountfd_overlay(const int *lower_fds, size_t lower_count, int upper_fd, int work_fd,
-                    uint64_t attributes, int *out_fd, struct err *err)
+int mountfd_overlay(const char *source, const int *lower_fds, size_t lower_count, int upper_fd,
+                    int work_fd, uint64_t attributes, int *out_fd, struct err *err)
 {
     char lower[256] = "";
     char upper[32];
@@ -91,10 +91,12 @@ int mountfd_overlay(const int *lower_fds, size_t lower_count, int upper_fd, int 
                                  i > 0 ? ":" : "", lower_fds[i]);
     name_fd(upper, sizeof(upper), upper_fd);
     name_fd(work, sizeof(work), work_fd);
-    const char *const options[] = {
-        "index", "off",     "metacopy", "off", "lowerdir", lower, upper_fd >= 0 ? "upperdir" : NULL,
-        upper,   "workdir", work,       NULL};
-    return mountfd_make("overlay", options, attributes, out_fd, err);
+    const char *const options[] = {"source",   source,     "index",
+                                   "off",      "metacopy", "off",
+                                   "lowerdir", lower,      upper_fd >= 0 ? "upperdir" : NULL,
+                                   upper,      "workdir",  work,
+                                   NULL};
+    return mountfd_make("overlay", source ? options : options + 2, attributes, out_fd, err);
 }
 
 void mountfd_detach(int mount_fd)

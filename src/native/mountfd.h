@@ -30,10 +30,10 @@ int mountfd_make(const char *type, const char *const options[], uint64_t attribu
 /* A detached overlay of lower_fds, the topmost first, with the folders upper_fd and work_fd on one
  * mount; -1 and -1: read-only, of at least two lower ones. All have to be on attached mounts (Linux
  * before 6.15 wants that). What
- * mountinfo then says of the layers are numbers of descriptors. Ids come from the layers' mounts.
- * Documentation/filesystems/overlayfs.rst. */
-int mountfd_overlay(const int *lower_fds, size_t lower_count, int upper_fd, int work_fd,
-                    uint64_t attributes, int *out_fd, struct err *err);
+ * mountinfo then says of the layers are numbers of descriptors; source, if not NULL, is what it
+ * calls the whole. Ids come from the layers' mounts. Documentation/filesystems/overlayfs.rst. */
+int mountfd_overlay(const char *source, const int *lower_fds, size_t lower_count, int upper_fd,
+                    int work_fd, uint64_t attributes, int *out_fd, struct err *err);
 
 /* Takes an attached mount off its place; it goes when nothing uses it any more. */
 void mountfd_detach(int mount_fd);

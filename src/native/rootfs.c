@@ -20,6 +20,7 @@
 #include "native/parent.h"
 #include "native/spare.h"
 #include "native/treeremove.h"
+#include "wire/engine_msg.h"
 
 #define INODE_BYTES 4096 /* of storage for each inode of a tmpfs */
 #define INODES_MIN 1024
@@ -31,12 +32,25 @@ static const struct {
     mode_t mode;
     bool code; /* the code's own */
 } folders[] = {
-    {"proc", 0755, false},    {"sys", 0755, false},         {"dev", 0755, false},
-    {"run", 0755, false},     {"tmp", 01777, false},        {"home", 0755, false},
-    {"root", 0755, false},    {"mnt", 0755, false},         {"opt", 0755, false},
-    {"srv", 0755, false},     {"var", 0755, false},         {"var/tmp", 01777, false},
-    {"var/lib", 0755, false}, {"var/log", 0755, false},     {"var/cache", 0755, false},
-    {".shm", 01777, false},   {"home/sandbox", 0755, true}, {"workspace", 0755, true},
+    {"proc", 0755, false},
+    {"sys", 0755, false},
+    {"dev", 0755, false},
+    {"run", 0755, false},
+    {"tmp", 01777, false},
+    {"home", 0755, false},
+    {"root", 0755, false},
+    {"mnt", 0755, false},
+    {"opt", 0755, false},
+    {"srv", 0755, false},
+    {"var", 0755, false},
+    {"var/tmp", 01777, false},
+    {"var/lib", 0755, false},
+    {"var/log", 0755, false},
+    {"var/cache", 0755, false},
+    {".shm", 01777, false},
+    {"home/sandbox", 0755, true},
+    {"workspace", 0755, true},
+    {&ENGINE_LAYER_PLACE[1], 0755, true},
 };
 
 static const char *const package_folders[] = {
@@ -299,7 +313,7 @@ static int make_overlay(const struct rootfs_spec *spec, const int *layers, size_
     (void)setfsuid(spec->first_id);
     int result = asuser_raise() != 0 ? err_sys(err, errno, "keep capabilities") : 0;
     if (result == 0)
-        result = mountfd_overlay(layers, layer_count, upper_fd, work_fd,
+        result = mountfd_overlay(NULL, layers, layer_count, upper_fd, work_fd,
                                  MOUNT_ATTR_NODEV | (spec->container ? 0 : MOUNT_ATTR_NOSUID),
                                  out_fd, err);
     (void)setfsuid(0);
@@ -426,12 +440,23 @@ static int add_host(const struct rootfs_spec *spec, const struct writable *writa
 
 /* ---- a rootfs folder ---- */
 
+/* What an image has where layers are seen is no library of anybody. */
+static int hide_place(int upper_fd, struct err *err)
+{
+    FD_AUTO int fd =
+        openat(upper_fd, &ENGINE_LAYER_PLACE[1], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) != 0)
+        return err_sys(err, errno, "hide " ENGINE_LAYER_PLACE " of the image");
+    return 0;
+}
+
 static int prepare_folder(const struct writable *writable, struct err *err)
 {
     FD_AUTO int upper_fd = -1;
     int result = make_pair(writable, "", "", &upper_fd, err);
-    return result != 0 ? result
-                       : make_common(upper_fd, writable->owner, writable->owner + CODE_ID, err);
+    if (result == 0)
+        result = make_common(upper_fd, writable->owner, writable->owner + CODE_ID, err);
+    return result != 0 ? result : hide_place(upper_fd, err);
 }
 
 static int add_folder(const struct rootfs_spec *spec, const struct writable *writable,

@@ -108,7 +108,9 @@ static struct sandbox *sandbox_new(const char *id)
     sandbox->pidfd = sandbox->setup_fd = sandbox->ids.lock_fd = sandbox->userns_fd = -1;
     sandbox->kernel_userns_fd = sandbox->kernel_fd = sandbox->kernel_pass_fd = -1;
     sandbox->disk_fd = sandbox->folder.root_fd = sandbox->folder.lock_fd = -1;
+    sandbox->layer_lock_fd = -1;
     sandbox->disk_job = DISK_JOB_INIT;
+    sandbox->attach = LAYER_ATTACH_INIT;
     sandbox->deadline_ns = sandbox->kernel_give_up_ns = INT64_MAX;
     return sandbox;
 }
@@ -142,6 +144,8 @@ void sandbox_free(struct sandbox *sandbox)
     fd_close(&sandbox->kernel_fd);
     fd_close(&sandbox->kernel_pass_fd);
     disk_abort(&sandbox->disk_job);
+    layer_attach_abort(&sandbox->attach);
+    fd_close(&sandbox->layer_lock_fd);
     idrange_release(&sandbox->ids);
     free(sandbox);
 }
@@ -540,6 +544,7 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     fd_close(&sandbox->kernel_pass_fd);
     sandbox->kernel_request = 0;
     sandbox->kernel_give_up_ns = INT64_MAX;
+    layer_attach_kill(&sandbox->attach);
     fault_point("native.kill");
     if (sandbox->pidfd >= 0)
         kill_init(sandbox);
@@ -591,8 +596,10 @@ static void remove_traces(struct sandbox_host *host, struct sandbox *sandbox)
 
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)
 {
-    bool gone = process_is_gone(host, sandbox) && disk_job_is_over(host, sandbox);
+    bool gone = process_is_gone(host, sandbox) && disk_job_is_over(host, sandbox) &&
+                sandbox->attach.pid == 0; /* no child of ours is in its mount namespace */
     if (gone) {
+        fd_close(&sandbox->layer_lock_fd);
         remove_traces(host, sandbox);
         if (cgroup_remove(&host->cgroups, sandbox->id, NULL) == 0) {
             fault_point("native.gone");

@@ -15,6 +15,7 @@
 #include "native/host.h"
 #include "native/idrange.h"
 #include "native/images.h"
+#include "native/layer_attach.h"
 #include "wire/engine_msg.h"
 
 enum { SANDBOX_WAITERS_MAX = 8, SANDBOX_CODE_ID = 1000 /* profile strict */ };
@@ -46,6 +47,8 @@ struct sandbox {
     struct disk_job disk_job;
     int disk_fd;                /* until the root is made; -1: none, or not yet */
     struct image_folder folder; /* until the root is made; root_fd -1: image `host` */
+    struct layer_attach attach; /* a layer that is on its way in */
+    int layer_lock_fd;          /* of the layer that it has; -1: none */
     bool keeps;                 /* its disk outlives its processes ... */
     bool forget;                /* ... unless it is to be destroyed */
     uint8_t nonce[SANDBOX_NONCE_SIZE];
@@ -87,6 +90,20 @@ bool sandbox_withdraw_kernel(struct sandbox_host *host, struct sandbox *sandbox)
 int sandbox_commit(struct sandbox_host *host, struct sandbox *sandbox, bool forked,
                    struct err *err);
 
+/* ---- sandbox_layer.c ---- */
+
+/* Begins to attach a layer (ENGINE_OP_LAYER_ATTACH) for request_id: attach.pidfd is watched. */
+int sandbox_attach_layer(struct sandbox_host *host, struct sandbox *sandbox, const char *name,
+                         uint64_t request_id, struct err *err);
+
+/* Looks whether that is over. Returns as layer_attach_poll(); 0 too when nothing is on its way. */
+int sandbox_layer_event(const struct sandbox_host *host, struct sandbox *sandbox, struct err *err);
+
+/* Holds the layer that an adopted sandbox has. */
+int sandbox_adopt_layer(const struct sandbox_host *host, struct sandbox *sandbox, struct err *err);
+
+/* ---- sandbox.c ---- */
+
 /* A connection to the sandbox's init. */
 int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,
                     struct err *err);
@@ -102,7 +119,8 @@ struct sandbox *sandbox_adopt_stopped(const char *id);
 void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox);
 
 /* Removes what is left after the last process: true when nothing is, or all but the kept disk (the
- * state is STOPPED then). False: call again when deadline_ns is reached. */
+ * state is STOPPED then). False: call again when deadline_ns is reached, and ask
+ * sandbox_layer_event() before. */
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox);
 
 /* Closes a descriptor that may be watched. Closing alone would not end the events: a setup stage of

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,44 +20,30 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/parse.h"
 #include "native/initsock.h"
 #include "native/limit.h"
-#include "native/sandbox.h"
-#include "native/zygote.h"
+#include "native/service_internal.h"
 
-#define SWEEP_MS 30000
-#define SWEEP_MS_MAX 86400000
-#define SWEEP_AGAIN_NS (100 * CLOCK_NS_PER_MS) /* when an init was too busy to be found */
 /* For what is being destroyed, from SIGTERM on: less than the monitor waits (supervise.c). */
 #define STOP_NS (8 * CLOCK_NS_PER_S)
 
 enum { EVENT_BATCH = 64 };
 
-struct service {
-    const struct service_config *config;
-    struct sandbox_host host;
-    struct zygotes zygotes;
-    int signal_fd;
-    int client_fd; /* -1: none */
-    struct sandbox *sandboxes;
-    int64_t sweep_ns; /* from one sweep to the next */
-    int64_t sweep_at_ns;
-    bool sweep_again; /* something could not be adopted now */
-    int64_t images_at_ns;
-    bool stopping;
-    int64_t stop_ns; /* stopping: when to end, whatever is left */
+/* Who an epoll event is for: one of the service's own descriptors, or a sandbox. */
+enum source {
+    SOURCE_LISTEN = 1,
+    SOURCE_CLIENT,
+    SOURCE_SIGNAL,
+    SOURCE_IMAGES,
+    SOURCE_LAYERS,
+    SOURCE_ZYGOTE
 };
 
-/* Who an epoll event is for: one of the service's own descriptors, or a sandbox. */
-enum source { SOURCE_LISTEN = 1, SOURCE_CLIENT, SOURCE_SIGNAL, SOURCE_IMAGES, SOURCE_ZYGOTE };
-
-static int watch(struct service *service, int fd, uint64_t data, uint32_t events, struct err *err)
+int service_watch(struct service *service, int fd, uint64_t data, uint32_t events, struct err *err)
 {
     struct epoll_event event = {.events = events, .data.u64 = data};
     if (epoll_ctl(service->host.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
@@ -64,7 +51,7 @@ static int watch(struct service *service, int fd, uint64_t data, uint32_t events
     return 0;
 }
 
-static struct sandbox *find(const struct service *service, const char *id)
+struct sandbox *service_find(const struct service *service, const char *id)
 {
     for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
         if (!sandbox->freed && strcmp(sandbox->id, id) == 0)
@@ -73,7 +60,7 @@ static struct sandbox *find(const struct service *service, const char *id)
     return NULL;
 }
 
-static void add(struct service *service, struct sandbox *sandbox)
+void service_add(struct service *service, struct sandbox *sandbox)
 {
     sandbox->next = service->sandboxes;
     service->sandboxes = sandbox;
@@ -90,9 +77,10 @@ static void drop_client(struct service *service)
         sandbox->create_request = 0;
         sandbox->waiter_count = 0;
     }
+    service_forget_layers(service);
 }
 
-static void answer(struct service *service, const struct engine_msg *msg, int fd)
+void service_answer(struct service *service, const struct engine_msg *msg, int fd)
 {
     struct err err = ERR_INIT;
     BUF_AUTO struct buf bytes;
@@ -109,17 +97,17 @@ static void answer(struct service *service, const struct engine_msg *msg, int fd
     }
 }
 
-static void answer_error(struct service *service, uint32_t op, uint64_t request_id,
-                         const struct err *error)
+void service_answer_error(struct service *service, uint32_t op, uint64_t request_id,
+                          const struct err *error)
 {
     struct engine_msg msg = {.op = op | ENGINE_REPLY, .request_id = request_id, .error = *error};
-    answer(service, &msg, -1);
+    service_answer(service, &msg, -1);
 }
 
-static void answer_done(struct service *service, uint32_t op, uint64_t request_id)
+void service_answer_done(struct service *service, uint32_t op, uint64_t request_id)
 {
     struct engine_msg msg = {.op = op | ENGINE_REPLY, .request_id = request_id};
-    answer(service, &msg, -1);
+    service_answer(service, &msg, -1);
 }
 
 /* ---- sandboxes ---- */
@@ -130,7 +118,7 @@ static void fail_creation(struct service *service, struct sandbox *sandbox, cons
 {
     log_warn("sandbox %s was not made: %s", sandbox->id, error->message);
     if (sandbox->create_request != 0)
-        answer_error(service, sandbox->create_op, sandbox->create_request, error);
+        service_answer_error(service, sandbox->create_op, sandbox->create_request, error);
     sandbox->create_request = 0;
     /* Also after the commit: of a creation that failed nothing is kept. */
     sandbox->forget = sandbox->forget || sandbox->create_op == ENGINE_OP_CREATE;
@@ -152,7 +140,7 @@ static void finish_creation(struct service *service, struct sandbox *sandbox)
     if (sandbox->create_request == 0)
         return; /* the client that asked is gone; the next one finds the id in its list */
     sandbox->create_request = 0;
-    answer(service, &msg, channel_fd);
+    service_answer(service, &msg, channel_fd);
 }
 
 /* The kernel that it waited for was forked, or will not be. */
@@ -180,10 +168,12 @@ static void on_forked(void *context, uint64_t request, bool forked)
  */
 static void settle(struct service *service, struct sandbox *sandbox)
 {
+    service_attach_event(service, sandbox);
     if (!sandbox_cleanup(&service->host, sandbox))
         return;
+    service_layer_let_go(service);
     for (size_t i = 0; i < sandbox->waiter_count; i++)
-        answer_done(service, sandbox->waiters[i].op, sandbox->waiters[i].request_id);
+        service_answer_done(service, sandbox->waiters[i].op, sandbox->waiters[i].request_id);
     sandbox->waiter_count = 0;
     sandbox->freed = sandbox->state != ENGINE_STATE_STOPPED;
 }
@@ -219,7 +209,7 @@ static void on_death(struct service *service, struct sandbox *sandbox)
         struct engine_msg msg = {.op = ENGINE_OP_EVENT_GONE};
         memcpy(msg.id, sandbox->id, sizeof(msg.id));
         sandbox_kill(&service->host, sandbox);
-        answer(service, &msg, -1);
+        service_answer(service, &msg, -1);
     }
     settle(service, sandbox);
 }
@@ -228,6 +218,7 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
 {
     if (sandbox->freed)
         return;
+    service_attach_event(service, sandbox);
     if (sandbox->state == ENGINE_STATE_CREATING && sandbox->setup_fd >= 0) {
         struct err err = ERR_INIT;
         int result = sandbox_setup_event(&service->host, sandbox, &err);
@@ -239,44 +230,27 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
             return;
     }
     siginfo_t info;
+    struct pollfd init = {.fd = sandbox->pidfd, .events = POLLIN};
     memset(&info, 0, sizeof(info));
     bool dead = sandbox->state == ENGINE_STATE_DESTROYING;
     if (!dead && sandbox->child && sandbox->pid > 0)
         dead = waitid(P_PID, (id_t)sandbox->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
                info.si_pid == sandbox->pid;
-    else if (!dead)
-        dead = true; /* an adopted one has only its pidfd to be readable */
+    else if (!dead) /* an adopted one: its pidfd is readable, or that of a child that attaches */
+        dead = poll(&init, 1, 0) > 0;
     if (dead)
         on_death(service, sandbox);
 }
 
-static void adopt(void *context, const char *id)
-{
-    struct service *service = context;
-    if (find(service, id))
-        return;
-    struct sandbox *sandbox = sandbox_adopt(&service->host, id);
-    if (!sandbox) {
-        service->sweep_again = true;
-        return;
-    }
-    log_info("found sandbox %s%s", id, sandbox->pid > 0 ? "" : ", without life: removing it");
-    add(service, sandbox);
-    if (sandbox->pidfd >= 0)
-        (void)watch(service, sandbox->pidfd, (uint64_t)(uintptr_t)sandbox, EPOLLIN, NULL);
-}
-
-/* The same for a sandbox that is asked for before a sweep could find it: without groups its init
- * may have been too busy. ERR_UNAVAILABLE: it still is. *out is NULL when there is none. */
-static int find_or_adopt(struct service *service, const char *id, struct sandbox **out,
-                         struct err *err)
+int service_find_or_adopt(struct service *service, const char *id, struct sandbox **out,
+                          struct err *err)
 {
     const struct sandbox_host *host = &service->host;
-    *out = find(service, id);
+    *out = service_find(service, id);
     if (*out || !host->usable || host->cgroups.count > 0 || !initsock_exists(host->run_fd, id))
         return 0;
-    adopt(service, id);
-    *out = find(service, id);
+    service_adopt(service, id);
+    *out = service_find(service, id);
     return *out ? 0 : err_set(err, ERR_UNAVAILABLE, "init of %s is busy", id);
 }
 
@@ -285,11 +259,11 @@ static int find_or_adopt(struct service *service, const char *id, struct sandbox
 static int watch_creation(struct service *service, struct sandbox *sandbox, struct err *err)
 {
     uint64_t data = (uint64_t)(uintptr_t)sandbox;
-    int result = watch(service, sandbox->setup_fd, data, EPOLLIN, err);
+    int result = service_watch(service, sandbox->setup_fd, data, EPOLLIN, err);
     if (result == 0)
-        result = watch(service, sandbox->pidfd, data, EPOLLIN, err);
+        result = service_watch(service, sandbox->pidfd, data, EPOLLIN, err);
     if (result == 0 && sandbox->disk_job.fd >= 0)
-        result = watch(service, sandbox->disk_job.fd, data, EPOLLIN, err);
+        result = service_watch(service, sandbox->disk_job.fd, data, EPOLLIN, err);
     return result;
 }
 
@@ -298,7 +272,7 @@ static void on_create(struct service *service, const struct engine_msg *msg)
 {
     struct err err = ERR_INIT;
     struct sandbox *sandbox = NULL;
-    struct sandbox *known = find(service, msg->create.id);
+    struct sandbox *known = service_find(service, msg->create.id);
     bool restart = msg->op == ENGINE_OP_START && known && known->state == ENGINE_STATE_STOPPED;
     int result = 0;
     if (service->stopping)
@@ -312,7 +286,7 @@ static void on_create(struct service *service, const struct engine_msg *msg)
     if (result == 0 && sandbox) {
         if (known)
             known->freed = true;
-        add(service, sandbox);
+        service_add(service, sandbox);
         sandbox->create_request = msg->request_id;
         (void)zygotes_want(&service->zygotes, &sandbox->spec);
         result = watch_creation(service, sandbox, &err);
@@ -323,7 +297,7 @@ static void on_create(struct service *service, const struct engine_msg *msg)
     }
     if (result != 0) {
         log_warn("sandbox %s was not made: %s", msg->create.id, err.message);
-        answer_error(service, msg->op, msg->request_id, &err);
+        service_answer_error(service, msg->op, msg->request_id, &err);
     }
 }
 
@@ -334,7 +308,7 @@ static void cancel_creation(struct service *service, struct sandbox *sandbox)
         return;
     struct err err = ERR_INIT;
     (void)err_set(&err, ERR_CONFLICT, "sandbox %s was ended while it was made", sandbox->id);
-    answer_error(service, sandbox->create_op, sandbox->create_request, &err);
+    service_answer_error(service, sandbox->create_op, sandbox->create_request, &err);
     sandbox->create_request = 0;
 }
 
@@ -344,7 +318,7 @@ static void on_end(struct service *service, const struct engine_msg *msg)
     struct err err = ERR_INIT;
     bool stop = msg->op == ENGINE_OP_STOP;
     struct sandbox *sandbox = NULL;
-    int result = find_or_adopt(service, msg->id, &sandbox, &err);
+    int result = service_find_or_adopt(service, msg->id, &sandbox, &err);
     if (result == 0 && !sandbox && stop)
         result = err_set(&err, ERR_NOT_FOUND, "no sandbox %s", msg->id);
     else if (sandbox && stop && (!sandbox->keeps || sandbox->forget))
@@ -352,11 +326,11 @@ static void on_end(struct service *service, const struct engine_msg *msg)
     else if (sandbox && sandbox->waiter_count == SANDBOX_WAITERS_MAX)
         result = err_set(&err, ERR_CONFLICT, "sandbox %s is being ended", msg->id);
     if (result != 0) {
-        answer_error(service, msg->op, msg->request_id, &err);
+        service_answer_error(service, msg->op, msg->request_id, &err);
         return;
     }
     if (!sandbox || (stop && sandbox->state == ENGINE_STATE_STOPPED)) {
-        answer_done(service, msg->op, msg->request_id);
+        service_answer_done(service, msg->op, msg->request_id);
         return;
     }
     sandbox->waiters[sandbox->waiter_count++] =
@@ -374,7 +348,7 @@ static void on_probe(struct service *service, const struct engine_msg *request)
     struct engine_msg msg = {.op = ENGINE_OP_PROBE | ENGINE_REPLY,
                              .request_id = request->request_id};
     host_info(&service->host, &msg.info);
-    answer(service, &msg, -1);
+    service_answer(service, &msg, -1);
 }
 
 static int compare_ids(const void *left, const void *right)
@@ -408,7 +382,7 @@ static void on_list(struct service *service, const struct engine_msg *request)
     struct engine_msg msg = {.op = ENGINE_OP_LIST | ENGINE_REPLY,
                              .request_id = request->request_id};
     list_after(service, request->id, &msg);
-    answer(service, &msg, -1);
+    service_answer(service, &msg, -1);
     engine_msg_done(&msg);
 }
 
@@ -418,7 +392,7 @@ static void on_named(struct service *service, const struct engine_msg *request)
     FD_AUTO int channel_fd = -1;
     struct engine_msg msg = {.op = request->op | ENGINE_REPLY, .request_id = request->request_id};
     struct sandbox *sandbox = NULL;
-    if (find_or_adopt(service, request->id, &sandbox, &msg.error) != 0) {
+    if (service_find_or_adopt(service, request->id, &sandbox, &msg.error) != 0) {
         /* the answer says so */
     } else if (!sandbox) {
         (void)err_set(&msg.error, ERR_NOT_FOUND, "no sandbox %s", request->id);
@@ -430,7 +404,7 @@ static void on_named(struct service *service, const struct engine_msg *request)
     } else if (sandbox_connect(&service->host, sandbox, &channel_fd, &err) != 0) {
         msg.error = err;
     }
-    answer(service, &msg, channel_fd);
+    service_answer(service, &msg, channel_fd);
 }
 
 static void on_limit(struct service *service, const struct engine_msg *request)
@@ -438,18 +412,19 @@ static void on_limit(struct service *service, const struct engine_msg *request)
     struct err err = ERR_INIT;
     struct sandbox *sandbox = NULL;
     const struct engine_create *spec = &request->create;
-    int result = find_or_adopt(service, spec->id, &sandbox, &err);
+    int result = service_find_or_adopt(service, spec->id, &sandbox, &err);
     if (result == 0 && !sandbox)
         result = err_set(&err, ERR_NOT_FOUND, "no sandbox %s", spec->id);
     if (result == 0)
         result = limit_change(&service->host, sandbox, spec, &err);
     if (result != 0)
-        answer_error(service, request->op, request->request_id, &err);
+        service_answer_error(service, request->op, request->request_id, &err);
     else
-        answer_done(service, request->op, request->request_id);
+        service_answer_done(service, request->op, request->request_id);
 }
 
-static void on_request(struct service *service, const struct engine_msg *msg)
+/* Takes *passed_fd where the operation wants it. */
+static void on_request(struct service *service, const struct engine_msg *msg, int *passed_fd)
 {
     struct err err = ERR_INIT;
     switch ((enum engine_op)msg->op) {
@@ -474,9 +449,15 @@ static void on_request(struct service *service, const struct engine_msg *msg)
     case ENGINE_OP_LIMIT:
         on_limit(service, msg);
         return;
+    case ENGINE_OP_LAYER_IMPORT:
+    case ENGINE_OP_LAYER_ATTACH:
+    case ENGINE_OP_LAYER_REMOVE:
+    case ENGINE_OP_LAYER_LIST:
+        service_on_layer(service, msg, passed_fd);
+        return;
     default:
         (void)err_public(&err, ERR_UNSUPPORTED, "the native engine does not offer this operation");
-        answer_error(service, msg->op & ~ENGINE_REPLY, msg->request_id, &err);
+        service_answer_error(service, msg->op & ~ENGINE_REPLY, msg->request_id, &err);
     }
 }
 
@@ -484,13 +465,15 @@ static void on_client(struct service *service)
 {
     static uint8_t bytes[ENGINE_MSG_MAX];
     struct err err = ERR_INIT;
-    ssize_t size =
-        fd_recv(service->client_fd, bytes, sizeof(bytes), NULL, NULL, MSG_DONTWAIT, &err);
+    FD_AUTO int passed_fd = -1;
+    size_t fd_count = 1;
+    ssize_t size = fd_recv(service->client_fd, bytes, sizeof(bytes), &passed_fd, &fd_count,
+                           MSG_DONTWAIT, &err);
     if (size == -ERR_UNAVAILABLE)
         return;
     struct engine_msg msg;
     if (size > 0 && engine_msg_decode(bytes, (size_t)size, &msg, &err) == 0) {
-        on_request(service, &msg);
+        on_request(service, &msg, &passed_fd);
         engine_msg_done(&msg);
         return;
     }
@@ -515,75 +498,11 @@ static void on_listen(struct service *service)
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     struct err err = ERR_INIT;
     drop_client(service);
-    if (watch(service, fd, SOURCE_CLIENT, EPOLLIN, &err) != 0) {
+    if (service_watch(service, fd, SOURCE_CLIENT, EPOLLIN, &err) != 0) {
         log_error("%s", err.message);
         return;
     }
     service->client_fd = fd_take(&fd);
-}
-
-/* ---- what is there already ---- */
-
-static void adopt_disk(void *context, const char *id, bool kept)
-{
-    struct service *service = context;
-    if (find(service, id))
-        return;
-    struct err err = ERR_INIT;
-    if (!kept) {
-        log_info("removing the disk of %s, which is gone", id);
-        if (disk_remove_unkept(&service->host.disks, id, &err) != 0)
-            log_warn("disk of %s: %s", id, err.message);
-        return;
-    }
-    struct sandbox *sandbox = sandbox_adopt_stopped(id);
-    if (sandbox)
-        add(service, sandbox);
-}
-
-/* A socket whose sandbox has no cgroup any more: the host was restarted in between. */
-static void remove_socket(void *context, const char *id)
-{
-    struct service *service = context;
-    if (!find(service, id))
-        initsock_remove(service->host.run_fd, id);
-}
-
-/* Everything that bears our instance's name and that we do not know: what an earlier engine left,
- * whole or half-made, and what went wrong since. */
-static void sweep(struct service *service)
-{
-    struct err err = ERR_INIT;
-    service->sweep_at_ns = clock_now_ns() + service->sweep_ns;
-    service->sweep_again = false;
-    if (!service->host.usable)
-        return;
-    const struct sandbox_host *host = &service->host;
-    bool has_groups = host->cgroups.count > 0;
-    int result = has_groups ? cgroup_each(&host->cgroups, adopt, service, &err)
-                            : initsock_each(host->run_fd, adopt, service, &err);
-    if (result != 0) {
-        /* Without knowing what lives, a disk or a socket must not be taken for left over. */
-        log_warn("sweep: %s", err.message);
-        return;
-    }
-    if (service->host.disks.dir_fd >= 0 &&
-        disk_each(&service->host.disks, adopt_disk, service, &err) != 0)
-        log_warn("sweep of disks: %s", err.message);
-    if (has_groups && initsock_each(host->run_fd, remove_socket, service, &err) != 0)
-        log_warn("sweep of sockets: %s", err.message);
-    if (service->sweep_again && service->sweep_ns > SWEEP_AGAIN_NS)
-        service->sweep_at_ns = clock_now_ns() + SWEEP_AGAIN_NS;
-}
-
-/* Tests ask for a shorter one; a wrong figure is none. */
-static int64_t sweep_interval_ns(void)
-{
-    uint64_t ms = SWEEP_MS;
-    const char *text = fault_is_testing() ? getenv("BERTH_SWEEP_MS") : NULL;
-    if (text && parse_u64(text, 1, SWEEP_MS_MAX, &ms, NULL) != 0)
-        ms = SWEEP_MS;
-    return (int64_t)ms * CLOCK_NS_PER_MS;
 }
 
 static int open_signals(struct service *service, struct err *err)
@@ -604,7 +523,7 @@ static int64_t run_due(struct service *service)
     int64_t next = INT64_MAX;
     int64_t now_ns = clock_now_ns();
     if (service->sweep_at_ns <= now_ns)
-        sweep(service); /* first: what it finds without life is due at once */
+        service_sweep(service); /* first: what it finds without life is due at once */
     if (service->zygotes.at_ns <= now_ns)
         zygotes_step(&service->zygotes, on_forked, service);
     for (struct sandbox *sandbox = service->sandboxes; sandbox; sandbox = sandbox->next) {
@@ -613,6 +532,10 @@ static int64_t run_due(struct service *service)
             go_on(service, sandbox, false);
         if (!sandbox->freed && sandbox->kernel_give_up_ns < next)
             next = sandbox->kernel_give_up_ns;
+        if (!sandbox->freed && sandbox->attach.deadline_ns <= now_ns)
+            layer_attach_kill(&sandbox->attach);
+        else if (!sandbox->freed && sandbox->attach.deadline_ns < next)
+            next = sandbox->attach.deadline_ns;
         if (sandbox->freed || sandbox->deadline_ns == INT64_MAX)
             continue;
         if (sandbox->deadline_ns <= now_ns && sandbox->state == ENGINE_STATE_CREATING) {
@@ -627,6 +550,8 @@ static int64_t run_due(struct service *service)
     }
     if (service->host.images && service->images_at_ns <= now_ns)
         service->images_at_ns = images_step(service->host.images);
+    int64_t layers_ns = service_step_layers(service);
+    next = layers_ns < next ? layers_ns : next;
     if (service->sweep_at_ns < next)
         next = service->sweep_at_ns;
     if (service->zygotes.at_ns < next)
@@ -673,6 +598,9 @@ static void dispatch(struct service *service, const struct epoll_event *event)
     case SOURCE_IMAGES:
         service->images_at_ns = 0;
         return;
+    case SOURCE_LAYERS:
+        service->layers_at_ns = 0;
+        return;
     case SOURCE_ZYGOTE:
         service->zygotes.at_ns = 0;
         return;
@@ -707,11 +635,17 @@ static int begin(struct service *service, struct err *err)
     const struct service_config *config = service->config;
     int result = fd_set_nonblocking(config->listen_fd, true, err);
     if (result == 0)
-        result = watch(service, config->listen_fd, SOURCE_LISTEN, EPOLLIN, err);
+        result = service_watch(service, config->listen_fd, SOURCE_LISTEN, EPOLLIN, err);
     if (result == 0)
-        result = watch(service, service->signal_fd, SOURCE_SIGNAL, EPOLLIN, err);
+        result = service_watch(service, service->signal_fd, SOURCE_SIGNAL, EPOLLIN, err);
     if (result == 0 && service->host.images)
-        result = watch(service, images_event_fd(service->host.images), SOURCE_IMAGES, EPOLLIN, err);
+        result = service_watch(service, images_event_fd(service->host.images), SOURCE_IMAGES,
+                               EPOLLIN, err);
+    if (result == 0)
+        result = service_open_layers(service, err);
+    if (result == 0 && service->host.layers)
+        result = service_watch(service, layers_event_fd(service->host.layers), SOURCE_LAYERS,
+                               EPOLLIN, err);
     return result;
 }
 
@@ -721,7 +655,7 @@ int service_run(const struct service_config *config, struct err *err)
     memset(&service, 0, sizeof(service));
     service.config = config;
     service.client_fd = service.signal_fd = -1;
-    service.sweep_ns = sweep_interval_ns();
+    service.sweep_ns = service_sweep_interval_ns();
     const struct host_config host_config = {.state_path = config->state_path,
                                             .images_path = config->images_path,
                                             .cgroup = config->cgroup,

@@ -2,19 +2,15 @@
 #include "native/trial.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/mount.h>
 #include <sched.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -56,35 +52,6 @@ int trial_proc(struct err *err)
                       strerror(WEXITSTATUS(status)));
 }
 
-/* It has the engine's socket, so the next engine could not start while this one lives. */
-static int wait_for_end(void *argument)
-{
-    const pid_t *engine = argument;
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
-        return EXIT_FAILURE;
-    while (getppid() == *engine)
-        (void)pause();
-    return EXIT_FAILURE;
-}
-
-static int open_userns(const char *map, int *out_fd, struct err *err)
-{
-    char path[64];
-    pid_t engine = getpid();
-    pid_t pid = clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, &engine);
-    if (pid < 0)
-        return err_sys(err, errno, "make a user namespace");
-    fault_point("native.trial");
-    int result = idrange_write_maps(pid, map, err);
-    (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
-    *out_fd = result == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (result == 0 && *out_fd < 0)
-        result = err_sys(err, errno, "open %s", path);
-    (void)kill(pid, SIGKILL);
-    (void)waitpid(pid, NULL, 0);
-    return result;
-}
-
 /* None can be made over a folder with mounts that an ordinary user can't take off it, over too many
  * other overlays, or, by an ordinary user, before Linux 5.11. */
 static void try_overlay(struct image_tree *tree, int stage_fd, int userns_fd)
@@ -103,12 +70,29 @@ int trial_image(struct image *image, const struct idrange_space *space, int stag
     struct idrange_maps maps;
     FD_AUTO int userns_fd = -1;
     idrange_describe(space, space->first, &maps);
-    int result = open_userns(maps.outer, &userns_fd, err);
+    int result = idrange_open_userns(maps.outer, &userns_fd, err);
     for (size_t i = 0; result == 0 && i < image->tree_count; i++) {
         FD_AUTO int fd = -1;
         result = image_clone(&image->trees[i], true, userns_fd, &fd, err);
         if (result == 0 && image->trees[i].use == IMAGE_LAYER)
             try_overlay(&image->trees[i], stage_fd, userns_fd);
     }
+    return result;
+}
+
+/* Also an overlay on it is tried: what sandboxes get of a layer is one. */
+int trial_layers(int store_fd, const struct idrange_space *space, int stage_fd, struct err *err)
+{
+    struct idrange_maps maps;
+    struct image_tree tree = {.target = "layers", .fd = store_fd, .idmap = true};
+    FD_AUTO int userns_fd = -1;
+    FD_AUTO int fd = -1;
+    idrange_describe(space, space->first, &maps);
+    int result = idrange_open_userns(maps.outer, &userns_fd, err);
+    if (result == 0)
+        result = image_overlay(&tree, stage_fd, userns_fd, &fd, err);
+    if (result == 0 && !tree.idmap)
+        result = err_set(err, ERR_UNSUPPORTED,
+                         "the filesystem of the state folder has no id-mapped mounts");
     return result;
 }

@@ -14,4 +14,7 @@ int trial_proc(struct err *err);
 int trial_image(struct image *image, const struct idrange_space *space, int stage_fd,
                 struct err *err);
 
+/* Whether sandboxes can be shown a folder of store_fd. ERR_UNSUPPORTED: not with other ids. */
+int trial_layers(int store_fd, const struct idrange_space *space, int stage_fd, struct err *err);
+
 #endif

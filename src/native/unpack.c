@@ -61,7 +61,8 @@ static void execute(int program_fd, const struct unpack_config *config)
     (void)snprintf(size, sizeof(size), "%" PRIu64, config->size_max_bytes);
     (void)snprintf(entries, sizeof(entries), "%" PRIu64, config->entries_max);
     (void)snprintf(fault, sizeof(fault), "BERTH_FAULT=%s", fault_text());
-    char *const argv[] = {name, size, entries, NULL};
+    char layer[] = UNPACK_LAYER;
+    char *const argv[] = {name, size, entries, config->layer ? layer : NULL, NULL};
     char *const none[] = {NULL};
     char *const faulty[] = {testing, fault, NULL};
     (void)syscall(SYS_execveat, program_fd, "", argv, fault_text()[0] != '\0' ? faulty : none,
@@ -106,7 +107,7 @@ static int release_child(pid_t pid, int mount_fd, int go_fd, struct err *err)
         return err_public(
             err, ERR_UNSUPPORTED,
             "the filesystem of the state folder has no id-mapped mounts, which images "
-            "from a tar need");
+            "from a tar and library layers need");
     if (result == 0 && write(go_fd, "G", 1) != 1)
         result = err_sys(err, errno, "start berth-unpack");
     return result;

@@ -1,10 +1,12 @@
-/* One run of berth-unpack: the archive of an image into a folder, in namespaces of its own.
+/* One run of berth-unpack: the archive of an image or a library layer into a folder, in namespaces
+ * of its own.
  *
  * The program gets the archive, a pipe for one message, and an id-mapped mount of the folder: what
  * it makes as its own root belongs to user 0 on the disk. Nothing here waits for it. */
 #ifndef BERTH_NATIVE_UNPACK_H
 #define BERTH_NATIVE_UNPACK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -17,6 +19,7 @@ struct unpack_config {
     int target_fd;  /* the folder, of user 0 and empty */
     uint64_t size_max_bytes;
     uint64_t entries_max;
+    bool layer; /* a library layer: see unpack/tree.h for what is kept of it */
 };
 
 struct unpack {

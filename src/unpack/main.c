@@ -1,11 +1,12 @@
-/* berth-unpack: unpacks the tar of an image into a folder, in a cage. Started by berth-native in
- * namespaces of its own, with the descriptors of wire/unpack_status.h; the only program that links
- * libarchive. Executes nothing and looks up no name of a user. */
+/* berth-unpack: unpacks the tar of an image, or of a library layer, into a folder, in a cage.
+ * Started by berth-native in namespaces of its own, with the descriptors of wire/unpack_status.h;
+ * the only program that links libarchive. Executes nothing and looks up no name of a user. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -48,10 +49,10 @@ static int write_out(struct err *err)
     return 0;
 }
 
-static int unpack(uint64_t size_max_bytes, uint64_t entries_max, struct tree **tree,
+static int unpack(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct tree **tree,
                   struct err *err)
 {
-    int result = tree_open(size_max_bytes, entries_max, tree, err);
+    int result = tree_open(size_max_bytes, entries_max, layer, tree, err);
     if (result == 0)
         result = cage_enter_root(UNPACK_FD_TARGET, err);
     if (result == 0)
@@ -71,7 +72,8 @@ int main(int argc, char **argv)
         (void)printf("berth-unpack %s\n", BERTH_VERSION);
         return 0;
     }
-    if (argc != 3 || parse_u64(argv[1], 1, INT64_MAX, &size_max_bytes, &err) != 0 ||
+    bool layer = argc == 4 && strcmp(argv[3], UNPACK_LAYER) == 0;
+    if ((argc != 3 && !layer) || parse_u64(argv[1], 1, INT64_MAX, &size_max_bytes, &err) != 0 ||
         parse_u64(argv[2], 1, INT64_MAX, &entries_max, &err) != 0 ||
         fcntl(UNPACK_FD_TARGET, F_GETFD) < 0) {
         (void)fputs("berth-unpack is started by berth-native\n", stderr);
@@ -83,7 +85,7 @@ int main(int argc, char **argv)
     if (!engine_lives())
         return EXIT_FAILED;
     (void)setpriority(PRIO_PROCESS, 0, NICE); /* sandboxes come first */
-    if (unpack(size_max_bytes, entries_max, &tree, &err) != 0) {
+    if (unpack(size_max_bytes, entries_max, layer, &tree, &err) != 0) {
         say(err.kind == ERR_BAD_INPUT || err.kind == ERR_TOO_LARGE ? UNPACK_STATUS_BAD
                                                                    : UNPACK_STATUS_HOST,
             err.message);

@@ -34,6 +34,7 @@ struct tree {
     struct archive *writer;
     uint64_t size_max_bytes;
     uint64_t entries_max;
+    bool layer;
     struct tree_counts counts;
     uint64_t number;     /* of the entry at hand, from 1 */
     char path[PATH_MAX]; /* its name, cleaned; "" is the root */
@@ -49,7 +50,8 @@ void tree_free(struct tree *tree)
     free(tree);
 }
 
-int tree_open(uint64_t size_max_bytes, uint64_t entries_max, struct tree **out, struct err *err)
+int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct tree **out,
+              struct err *err)
 {
     struct tree *tree = calloc(1, sizeof(*tree));
     if (!tree)
@@ -59,6 +61,7 @@ int tree_open(uint64_t size_max_bytes, uint64_t entries_max, struct tree **out, 
     (void)umask(022);
     tree->size_max_bytes = size_max_bytes;
     tree->entries_max = entries_max;
+    tree->layer = layer;
     tree->reader = archive_read_new();
     tree->writer = archive_write_disk_new();
     struct archive *reader = tree->reader;
@@ -235,7 +238,8 @@ static void filter_attributes(struct tree *tree, struct archive_entry *entry)
     while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
         if (!name || strcmp(name, capability_name) != 0)
             continue;
-        if (value && archive_entry_filetype(entry) == AE_IFREG && is_capability(value, size)) {
+        if (value && !tree->layer && archive_entry_filetype(entry) == AE_IFREG &&
+            is_capability(value, size)) {
             memcpy(kept, value, size);
             kept_size = size;
         } else {
@@ -258,6 +262,16 @@ static int check_owner(const struct tree *tree, struct archive_entry *entry, str
                    "entry %" PRIu64 " (%s): owner %" PRId64 ":%" PRId64
                    ", an image has ids from 0 to %d",
                    tree->number, tree->path, (int64_t)uid, (int64_t)gid, ID_MAX);
+}
+
+/* Whoever built it may not be who reads it. */
+static void make_public(struct archive_entry *entry)
+{
+    mode_t mode = archive_entry_perm(entry);
+    bool executable = archive_entry_filetype(entry) == AE_IFDIR || (mode & 0111) != 0;
+    archive_entry_set_perm(entry, executable ? 0755 : 0644);
+    archive_entry_set_uid(entry, 0);
+    archive_entry_set_gid(entry, 0);
 }
 
 static int copy_data(struct tree *tree, struct err *err)
@@ -320,6 +334,8 @@ static int unpack_entry(struct tree *tree, struct archive_entry *entry, struct e
     }
     if (tree->path[0] == '\0') /* what "./" says of the root: it keeps the mode that all can use */
         return type == AE_IFDIR && !hard_link ? 0 : refuse(tree, "the root is no folder here", err);
+    if (tree->layer)
+        make_public(entry);
     result = check_owner(tree, entry, err);
     return result != 0 ? result : write_entry(tree, entry, err);
 }
@@ -371,6 +387,8 @@ int tree_unpack(struct tree *tree, int tar_fd, struct err *err)
     struct stat info;
     if (fstat(tar_fd, &info) != 0)
         return err_sys(err, errno, "look at the archive");
+    if (!S_ISREG(info.st_mode))
+        return err_set(err, ERR_BAD_INPUT, "no regular file");
     fault_point("unpack.begin");
     if (archive_read_open_fd(tree->reader, tar_fd, READ_SIZE) != ARCHIVE_OK)
         return fail_read(tree, err);

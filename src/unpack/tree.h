@@ -4,10 +4,15 @@
  * zstd. A leading "/" of a name is dropped, since the root is the target; ".." in a name is
  * refused. Owners, modes with set-user-ID, times, hard and symbolic links, holes and file
  * capabilities are kept; other extended attributes and ACLs are not. Devices, FIFOs and sockets are
- * left out and counted. The first fault ends it: half an image is none. */
+ * left out and counted. The first fault ends it: half an image is none.
+ *
+ * Of a library layer, which is read by sandboxes of many owners, only names and bytes are believed:
+ * everything belongs to root and may be read by everybody, and no bit of a mode but "executable"
+ * and no attribute is kept. */
 #ifndef BERTH_UNPACK_TREE_H
 #define BERTH_UNPACK_TREE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -21,7 +26,8 @@ struct tree_counts {
 };
 
 /* Prepares reading and writing, and reads nothing of an archive yet. */
-int tree_open(uint64_t size_max_bytes, uint64_t entries_max, struct tree **out, struct err *err);
+int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct tree **out,
+              struct err *err);
 void tree_free(struct tree *tree);
 
 /* Unpacks the archive behind tar_fd. ERR_BAD_INPUT and ERR_TOO_LARGE: the archive is at fault;

@@ -37,6 +37,10 @@ enum engine_tag {
     TAG_MISSING,
     TAG_MORE,
     TAG_KERNEL,
+    TAG_LAYER,
+    TAG_LAYER_SIZE, /* of the layer before it */
+    TAG_SIZE_MAX,
+    TAG_ENTRIES_MAX,
 };
 
 const char *engine_cap_name(unsigned index)
@@ -91,6 +95,26 @@ static void put_error(struct tlv_writer *writer, const struct err *error)
     tlv_put_str(writer, TAG_ERROR_PUBLIC, error->public_message);
 }
 
+static void put_layer_request(struct tlv_writer *writer, const struct engine_msg *msg)
+{
+    tlv_put_str(writer, TAG_ID, msg->id);
+    tlv_put_str(writer, TAG_LAYER, msg->layer.name);
+    if (msg->size_max_bytes != 0)
+        tlv_put_u64(writer, TAG_SIZE_MAX, msg->size_max_bytes);
+    if (msg->entries_max != 0)
+        tlv_put_u64(writer, TAG_ENTRIES_MAX, msg->entries_max);
+}
+
+static void put_layers(struct tlv_writer *writer, const struct engine_msg *msg)
+{
+    for (size_t i = 0; i < msg->layer_count; i++) {
+        tlv_put_str(writer, TAG_LAYER, msg->layers[i].name);
+        tlv_put_u64(writer, TAG_LAYER_SIZE, msg->layers[i].size_bytes);
+    }
+    if (msg->more)
+        tlv_put_u64(writer, TAG_MORE, 1);
+}
+
 static void put_reply(struct tlv_writer *writer, const struct engine_msg *msg)
 {
     switch (msg->op & ~ENGINE_REPLY) {
@@ -111,17 +135,33 @@ static void put_reply(struct tlv_writer *writer, const struct engine_msg *msg)
         if (msg->more)
             tlv_put_u64(writer, TAG_MORE, 1);
         break;
+    case ENGINE_OP_LAYER_IMPORT:
+        tlv_put_u64(writer, TAG_LAYER_SIZE, msg->layer.size_bytes);
+        break;
+    case ENGINE_OP_LAYER_LIST:
+        put_layers(writer, msg);
+        break;
     default:
         break;
     }
 }
 
+enum { FIELD_HEADER = 8 /* of a field (tlv.h) */, NUMBER_SIZE = FIELD_HEADER + sizeof(uint64_t) };
+
+static bool has_room(size_t count, size_t entry_size)
+{
+    const size_t more = NUMBER_SIZE;
+    return count < (ENGINE_MSG_MAX - ENGINE_HEADER_SIZE - more) / entry_size;
+}
+
 bool engine_msg_list_has_room(size_t id_count)
 {
-    const size_t header = 8; /* of a field (tlv.h) */
-    const size_t more = header + sizeof(uint64_t);
-    const size_t room = ENGINE_MSG_MAX - ENGINE_HEADER_SIZE - more;
-    return id_count < room / (header + SANDBOX_ID_MAX + 1);
+    return has_room(id_count, FIELD_HEADER + SANDBOX_ID_MAX + 1);
+}
+
+bool engine_msg_layers_have_room(size_t layer_count)
+{
+    return has_room(layer_count, FIELD_HEADER + ENGINE_LAYER_NAME_MAX + 1 + NUMBER_SIZE);
 }
 
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err)
@@ -142,6 +182,8 @@ int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err 
     else if (msg->op == ENGINE_OP_CREATE || msg->op == ENGINE_OP_START ||
              msg->op == ENGINE_OP_LIMIT)
         put_create(&writer, &msg->create);
+    else if (msg->op >= ENGINE_OP_LAYER_IMPORT && msg->op <= ENGINE_OP_LAYER_LIST)
+        put_layer_request(&writer, msg);
     else
         tlv_put_str(&writer, TAG_ID, msg->id);
     return tlv_end(&writer, err);
@@ -210,6 +252,32 @@ static int list_field(const struct tlv_field *field, struct engine_msg *msg, str
         msg->ids = grown;
     }
     return copy_text(field, msg->ids[msg->id_count++], sizeof(msg->ids[0]), err);
+}
+
+/* The name of the layer that is meant, or of the next one of a list. */
+static int layer_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    if (msg->op != (ENGINE_OP_LAYER_LIST | ENGINE_REPLY))
+        return copy_text(field, msg->layer.name, sizeof(msg->layer.name), err);
+    if (msg->layer_count >= ENGINE_LIST_MAX)
+        return err_set(err, ERR_PROTOCOL, "a list of more than %d layers", ENGINE_LIST_MAX);
+    if ((msg->layer_count & (msg->layer_count + 1)) == 0) {
+        void *grown = reallocarray(msg->layers, 2 * (msg->layer_count + 1), sizeof(*msg->layers));
+        if (!grown)
+            return err_set(err, ERR_INTERNAL, "no memory for a list of layers");
+        msg->layers = grown;
+    }
+    struct engine_layer *layer = &msg->layers[msg->layer_count++];
+    memset(layer, 0, sizeof(*layer));
+    return copy_text(field, layer->name, sizeof(layer->name), err);
+}
+
+static int layer_size_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    uint64_t *size = &msg->layer.size_bytes;
+    if (msg->layer_count > 0)
+        size = &msg->layers[msg->layer_count - 1].size_bytes;
+    return tlv_u64(field, size, err);
 }
 
 static int nonce_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
@@ -309,6 +377,14 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return copy_text(field, create->kernel, sizeof(create->kernel), err);
     case TAG_MORE:
         return copy_flag(field, &msg->more, err);
+    case TAG_LAYER:
+        return layer_field(field, msg, err);
+    case TAG_LAYER_SIZE:
+        return layer_size_field(field, msg, err);
+    case TAG_SIZE_MAX:
+        return tlv_u64(field, &msg->size_max_bytes, err);
+    case TAG_ENTRIES_MAX:
+        return tlv_u64(field, &msg->entries_max, err);
     }
     return 0;
 }
@@ -347,6 +423,8 @@ void engine_msg_done(struct engine_msg *msg)
     if (!msg)
         return;
     free(msg->ids);
+    free(msg->layers);
     msg->ids = NULL;
-    msg->id_count = 0;
+    msg->layers = NULL;
+    msg->id_count = msg->layer_count = 0;
 }

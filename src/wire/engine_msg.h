@@ -24,6 +24,7 @@
 #define ENGINE_TEXT_MAX 512
 #define ENGINE_IMAGES_MAX 2048
 #define ENGINE_LIST_MAX 4096
+#define ENGINE_LAYER_NAME_MAX 64 /* id_is_name() */
 
 /* Operations. "Blocks" says what the caller waits for; every call takes the caller's deadline. */
 enum engine_op {
@@ -50,8 +51,31 @@ enum engine_op {
                         ERR_CONFLICT: it does not run, or uses more already, or its root is on disk
                         and storage_bytes differs; then some may be set, and it is to be destroyed
                       */
+    /* The rest needs ENGINE_CAP_LAYERS. A library layer is a read-only folder that the engine
+     * keeps; it outlives every sandbox and the engine's own end. */
+    ENGINE_OP_LAYER_IMPORT, /* with one fd, a regular file at its start: a tar, which becomes the
+                               layer; blocks until it stands on disk, whole or not at all; replies
+                               its size. ERR_CONFLICT: there is one of that name; of two imports
+                               of one name the second waits for the first. ERR_BAD_INPUT, with a
+                               public message: the tar is at fault, or too large. All files belong
+                               to root in it and may be read by everybody; set-user-ID bits,
+                               devices, FIFOs and sockets are left out */
+    ENGINE_OP_LAYER_ATTACH, /* does not block; shows a layer read-only at ENGINE_LAYER_PLACE of a
+                               running sandbox, over whatever its code left there, in place of the
+                               one that was attached before. ERR_NOT_FOUND: no such layer;
+                               ERR_CONFLICT: no such sandbox runs, it is being given a layer
+                               already, or its files let none be shown; it has none then */
+    ENGINE_OP_LAYER_REMOVE, /* does not block; idempotent: an unknown name succeeds. Sandboxes that
+                               have it keep it, and its bytes are freed after the last of them; no
+                               other gets it, and the name is free again at once */
+    ENGINE_OP_LAYER_LIST,   /* does not block; idempotent; replies as LIST does: what comes after
+                               the name in the order of strcmp(), and `more` */
     ENGINE_OP_COUNT
 };
+
+/* Where a layer is seen. In every sandbox of every image an empty folder, which the code may write
+ * to: it is where a build installs. */
+#define ENGINE_LAYER_PLACE "/opt/libraries"
 
 /* What an engine can do. */
 #define ENGINE_CAP_MEMORY (UINT64_C(1) << 0)   /* enforces a memory limit and tells OOM apart */
@@ -110,6 +134,11 @@ struct engine_create {
                         or starts one. "": no */
 };
 
+struct engine_layer {
+    char name[ENGINE_LAYER_NAME_MAX + 1]; /* id_is_name() */
+    uint64_t size_bytes;                  /* unpacked, rounded up to blocks piece by piece */
+};
+
 enum engine_state {
     ENGINE_STATE_CREATING = 1,
     ENGINE_STATE_RUNNING,
@@ -132,10 +161,20 @@ struct engine_msg {
     size_t id_count;                 /* LIST reply, in order */
     bool more;                       /* LIST reply: there are ids after the last one */
     char (*ids)[SANDBOX_ID_MAX + 1]; /* heap, freed by engine_msg_done() */
+    struct engine_layer layer;       /* LAYER_IMPORT, _ATTACH, _REMOVE: the name; LAYER_LIST: "", or
+                                        the last name of the reply before; LAYER_IMPORT reply: size
+                                      */
+    uint64_t size_max_bytes;         /* LAYER_IMPORT: of the unpacked layer; 0: the engine's own */
+    uint64_t entries_max;            /* the same for its files and folders */
+    size_t layer_count;              /* LAYER_LIST reply, in order */
+    struct engine_layer *layers;     /* heap, freed by engine_msg_done() */
 };
 
 /* Whether a LIST reply of id_count ids has room for one more. */
 bool engine_msg_list_has_room(size_t id_count);
+
+/* Whether a LAYER_LIST reply of layer_count layers has room for one more. */
+bool engine_msg_layers_have_room(size_t layer_count);
 
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err);
 int engine_msg_decode(const void *data, size_t size, struct engine_msg *msg, struct err *err);

@@ -1,10 +1,13 @@
 /* What the engine and berth-unpack agree on: places of descriptors, arguments, one message.
  *
- * Arguments: the largest number of bytes, the largest number of entries, both decimal. The program
+ * Arguments: the largest number of bytes, the largest number of entries, both decimal, and for a
+ * library layer UNPACK_LAYER. The program
  * answers with one message of at most UNPACK_STATUS_MAX bytes: a kind and a text. The text comes
  * from a process that has read a hostile archive: whoever reads it takes it as bytes. */
 #ifndef BERTH_WIRE_UNPACK_STATUS_H
 #define BERTH_WIRE_UNPACK_STATUS_H
+
+#define UNPACK_LAYER "layer"
 
 enum {
     UNPACK_FD_TAR = 0,    /* the archive, read-only, at its start */

@@ -19,6 +19,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_require(msg.id_count <= ENGINE_LIST_MAX);
     for (size_t i = 0; i < msg.id_count; i++)
         fuzz_require(strnlen(msg.ids[i], sizeof(msg.ids[i])) < sizeof(msg.ids[i]));
+    fuzz_require(strnlen(msg.layer.name, sizeof(msg.layer.name)) < sizeof(msg.layer.name));
+    fuzz_require(msg.layer_count <= ENGINE_LIST_MAX);
+    for (size_t i = 0; i < msg.layer_count; i++)
+        fuzz_require(strnlen(msg.layers[i].name, sizeof(msg.layers[i].name)) <
+                     sizeof(msg.layers[i].name));
     BUF_AUTO struct buf out;
     buf_init(&out, 1024U * 1024U);
     fuzz_require(engine_msg_encode(&msg, &out, NULL) == 0);

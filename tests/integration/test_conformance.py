@@ -66,7 +66,7 @@ def engine(request):
 def test_capabilities_are_known_words(engine):
     assert engine.capabilities <= {"memory", "cpu", "pids", "storage", "isolated", "idmap", "stop",
                                    "freeze", "snapshot", "stats", "disk", "container",
-                                   "private_ids", "limit", "zygote"}
+                                   "private_ids", "limit", "zygote", "layers", "gpu", "full"}
 
 
 def test_create_and_execute(engine):

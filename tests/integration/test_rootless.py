@@ -183,7 +183,7 @@ def test_info_says_what_is_missing(shared, person):
     assert (info["status"], info["cgroups"], info["unavailable"]) == ("ok", "none", None), info
     assert info["not_enforced"] == ["ram", "cpu"], info
     assert info["profiles"] == ["strict"] and info["images"] == ["host"], info
-    for word in ("ram, cpu: ", "container, disk, images: ", "own_counts: "):
+    for word in ("ram, cpu: ", "container, disk, images, layers: ", "own_counts: "):
         assert word in info["missing"], info
     ranges = person.subids is not None
     assert ("private_ids" in info["capabilities"]) == ranges, info

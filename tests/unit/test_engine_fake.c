@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "engine/channel.h"
 #include "engine/engine.h"
 #include "engine/fake.h"
@@ -319,6 +321,95 @@ static void test_limits_go_wrong(void **state)
     expect_limits(1, 0, 0, 0);
 }
 
+static int import_layer(const char *name, int tar_fd, uint64_t size_max_bytes, uint64_t *out_size,
+                        struct err *err)
+{
+    const struct engine_layer_import import = {
+        .name = name, .tar_fd = tar_fd, .size_max_bytes = size_max_bytes};
+    return engine_layer_import(engine, &import, INT64_MAX, out_size, err);
+}
+
+static int open_tar(void)
+{
+    int fd = memfd_create("tar", MFD_CLOEXEC);
+    assert_int_equal(write(fd, "twelve bytes", 12), 12);
+    return fd;
+}
+
+static void test_layers(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    uint64_t size = 0;
+    size_t count = 0;
+    struct engine_layer *layers = NULL;
+    FD_AUTO int tar_fd = open_tar();
+    assert_ok(import_layer("two", tar_fd, 0, &size, &err), err);
+    assert_int_equal(size, 12);
+    assert_ok(import_layer("one", tar_fd, 12, &size, &err), err);
+    assert_fails(import_layer("one", tar_fd, 0, &size, &err), ERR_CONFLICT, err);
+    assert_fails(import_layer("../one", tar_fd, 0, &size, &err), ERR_BAD_INPUT, err);
+    assert_fails(import_layer("big", tar_fd, 11, &size, &err), ERR_BAD_INPUT, err);
+    assert_ok(engine_layer_list(engine, INT64_MAX, &layers, &count, &err), err);
+    assert_int_equal(count, 2);
+    assert_string_equal(layers[0].name, "one");
+    assert_string_equal(layers[1].name, "two");
+    assert_int_equal(layers[1].size_bytes, 12);
+    free(layers);
+    assert_ok(engine_layer_remove(engine, "one", INT64_MAX, &err), err);
+    assert_ok(engine_layer_remove(engine, "one", INT64_MAX, &err), err);
+    assert_ok(engine_layer_list(engine, INT64_MAX, &layers, &count, &err), err);
+    assert_int_equal(count, 1);
+    free(layers);
+}
+
+static void test_a_layer_is_attached(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    uint64_t size = 0;
+    FD_AUTO int fd = -1;
+    FD_AUTO int tar_fd = open_tar();
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    char name[ENGINE_LAYER_NAME_MAX + 1];
+    assert_ok(import_layer("one", tar_fd, 0, &size, &err), err);
+    assert_fails(engine_layer_attach(engine, "box", "one", INT64_MAX, &err), ERR_CONFLICT, err);
+    assert_false(engine_fake_layer(engine, "box", name));
+    assert_ok(engine_create(engine, &kept, INT64_MAX, &fd, nonce, &err), err);
+    assert_fails(engine_layer_attach(engine, "box", "two", INT64_MAX, &err), ERR_NOT_FOUND, err);
+    assert_true(engine_fake_layer(engine, "box", name));
+    assert_string_equal(name, "");
+    assert_ok(engine_layer_attach(engine, "box", "one", INT64_MAX, &err), err);
+    assert_true(engine_fake_layer(engine, "box", name));
+    assert_string_equal(name, "one");
+    assert_ok(engine_stop(engine, "box", INT64_MAX, &err), err);
+    assert_fails(engine_layer_attach(engine, "box", "one", INT64_MAX, &err), ERR_CONFLICT, err);
+    fd_close(&fd);
+    assert_ok(engine_start(engine, &kept, INT64_MAX, &fd, nonce, &err), err);
+    assert_true(engine_fake_layer(engine, "box", name));
+    assert_string_equal(name, "");
+}
+
+static void test_layers_go_wrong(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    uint64_t size = 0;
+    FD_AUTO int tar_fd = open_tar();
+    engine_fake_inject(engine, FAKE_FAULT_LAYER_REFUSED, 1);
+    assert_fails(import_layer("one", tar_fd, 0, &size, &err), ERR_BAD_INPUT, err);
+    assert_true(err.public_message[0] != '\0');
+    err = ERR_INIT;
+    engine_fake_inject(engine, FAKE_FAULT_LAYER_AWAY, 1);
+    assert_fails(import_layer("one", tar_fd, 0, &size, &err), ERR_UNAVAILABLE, err);
+    assert_true(engine_is_away(&err));
+    engine_fake_inject(engine, FAKE_FAULT_LAYER_FAILS, 1);
+    assert_fails(engine_layer_attach(engine, "box", "one", INT64_MAX, &err), ERR_INTERNAL, err);
+    struct engine_info info = {.images = "host"};
+    engine_fake_set_info(engine, &info);
+    assert_fails(import_layer("one", tar_fd, 0, &size, &err), ERR_UNSUPPORTED, err);
+}
+
 /* An engine that is away, and one that answers that it can't now, are told apart. */
 static void test_who_says_unavailable(void **state)
 {
@@ -348,6 +439,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits_change, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits_that_a_sandbox_cant_have, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits_go_wrong, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_layers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_layer_is_attached, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_layers_go_wrong, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_says_unavailable, setup, teardown),
     };
     return cmocka_run_group_tests_name("engine_fake", tests, NULL, NULL);

@@ -8,15 +8,22 @@
 #include "wire/engine_msg.h"
 #include "wire/tlv.h"
 
+static void there_and_back(const struct engine_msg *sent, struct buf *buf, struct engine_msg *got)
+{
+    struct err err = ERR_INIT;
+    assert_ok(engine_msg_encode(sent, buf, &err), err);
+    assert_ok(engine_msg_decode(buf->data, buf->size, got, &err), err);
+    assert_int_equal(got->op, sent->op);
+    assert_true(got->request_id == sent->request_id);
+}
+
+/* The same, and what is cut short is refused or read, and does no harm. */
 static void round_trip(const struct engine_msg *sent, struct engine_msg *got)
 {
     struct err err = ERR_INIT;
     BUF_AUTO struct buf buf;
     buf_init(&buf, 2 * ENGINE_MSG_MAX);
-    assert_ok(engine_msg_encode(sent, &buf, &err), err);
-    assert_ok(engine_msg_decode(buf.data, buf.size, got, &err), err);
-    assert_int_equal(got->op, sent->op);
-    assert_true(got->request_id == sent->request_id);
+    there_and_back(sent, &buf, got);
     for (size_t size = 0; size < buf.size; size++) {
         struct engine_msg cut;
         if (engine_msg_decode(buf.data, size, &cut, &err) == 0)
@@ -164,6 +171,65 @@ static void test_a_full_list(void **state)
     engine_msg_done(&got);
 }
 
+static void test_layer_requests(void **state)
+{
+    (void)state;
+    static const uint32_t operations[] = {ENGINE_OP_LAYER_IMPORT, ENGINE_OP_LAYER_ATTACH,
+                                          ENGINE_OP_LAYER_REMOVE, ENGINE_OP_LAYER_LIST};
+    for (size_t i = 0; i < ARRAY_SIZE(operations); i++) {
+        struct engine_msg sent = {.op = operations[i],
+                                  .request_id = i,
+                                  .id = "sandbox-1",
+                                  .size_max_bytes = UINT64_MAX,
+                                  .entries_max = 7};
+        memset(sent.layer.name, 'x', ENGINE_LAYER_NAME_MAX);
+        struct engine_msg got;
+        round_trip(&sent, &got);
+        assert_string_equal(got.id, sent.id);
+        assert_string_equal(got.layer.name, sent.layer.name);
+        assert_true(got.size_max_bytes == UINT64_MAX);
+        assert_int_equal(got.entries_max, 7);
+        engine_msg_done(&got);
+    }
+}
+
+static void test_an_import_reply(void **state)
+{
+    (void)state;
+    struct engine_msg sent = {.op = ENGINE_OP_LAYER_IMPORT | ENGINE_REPLY,
+                              .layer.size_bytes = UINT64_C(1) << 40};
+    struct engine_msg got;
+    round_trip(&sent, &got);
+    assert_true(got.layer.size_bytes == UINT64_C(1) << 40);
+    engine_msg_done(&got);
+}
+
+static void test_a_full_list_of_layers(void **state)
+{
+    (void)state;
+    static struct engine_layer layers[ENGINE_LIST_MAX];
+    struct engine_msg sent = {
+        .op = ENGINE_OP_LAYER_LIST | ENGINE_REPLY, .layers = layers, .more = true};
+    struct engine_msg got;
+    while (engine_msg_layers_have_room(sent.layer_count)) {
+        struct engine_layer *layer = &layers[sent.layer_count];
+        (void)snprintf(layer->name, sizeof(layer->name), "%064zu", sent.layer_count);
+        layer->size_bytes = sent.layer_count;
+        sent.layer_count++;
+    }
+    assert_true(sent.layer_count > 600);
+    BUF_AUTO struct buf buf;
+    buf_init(&buf, 2 * ENGINE_MSG_MAX);
+    there_and_back(&sent, &buf, &got);
+    assert_int_equal(got.layer_count, sent.layer_count);
+    assert_true(got.more);
+    for (size_t i = 0; i < got.layer_count; i++) {
+        assert_string_equal(got.layers[i].name, layers[i].name);
+        assert_int_equal(got.layers[i].size_bytes, i);
+    }
+    engine_msg_done(&got);
+}
+
 static void test_bad_headers(void **state)
 {
     (void)state;
@@ -218,15 +284,12 @@ static void test_capability_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create),
-        cmocka_unit_test(test_operations_with_an_id),
-        cmocka_unit_test(test_probe_reply),
-        cmocka_unit_test(test_inspect_and_create_replies),
-        cmocka_unit_test(test_error_reply),
-        cmocka_unit_test(test_list),
-        cmocka_unit_test(test_a_full_list),
-        cmocka_unit_test(test_bad_headers),
-        cmocka_unit_test(test_long_texts_are_refused),
+        cmocka_unit_test(test_create),           cmocka_unit_test(test_operations_with_an_id),
+        cmocka_unit_test(test_probe_reply),      cmocka_unit_test(test_inspect_and_create_replies),
+        cmocka_unit_test(test_error_reply),      cmocka_unit_test(test_list),
+        cmocka_unit_test(test_a_full_list),      cmocka_unit_test(test_layer_requests),
+        cmocka_unit_test(test_an_import_reply),  cmocka_unit_test(test_a_full_list_of_layers),
+        cmocka_unit_test(test_bad_headers),      cmocka_unit_test(test_long_texts_are_refused),
         cmocka_unit_test(test_capability_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,7 +29,8 @@ static void test_kernel(void **state)
                                         .envp = envp,
                                         .envc = 1,
                                         .input = "a\0b",
-                                        .input_size = 3};
+                                        .input_size = 3,
+                                        .protocol = SANDBOX_KERNEL_LINES};
     struct sandbox_kernel got;
     assert_ok(sandbox_kernel_encode(&sent, &buf, &err), err);
     assert_ok(sandbox_kernel_decode(buf.data, buf.size, &got, &err), err);
@@ -41,6 +42,7 @@ static void test_kernel(void **state)
     assert_string_equal(got.envp[0], "PATH=/bin");
     assert_int_equal(got.input_size, 3);
     assert_memory_equal(got.input, "a\0b", 3);
+    assert_int_equal(got.protocol, SANDBOX_KERNEL_LINES);
     sandbox_kernel_done(&got);
     sandbox_kernel_done(&got);
     sandbox_kernel_done(NULL);
@@ -53,7 +55,13 @@ static void test_kernel(void **state)
     assert_non_null(got.envp);
     assert_null(got.envp[0]);
     assert_int_equal(got.input_size, 0);
+    assert_int_equal(got.protocol, SANDBOX_KERNEL_FRAMES);
     sandbox_kernel_done(&got);
+    struct sandbox_kernel odd = bare;
+    odd.protocol = (enum sandbox_kernel_protocol)2;
+    buf.size = 0;
+    assert_ok(sandbox_kernel_encode(&odd, &buf, &err), err);
+    assert_fails(sandbox_kernel_decode(buf.data, buf.size, &got, &err), ERR_PROTOCOL, err);
 }
 
 static void test_run(void **state)
