@@ -1,5 +1,5 @@
-/* Owns the field tags of kernels, held executions, timers, limits and the network. Tags are never reused for
- * something else. */
+/* Owns the field tags of kernels, held executions, timers, limits and the network. Tags are never
+ * reused for something else. */
 #include <stdlib.h>
 #include <string.h>
 
