@@ -367,7 +367,8 @@ def test_manual_page_renders():
     text = subprocess.run(["groff", "-mandoc", "-Tascii", "-P-c", page], capture_output=True,
                           text=True, check=True).stdout
     for word in ("serve", "run", "ps", "version", "--timeout", "BERTH_URL", "logs", "drain",
-                 "session attach", "--idle-timeout", "--save-images", "BERTH_HISTORY"):
+                 "session attach", "--idle-timeout", "--save-images", "BERTH_HISTORY",
+                 "image pull", "--tls-verify", "BERTH_CDI"):
         assert word in re.sub(".\b", "", text), word
 
 
