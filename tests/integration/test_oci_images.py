@@ -263,6 +263,11 @@ def test_fetching_runs_without_rights(images, silent):
             assert os.stat(f"/proc/{pid}/ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
             environment = read(f"/proc/{pid}/environ")
             assert "BERTH_IMAGES" not in environment and "HOME=/var/tmp" in environment
+            assert os.getsid(pid) == pid  # no terminal of ours to type into
+        # Another's work has the same owner: there is no way to it.
+        (work,) = (images / name for name in os.listdir(images))
+        assert (work.stat().st_uid, stat.S_IMODE(work.stat().st_mode)) == (0, 0o700)
+        assert [(one.name, one.stat().st_uid) for one in work.iterdir()] == [("work", FETCH_ID)]
     finally:
         process.terminate()
         assert process.wait(HANG_SECS) == 125
