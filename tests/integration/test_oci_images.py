@@ -121,6 +121,12 @@ def test_list(hub, images, berth):
     web = found[2]
     assert web["config"] == {"Env": ["A=1"], "Cmd": ["/bin/sh"]} and web["created"], web
     assert web["size"] == (images / "web.oci.tar").stat().st_size
+    # What the image says of itself is shown without what a terminal would obey.
+    (images / "web.json").write_text(json.dumps({**web, "config": {"Env": ["\x1b]0;\x9b2J\u202e"]}},
+                                                ensure_ascii=False))
+    told = berth("ls", "--json").stdout
+    assert all(" " <= byte <= "~" or byte == "\n" for byte in told), told
+    assert json.loads(told)["images"][2]["config"]["Env"] == ["\x1b]0;\x9b2J\u202e"]
     # What is beside another archive than it was written for is not believed.
     (images / "web.oci.tar").write_bytes(b"another")
     assert "docker://" not in berth("ls").stdout
