@@ -4,7 +4,7 @@ _berth() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session languages drain version help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session languages drain image version help" -- "$cur")
         return
     fi
     if [[ $command == session ]]; then
@@ -14,11 +14,19 @@ _berth() {
         fi
         command="session ${COMP_WORDS[2]}"
     fi
+    if [[ $command == image ]]; then
+        if [ "$COMP_CWORD" -eq 2 ]; then
+            mapfile -t COMPREPLY < <(compgen -W "pull import ls rm" -- "$cur")
+            return
+        fi
+        command="image ${COMP_WORDS[2]}"
+    fi
     case $prev in
+    --name) return ;;
     --lang | -l) mapfile -t COMPREPLY < <(compgen -W "bash c cpp go java javascript lua perl php python r ruby rust sql typescript" -- "$cur"); return ;;
     --profile) mapfile -t COMPREPLY < <(compgen -W "strict container" -- "$cur"); return ;;
-    --file | --stdin) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-    --state | --save-images) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+    --file | --stdin | --authfile) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    --state | --save-images | --images) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
     --code | -c | --timeout | -t | --idle-timeout | --ram | --cpu | --storage | --image | --env | -e | --host | --port) return ;;
     esac
     local words=""
@@ -29,14 +37,17 @@ _berth() {
     languages) words="--image --json --help" ;;
     logs) words="--follow --save-images --help" ;;
     drain) words="--lift --help" ;;
+    "image pull" | "image import") words="--name --replace --tls-verify=false --authfile --images --help" ;;
+    "image ls") words="--json --images --help" ;;
+    "image rm") words="--images --help" ;;
     "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --env --json --help" ;;
     "session exec") words="--file --timeout --stdin --save-images --json --help" ;;
     "session attach") words="--timeout --save-images --help" ;;
     "session ls") words="--quiet --json --help" ;;
     "session rm") words="--help" ;;
-    help) words="serve run ps logs session languages drain version" ;;
+    help) words="serve run ps logs session languages drain image version" ;;
     esac
-    if [[ $command == run && $cur != -* ]]; then
+    if [[ ($command == run || $command == "image import") && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
     elif [[ $command == session\ [ear]* && $cur != -* ]]; then # ids
         mapfile -t COMPREPLY < <(compgen -W "$("${COMP_WORDS[0]}" session ls --quiet 2>/dev/null)" -- "$cur")

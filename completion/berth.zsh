@@ -6,6 +6,7 @@ _berth() {
     commands=('serve:start the server' 'run:run code in a fresh sandbox'
         'ps:list the executions of a server' 'logs:print what an execution has said'
         'session:sandboxes that keep their state' 'languages:what code may be written in' 'drain:end all that runs on a server'
+        'image:OCI images for the server'
         'version:print the version' 'help:show help')
     if ((CURRENT == 2)); then
         _describe command commands
@@ -26,6 +27,14 @@ _berth() {
     languages) _arguments '--image:image:' '--json' '--help' ;;
     logs) _arguments '(-f --follow)'{-f,--follow}'[wait for the rest]' '--save-images[folder]:folder:_files -/' '--help' ;;
     drain) _arguments '--lift[take requests again]' '--help' ;;
+    image)
+        if ((CURRENT == 3)); then
+            _values command pull import ls rm
+            return
+        fi
+        _arguments '--name[what to call it]:name:' '--replace[take the place of another]' '--tls-verify=false' \
+            '--authfile[who to be]:file:_files' '--images[folder of images]:folder:_files -/' '--json' '--help' '*:image:_files'
+        ;;
     session)
         if ((CURRENT == 3)); then
             _values command new exec attach ls rm
@@ -49,7 +58,7 @@ _berth() {
         rm) _arguments '--help' '*:id:' ;;
         esac
         ;;
-    help) _values command serve run ps logs session languages drain version ;;
+    help) _values command serve run ps logs session languages drain image version ;;
     esac
 }
 _berth "$@"

@@ -8,7 +8,7 @@ packages="gcc make meson ninja-build pkg-config libmicrohttpd-dev libjansson-dev
 libwslay-dev libseccomp-dev libarchive-dev libinih-dev libcurl4-openssl-dev libedit-dev libcmocka-dev musl-tools
 musl-dev
 linux-libc-dev python3 python3-pytest clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
-curl e2fsprogs sudo uidmap python3-numpy python3-pandas python3-matplotlib"
+curl e2fsprogs sudo uidmap skopeo golang-github-containers-common python3-numpy python3-pandas python3-matplotlib"
 
 # A Node of another origin than Debian's has npm in it.
 languages="nodejs node-typescript bash gcc g++ libc6-dev golang-go rustc cargo default-jdk-headless ruby perl

@@ -242,7 +242,7 @@ class Server:
         return read(f"{self.state}/priv/instance").strip()
 
     def children(self):
-        """{"berth-server": pid, "berth-native": pid} of those that live now."""
+        """{"berth-server": pid, "berth-native": pid, "berth-egress": pid} of those that live now."""
         found = {}
         for name in filter(str.isdigit, os.listdir("/proc")):
             status = snapshot_tool.status_of(name)

@@ -68,8 +68,7 @@ static int request_read_resources(struct api_request *request, struct err *err)
         result = json_get_u64(resources, "gpu", 0, 1024, &gpus, &inner);
     if (result < 0)
         return err_public(err, inner.kind, "resources.%.300s", inner.public_message);
-    if (gpus > 0)
-        return err_public(err, ERR_UNSUPPORTED, "resources.gpu: this server offers no GPUs");
+    execution->gpu_count = (uint32_t)gpus;
     return 0;
 }
 

@@ -28,6 +28,7 @@ int api_sessions_create(struct api_call *call, struct err *err)
                                             .memory_bytes = asked->memory_bytes,
                                             .storage_bytes = asked->storage_bytes,
                                             .cpu_millis = asked->cpu_millis,
+                                            .gpu_count = asked->gpu_count,
                                             .gone_fd = asked->gone_fd};
     result = core_session_create(call->api->config.core, &request, &call->response->body, err);
     api_request_free(body);

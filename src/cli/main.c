@@ -20,6 +20,7 @@ static const char help[] = "usage: berth COMMAND [options]\n"
                            "  session   sandboxes that keep their state: make, use, list, end\n"
                            "  languages what code may be written in here\n"
                            "  drain     end all that runs on a server\n"
+                           "  image     OCI images for the server: pull, import, list, remove\n"
                            "  version   print the version\n"
                            "  help      this text, or that of a command\n"
                            "\n"
@@ -49,10 +50,11 @@ static const struct {
     const char *name;
     int (*call)(int argc, char **argv);
 } commands[] = {
-    {"serve", cli_serve},       {"run", cli_run},         {"ps", cli_ps},
-    {"logs", cli_logs},         {"session", cli_session}, {"languages", cli_languages},
-    {"drain", cli_drain},       {"version", cli_version}, {"help", cli_help},
-    {"--version", cli_version}, {"--help", cli_help},     {"-h", cli_help},
+    {"serve", cli_serve}, {"run", cli_run},           {"ps", cli_ps},
+    {"logs", cli_logs},   {"session", cli_session},   {"languages", cli_languages},
+    {"drain", cli_drain}, {"image", cli_image},       {"version", cli_version},
+    {"help", cli_help},   {"--version", cli_version}, {"--help", cli_help},
+    {"-h", cli_help},
 };
 
 static int dispatch(int argc, char **argv)

@@ -79,9 +79,10 @@ static int engine_figures(const struct engine_info *info, struct buf *out, struc
         return result;
     return buf_printf(out, err,
                       "],\"limits\":{\"ram_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
-                      ",\"storage_bytes\":%" PRIu64 ",\"disk_bytes\":%" PRIu64 "}",
+                      ",\"storage_bytes\":%" PRIu64 ",\"disk_bytes\":%" PRIu64 ",\"gpus\":%" PRIu32
+                      "}",
                       info->memory_bytes, info->cpu_millis / 1000, info->cpu_millis % 1000,
-                      info->storage_bytes, info->disk_bytes);
+                      info->storage_bytes, info->disk_bytes, info->gpu_count);
 }
 
 /* The limits that a sandbox would not have here. */

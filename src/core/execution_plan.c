@@ -95,7 +95,8 @@ static int plan_host(struct core *core, const struct execution_request *request,
 {
     const struct resources_ask ask = {.memory_bytes = request->memory_bytes,
                                       .storage_bytes = request->storage_bytes,
-                                      .cpu_millis = request->cpu_millis};
+                                      .cpu_millis = request->cpu_millis,
+                                      .gpu_count = request->gpu_count};
     struct engine_info info;
     int result = core_engine_info(core, INT64_MAX, clock_now_ns() + INFO_WAIT_NS, &info, err);
     if (result == 0 && info.unavailable[0] != '\0')

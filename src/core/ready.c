@@ -127,6 +127,8 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
                            const struct ready_want *want, struct ready *out)
 {
     struct pool_item item;
+    if (want->plan->resources.gpu_count > 0)
+        return false; /* what is made ahead has none */
     for (size_t i = 0; want->plan->kernel && i < want->env_count; i++) {
         if (needs_own_start(want->plan->kernel, want->env[i]))
             return false;

@@ -190,6 +190,22 @@ static int plan_cpu(const struct core_config *config, const struct engine_info *
     return result;
 }
 
+/* How many are free now, only the engine knows. */
+static int plan_gpus(const struct engine_info *info, const struct resources_ask *ask,
+                     struct resources *out, struct err *err)
+{
+    if (ask->gpu_count > 0 && ((info->capabilities & ENGINE_CAP_GPU) == 0 || info->gpu_count == 0))
+        return err_public(err, ERR_UNSUPPORTED,
+                          "resources.gpu: %" PRIu32 " were asked for, this host has none to give",
+                          ask->gpu_count);
+    if (ask->gpu_count > info->gpu_count)
+        return err_public(err, ERR_BAD_INPUT,
+                          "resources.gpu: %" PRIu32 " were asked for, this host has %" PRIu32,
+                          ask->gpu_count, info->gpu_count);
+    out->gpu_count = ask->gpu_count;
+    return 0;
+}
+
 /* Neither memory nor disk can hold the root. in_memory: the largest that fits there. */
 static int refuse_storage(const struct engine_info *info, const struct resources *plan,
                           uint64_t asked, uint64_t in_memory, struct err *err)
@@ -266,6 +282,8 @@ int resources_plan(const struct core_config *config, const struct engine_info *i
         result = plan_storage(config, info, ask, &plan, err);
     if (result == 0)
         result = plan_cpu(config, info, ask, &plan, err);
+    if (result == 0)
+        result = plan_gpus(info, ask, &plan, err);
     if (result != 0)
         return result;
     plan.reserve.memory_bytes =

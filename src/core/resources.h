@@ -23,12 +23,14 @@ struct engine_info;
 struct resources_ask {
     uint64_t memory_bytes, storage_bytes;
     uint32_t cpu_millis;
+    uint32_t gpu_count;
     bool needs_disk; /* its files have to outlive its processes */
 };
 
 struct resources {
     uint64_t memory_bytes, storage_bytes;
     uint32_t cpu_millis;
+    uint32_t gpu_count;
     bool disk; /* the writable root is on disk, else in memory */
     struct reservation reserve;
 };

@@ -18,6 +18,8 @@
 #include "core/session_internal.h"
 
 #define RETRY_PAUSE_MS 20
+#define GPU_PAUSE_MS 100
+#define GPU_WAIT_NS (2 * CLOCK_NS_PER_S)
 
 struct box *box_find_locked(struct core *core, const char *id)
 {
@@ -154,6 +156,7 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
                                  .memory_bytes = plan->resources.memory_bytes,
                                  .storage_bytes = plan->resources.storage_bytes,
                                  .cpu_millis = plan->resources.cpu_millis,
+                                 .gpu_count = plan->resources.gpu_count,
                                  .pids_max = core->config.pids_max,
                                  .open_files_max = core->config.open_files_max,
                                  .lifetime_ms = life->lifetime_ms,
@@ -177,8 +180,12 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
 }
 
 /* Whether another try may end otherwise: nobody answered, or the id was taken. */
-static bool is_worth_a_retry(const struct err *failure)
+static bool is_worth_a_retry(const struct err *failure, const struct plan *plan, int64_t begun_ns)
 {
+    /* A sandbox that has just ended gives its GPU back a moment after the answer. */
+    if (failure->kind == ERR_UNAVAILABLE && plan->resources.gpu_count > 0 &&
+        clock_now_ns() - begun_ns < GPU_WAIT_NS)
+        return true;
     return engine_is_away(failure) || failure->kind == ERR_CONFLICT ||
            (failure->kind == ERR_UNAVAILABLE && failure->public_message[0] == '\0');
 }
@@ -203,7 +210,9 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
                            char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                            uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
-    const struct engine_wait wait = {.deadline_ns = clock_now_ns() + core->create_budget_ns,
+    const int64_t begun_ns = clock_now_ns();
+    const int pause_ms = plan->resources.gpu_count > 0 ? GPU_PAUSE_MS : RETRY_PAUSE_MS;
+    const struct engine_wait wait = {.deadline_ns = begun_ns + core->create_budget_ns,
                                      .cancel_fd = live->cancel_fd,
                                      .gone_fd = gone_fd};
     for (;;) {
@@ -213,7 +222,8 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
         bool cancelled = engine_wait_is_over(&wait, 0);
         if (result == 0 && !cancelled)
             return 0;
-        bool again = !cancelled && is_worth_a_retry(&failure) && clock_now_ns() < wait.deadline_ns;
+        bool again = !cancelled && is_worth_a_retry(&failure, plan, begun_ns) &&
+                     clock_now_ns() < wait.deadline_ns;
         fd_close(out_fd);
         if (out_id[0] != '\0')
             end_box(core, engine, out_id, again);
@@ -226,7 +236,7 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
             make_presentable(&failure);
             return err_copy(err, &failure);
         }
-        if (engine_wait_is_over(&wait, RETRY_PAUSE_MS)) {
+        if (engine_wait_is_over(&wait, pause_ms)) {
             admission_release(core->admission, &plan->resources.reserve);
             return err_set(err, ERR_CLOSED, "cancelled while a sandbox was made");
         }

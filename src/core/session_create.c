@@ -44,6 +44,7 @@ static int plan(struct making *making, struct err *err)
                                                    .memory_bytes = request->memory_bytes,
                                                    .storage_bytes = request->storage_bytes,
                                                    .cpu_millis = request->cpu_millis,
+                                                   .gpu_count = request->gpu_count,
                                                    .gone_fd = -1};
     making->lifetime_ms =
         request->lifetime_ms != 0 ? request->lifetime_ms : config->session_timeout_ms;

@@ -618,6 +618,7 @@ static void set_info(struct fake *fake)
         if (lacks && has_word(lacks, engine_cap_name(i)))
             fake->info.capabilities &= ~(UINT64_C(1) << i);
     }
+    fake->info.gpu_count = (fake->info.capabilities & ENGINE_CAP_GPU) != 0 ? 2 : 0;
     if ((fake->info.capabilities & ENGINE_CAP_DISK) == 0)
         fake->info.disk_bytes = 0;
     if (lacks && lacks[0] != '\0')

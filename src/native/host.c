@@ -308,6 +308,8 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
         open_disks(host, priv_fd);
     if (result == 0)
         find_layers(host, priv_fd);
+    if (result == 0)
+        gpus_open(&host->gpus, host->ids_fd);
     return result;
 }
 
@@ -361,6 +363,7 @@ void host_close(struct sandbox_host *host)
 {
     images_free(host->images);
     layers_free(host->layers);
+    gpus_close(&host->gpus);
     sysview_done(&host->sysview);
     image_close(&host->image);
     if (host->cgroups.count > 0)
@@ -415,6 +418,11 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         out->capabilities |= ENGINE_CAP_PRIVATE_IDS;
     if (host->usable && image_keeps_owners(&host->image))
         out->capabilities |= ENGINE_CAP_IDMAP | ENGINE_CAP_CONTAINER;
+    out->gpu_count = (uint32_t)host->gpus.cdi.gpu_count;
+    if (out->gpu_count > GPU_SET_MAX)
+        out->gpu_count = GPU_SET_MAX; /* what one sandbox can have */
+    if (out->gpu_count > 0)
+        out->capabilities |= ENGINE_CAP_GPU;
     if (host->disks.dir_fd >= 0)
         out->capabilities |= ENGINE_CAP_DISK | ENGINE_CAP_STOP;
     if (host->layers)

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "native/cgroup.h"
 #include "native/disk.h"
+#include "native/gpu.h"
 #include "native/idrange.h"
 #include "native/image.h"
 #include "native/images.h"
@@ -40,6 +41,7 @@ struct sandbox_host {
     struct image image;
     struct images *images;   /* NULL: only `host` */
     struct layers *layers;   /* NULL: this host has none; of the service */
+    struct gpus gpus;        /* none where cdi.gpu_count is 0 */
     struct disk_store disks; /* dir_fd -1: this host has none */
     struct sysview sysview;
     uint64_t disk_bytes; /* when the engine started: free where the disks are, or taken by them */

@@ -26,6 +26,8 @@
 enum { FIRST_PERSON = 1000, NOBODY = 65534 };
 #define STAGE_BYTES (UINT64_C(64) << 20)
 #define STAGE_INODES 65536
+#define DEV_BYTES (UINT64_C(1) << 20)
+#define DEV_INODES 1024
 
 /* Folders of the root beside /usr: links into /usr on a merged system, folders of their own else.
  */
@@ -552,6 +554,21 @@ int image_overlay(struct image_tree *tree, int stage_fd, int userns_fd, int *out
         return result;
     result = overlay_tree(tree, tree_fd, stage_fd, out_fd, err);
     mountfd_detach(tree_fd);
+    return result;
+}
+
+int image_make_dev(int *out_fd, struct err *err)
+{
+    FD_AUTO int fd = -1;
+    bool bound = false;
+    int result =
+        mountfd_tmpfs(DEV_BYTES, DEV_INODES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, &fd, err);
+    if (result == 0)
+        result = fill_dev(fd, &bound, err);
+    if (result == 0 && bound)
+        result = err_set(err, ERR_UNSUPPORTED, "device nodes can't be made here");
+    if (result == 0)
+        *out_fd = fd_take(&fd);
     return result;
 }
 

@@ -73,6 +73,10 @@ int image_clone(struct image_tree *tree, bool recursive, int userns_fd, int *out
 int image_overlay(struct image_tree *tree, int stage_fd, int userns_fd, int *out_fd,
                   struct err *err);
 
+/* A detached tmpfs with what the tree "dev" has, to be added to by the caller: only the host's root
+ * can make one. */
+int image_make_dev(int *out_fd, struct err *err);
+
 /* Whether a tree is bound as it is. */
 bool image_shares_files(const struct image *image);
 

@@ -255,7 +255,8 @@ static int start_job(struct images *images, const struct image_entry *entry, str
                                          .tar_fd = tar_fd,
                                          .target_fd = rootfs_fd,
                                          .size_max_bytes = images->config.size_max_bytes,
-                                         .entries_max = images->config.entries_max};
+                                         .entries_max = images->config.entries_max,
+                                         .oci = entry->file.oci};
     result = unpack_start(&config, &job->unpack, err);
     if (result != 0)
         return result;

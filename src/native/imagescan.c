@@ -14,7 +14,9 @@
 #include "base/id.h"
 #include "base/mem.h"
 
-static const char *const suffixes[] = {".tar",     ".tar.gz", ".tgz",
+/* An image in layers (OCI image-spec, image-layout.md, as a tar); it ends in ".tar" as well. */
+static const char oci_suffix[] = ".oci.tar";
+static const char *const suffixes[] = {oci_suffix, ".tar",    ".tar.gz", ".tgz",
                                        ".tar.bz2", ".tar.xz", ".tar.zst"};
 
 /* Returns why what was looked at must not be believed, or NULL. Whoever may write to an image may
@@ -94,6 +96,7 @@ static bool look_at(int folder_fd, const char *entry, struct image_file *file)
             memset(file->name, 0, sizeof(file->name));
     }
     file->folder = S_ISDIR(info.st_mode);
+    file->oci = !file->folder && strcmp(entry + stem, oci_suffix) == 0;
     file->exposed = file->folder && (info.st_mode & 0011) != 0;
     file->key = key_of(&info);
     judge(&info, file);

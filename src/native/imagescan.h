@@ -23,6 +23,7 @@ struct image_file {
     char file[IMAGE_FILE_MAX + 1]; /* "debian.tar.gz" */
     char name[IMAGE_NAME_MAX + 1]; /* "debian"; "" when the file's name gives none */
     bool folder;                   /* else a tar */
+    bool oci;                      /* a tar that holds an image in layers */
     bool exposed;                  /* a folder whose files other users of the host can reach */
     struct image_key key;
     char refused[200]; /* why it may not be used; "" when it may */

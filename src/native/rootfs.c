@@ -4,16 +4,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "native/asuser.h"
 #include "native/mountfd.h"
@@ -67,8 +72,10 @@ static const char *const package_folders[] = {
 
 /* Where the writable part is, and who owns what is made there. */
 struct writable {
-    int mount_fd; /* attached while layers are put together */
-    uid_t owner;  /* id 0 of the sandbox, as stored */
+    int mount_fd;           /* attached while layers are put together */
+    uid_t owner;            /* id 0 of the sandbox, as stored */
+    struct gpu_bind *binds; /* that have a place to go to; heap */
+    size_t bind_count;
 };
 
 uint64_t rootfs_inodes(uint64_t storage_bytes)
@@ -77,9 +84,14 @@ uint64_t rootfs_inodes(uint64_t storage_bytes)
     return count < INODES_MIN ? INODES_MIN : count;
 }
 
+static bool has_gpus(const struct rootfs_spec *spec)
+{
+    return spec->gpus && spec->gpu_set && spec->gpu_set->count > 0;
+}
+
 bool rootfs_is_plain(const struct rootfs_spec *spec)
 {
-    return spec->folder_fd < 0 && !spec->on_disk && !spec->container;
+    return spec->folder_fd < 0 && !spec->on_disk && !spec->container && !has_gpus(spec);
 }
 
 /* ---- folders ---- */
@@ -117,7 +129,7 @@ static int make_path(int root_fd, const char *path, mode_t mode, uid_t root_owne
     FD_AUTO int dir_fd = -1;
     for (const char *start = path; start;) {
         const char *slash = strchr(start, '/');
-        char name[64];
+        char name[NAME_MAX + 1];
         int next_fd = -1;
         (void)snprintf(name, sizeof(name), "%.*s",
                        slash ? (int)(slash - start) : (int)strlen(start), start);
@@ -187,10 +199,26 @@ static int add(struct rootfs *rootfs, const char *target, int *mount_fd, struct 
     return 0;
 }
 
+/* A /dev of the sandbox's own: that of the others is one for all. */
+static int add_dev(const struct rootfs_spec *spec, struct rootfs *rootfs, struct err *err)
+{
+    FD_AUTO int fd = -1;
+    int result = image_make_dev(&fd, err);
+    if (result == 0)
+        result = gpus_make_nodes(spec->gpus, spec->gpu_set, fd, err);
+    if (result == 0)
+        result = mountfd_restrict(fd, MOUNT_ATTR_RDONLY, err);
+    if (result == 0)
+        (void)mountfd_idmap(fd, spec->userns_fd, NULL); /* else its files look like nobody's */
+    return result != 0 ? result : add(rootfs, "dev", &fd, err);
+}
+
 static int add_bound(const struct rootfs_spec *spec, struct image_tree *tree, struct rootfs *rootfs,
                      struct err *err)
 {
     FD_AUTO int fd = -1;
+    if (has_gpus(spec) && strcmp(tree->target, "dev") == 0)
+        return add_dev(spec, rootfs, err);
     int result = image_clone(tree, true, spec->userns_fd, &fd, err);
     return result != 0 ? result : add(rootfs, tree->target, &fd, err);
 }
@@ -374,16 +402,147 @@ static int add_strict(const struct rootfs_spec *spec, struct rootfs *rootfs, str
     return result;
 }
 
+/* ---- what comes with a GPU ---- */
+
+/* Whether target goes where another tree of image `host` is mounted, whose files are the host's. */
+static bool is_in_tree(const struct image *host, const char *target)
+{
+    const size_t size = strcspn(target, "/");
+    for (size_t i = 0; i < host->tree_count; i++) {
+        const char *tree = host->trees[i].target;
+        if (strlen(tree) == size && strncmp(tree, target, size) == 0)
+            return true;
+    }
+    for (size_t i = 0; i < host->link_count; i++) {
+        if (strlen(host->links[i].target) == size &&
+            strncmp(host->links[i].target, target, size) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Folders that the engine itself mounts something on, or fills. */
+static bool is_own(const char *target)
+{
+    static const char *const own[] = {"proc", "sys", "dev", ".shm"};
+    const size_t size = strcspn(target, "/");
+    for (size_t i = 0; i < ARRAY_SIZE(own); i++) {
+        if (strlen(own[i]) == size && strncmp(own[i], target, size) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int open_beneath(int dir_fd, const char *path)
+{
+    struct open_how how;
+    memset(&how, 0, sizeof(how));
+    how.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+    return (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
+}
+
+/* What of an image is at path, without following any link: 1, a file or folder as wanted; 0,
+ * nothing, and no link on the way; -1, something else. */
+static int look_up(int lower_fd, const char *path, bool folder)
+{
+    struct open_how how;
+    struct stat info;
+    memset(&how, 0, sizeof(how));
+    how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+    FD_AUTO int fd = (int)syscall(SYS_openat2, lower_fd, path, &how, sizeof(how));
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -1;
+    if (fstat(fd, &info) != 0)
+        return -1;
+    return (folder ? S_ISDIR(info.st_mode) : S_ISREG(info.st_mode)) ? 1 : -1;
+}
+
+/* Makes the place for one bind below root_fd. */
+static int make_point(const struct writable *writable, int root_fd, const struct gpu_bind *bind,
+                      struct err *err)
+{
+    char parent[CDI_PATH_SIZE];
+    if (bind->folder)
+        return make_path(root_fd, bind->target, 0755, writable->owner, writable->owner, err);
+    (void)snprintf(parent, sizeof(parent), "%s", bind->target);
+    char *slash = strrchr(parent, '/');
+    const char *name = slash ? slash + 1 : parent;
+    FD_AUTO int folder_fd = fcntl(root_fd, F_DUPFD_CLOEXEC, 0);
+    if (slash) {
+        *slash = '\0';
+        int result = make_path(root_fd, parent, 0755, writable->owner, writable->owner, err);
+        fd_close(&folder_fd);
+        folder_fd = result == 0 ? open_beneath(root_fd, parent) : -1;
+        if (result != 0)
+            return result;
+    }
+    FD_AUTO int fd =
+        openat(folder_fd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0444);
+    if (fd < 0)
+        return err_sys(err, errno, "make %s", bind->target);
+    return fchown(fd, writable->owner, writable->owner) != 0
+               ? err_sys(err, errno, "owner of %s", bind->target)
+               : 0;
+}
+
+/* Makes places for the files that come with the GPUs. On image `host` those below /usr are there by
+ * themselves. What would have to go through a link of an image, or in the place of another kind of
+ * file, is left out. */
+static int make_gpu_points(const struct rootfs_spec *spec, struct writable *writable, int root_fd,
+                           struct err *err)
+{
+    writable->binds = calloc(GPU_BINDS_MAX, sizeof(*writable->binds));
+    if (!writable->binds)
+        return err_set(err, ERR_INTERNAL, "no memory");
+    const size_t listed = gpus_list_binds(spec->gpus, spec->gpu_set, writable->binds);
+    for (size_t i = 0; i < listed; i++) {
+        const struct gpu_bind bind = writable->binds[i];
+        const bool on_host = spec->folder_fd < 0;
+        const int there = on_host ? 0 : look_up(spec->folder_fd, bind.target, bind.folder);
+        if (there < 0 || (on_host && is_in_tree(spec->host, bind.target)) || is_own(bind.target)) {
+            log_debug("GPU: /%s is left out of sandbox %s", bind.target, spec->id);
+            continue;
+        }
+        int result = there == 0 ? make_point(writable, root_fd, &bind, err) : 0;
+        if (result != 0)
+            return result;
+        writable->binds[writable->bind_count++] = bind;
+    }
+    return 0;
+}
+
+static int add_gpu_binds(const struct rootfs_spec *spec, const struct writable *writable,
+                         struct rootfs *rootfs, struct err *err)
+{
+    for (size_t i = 0; i < writable->bind_count; i++) {
+        FD_AUTO int fd = -1;
+        int result = mountfd_clone(AT_FDCWD, writable->binds[i].source, true, &fd, err);
+        if (result == 0)
+            result =
+                mountfd_restrict(fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);
+        if (result == 0)
+            (void)mountfd_idmap(fd, spec->userns_fd, NULL);
+        if (result == 0)
+            result = add(rootfs, writable->binds[i].target, &fd, err);
+        if (result != 0)
+            return err_wrap(err, "%s for a GPU", writable->binds[i].source);
+    }
+    return 0;
+}
+
 /* ---- image host with a writable part of its own ---- */
 
-static int prepare_host(const struct rootfs_spec *spec, const struct writable *writable,
-                        struct err *err)
+static int prepare_host(const struct rootfs_spec *spec, struct writable *writable, struct err *err)
 {
     FD_AUTO int root_fd = -1;
     int result = make_folder(writable->mount_fd, "root", 0755, writable->owner, &root_fd, err);
     if (result == 0)
         result = rootfs_make_folders(root_fd, spec->host, writable->owner,
                                      writable->owner + CODE_ID, err);
+    if (result == 0 && has_gpus(spec))
+        result = make_gpu_points(spec, writable, root_fd, err);
     if (result != 0 || !spec->container)
         return result;
     result = make_package_folders(root_fd, spec->host, writable->owner, err);
@@ -450,13 +609,16 @@ static int hide_place(int upper_fd, struct err *err)
     return 0;
 }
 
-static int prepare_folder(const struct writable *writable, struct err *err)
+static int prepare_folder(const struct rootfs_spec *spec, struct writable *writable,
+                          struct err *err)
 {
     FD_AUTO int upper_fd = -1;
     int result = make_pair(writable, "", "", &upper_fd, err);
     if (result == 0)
         result = make_common(upper_fd, writable->owner, writable->owner + CODE_ID, err);
-    return result != 0 ? result : hide_place(upper_fd, err);
+    if (result == 0)
+        result = hide_place(upper_fd, err);
+    return result == 0 && has_gpus(spec) ? make_gpu_points(spec, writable, upper_fd, err) : result;
 }
 
 static int add_folder(const struct rootfs_spec *spec, const struct writable *writable,
@@ -487,7 +649,7 @@ static int build_writable(const struct rootfs_spec *spec, struct rootfs *rootfs,
     bool folder = spec->folder_fd >= 0;
     int result = make_writable(spec, &writable, err);
     if (result == 0)
-        result = folder ? prepare_folder(&writable, err) : prepare_host(spec, &writable, err);
+        result = folder ? prepare_folder(spec, &writable, err) : prepare_host(spec, &writable, err);
     if (result == 0)
         result = attach_writable(spec, &writable, err);
     if (result == 0) {
@@ -495,6 +657,9 @@ static int build_writable(const struct rootfs_spec *spec, struct rootfs *rootfs,
                         : add_host(spec, &writable, rootfs, err);
         mountfd_detach(writable.mount_fd);
     }
+    if (result == 0)
+        result = add_gpu_binds(spec, &writable, rootfs, err);
+    free(writable.binds);
     if (result == 0 && spec->on_disk)
         spare_fill(writable.mount_fd, spec->first_id); /* before the code runs */
     fd_close(&writable.mount_fd);

@@ -15,14 +15,19 @@
 
 #include "base/err.h"
 #include "native/cgroup.h"
+#include "native/gpu.h"
 #include "native/image.h"
 #include "native/sysview.h"
 
-enum { ROOTFS_MOUNT_MAX = IMAGE_TREE_MAX + CGROUP_HIERARCHY_MAX + 4 };
+enum {
+    ROOTFS_MOUNT_MAX = IMAGE_TREE_MAX + CGROUP_HIERARCHY_MAX + 4 + GPU_BINDS_MAX,
+    ROOTFS_TARGET_SIZE = CDI_PATH_SIZE
+};
 
 struct rootfs_mount {
-    char target[48]; /* relative to the root; "" is the root itself and comes first */
-    int fd;          /* detached */
+    char target[ROOTFS_TARGET_SIZE]; /* relative to the root; "" is the root itself and comes first
+                                      */
+    int fd;                          /* detached */
 };
 
 struct rootfs {
@@ -45,6 +50,8 @@ struct rootfs_spec {
     bool container;
     uint64_t storage_bytes;
     uint32_t cpu_millis;
+    const struct gpus *gpus;       /* NULL: this host has none */
+    const struct gpu_set *gpu_set; /* those of this sandbox */
 };
 
 /* How many files a root in memory of that many bytes may hold. */

@@ -131,6 +131,7 @@ static void close_root_parts(const struct sandbox_host *host, struct sandbox *sa
     fd_close(&sandbox->disk_fd);
     fd_close(&sandbox->folder.root_fd);
     fd_close(&sandbox->folder.lock_fd);
+    gpu_set_release(&sandbox->gpus);
 }
 
 void sandbox_free(struct sandbox *sandbox)
@@ -217,6 +218,8 @@ static void fill_root(struct sandbox_host *host, const struct sandbox *sandbox,
         .container = is_container(sandbox),
         .storage_bytes = sandbox->spec.storage_bytes,
         .cpu_millis = sandbox->spec.cpu_millis,
+        .gpus = &host->gpus,
+        .gpu_set = &sandbox->gpus,
     };
 }
 
@@ -244,6 +247,8 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
                                 .init_fd = host->init_fd,
                                 .id_lock_fd = sandbox->ids.lock_fd,
                                 .image_lock_fd = sandbox->folder.lock_fd,
+                                .gpu_lock_fds = sandbox->gpus.lock_fds,
+                                .gpu_count = sandbox->gpus.count,
                                 .maps = &maps,
                                 .own_root = rootfs_is_plain(&root),
                                 .storage_bytes = spec->storage_bytes};
@@ -343,6 +348,8 @@ int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_cr
     id_random(sandbox->nonce, sizeof(sandbox->nonce));
     fill_config(sandbox, spec, &config);
     result = take_image(host, sandbox, err);
+    if (result == 0 && spec->gpu_count > 0)
+        result = gpus_take(&host->gpus, spec->gpu_count, &sandbox->gpus, err);
     if (result == 0)
         result = idrange_take(host->ids_fd, &host->ids, &sandbox->ids, err);
     if (result != 0) {
@@ -366,29 +373,44 @@ int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_cr
     return 0;
 }
 
+/* Sends the mounts from first on, as many as one message holds. Returns their number. */
+static int send_mounts(const struct sandbox *sandbox, const struct rootfs *rootfs, size_t first,
+                       struct err *err)
+{
+    char text[1 + FD_PASS_MAX * ROOTFS_TARGET_SIZE];
+    int fds[FD_PASS_MAX];
+    size_t used = 1;
+    size_t count = 0;
+    for (; first + count < rootfs->count && count < FD_PASS_MAX; count++) {
+        const struct rootfs_mount *mount = &rootfs->mounts[first + count];
+        size_t size = strlen(mount->target) + 1;
+        memcpy(text + used, mount->target, size);
+        used += size;
+        fds[count] = mount->fd;
+    }
+    text[0] = first + count < rootfs->count ? 'N' : 'M';
+    int result = fd_send(sandbox->setup_fd, text, used, fds, count, 0, err);
+    return result == 0 ? (int)count : result;
+}
+
 /* Makes the root for the namespace that came and sends its mounts. */
 static int send_root(struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
 {
     struct rootfs_spec spec;
     struct rootfs rootfs;
-    char text[1 + ROOTFS_MOUNT_MAX * sizeof(rootfs.mounts[0].target)] = "M";
-    int fds[ROOTFS_MOUNT_MAX];
-    size_t used = 1;
     fill_root(host, sandbox, &spec);
     int result = rootfs_build(&spec, &rootfs, err);
     close_root_parts(host, sandbox);
     sandbox->root_sent = true;
     if (result != 0)
         return result;
-    for (size_t i = 0; i < rootfs.count; i++) {
-        size_t size = strlen(rootfs.mounts[i].target) + 1;
-        memcpy(text + used, rootfs.mounts[i].target, size);
-        used += size;
-        fds[i] = rootfs.mounts[i].fd;
-    }
-    result = fd_send(sandbox->setup_fd, text, used, fds, rootfs.count, 0, err);
+    size_t sent = 0;
+    do {
+        result = send_mounts(sandbox, &rootfs, sent, err);
+        sent += result > 0 ? (size_t)result : 0;
+    } while (result > 0 && sent < rootfs.count);
     rootfs_close(&rootfs);
-    return result;
+    return result < 0 ? result : 0;
 }
 
 /* Takes the disk when it is ready. Its descriptor is closed with the job: it has to be unwatched

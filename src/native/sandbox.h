@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "native/disk.h"
+#include "native/gpu.h"
 #include "native/host.h"
 #include "native/idrange.h"
 #include "native/images.h"
@@ -47,6 +48,7 @@ struct sandbox {
     struct disk_job disk_job;
     int disk_fd;                /* until the root is made; -1: none, or not yet */
     struct image_folder folder; /* until the root is made; root_fd -1: image `host` */
+    struct gpu_set gpus;        /* the same: init holds their locks */
     struct layer_attach attach; /* a layer that is on its way in */
     int layer_lock_fd;          /* of the layer that it has; -1: none */
     bool keeps;                 /* its disk outlives its processes ... */

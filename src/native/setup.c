@@ -66,7 +66,10 @@ static void await_go(const struct setup *setup)
         _exit(1);
 }
 
-enum { KEPT_MAX = INIT_PROCS_MAX + CGROUP_HIERARCHY_MAX + 16, MOUNTS_TEXT_MAX = 2048 };
+enum {
+    KEPT_MAX = INIT_PROCS_MAX + CGROUP_HIERARCHY_MAX + 16 + GPU_SET_MAX,
+    MOUNTS_TEXT_MAX = 1 + FD_PASS_MAX * ROOTFS_TARGET_SIZE
+};
 
 /* The descriptors that init inherits. Returns their number. */
 static size_t list_inherited(const struct setup *setup, int *out)
@@ -83,6 +86,8 @@ static size_t list_inherited(const struct setup *setup, int *out)
     }
     for (size_t i = 0; i < config->procs_count; i++)
         out[count++] = config->procs_fds[i];
+    for (size_t i = 0; i < setup->gpu_count; i++)
+        out[count++] = setup->gpu_lock_fds[i];
     return count;
 }
 
@@ -314,14 +319,16 @@ static void mask_proc(const struct setup *setup)
     }
 }
 
-/* What 'M' says: the targets, each ended by NUL, in the order of the descriptors. */
-static void attach_mounts(const struct setup *setup)
+/* What 'M' and 'N' say: the targets, each ended by NUL, in the order of the descriptors. Returns
+ * whether there is more to come. */
+static bool attach_mounts(const struct setup *setup)
 {
     char text[MOUNTS_TEXT_MAX];
     int fds[FD_PASS_MAX];
     size_t count = FD_PASS_MAX;
     ssize_t size = fd_recv(setup->socket_fd, text, sizeof(text), fds, &count, 0, NULL);
-    if (size < 1 || text[0] != 'M' || text[size - 1] != (count > 0 ? '\0' : 'M'))
+    const char kind = size > 0 ? text[0] : '\0';
+    if ((kind != 'M' && kind != 'N') || text[size - 1] != (count > 0 ? '\0' : kind))
         _exit(1);
     const char *target = text + 1;
     for (size_t i = 0; i < count && target < text + size; i++) {
@@ -332,6 +339,7 @@ static void attach_mounts(const struct setup *setup)
         fd_close(&fds[i]);
         target += strlen(target) + 1;
     }
+    return kind == 'N';
 }
 
 /* /dev is the engine's own tree: its folders are what they are. */
@@ -444,7 +452,8 @@ _Noreturn void setup_run(const struct setup *setup)
     if (setup->config->profile == INIT_PROFILE_CONTAINER)
         open_network(setup, proc_fd);
     fault_point("setup.root");
-    attach_mounts(setup);
+    while (attach_mounts(setup))
+        continue;
     attach(setup, proc_fd, "proc");
     mount_devices(setup);
     mask_proc(setup);

@@ -2,13 +2,14 @@
  *
  * It runs in fresh namespaces, talks to the engine over one SEQPACKET socket, builds the root, and
  * executes init. Messages: engine 'G' (ids are mapped, go on); stage 'U' + the inner user
- * namespace; engine 'M', the mounts' targets, each ended by NUL, + one descriptor a mount; init 'R'
- * (listening); engine 'C' (commit).
+ * namespace; engine 'M', the mounts' targets, each ended by NUL, + one descriptor a mount, after
+ * any number of 'N', the same with more to come; init 'R' (listening); engine 'C' (commit).
  * Anything else from the stage is a text that says what failed. */
 #ifndef BERTH_NATIVE_SETUP_H
 #define BERTH_NATIVE_SETUP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "native/cgroup.h"
@@ -24,8 +25,10 @@ struct setup {
     int init_fd;                /* the program, for execveat(2) */
     int id_lock_fd;             /* stays open in init: it holds the id range */
     int image_lock_fd;          /* the same for an unpacked image; -1: none */
-    bool own_root;              /* the stage mounts a tmpfs as root; else it comes with 'M' */
-    uint64_t storage_bytes;     /* of that tmpfs */
+    const int *gpu_lock_fds;    /* the same for each GPU */
+    size_t gpu_count;
+    bool own_root;          /* the stage mounts a tmpfs as root; else it comes with 'M' */
+    uint64_t storage_bytes; /* of that tmpfs */
     const struct idrange_maps *maps;
 };
 

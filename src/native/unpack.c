@@ -56,13 +56,15 @@ static void execute(int program_fd, const struct unpack_config *config)
     char name[] = "berth-unpack";
     char size[24];
     char entries[24];
+    char kind[] = UNPACK_KIND_OCI;
     char fault[96];
     char testing[] = "BERTH_TESTING=1";
     (void)snprintf(size, sizeof(size), "%" PRIu64, config->size_max_bytes);
     (void)snprintf(entries, sizeof(entries), "%" PRIu64, config->entries_max);
     (void)snprintf(fault, sizeof(fault), "BERTH_FAULT=%s", fault_text());
     char layer[] = UNPACK_LAYER;
-    char *const argv[] = {name, size, entries, config->layer ? layer : NULL, NULL};
+    char *const mode = config->layer ? layer : config->oci ? kind : NULL;
+    char *const argv[] = {name, size, entries, mode, NULL};
     char *const none[] = {NULL};
     char *const faulty[] = {testing, fault, NULL};
     (void)syscall(SYS_execveat, program_fd, "", argv, fault_text()[0] != '\0' ? faulty : none,

@@ -20,6 +20,7 @@ struct unpack_config {
     uint64_t size_max_bytes;
     uint64_t entries_max;
     bool layer; /* a library layer: see unpack/tree.h for what is kept of it */
+    bool oci;   /* an image in layers; neither: a root file system */
 };
 
 struct unpack {

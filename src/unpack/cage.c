@@ -61,7 +61,7 @@ static const int allowed_calls[] = {
     SCMP_SYS(time),          SCMP_SYS(umask),
     SCMP_SYS(unlink),        SCMP_SYS(unlinkat),
     SCMP_SYS(utimensat),     SCMP_SYS(write),
-    SCMP_SYS(writev),
+    SCMP_SYS(writev),        SCMP_SYS(getdents64),
 #ifdef __SANITIZE_ADDRESS__
     SCMP_SYS(gettid),        SCMP_SYS(sigaltstack),
 #endif

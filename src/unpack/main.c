@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/parse.h"
 #include "unpack/cage.h"
+#include "unpack/oci.h"
 #include "unpack/tree.h"
 #include "wire/unpack_status.h"
 
@@ -49,16 +50,21 @@ static int write_out(struct err *err)
     return 0;
 }
 
-static int unpack(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct tree **tree,
-                  struct err *err)
+static int unpack(uint64_t size_max_bytes, uint64_t entries_max, const char *kind,
+                  struct tree **tree, struct err *err)
 {
-    int result = tree_open(size_max_bytes, entries_max, layer, tree, err);
+    const bool is_oci = strcmp(kind, UNPACK_KIND_OCI) == 0;
+    const bool is_layer = strcmp(kind, UNPACK_LAYER) == 0;
+    int result = tree_open(size_max_bytes, entries_max, is_layer, tree, err);
+    if (result == 0 && is_oci)
+        oci_prepare();
     if (result == 0)
         result = cage_enter_root(UNPACK_FD_TARGET, err);
     if (result == 0)
         result = cage_lock(size_max_bytes, err);
     if (result == 0)
-        result = tree_unpack(*tree, UNPACK_FD_TAR, err);
+        result =
+            is_oci ? oci_unpack(*tree, UNPACK_FD_TAR, err) : tree_unpack(*tree, UNPACK_FD_TAR, err);
     return result != 0 ? result : write_out(err);
 }
 
@@ -72,8 +78,9 @@ int main(int argc, char **argv)
         (void)printf("berth-unpack %s\n", BERTH_VERSION);
         return 0;
     }
-    bool layer = argc == 4 && strcmp(argv[3], UNPACK_LAYER) == 0;
-    if ((argc != 3 && !layer) || parse_u64(argv[1], 1, INT64_MAX, &size_max_bytes, &err) != 0 ||
+    const char *kind = argc == 4 ? argv[3] : "";
+    bool is_known = strcmp(kind, UNPACK_KIND_OCI) == 0 || strcmp(kind, UNPACK_LAYER) == 0;
+    if ((argc != 3 && !is_known) || parse_u64(argv[1], 1, INT64_MAX, &size_max_bytes, &err) != 0 ||
         parse_u64(argv[2], 1, INT64_MAX, &entries_max, &err) != 0 ||
         fcntl(UNPACK_FD_TARGET, F_GETFD) < 0) {
         (void)fputs("berth-unpack is started by berth-native\n", stderr);
@@ -85,7 +92,7 @@ int main(int argc, char **argv)
     if (!engine_lives())
         return EXIT_FAILED;
     (void)setpriority(PRIO_PROCESS, 0, NICE); /* sandboxes come first */
-    if (unpack(size_max_bytes, entries_max, layer, &tree, &err) != 0) {
+    if (unpack(size_max_bytes, entries_max, kind, &tree, &err) != 0) {
         say(err.kind == ERR_BAD_INPUT || err.kind == ERR_TOO_LARGE ? UNPACK_STATUS_BAD
                                                                    : UNPACK_STATUS_HOST,
             err.message);

@@ -19,6 +19,7 @@
 
 #include "base/fault.h"
 #include "base/mem.h"
+#include "unpack/whiteout.h"
 
 enum {
     READ_SIZE = 64 * 1024,
@@ -39,6 +40,7 @@ struct tree {
     uint64_t number;     /* of the entry at hand, from 1 */
     char path[PATH_MAX]; /* its name, cleaned; "" is the root */
     bool half_passed;
+    bool layered; /* one of several: what it names takes the place of what is there */
 };
 
 void tree_free(struct tree *tree)
@@ -48,6 +50,29 @@ void tree_free(struct tree *tree)
     (void)archive_read_free(tree->reader);
     (void)archive_write_free(tree->writer);
     free(tree);
+}
+
+/* Both ends anew, for one archive; what was counted stays. */
+static int open_ends(struct tree *tree, struct err *err)
+{
+    (void)archive_read_free(tree->reader);
+    (void)archive_write_free(tree->writer);
+    tree->reader = archive_read_new();
+    tree->writer = archive_write_disk_new();
+    tree->number = 0;
+    struct archive *reader = tree->reader;
+    if (!reader || !tree->writer || archive_read_support_format_tar(reader) != ARCHIVE_OK ||
+        archive_read_support_filter_gzip(reader) != ARCHIVE_OK ||
+        archive_read_support_filter_bzip2(reader) != ARCHIVE_OK ||
+        archive_read_support_filter_xz(reader) != ARCHIVE_OK ||
+        archive_read_support_filter_zstd(reader) != ARCHIVE_OK ||
+        archive_write_disk_set_options(
+            tree->writer, ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
+                              ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
+                              ARCHIVE_EXTRACT_SECURE_SYMLINKS |
+                              ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS) != ARCHIVE_OK)
+        return err_set(err, ERR_INTERNAL, "libarchive does not read tar with all its filters");
+    return 0;
 }
 
 int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct tree **out,
@@ -62,21 +87,10 @@ int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct 
     tree->size_max_bytes = size_max_bytes;
     tree->entries_max = entries_max;
     tree->layer = layer;
-    tree->reader = archive_read_new();
-    tree->writer = archive_write_disk_new();
-    struct archive *reader = tree->reader;
-    if (!reader || !tree->writer || archive_read_support_format_tar(reader) != ARCHIVE_OK ||
-        archive_read_support_filter_gzip(reader) != ARCHIVE_OK ||
-        archive_read_support_filter_bzip2(reader) != ARCHIVE_OK ||
-        archive_read_support_filter_xz(reader) != ARCHIVE_OK ||
-        archive_read_support_filter_zstd(reader) != ARCHIVE_OK ||
-        archive_write_disk_set_options(
-            tree->writer, ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
-                              ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-                              ARCHIVE_EXTRACT_SECURE_SYMLINKS |
-                              ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS) != ARCHIVE_OK) {
+    int result = open_ends(tree, err);
+    if (result != 0) {
         tree_free(tree);
-        return err_set(err, ERR_INTERNAL, "libarchive does not read tar with all its filters");
+        return result;
     }
     *out = tree;
     return 0;
@@ -319,6 +333,16 @@ static int write_entry(struct tree *tree, struct archive_entry *entry, struct er
     return result;
 }
 
+/* What a lower layer has at this name goes, but for a folder that a folder is laid over. */
+static int make_way(const struct tree *tree, bool is_folder, struct err *err)
+{
+    struct stat info;
+    if (fstatat(AT_FDCWD, tree->path, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        (is_folder && S_ISDIR(info.st_mode)))
+        return 0;
+    return whiteout_remove(tree->path, false, err);
+}
+
 static int unpack_entry(struct tree *tree, struct archive_entry *entry, struct err *err)
 {
     tree->path[0] = '\0';
@@ -334,9 +358,13 @@ static int unpack_entry(struct tree *tree, struct archive_entry *entry, struct e
     }
     if (tree->path[0] == '\0') /* what "./" says of the root: it keeps the mode that all can use */
         return type == AE_IFDIR && !hard_link ? 0 : refuse(tree, "the root is no folder here", err);
+    if (tree->layered && whiteout_is_one(tree->path))
+        return 0; /* it was followed before the first entry was written */
     if (tree->layer)
         make_public(entry);
     result = check_owner(tree, entry, err);
+    if (result == 0 && tree->layered)
+        result = make_way(tree, type == AE_IFDIR && !hard_link, err);
     return result != 0 ? result : write_entry(tree, entry, err);
 }
 
@@ -358,7 +386,7 @@ static int unpack_all(struct tree *tree, uint64_t tar_size, struct err *err)
         la_int64_t before = archive_filter_bytes(tree->reader, 0);
         int status = archive_read_next_header(tree->reader, &entry);
         if (status == ARCHIVE_EOF) {
-            if (tree->number == 0)
+            if (tree->number == 0 && !tree->layered)
                 return err_set(err, ERR_BAD_INPUT, "the archive is empty");
             /* Cut between two entries it would look whole. */
             if (archive_filter_bytes(tree->reader, 0) == before)
@@ -393,6 +421,44 @@ int tree_unpack(struct tree *tree, int tar_fd, struct err *err)
     if (archive_read_open_fd(tree->reader, tar_fd, READ_SIZE) != ARCHIVE_OK)
         return fail_read(tree, err);
     int result = unpack_all(tree, (uint64_t)info.st_size, err);
+    if (result == 0 && archive_write_close(tree->writer) != ARCHIVE_OK)
+        result = fail_write(tree, err);
+    return result;
+}
+
+/* ---- layers ---- */
+
+static int open_layer(struct tree *tree, const struct tree_source *source, struct err *err)
+{
+    int result = open_ends(tree, err);
+    if (result != 0)
+        return result;
+    if (archive_read_open(tree->reader, source->context, NULL, source->read, NULL) != ARCHIVE_OK)
+        return fail_read(tree, err);
+    return 0;
+}
+
+int tree_hide(struct tree *tree, const struct tree_source *source, struct err *err)
+{
+    struct archive_entry *entry = NULL;
+    int result = open_layer(tree, source, err);
+    while (result == 0 && archive_read_next_header(tree->reader, &entry) == ARCHIVE_OK) {
+        tree->number++;
+        tree->path[0] = '\0';
+        result = clean_names(tree, entry, err);
+        if (result == 0 && whiteout_is_one(tree->path))
+            result = whiteout_follow(tree->path, err);
+    }
+    /* What is wrong with the archive is told by whoever unpacks it. */
+    return result;
+}
+
+int tree_unpack_layer(struct tree *tree, const struct tree_source *source, struct err *err)
+{
+    int result = open_layer(tree, source, err);
+    tree->layered = true;
+    if (result == 0)
+        result = unpack_all(tree, source->size_bytes, err);
     if (result == 0 && archive_write_close(tree->writer) != ARCHIVE_OK)
         result = fail_write(tree, err);
     return result;

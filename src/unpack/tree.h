@@ -14,9 +14,11 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 
+struct archive;
 struct tree;
 
 struct tree_counts {
@@ -33,6 +35,23 @@ void tree_free(struct tree *tree);
 /* Unpacks the archive behind tar_fd. ERR_BAD_INPUT and ERR_TOO_LARGE: the archive is at fault;
  * other kinds: this host. The messages hold bytes of the archive. */
 int tree_unpack(struct tree *tree, int tar_fd, struct err *err);
+
+/* Where the bytes of a layer come from: as libarchive's archive_read_callback() has it. */
+struct tree_source {
+    void *context;
+    ssize_t (*read)(struct archive *reader, void *context, const void **out_data);
+    uint64_t size_bytes; /* as stored */
+};
+
+/* One of several archives that lie over each other, from the lowest on: a name takes the place of
+ * what is there, only folders are kept below folders. Whiteouts are left out here: tree_hide() has
+ * followed them. It may be empty. */
+int tree_unpack_layer(struct tree *tree, const struct tree_source *source, struct err *err);
+
+/* Reads a layer once, before it is unpacked, and removes what its whiteouts hide of the layers
+ * below (OCI image-spec, layer.md, "Whiteouts"): never what the layer itself brings, wherever in it
+ * the two stand. */
+int tree_hide(struct tree *tree, const struct tree_source *source, struct err *err);
 
 struct tree_counts tree_counts(const struct tree *tree);
 

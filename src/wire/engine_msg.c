@@ -41,6 +41,7 @@ enum engine_tag {
     TAG_LAYER_SIZE, /* of the layer before it */
     TAG_SIZE_MAX,
     TAG_ENTRIES_MAX,
+    TAG_GPUS,
 };
 
 const char *engine_cap_name(unsigned index)
@@ -69,6 +70,8 @@ static void put_create(struct tlv_writer *writer, const struct engine_create *cr
     tlv_put_u64(writer, TAG_KEEP_FILES, create->keep_files ? 1 : 0);
     if (create->kernel[0] != '\0')
         tlv_put_str(writer, TAG_KERNEL, create->kernel);
+    if (create->gpu_count > 0)
+        tlv_put_u64(writer, TAG_GPUS, create->gpu_count);
 }
 
 static void put_info(struct tlv_writer *writer, const struct engine_info *info)
@@ -84,6 +87,8 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
     tlv_put_str(writer, TAG_IMAGES, info->images);
     tlv_put_str(writer, TAG_MISSING, info->missing);
     tlv_put_str(writer, TAG_UNAVAILABLE, info->unavailable);
+    if (info->gpu_count > 0)
+        tlv_put_u64(writer, TAG_GPUS, info->gpu_count);
 }
 
 static void put_error(struct tlv_writer *writer, const struct err *error)
@@ -340,6 +345,8 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return tlv_u64(field, probe ? &info->storage_bytes : &create->storage_bytes, err);
     case TAG_CPU:
         return copy_u32(field, probe ? &info->cpu_millis : &create->cpu_millis, err);
+    case TAG_GPUS:
+        return copy_u32(field, probe ? &info->gpu_count : &create->gpu_count, err);
     case TAG_PIDS:
         return copy_u32(field, &create->pids_max, err);
     case TAG_FILES:

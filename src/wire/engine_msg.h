@@ -108,6 +108,7 @@ struct engine_info {
     char cgroup_mode[16];              /* "v1", "v2", "hybrid", "none" */
     uint64_t memory_bytes;             /* of the host, or of the cgroup that berth was put into */
     uint32_t cpu_millis;               /* 1000 a core */
+    uint32_t gpu_count;                /* with ENGINE_CAP_GPU, whether in use or not */
     uint64_t storage_bytes;            /* the largest writable root in memory */
     uint64_t disk_bytes;               /* the largest writable root on disk; 0: none */
     char images[ENGINE_IMAGES_MAX];    /* names, separated by spaces, "host" first */
@@ -125,6 +126,7 @@ struct engine_create {
     uint64_t memory_bytes;       /* without swap */
     uint64_t storage_bytes;      /* of the writable root; START keeps the size it was made with */
     uint32_t cpu_millis;         /* quota, 1000 a core */
+    uint32_t gpu_count;          /* whole ones, its own alone; ERR_UNAVAILABLE: too few are free */
     uint32_t pids_max;
     uint32_t open_files_max; /* RLIMIT_NOFILE */
     uint64_t lifetime_ms;    /* init ends the sandbox after this, whoever still lives; 0 never */

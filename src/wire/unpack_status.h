@@ -1,9 +1,10 @@
 /* What the engine and berth-unpack agree on: places of descriptors, arguments, one message.
  *
- * Arguments: the largest number of bytes, the largest number of entries, both decimal, and for a
- * library layer UNPACK_LAYER. The program
- * answers with one message of at most UNPACK_STATUS_MAX bytes: a kind and a text. The text comes
- * from a process that has read a hostile archive: whoever reads it takes it as bytes. */
+ * Arguments: the largest number of bytes, the largest number of entries, both decimal, and, where
+ * the archive holds no root file system, what it holds: UNPACK_KIND_OCI, an image in layers, or
+ * UNPACK_LAYER, a library layer. The program answers with one message of at most UNPACK_STATUS_MAX
+ * bytes: a kind and a text. The text comes from a process that has read a hostile archive: whoever
+ * reads it takes it as bytes. */
 #ifndef BERTH_WIRE_UNPACK_STATUS_H
 #define BERTH_WIRE_UNPACK_STATUS_H
 
@@ -14,6 +15,8 @@ enum {
     UNPACK_FD_STATUS = 1, /* write end of a pipe */
     UNPACK_FD_TARGET = 3, /* a detached id-mapped mount: the folder to unpack into */
 };
+
+#define UNPACK_KIND_OCI "oci"
 
 enum { UNPACK_STATUS_MAX = 400 }; /* below PIPE_BUF: written in one piece */
 

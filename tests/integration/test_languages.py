@@ -264,8 +264,9 @@ def test_an_image_that_is_not_there_is_named(server):
 
 
 def test_an_image_without_a_language(make_server):
-    server = make_server()
+    server = make_server(start=False)
     (pathlib.Path(server.state) / "images" / "bare" / "usr").mkdir(parents=True)
+    server.start()
     first = server.execute("print(1)", image="bare")  # nothing is known of the image
     assert (first["status"], first["exit_code"], first["phase"]) == ("error", 127, "run"), first
     answer = server.get("/languages?image=bare", timeout_secs=SECS)

@@ -136,6 +136,12 @@ static void test_refusals_name_the_figures(void **state)
     REFUSED_WITH(&config, &disk, ERR_BAD_INPUT, ASK(.cpu_millis = 4001), "resources.cpu", "4001",
                  "this host has 4000");
     REFUSED_WITH(&config, &disk, ERR_BAD_INPUT, ASK(.cpu_millis = 1), "resources.cpu", "10");
+    struct engine_info gpus = disk;
+    REFUSED_WITH(&config, &gpus, ERR_UNSUPPORTED, ASK(.gpu_count = 1), "resources.gpu", "none");
+    gpus.gpu_count = 2; /* without the capability there are none */
+    REFUSED_WITH(&config, &gpus, ERR_UNSUPPORTED, ASK(.gpu_count = 1), "resources.gpu", "none");
+    gpus.capabilities |= ENGINE_CAP_GPU;
+    REFUSED_WITH(&config, &gpus, ERR_BAD_INPUT, ASK(.gpu_count = 3), "resources.gpu", "has 2");
 }
 
 /* A limit that is named and that nobody would enforce is refused; a default is taken. */

@@ -41,6 +41,7 @@ static void test_create(void **state)
                                          .memory_bytes = 1,
                                          .storage_bytes = 2,
                                          .cpu_millis = 3,
+                                         .gpu_count = 5,
                                          .pids_max = 4,
                                          .open_files_max = 5,
                                          .lifetime_ms = 6,
@@ -54,6 +55,7 @@ static void test_create(void **state)
     assert_int_equal(got.create.memory_bytes, 1);
     assert_int_equal(got.create.storage_bytes, 2);
     assert_int_equal(got.create.cpu_millis, 3);
+    assert_int_equal(got.create.gpu_count, 5);
     assert_int_equal(got.create.pids_max, 4);
     assert_int_equal(got.create.open_files_max, 5);
     assert_int_equal(got.create.lifetime_ms, 6);
@@ -86,6 +88,7 @@ static void test_probe_reply(void **state)
                                      .cgroup_mode = "hybrid",
                                      .memory_bytes = 10,
                                      .cpu_millis = 2000,
+                                     .gpu_count = 4,
                                      .storage_bytes = 11,
                                      .unavailable = "no user namespaces"};
     struct engine_msg got;
@@ -96,6 +99,7 @@ static void test_probe_reply(void **state)
     assert_true(got.info.capabilities == sent.info.capabilities);
     assert_int_equal(got.info.memory_bytes, 10);
     assert_int_equal(got.info.cpu_millis, 2000);
+    assert_int_equal(got.info.gpu_count, 4);
     assert_int_equal(got.info.storage_bytes, 11);
     engine_msg_done(&got);
 }

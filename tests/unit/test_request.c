@@ -196,7 +196,17 @@ static void test_resources(void **state)
         (void)snprintf(body, sizeof(body), "{\"code\":\"x\",\"resources\":%s}", table[i].resources);
         refused(body, ERR_BAD_INPUT, table[i].field);
     }
-    refused("{\"code\":\"x\",\"resources\":{\"gpu\":1}}", ERR_UNSUPPORTED, "resources.gpu");
+    struct api_request *request =
+        taken("{\"code\":\"x\",\"resources\":{\"gpu\":2,\"cpu\":\"0.5\"}}");
+    assert_int_equal(request->execution.gpu_count, 2); /* how many there are, core knows */
+    assert_int_equal(request->execution.cpu_millis, 500);
+    api_request_free(request);
+    request = taken("{\"code\":\"x\",\"resources\":{\"cpu\":0.5}}");
+    assert_int_equal(request->execution.cpu_millis, 500);
+    api_request_free(request);
+    request = taken("{\"code\":\"x\",\"resources\":{\"cpu\":2}}");
+    assert_int_equal(request->execution.cpu_millis, 2000);
+    api_request_free(request);
 }
 
 static void test_timeout(void **state)
