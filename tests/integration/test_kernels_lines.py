@@ -12,7 +12,6 @@ from harness import SLOW, wait_until
 from sessions import Session, in_background
 
 
-
 def needs(program):
     return pytest.mark.skipif(not shutil.which(program), reason=f"there is no {program} here")
 
