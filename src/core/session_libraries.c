@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define LIST_MAX (LIBRARIES_MAX * (REQUIREMENT_MAX + 4) + 4)
 #define LAST_WORDS 300 /* of an installer */
 
 /* ---- making one ---- */
@@ -45,28 +44,24 @@ int session_libraries_wait(struct core *core, const struct session_request *requ
     return result == LAYER_FAILED ? say_failed(layer_failure(&ask->use), err) : result;
 }
 
-static int write_down(struct core *core, const struct session *session,
-                      const struct library_ask *ask, struct err *err)
-{
-    BUF_AUTO struct buf list;
-    buf_init(&list, LIST_MAX);
-    int result = library_set_json(&ask->set, &list, err);
-    const char *text = result == 0 ? buf_cstr(&list) : NULL;
-    if (!text)
-        return result != 0 ? result : err_set(err, ERR_INTERNAL, "no memory for libraries");
-    const struct store_session_layer row = {
-        .session_id = session->row.id, .layer = layer_name(ask->use.layer), .requirements = text};
-    return store_session_layer_put(core->store, &row, err);
-}
-
-int session_libraries_keep(struct core *core, struct session *session, struct library_ask *ask,
-                           struct err *err)
+int session_libraries_row(const struct session *session, const struct library_ask *ask,
+                          struct buf *list, struct store_session_layer *out, struct err *err)
 {
     if (!ask->use.layer)
-        return 0;
-    int result = write_down(core, session, ask, err);
-    if (result != 0)
-        return result;
+        return 1;
+    int result = library_set_json(&ask->set, list, err);
+    const char *text = result == 0 ? buf_cstr(list) : NULL;
+    if (!text)
+        return result != 0 ? result : err_set(err, ERR_INTERNAL, "no memory for libraries");
+    *out = (struct store_session_layer){
+        .session_id = session->row.id, .layer = layer_name(ask->use.layer), .requirements = text};
+    return 0;
+}
+
+void session_libraries_take(struct core *core, struct session *session, struct library_ask *ask)
+{
+    if (!ask->use.layer)
+        return;
     (void)pthread_mutex_lock(&core->lock);
     struct library_set old_set = session->libraries;
     struct layer_use old_use = session->layer;
@@ -75,7 +70,20 @@ int session_libraries_keep(struct core *core, struct session *session, struct li
     (void)pthread_mutex_unlock(&core->lock);
     ask->set = old_set;
     ask->use = old_use; /* given back by library_ask_done() */
-    return 0;
+}
+
+static int keep(struct core *core, struct session *session, struct library_ask *ask,
+                struct err *err)
+{
+    struct store_session_layer row;
+    BUF_AUTO struct buf list;
+    buf_init(&list, SESSION_LIBRARIES_ROW_MAX);
+    int result = session_libraries_row(session, ask, &list, &row, err);
+    if (result == 0)
+        result = store_session_layer_put(core->store, &row, err);
+    if (result == 0)
+        session_libraries_take(core, session, ask);
+    return result;
 }
 
 int session_libraries_load(struct core *core, struct session *session, struct err *err)
@@ -137,7 +145,7 @@ int session_libraries_widen(struct attempt *attempt, struct session *session,
         if (result == 0)
             result = library_ask_attach(&ask, core, session->row.sandbox_id, err);
         if (result == 0)
-            result = session_libraries_keep(core, session, &ask, err);
+            result = keep(core, session, &ask, err);
     }
     library_ask_done(core, &ask);
     return result;
