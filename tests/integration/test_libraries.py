@@ -179,6 +179,37 @@ def test_a_session_without_gets_some(server):
     session.delete()
 
 
+@pytest.mark.parametrize("lang, name, show, own", [
+    ("javascript", "NODE_PATH", "console.log(process.env.NODE_PATH)", "/opt/libraries/node_modules"),
+    ("perl", "PERL5LIB", "print $ENV{PERL5LIB}", "/opt/libraries/lib/perl5"),
+    ("ruby", "GEM_PATH", "puts ENV['GEM_PATH']", "/opt/libraries:")])
+def test_a_sessions_own_folders_come_first(server, lang, name, show, own):
+    """And those of libraries behind them: an execution may bring some."""
+    answer = server.post({"lang": lang, "env": {name: "/own"}}, path="/sessions")
+    if answer.status == 400 and "lang" in answer.json()["detail"]:
+        pytest.skip(f"{lang} is not installed")
+    assert answer.status == 200, answer
+    path = "/sessions/" + answer.json()["session_id"]
+    try:
+        assert server.post({"code": show}, path=path + "/execute").json()["stdout"].strip() == f"/own:{own}"
+    finally:
+        server.request("DELETE", path)
+    kept = server.execute(show, lang=lang, env={name: "/own"})  # who asks for none has what was asked for
+    assert kept["stdout"].strip() == "/own", kept
+
+
+def test_code_that_lets_none_be_shown(server):
+    """It is told so; that its sandbox went away would not be true."""
+    session = Session(server, profile="container")
+    session.run("import os\nx = 1\nos.rmdir('/opt/libraries')\n"
+                "for name in ['libraries'] + [f'libraries.{i}' for i in range(1, 101)]:\n"
+                "    open('/opt/' + name, 'w').close()")
+    assert_error(session.post("1", libraries=["alpha"]), 409, "libraries")
+    session.run("os.unlink('/opt/libraries.7')")
+    assert session.run("import alpha; print(alpha.WORD, x)", libraries=["alpha==1.0"])["stdout"] == "alpha 1\n"
+    session.delete()
+
+
 # ---- how long they stay ----
 
 def test_over_a_restart_of_the_server(index):
@@ -197,6 +228,23 @@ def test_over_a_restart_of_the_server(index):
         done = session.run("import alpha, beta; print(alpha.WORD)", libraries=["alpha==1.0"])
         assert done["stdout"] == "alpha\n"
         session.delete()
+    finally:
+        harness.end(server)
+
+
+def test_a_restart_knows_what_is_in_use(index):
+    """However long ago that was written down."""
+    server = make(index, {"BERTH_LAYERS_GRACE": "0.2"})
+    try:
+        session = Session(server, libraries=["beta"])
+        (layer,) = layers(server)["layers"]
+        for _ in range(3):
+            server.stop()
+            server.start()
+            assert [(one["name"], one["in_use"]) for one in layers(server)["layers"]] == [(layer["name"], 1)]
+        assert server.metric("berth_layers_evicted_total") == 0
+        session.delete()
+        wait_until(lambda: names_of(server) == [], "then it goes")
     finally:
         harness.end(server)
 
@@ -299,6 +347,24 @@ def test_the_command(server):
     assert session.run("import beta; print(beta.WORD)")["stdout"] == "beta\n"  # who has it keeps it
     session.delete()
     assert berth().returncode == 2 and berth("rm").returncode == 2 and berth("--help").returncode == 0
+
+
+def test_libraries_by_the_command(server):
+    def berth(*words):
+        return subprocess.run([str(harness.BUILD / "berth"), *words], env={"BERTH_URL": server.url},
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+    code = "import alpha, beta; print(alpha.WORD, beta.WORD)"
+    ran = berth("run", "--library", "alpha==1.0", "--library=beta", "-c", code)
+    assert (ran.returncode, ran.stdout) == (0, "alpha beta\n"), ran
+    failed = berth("run", "--library", "nosuchthing", "-c", "print('ran')")
+    assert failed.returncode == 1 and "nosuchthing" in failed.stderr and "ran" not in failed.stdout, failed
+    refused = berth("run", "--library", "--index-url=http://x/", "-c", "1")
+    assert refused.returncode == 125 and "libraries[0]" in refused.stderr, refused
+    session = berth("session", "new", "--library", "alpha==1.0", "--library", "beta").stdout.strip()
+    assert server.get(f"/sessions/{session}").json()["libraries"] == ["alpha==1.0", "beta"]
+    assert berth("session", "exec", session, code).stdout == "alpha beta\n"
+    assert berth("session", "rm", session).returncode == 0
 
 
 # ---- real registries ----
