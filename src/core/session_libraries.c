@@ -9,6 +9,8 @@
 #include "base/mem.h"
 
 #define LAST_WORDS 300 /* of an installer */
+/* Past an installer's own timeout: the wait for a place, the archive, the engine. */
+#define BUILD_MORE_MS UINT64_C(1800000)
 
 /* ---- making one ---- */
 
@@ -131,6 +133,48 @@ int session_libraries_check(struct core *core, struct session *session,
     return request->library_count == 0 ? 0 : widen(core, session, request, &set, &lang, err);
 }
 
+static uint64_t idle_ms_of(struct core *core, const struct session *session)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    uint64_t idle_ms = session->row.idle_ms;
+    (void)pthread_mutex_unlock(&core->lock);
+    return idle_ms;
+}
+
+static void set_idle(struct session *session, uint64_t idle_ms)
+{
+    const struct sandbox_timers timers = {.idle_ms = idle_ms == 0 ? SANDBOX_NEVER : idle_ms};
+    channel_timers_later(session->channel, &timers);
+    channel_flush_later(session->channel);
+}
+
+/* For init a session whose execution waits here is idle: it gets the time that a build may take,
+ * and no more, since this server may die meanwhile. */
+static int wait_unhurried(struct attempt *attempt, struct session *session, const struct lang *lang,
+                          struct library_ask *ask, struct err *err)
+{
+    struct core *core = attempt->core;
+    uint64_t longest_ms = core->config.layers_timeout_ms + BUILD_MORE_MS;
+    bool extend = idle_ms_of(core, session) != 0 && idle_ms_of(core, session) < longest_ms;
+    if (extend)
+        set_idle(session, longest_ms);
+    int result = library_ask_wait(ask, attempt, lang, session->row.image, false, err);
+    if (extend)
+        set_idle(session, idle_ms_of(core, session)); /* which a renewal may have changed */
+    return result;
+}
+
+/* Shows it in the sandbox, and writes it down. */
+static int attach(struct core *core, struct session *session, struct library_ask *ask,
+                  struct err *err)
+{
+    struct err failure = ERR_INIT;
+    int result = library_ask_attach(ask, core, session->row.sandbox_id, &failure);
+    if (result == -ERR_CLOSED)
+        return session_explain(core, session, result, &failure, err);
+    return result == 0 ? keep(core, session, ask, err) : err_copy(err, &failure);
+}
+
 int session_libraries_widen(struct attempt *attempt, struct session *session,
                             const struct session_execution *request, struct err *err)
 {
@@ -141,11 +185,9 @@ int session_libraries_widen(struct attempt *attempt, struct session *session,
         return 0;
     int result = widen(core, session, request, &ask.set, &lang, err);
     if (result == 0 && !library_set_equal(&ask.set, &session->libraries)) {
-        result = library_ask_wait(&ask, attempt, lang, session->row.image, false, err);
+        result = wait_unhurried(attempt, session, lang, &ask, err);
         if (result == 0)
-            result = library_ask_attach(&ask, core, session->row.sandbox_id, err);
-        if (result == 0)
-            result = keep(core, session, &ask, err);
+            result = attach(core, session, &ask, err);
     }
     library_ask_done(core, &ask);
     return result;

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -196,6 +197,43 @@ def test_a_sessions_own_folders_come_first(server, lang, name, show, own):
         server.request("DELETE", path)
     kept = server.execute(show, lang=lang, env={name: "/own"})  # who asks for none has what was asked for
     assert kept["stdout"].strip() == "/own", kept
+
+
+def test_a_session_is_not_idle_while_it_waits(server, index):
+    forget_all(server)
+    session = Session(server, idle_timeout=0.5)
+    session.run("x = 41")
+    index.gate.clear()
+    waiting = in_background(lambda: session.run("import slow; print(slow.WORD, x)", libraries=["slow"]))
+    wait_until(lambda: layers(server)["building"], "it is being installed")
+    time.sleep(1.5)
+    index.gate.set()
+    done = waiting()
+    assert done["stdout"] == "slow 41\n", done
+    wait_until(lambda: session.get().status == 404, "it is idle, and has its own time for that again")
+
+
+def test_a_session_that_ends_while_it_waits(server, index):
+    forget_all(server)
+    session = Session(server, timeout=1)
+    index.gate.clear()
+    waiting = in_background(lambda: session.post("1", libraries=["slow"]))
+    wait_until(lambda: layers(server)["building"], "it is being installed")
+    wait_until(lambda: session.get().status == 404, "its time is over")
+    index.gate.set()
+    answer = waiting()
+    assert answer.status == 404 or answer.json()["status"] == "killed", answer
+    wait_until(lambda: not layers(server)["building"], "the build ends")
+    session = Session(server)
+    index.gate.clear()
+    forget_all(server)
+    waiting = in_background(lambda: session.post("1", libraries=["slow"]))
+    wait_until(lambda: layers(server)["building"], "it is being installed")
+    session.delete()
+    answer = waiting()
+    assert answer.status == 404 or answer.json()["status"] == "killed", answer
+    wait_until(lambda: not layers(server)["building"], "the build ends with who wanted it")
+    index.gate.set()
 
 
 def test_code_that_lets_none_be_shown(server):
