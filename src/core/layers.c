@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -239,7 +240,9 @@ static int enter_built(struct layer_build *build, struct store_layer *row, struc
         layers_drop(core, build->name);
         return 0;
     }
+    fault_point("server.layer_imported");
     int result = store_layer_insert(core->store, row, err);
+    fault_point("server.layer_stored");
     struct layer *layer = result == 0 ? layers_enter(core, row) : NULL;
     if (result == 0 && !layer)
         result = err_set(err, ERR_INTERNAL, "no memory for a layer");

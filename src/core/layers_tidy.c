@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/core_internal.h"
@@ -22,6 +23,7 @@ void layers_drop(struct core *core, const char *name)
     struct engine *engine = NULL;
     struct err err = ERR_INIT;
     int result = store_layer_remove(core->store, name, &err);
+    fault_point("server.layer_removed");
     if (result == 0)
         result = core_engine(core, &engine, &err);
     if (result == 0)

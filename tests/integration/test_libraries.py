@@ -1,7 +1,8 @@
 """Libraries through the real server: installed once for a set, by the language's own installer and from an
 index on this host; sessions, bounds, deaths; and real registries where this machine reaches some."""
+import http.client
 import json
-import signal
+import pathlib
 import subprocess
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 import harness
 import netrig
 import pyindex
+from faults import Fault
 from harness import assert_error, at_once, wait_until
 from sessions import Session, in_background
 
@@ -129,6 +131,14 @@ def test_other_things_that_are_no_requirements(server):
     assert_error(server.post({"code": "1", "libraries": [1]}), 400, "libraries[0]")
     assert_error(server.post({"code": "1", "libraries": ["x"] * 65}), 400, "libraries")
     assert_error(server.post({"code": "1", "libraries": ["x"], "lang": "bash"}), 400, "libraries")
+
+
+def test_as_many_as_there_may_be(server, index):
+    names = [f"part{i}" for i in range(64)]
+    for name in names:
+        index.add(pyindex.wheel(name, {f"{name}.py": f"WORD = '{name}'\n"}))
+    done = server.execute("import part0, part63; print(part0.WORD, part63.WORD)", libraries=names)
+    assert done["stdout"] == "part0 part63\n", done
 
 
 def test_those_who_ask_meanwhile_wait(server, index):
@@ -312,6 +322,30 @@ def attempt(server):
         server.post({"code": "1", "libraries": ["slow"]})
     except OSError:
         pass  # it was killed
+
+
+@pytest.mark.parametrize("point", ["server.layer_imported", "server.layer_stored", "server.layer_removed"])
+def test_the_server_dies_at(index, point):
+    """What the engine has and the books lack goes; what both have is taken over."""
+    with Fault(point) as fault:
+        server = make(index, fault.env)
+        try:
+            old = server.child("berth-server")
+            with pytest.raises((ConnectionError, http.client.HTTPException)):
+                server.post({"code": "1", "libraries": ["beta"]})
+                forget_all(server)
+            assert fault.struck(), "the point was not reached"
+            wait_until(lambda: server.children().get("berth-server", old) != old, "the next server runs")
+            server.hello()
+            known = 1 if point == "server.layer_stored" else 0
+            store = pathlib.Path(server.state, "priv", "layers")
+            wait_until(lambda: len(layers(server)["layers"]) == len(list(store.iterdir())) == known,
+                       lambda: f"{layers(server)}, {list(store.iterdir())}")
+            asked = index.downloads("beta")
+            assert server.execute("import beta; print(beta.WORD)", libraries=["beta"])["stdout"] == "beta\n"
+            assert index.downloads("beta") == asked + 1 - known
+        finally:
+            harness.end(server)
 
 
 def test_what_is_not_kept_goes(index):
