@@ -290,8 +290,9 @@ static void one_that_waits_or_runs_can_be_cancelled(void **state)
     rig_make_session(rig->core, &request, id);
     struct runner first;
     struct runner second;
-    runner_start(&first, rig->core, id, "sleep 60000\n");
+    runner_start(&first, rig->core, id, "out first\nsleep 60000\n");
     wait_for_running(rig->core, id, execution);
+    wait_for_output(rig->core, execution); /* else it is cancelled before the kernel has it */
     runner_start(&second, rig->core, id, "out never\n");
     char waiting[ID_UUID_SIZE] = "";
     while (waiting[0] == '\0') { /* the newest is the one that waits */
