@@ -1,9 +1,9 @@
 /* Owns what the event loop does about network "full". */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -20,8 +20,7 @@ static int find_index(const struct sandbox_host *host, const struct sandbox *san
 {
     char path[48];
     char text[64];
-    uint32_t inside = 0;
-    uint32_t base = 0;
+    char *end = text;
     if (sandbox->ids.lock_fd >= 0) {
         *out = sandbox->ids.index;
         return 0;
@@ -30,10 +29,13 @@ static int find_index(const struct sandbox_host *host, const struct sandbox *san
     ssize_t size = fd_read_file_at(AT_FDCWD, path, text, sizeof(text), err);
     if (size < 0)
         return (int)size;
-    if (sscanf(text, "%" SCNu32 " %" SCNu32, &inside, &base) != 2 || base < host->ids.first ||
-        (base - host->ids.first) / host->ids.size >= host->ids.count)
+    (void)strtoul(text, &end, 10); /* the kernel's own writing: inside, outside, count */
+    unsigned long base = strtoul(end, NULL, 10);
+    unsigned long index =
+        base < host->ids.first ? host->ids.count : (base - host->ids.first) / host->ids.size;
+    if (index >= host->ids.count)
         return err_set(err, ERR_INTERNAL, "the ids of sandbox %s are not ours", sandbox->id);
-    *out = (base - host->ids.first) / host->ids.size;
+    *out = (uint32_t)index;
     return 0;
 }
 
@@ -70,27 +72,31 @@ static int change(struct sandbox_host *host, struct sandbox *sandbox, bool full,
     return network_give(&host->networks, sandbox->id, sandbox->network_index, netns_fd, err);
 }
 
+static int find_and_change(struct service *service, const struct engine_msg *request,
+                           struct err *err)
+{
+    struct sandbox *sandbox = NULL;
+    if (service->stopping)
+        return err_set(err, ERR_UNAVAILABLE, "the engine is stopping");
+    if (!service->host.networks.offered && request->full)
+        return err_public(err, ERR_UNSUPPORTED, "network: this host has no \"full\"");
+    int result = service_find_or_adopt(service, request->id, &sandbox, err);
+    if (result != 0)
+        return result;
+    if (!sandbox || sandbox->state != ENGINE_STATE_RUNNING)
+        return err_set(err, ERR_CONFLICT, "no sandbox %s runs", request->id);
+    return change(&service->host, sandbox, request->full, err);
+}
+
 void service_on_network(struct service *service, const struct engine_msg *request)
 {
     struct err err = ERR_INIT;
-    struct sandbox *sandbox = NULL;
-    int result = 0;
-    if (service->stopping)
-        result = err_set(&err, ERR_UNAVAILABLE, "the engine is stopping");
-    else if (!service->host.networks.offered && request->full)
-        result = err_public(&err, ERR_UNSUPPORTED, "network: this host has no \"full\"");
-    if (result == 0)
-        result = service_find_or_adopt(service, request->id, &sandbox, &err);
-    if (result == 0 && (!sandbox || sandbox->state != ENGINE_STATE_RUNNING))
-        result = err_set(&err, ERR_CONFLICT, "no sandbox %s runs", request->id);
-    if (result == 0)
-        result = change(&service->host, sandbox, request->full, &err);
-    if (result != 0) {
-        log_warn("network of %s: %s", request->id, err.message);
-        service_answer_error(service, request->op, request->request_id, &err);
+    if (find_and_change(service, request, &err) == 0) {
+        service_answer_done(service, request->op, request->request_id);
         return;
     }
-    service_answer_done(service, request->op, request->request_id);
+    log_warn("network of %s: %s", request->id, err.message);
+    service_answer_error(service, request->op, request->request_id, &err);
 }
 
 /* A sandbox that an earlier engine gave its network is known to have it from here on. */
