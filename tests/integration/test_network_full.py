@@ -17,7 +17,8 @@ from harness import assert_error, wait_until
 from sessions import Session
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs the host's root"),
-              pytest.mark.skipif(not shutil.which("nft"), reason="needs nft (package nftables)")]
+              pytest.mark.skipif(not shutil.which("nft") or not shutil.which("ip"),
+                                 reason="needs nft and ip (packages nftables, iproute2)")]
 
 SETTINGS = {"BERTH_NETWORK_MODES": "none,egress,full", "BERTH_FULL_DNS": internet.DNS, "BERTH_TESTING": "1",
             "BERTH_SWEEP_MS": "300", "BERTH_POOL_MAX": "2"}
