@@ -292,6 +292,49 @@ def test_rules_that_somebody_empties_come_back(full):
     wait_until(nothing_left, "nothing left")
 
 
+def inside(session, *command):
+    """As the host's root in the network of the session's sandbox, which no code of a sandbox can be."""
+    init, = session.server.inits().values()
+    return subprocess.run(["nsenter", f"--net=/proc/{init}/ns/net", *command], check=True, timeout=20,
+                          capture_output=True, text=True).stdout
+
+
+def test_the_hosts_rules_do_alone():
+    """Were there none inside, and could the code give itself addresses."""
+    one = harness.Server({**SETTINGS, "BERTH_POOL_MAX": "0"}).start()
+    try:
+        session = Session(one, network="full")
+        inside(session, "nft", "flush", "ruleset")
+        own = run(session, "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('45.0.0.2', 9))\n"
+                  "print(s.getsockname()[0])")
+        way = own.rsplit(".", 1)[0] + "." + str(int(own.rsplit(".", 1)[1]) - 1)
+        for address in [*internet.RESERVED, internet.HOST, way]:
+            said = run(session, f"print(tcp({address!r}, timeout=0.5)); print(tcp({address!r}, {one.port}, 0.5))")
+            assert "hello" not in said and "Refused" not in said and len(said.splitlines()) == 2, (address, said)
+        inside(session, "ip", "address", "add", "45.0.0.77/32", "dev", "eth0")
+        spoof = ("u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('%s', 0)); u.settimeout(0.7)\n"
+                 "u.sendto(b'x', ('45.0.0.2', 8080))\ntry: print(u.recv(99).decode())\n"
+                 "except TimeoutError: print('nothing')")
+        seen = pathlib.Path("/proc/sys/net/netfilter/nf_conntrack_count")
+        before = int(seen.read_text(encoding="ascii"))
+        assert run(session, spoof % "45.0.0.77") == "nothing"
+        assert run(session, spoof % own) == HELLO
+        assert int(seen.read_text(encoding="ascii")) <= before + 4
+        session.delete()
+    finally:
+        harness.end(one)
+
+
+def test_one_can_not_fill_the_hosts_table_of_connections(full):
+    done = full.execute("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                        "for port in range(10000, 14000): s.sendto(b'x', ('45.0.0.2', port))\nprint('sent')",
+                        network="full")
+    count = int(pathlib.Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text(encoding="ascii"))
+    assert done["stdout"] == "sent\n" and 900 < count < 1300, (done, count)
+    other = full.execute(TRY + f"print(tcp({internet.PUBLIC!r}))", network="full")
+    assert other["stdout"].strip() == HELLO, other
+
+
 def test_other_tables_and_links_stay(full):
     subprocess.run(["nft", "add", "table", "inet", "others"], check=True, timeout=20)
     subprocess.run(["ip", "link", "add", "bth-other", "type", "veth", "peer", "name", "bth-peer"], check=True, timeout=20)
