@@ -19,7 +19,7 @@ began=$(date +%s)
 
 # Inside the machine: what berth is linked with, what the suites call, what the machine itself needs.
 guest_packages="systemd,systemd-sysv,udev,kmod,linux-image-cloud-amd64,initramfs-tools,\
-libmicrohttpd12,libwslay1,libjansson4,libsqlite3-0,libcurl4,libedit2,libinih1,libseccomp2,libarchive13,libcmocka0,\
+libmicrohttpd12,libwslay1,libjansson4,libsqlite3-0,libcurl4,libedit2,libinih1,libmnl0,nftables,libseccomp2,libarchive13,libcmocka0,\
 python3,python3-pytest,curl,procps,iproute2,strace,e2fsprogs,sudo,groff-base,ca-certificates,\
 python3-numpy,python3-pandas,python3-matplotlib"
 

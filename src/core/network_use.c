@@ -17,6 +17,7 @@
 #include "network/egress.h"
 
 #define TELL_NS (3 * CLOCK_NS_PER_S)
+#define FULL_NS (10 * CLOCK_NS_PER_S) /* nft may be slow */
 #define RETRY_NS CLOCK_NS_PER_S
 #define STATS_NS (CLOCK_NS_PER_S / 5)
 
@@ -29,6 +30,7 @@ struct network_use {
     unsigned told;          /* the version that egress was told; 0: none */
     unsigned losses;        /* how often it forgot the sandbox */
     bool attached;          /* egress knows the sandbox */
+    bool full;              /* the engine was told to give it "full" */
     bool hopeless;          /* its init has no way out: nobody tries again */
     bool busy;              /* somebody tells egress */
 };
@@ -41,6 +43,7 @@ struct telling {
     struct network network;
     unsigned version, losses;
     bool attached;
+    bool full;
 };
 
 void network_use_free(struct network_use *use)
@@ -53,9 +56,17 @@ void network_use_free(struct network_use *use)
 
 int network_check(struct core *core, const struct network *network, struct err *err)
 {
-    if (network->mode == NETWORK_FULL)
-        return err_public(err, ERR_UNSUPPORTED,
-                          "network: this engine has no \"full\" yet, use \"egress\"");
+    struct engine_info info;
+    if (network->mode == NETWORK_FULL) {
+        int result = core_engine_info(core, INT64_MAX, clock_now_ns() + TELL_NS, &info, err);
+        if (result == 0 && (info.capabilities & ENGINE_CAP_FULL) == 0)
+            result =
+                err_public(err, ERR_UNSUPPORTED,
+                           "network: the engine %s has no \"full\" here (GET /api/v1/info says "
+                           "why), use \"egress\"",
+                           info.name);
+        return result;
+    }
     if (network->mode == NETWORK_EGRESS && !core->egress)
         return err_public(err, ERR_UNSUPPORTED,
                           "network: this server has no way out, berth-egress was not started");
@@ -90,6 +101,7 @@ static int begin_locked(struct core *core, const char *id, struct telling *out, 
         out->version = use->version;
         out->losses = use->losses;
         out->attached = use->attached;
+        out->full = use->full;
         use->busy = true;
         return 0;
     }
@@ -106,6 +118,10 @@ static bool end(struct core *core, const struct telling *telling, int result)
         bool knows = result == 0 && use->losses == telling->losses; /* it still does */
         use->busy = false;
         use->attached = knows && egress;
+        if (telling->network.mode == NETWORK_FULL)
+            use->full = true; /* also of a failure something may be there */
+        else if (result == 0)
+            use->full = false;
         use->hopeless = result == -ERR_UNSUPPORTED || result == -ERR_PROTOCOL;
         if (knows)
             use->told = telling->version;
@@ -134,15 +150,40 @@ static int attach(struct core *core, const struct telling *telling,
                        : result;
 }
 
+/* An egress that is away has nothing to end but what ends with it. */
+static int detach(struct core *core, const struct telling *telling, struct err *err)
+{
+    bool full = telling->network.mode == NETWORK_FULL;
+    if (full && core->egress && !telling->attached)
+        egress_detach_later(core->egress, telling->id);
+    if (!core->egress || (full && !telling->attached))
+        return 0;
+    return egress_detach(core->egress, telling->id, clock_now_ns() + TELL_NS, NULL, err);
+}
+
+int network_tell_engine(struct core *core, const char *sandbox_id, bool full, struct err *err)
+{
+    struct engine *engine = NULL;
+    int result = core_engine(core, &engine, err);
+    return result == 0 ? engine_network(engine, sandbox_id, full, clock_now_ns() + FULL_NS, err)
+                       : result;
+}
+
 static int tell(struct core *core, const struct telling *telling, struct err *err)
 {
     const struct network_rules *rules = core->config.network;
     NETWORK_LIST_AUTO struct network_list allow = {0};
+    bool full = telling->network.mode == NETWORK_FULL;
+    int result = 0;
+    if (full || telling->full)
+        result = network_tell_engine(core, telling->id, full, err);
+    if (result != 0)
+        return result;
+    if (telling->network.mode != NETWORK_EGRESS)
+        return detach(core, telling, err);
     if (!core->egress)
         return err_set(err, ERR_UNSUPPORTED, "there is no egress process");
-    if (telling->network.mode != NETWORK_EGRESS)
-        return egress_detach(core->egress, telling->id, clock_now_ns() + TELL_NS, NULL, err);
-    int result = network_effective(rules, &telling->network, &allow, err);
+    result = network_effective(rules, &telling->network, &allow, err);
     if (result != 0)
         return result;
     const struct egress_policy policy = {.rules = allow.items,

@@ -22,6 +22,10 @@ int network_give(struct core *core, const char *sandbox_id, const char *owner,
  * not allowed any more has ended then. ERR_UNAVAILABLE: it is away, and will hear of it. */
 int network_settle(struct core *core, const char *sandbox_id, struct err *err);
 
+/* Gives a sandbox the engine's network "full" or takes it away, beside the books: for who has to
+ * know that it is gone before it writes so. */
+int network_tell_engine(struct core *core, const char *sandbox_id, bool full, struct err *err);
+
 /* Ends what core_open_egress() began. What is attached stays so. */
 void network_stop(struct core *core);
 

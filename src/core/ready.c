@@ -219,9 +219,12 @@ static int attach_network(struct core *core, const struct live *live, const stru
         return 0;
     int result =
         network_give(core, ready->sandbox_id, live->owner, ready->nonce, &plan->network, err);
-    if (result == 0 && network_settle(core, ready->sandbox_id, &failure) != 0)
-        log_info("sandbox %s has no way out yet: %s", ready->sandbox_id, failure.message);
-    return result;
+    if (result != 0 || network_settle(core, ready->sandbox_id, &failure) == 0)
+        return result;
+    if (plan->network.mode == NETWORK_FULL)
+        return err_copy(err, &failure);
+    log_info("sandbox %s has no way out yet: %s", ready->sandbox_id, failure.message);
+    return 0;
 }
 
 int ready_make(struct core *core, struct live *live, int gone_fd, const struct ready_want *want,

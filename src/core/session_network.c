@@ -1,6 +1,6 @@
 /* Owns the network of a session: its change while the session lives, and what a new server gives it
- * back. Init is told first, then the books, then egress: a server that dies in between leaves what
- * nobody was promised, and the next one tells egress what the books say. */
+ * back. Init is told first, then the books, then egress or the engine: a server that dies in
+ * between leaves what nobody was promised, and the next one tells egress what the books say. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,6 +113,20 @@ static int tell_egress(struct core *core, struct session *session, struct err *e
     return result;
 }
 
+/* Before the books say so: a server that dies in between leaves less than was promised, not more.
+ */
+static int leave_full(struct core *core, const struct session *session,
+                      const struct network *network, struct err *err)
+{
+    struct network before;
+    int result = session_copy_network(core, session, &before, err);
+    if (result != 0)
+        return result;
+    bool leaves = before.mode == NETWORK_FULL && network->mode != NETWORK_FULL;
+    network_done(&before);
+    return leaves ? network_tell_engine(core, session->row.sandbox_id, false, err) : 0;
+}
+
 static int change(struct core *core, struct session *session, const struct network *network,
                   struct err *err)
 {
@@ -130,6 +144,8 @@ static int change(struct core *core, struct session *session, const struct netwo
             "network: the code of session %.40s listens on 127.0.0.1:%d itself, where "
             "the proxy is to be",
             session->row.id, SANDBOX_PROXY_PORT);
+    if (result == 0)
+        result = leave_full(core, session, network, err);
     if (result == 0)
         result = write_down(core, session, network, err);
     return result == 0 ? tell_egress(core, session, err) : result;

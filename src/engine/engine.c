@@ -113,6 +113,14 @@ int engine_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_
     return engine->operations->layer_list(engine, deadline_ns, out_layers, out_count, err);
 }
 
+int engine_network(struct engine *engine, const char *id, bool full, int64_t deadline_ns,
+                   struct err *err)
+{
+    if (!engine->operations->network)
+        return err_set(err, ERR_UNSUPPORTED, "%s has no network \"full\"", engine->name);
+    return engine->operations->network(engine, id, full, deadline_ns, err);
+}
+
 int engine_set_away(struct err *err, const char *why)
 {
     int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine %s; try again", why);

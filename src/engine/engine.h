@@ -71,6 +71,8 @@ struct engine_operations {
                         struct err *err);
     int (*layer_list)(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
                       size_t *out_count, struct err *err);
+    int (*network)(struct engine *engine, const char *id, bool full, int64_t deadline_ns,
+                   struct err *err);
     void (*free)(struct engine *engine);
 };
 
@@ -152,6 +154,12 @@ int engine_layer_remove(struct engine *engine, const char *name, int64_t deadlin
 /* All layers, in the order of strcmp(); heap, freed by the caller. */
 int engine_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
                       size_t *out_count, struct err *err);
+
+/* Gives a running sandbox the network "full", or takes it away; idempotent. All that it had open
+ * over it has ended then. ERR_CONFLICT: no such sandbox runs. ERR_UNSUPPORTED: the engine has no
+ * ENGINE_CAP_FULL. */
+int engine_network(struct engine *engine, const char *id, bool full, int64_t deadline_ns,
+                   struct err *err);
 
 /* Stops the engine's threads and frees it; sandboxes live on. NULL is allowed. */
 void engine_free(struct engine *engine);

@@ -44,6 +44,7 @@ struct entry {
     struct engine_create spec; /* what it was made or started with, and its limits now */
     bool stopped;              /* only the files are left */
     char layer[ENGINE_LAYER_NAME_MAX + 1]; /* that it has; "" none */
+    bool full;                             /* it has that network */
     struct entry *next;
 };
 
@@ -564,6 +565,24 @@ static void fake_free(struct engine *engine)
     free(fake);
 }
 
+static int fake_network(struct engine *engine, const char *id, bool full, int64_t deadline_ns,
+                        struct err *err)
+{
+    (void)deadline_ns;
+    struct fake *fake = fake_of(engine);
+    int result = 0;
+    (void)pthread_mutex_lock(&fake->lock);
+    struct entry *entry = find_locked(fake, id);
+    if (full && (fake->info.capabilities & ENGINE_CAP_FULL) == 0)
+        result = err_set(err, ERR_UNSUPPORTED, "there is no network full here");
+    else if (!entry || entry->stopped)
+        result = err_set(err, ERR_CONFLICT, "no sandbox %s runs", id);
+    else
+        entry->full = full;
+    (void)pthread_mutex_unlock(&fake->lock);
+    return result;
+}
+
 static const struct engine_operations fake_operations = {
     .probe = fake_probe,
     .create = fake_create,
@@ -579,6 +598,7 @@ static const struct engine_operations fake_operations = {
     .layer_attach = fake_layer_attach,
     .layer_remove = fake_layer_remove,
     .layer_list = fake_layer_list,
+    .network = fake_network,
     .free = fake_free,
 };
 
@@ -709,6 +729,16 @@ bool engine_fake_layer(struct engine *engine, const char *id,
         (void)snprintf(out, ENGINE_LAYER_NAME_MAX + 1, "%s", entry->layer);
     (void)pthread_mutex_unlock(&fake->lock);
     return entry != NULL;
+}
+
+bool engine_fake_full(struct engine *engine, const char *id)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    bool full = entry && entry->full;
+    (void)pthread_mutex_unlock(&fake->lock);
+    return full;
 }
 
 bool engine_fake_network(struct engine *engine, const char *id, struct sandbox_network *out)

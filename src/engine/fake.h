@@ -100,6 +100,8 @@ void engine_fake_last_create(struct engine *engine, struct engine_create *out);
 bool engine_fake_limits(struct engine *engine, const char *id, struct engine_create *out);
 /* What its init was told to enforce (LIMITS); 0: what it was made with. */
 bool engine_fake_init_limits(struct engine *engine, const char *id, struct sandbox_limits *out);
+/* Whether it has the network "full". */
+bool engine_fake_full(struct engine *engine, const char *id);
 /* What init was told of the network last. False: there is no such sandbox. */
 bool engine_fake_network(struct engine *engine, const char *id, struct sandbox_network *out);
 

@@ -167,6 +167,15 @@ static int native_open_channel(struct engine *engine, const char *id, int64_t de
     return 0;
 }
 
+static int native_network(struct engine *engine, const char *id, bool full, int64_t deadline_ns,
+                          struct err *err)
+{
+    struct engine_msg request = {.op = ENGINE_OP_NETWORK, .full = full};
+    struct engine_msg reply = {0};
+    set_id(&request, id);
+    return call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+}
+
 static void native_free(struct engine *engine)
 {
     struct native *native = native_of(engine);
@@ -192,6 +201,7 @@ static const struct engine_operations native_operations = {
     .layer_attach = native_layer_attach,
     .layer_remove = native_layer_remove,
     .layer_list = native_layer_list,
+    .network = native_network,
     .free = native_free,
 };
 

@@ -267,6 +267,25 @@ int host_open_layers(struct sandbox_host *host, layers_imported_fn on_imported, 
     return layers_open(&config, on_imported, context, &host->layers, err);
 }
 
+/* Before the image, which names the servers of names. */
+static void open_networks(struct sandbox_host *host)
+{
+    struct err err = ERR_INIT;
+    if (network_open(host->instance, &host->ids, &host->networks, &err) == 0)
+        return;
+    log_warn("no network full: %s", err.message);
+    note_missing(host, "full: %.200s", err.message);
+}
+
+static int open_image(struct sandbox_host *host, const char *stage, struct err *err)
+{
+    open_networks(host);
+    MEM_AUTO char *resolv = network_resolv(&host->networks);
+    if (!resolv)
+        return err_set(err, ERR_INTERNAL, "no memory for resolv.conf");
+    return image_open_host(&host->image, stage, resolv, err);
+}
+
 /* What sandboxes need and not every host has. */
 static int open_sandboxing(struct sandbox_host *host, const struct host_config *config,
                            int outer_priv_fd, struct err *err)
@@ -293,7 +312,7 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
     if (result == 0)
         result = open_folder(priv_fd, "images/host", &stage_folder_fd, err);
     if (result == 0)
-        result = image_open_host(&host->image, stage, err);
+        result = open_image(host, stage, err);
     if (result == 0)
         result = open_stage(host, stage, err);
     if (result == 0)
@@ -427,4 +446,6 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         out->capabilities |= ENGINE_CAP_DISK | ENGINE_CAP_STOP;
     if (host->layers)
         out->capabilities |= ENGINE_CAP_LAYERS;
+    if (host->networks.offered)
+        out->capabilities |= ENGINE_CAP_FULL;
 }

@@ -13,6 +13,7 @@
 #include "native/image.h"
 #include "native/images.h"
 #include "native/layers.h"
+#include "native/network.h"
 #include "native/sysview.h"
 #include "native/userns.h"
 #include "wire/engine_msg.h"
@@ -39,8 +40,9 @@ struct sandbox_host {
     bool own_userns;            /* an ordinary user's: root only in a namespace of our own */
     struct cgroup_root cgroups; /* count 0: none; the sockets of the inits are the journal then */
     struct image image;
-    struct images *images;   /* NULL: only `host` */
-    struct layers *layers;   /* NULL: this host has none; of the service */
+    struct images *images; /* NULL: only `host` */
+    struct layers *layers; /* NULL: this host has none; of the service */
+    struct networks networks;
     struct gpus gpus;        /* none where cdi.gpu_count is 0 */
     struct disk_store disks; /* dir_fd -1: this host has none */
     struct sysview sysview;

@@ -89,7 +89,6 @@ static const struct etc_file etc_files[] = {
      "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
     {"group", 0644, "root:x:0:\ntty:x:5:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
     {"hosts", 0644, "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"},
-    {"resolv.conf", 0644, "# No name server: a proxy, if there is one, resolves.\n"},
     {"hostname", 0644, "sandbox\n"},
 };
 
@@ -273,8 +272,9 @@ static int copy_names(const char *const *names, size_t count, int out_fd, struct
     return 0;
 }
 
-static int add_etc(struct image *image, int stage_fd, struct err *err)
+static int add_etc(struct image *image, int stage_fd, const char *resolv, struct err *err)
 {
+    const struct etc_file servers = {.name = "resolv.conf", .mode = 0644, .text = resolv};
     const struct image_tree tree = {.target = "etc", .use = IMAGE_LAYER};
     FD_AUTO int etc_fd = -1;
     int result = make_folder(stage_fd, "etc", &etc_fd, err);
@@ -282,6 +282,8 @@ static int add_etc(struct image *image, int stage_fd, struct err *err)
         result = copy_names(etc_names, ARRAY_SIZE(etc_names), etc_fd, err);
     if (result == 0)
         result = write_etc_files(etc_fd, etc_files, ARRAY_SIZE(etc_files), err);
+    if (result == 0)
+        result = write_etc_files(etc_fd, &servers, 1, err);
     if (result == 0)
         result = write_own_texts(etc_fd, err);
     return result != 0 ? result
@@ -446,7 +448,8 @@ static int open_stage(const char *stage_path, int *out_fd, struct err *err)
     return result;
 }
 
-int image_open_host(struct image *image, const char *stage_path, struct err *err)
+int image_open_host(struct image *image, const char *stage_path, const char *resolv,
+                    struct err *err)
 {
     const struct image_tree usr = {.target = "usr", .use = IMAGE_LAYER, .hidden = "local"};
     memset(image, 0, sizeof(*image));
@@ -460,7 +463,7 @@ int image_open_host(struct image *image, const char *stage_path, struct err *err
     if (result == 0)
         result = add_root_folders(image, stage_fd, err);
     if (result == 0)
-        result = add_etc(image, stage_fd, err);
+        result = add_etc(image, stage_fd, resolv, err);
     if (result == 0)
         result = add_administration(image, stage_fd, err);
     if (result == 0)

@@ -55,8 +55,9 @@ int image_layer(struct image_tree *tree, int userns_fd, uid_t first_id, int *out
                 struct err *err);
 
 /* Builds the trees below the folder stage_path, which has to be in a mount namespace of this
- * process's own. The folder's earlier content of ours is replaced. */
-int image_open_host(struct image *image, const char *stage_path, struct err *err);
+ * process's own. The folder's earlier content of ours is replaced. resolv: resolv.conf(5). */
+int image_open_host(struct image *image, const char *stage_path, const char *resolv,
+                    struct err *err);
 void image_close(struct image *image);
 
 /* Whether files of /usr show their real owners inside a sandbox. */

@@ -616,12 +616,25 @@ static void remove_traces(struct sandbox_host *host, struct sandbox *sandbox)
     initsock_remove(host->run_fd, sandbox->id);
 }
 
+/* It goes with the sandbox's network namespace too, but later, and another one may have the number
+ * by then. */
+static void remove_network(struct sandbox_host *host, struct sandbox *sandbox)
+{
+    struct err err = ERR_INIT;
+    if (!sandbox->has_network)
+        return;
+    if (network_take(&host->networks, sandbox->network_index, &err) != 0)
+        log_warn("network of %s: %s", sandbox->id, err.message);
+    sandbox->has_network = false;
+}
+
 bool sandbox_cleanup(struct sandbox_host *host, struct sandbox *sandbox)
 {
     bool gone = process_is_gone(host, sandbox) && disk_job_is_over(host, sandbox) &&
                 sandbox->attach.pid == 0; /* no child of ours is in its mount namespace */
     if (gone) {
         fd_close(&sandbox->layer_lock_fd);
+        remove_network(host, sandbox);
         remove_traces(host, sandbox);
         if (cgroup_remove(&host->cgroups, sandbox->id, NULL) == 0) {
             fault_point("native.gone");

@@ -51,6 +51,8 @@ struct sandbox {
     struct gpu_set gpus;        /* the same: init holds their locks */
     struct layer_attach attach; /* a layer that is on its way in */
     int layer_lock_fd;          /* of the layer that it has; -1: none */
+    bool has_network;           /* an interface of the host leads to it ... */
+    uint32_t network_index;     /* ... with this number */
     bool keeps;                 /* its disk outlives its processes ... */
     bool forget;                /* ... unless it is to be destroyed */
     uint8_t nonce[SANDBOX_NONCE_SIZE];

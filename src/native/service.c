@@ -457,6 +457,9 @@ static void on_request(struct service *service, const struct engine_msg *msg, in
     case ENGINE_OP_LAYER_LIST:
         service_on_layer(service, msg, passed_fd);
         return;
+    case ENGINE_OP_NETWORK:
+        service_on_network(service, msg);
+        return;
     default:
         (void)err_public(&err, ERR_UNSUPPORTED, "the native engine does not offer this operation");
         service_answer_error(service, msg->op & ~ENGINE_REPLY, msg->request_id, &err);
@@ -554,6 +557,8 @@ static int64_t run_due(struct service *service)
         service->images_at_ns = images_step(service->host.images);
     int64_t layers_ns = service_step_layers(service);
     next = layers_ns < next ? layers_ns : next;
+    int64_t networks_ns = service_step_networks(service, now_ns);
+    next = networks_ns < next ? networks_ns : next;
     if (service->sweep_at_ns < next)
         next = service->sweep_at_ns;
     if (service->zygotes.at_ns < next)
@@ -657,6 +662,7 @@ int service_run(const struct service_config *config, struct err *err)
     memset(&service, 0, sizeof(service));
     service.config = config;
     service.client_fd = service.signal_fd = -1;
+    service.networks_at_ns = INT64_MAX;
     service.sweep_ns = service_sweep_interval_ns();
     const struct host_config host_config = {.state_path = config->state_path,
                                             .images_path = config->images_path,
@@ -682,6 +688,7 @@ int service_run(const struct service_config *config, struct err *err)
         log_info("instance %s, cgroups %s", service.host.instance,
                  cgroup_mode_name(&service.host.cgroups));
         serve(&service);
+        service_sweep_networks(&service);
     }
     drop_client(&service);
     for (struct sandbox *sandbox = service.sandboxes; sandbox; sandbox = sandbox->next)

@@ -18,7 +18,8 @@ struct service {
     bool sweep_again; /* something could not be adopted now */
     int64_t images_at_ns;
     int64_t layers_at_ns;
-    bool layers_unsure; /* of a sandbox it is not known what layer it shows */
+    int64_t networks_at_ns; /* INT64_MAX: nothing is to be tidied */
+    bool layers_unsure;     /* of a sandbox it is not known what layer it shows */
     bool stopping;
     int64_t stop_ns; /* stopping: when to end, whatever is left */
 };
@@ -70,5 +71,14 @@ void service_layer_let_go(struct service *service);
 void service_adopt_layer(struct service *service, struct sandbox *sandbox);
 /* All that lives is known. */
 void service_sweep_layers(struct service *service);
+
+/* ---- service_network.c ---- */
+
+/* ENGINE_OP_NETWORK. */
+void service_on_network(struct service *service, const struct engine_msg *request);
+/* Interfaces that no sandbox has any more, and rules that somebody took away. */
+void service_sweep_networks(struct service *service);
+/* What is due; returns when it wants to be called again. */
+int64_t service_step_networks(struct service *service, int64_t now_ns);
 
 #endif

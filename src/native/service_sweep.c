@@ -78,6 +78,7 @@ void service_sweep(struct service *service)
     if (has_groups && initsock_each(host->run_fd, remove_socket, service, &err) != 0)
         log_warn("sweep of sockets: %s", err.message);
     service_sweep_layers(service);
+    service_sweep_networks(service);
     if (service->sweep_again && service->sweep_ns > SWEEP_AGAIN_NS)
         service->sweep_at_ns = clock_now_ns() + SWEEP_AGAIN_NS;
 }

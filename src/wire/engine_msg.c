@@ -42,6 +42,7 @@ enum engine_tag {
     TAG_SIZE_MAX,
     TAG_ENTRIES_MAX,
     TAG_GPUS,
+    TAG_FULL,
 };
 
 const char *engine_cap_name(unsigned index)
@@ -108,6 +109,13 @@ static void put_layer_request(struct tlv_writer *writer, const struct engine_msg
         tlv_put_u64(writer, TAG_SIZE_MAX, msg->size_max_bytes);
     if (msg->entries_max != 0)
         tlv_put_u64(writer, TAG_ENTRIES_MAX, msg->entries_max);
+}
+
+static void put_named(struct tlv_writer *writer, const struct engine_msg *msg)
+{
+    tlv_put_str(writer, TAG_ID, msg->id);
+    if (msg->op == ENGINE_OP_NETWORK)
+        tlv_put_u64(writer, TAG_FULL, msg->full ? 1 : 0);
 }
 
 static void put_layers(struct tlv_writer *writer, const struct engine_msg *msg)
@@ -190,7 +198,7 @@ int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err 
     else if (msg->op >= ENGINE_OP_LAYER_IMPORT && msg->op <= ENGINE_OP_LAYER_LIST)
         put_layer_request(&writer, msg);
     else
-        tlv_put_str(&writer, TAG_ID, msg->id);
+        put_named(&writer, msg);
     return tlv_end(&writer, err);
 }
 
@@ -384,6 +392,8 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return copy_text(field, create->kernel, sizeof(create->kernel), err);
     case TAG_MORE:
         return copy_flag(field, &msg->more, err);
+    case TAG_FULL:
+        return copy_flag(field, &msg->full, err);
     case TAG_LAYER:
         return layer_field(field, msg, err);
     case TAG_LAYER_SIZE:

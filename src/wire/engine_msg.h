@@ -70,6 +70,9 @@ enum engine_op {
                                other gets it, and the name is free again at once */
     ENGINE_OP_LAYER_LIST,   /* does not block; idempotent; replies as LIST does: what comes after
                                the name in the order of strcmp(), and `more` */
+    ENGINE_OP_NETWORK, /* needs ENGINE_CAP_FULL; waits for a few milliseconds; idempotent; gives a
+                          running sandbox the network "full", or takes it away. ERR_CONFLICT: no
+                          such sandbox runs */
     ENGINE_OP_COUNT
 };
 
@@ -168,6 +171,7 @@ struct engine_msg {
                                       */
     uint64_t size_max_bytes;         /* LAYER_IMPORT: of the unpacked layer; 0: the engine's own */
     uint64_t entries_max;            /* the same for its files and folders */
+    bool full;                       /* NETWORK: it is to have it */
     size_t layer_count;              /* LAYER_LIST reply, in order */
     struct engine_layer *layers;     /* heap, freed by engine_msg_done() */
 };

@@ -13,6 +13,7 @@
 #include "core/session_internal.h"
 #include "core_rig.h"
 #include "egress_peer.h"
+#include "engine/fake.h"
 #include "folder.h"
 #include "lang/lang.h"
 
@@ -335,6 +336,63 @@ static void an_execution_has_it_from_the_start(void **state)
     assert_true(egress_peer_is_quiet(test->peer));
 }
 
+static void offer_full(struct test *test)
+{
+    struct engine_info info;
+    struct err err = ERR_INIT;
+    assert_ok(engine_probe(test->rig.engine, INT64_MAX, &info, &err), err);
+    info.capabilities |= ENGINE_CAP_FULL;
+    engine_fake_set_info(test->rig.engine, &info);
+    assert_ok(core_engine_info(test->rig.core, 0, INT64_MAX, &info, &err), err); /* asked anew */
+    test->rules.offered[NETWORK_FULL] = true;
+}
+
+static void full_is_the_engines(void **state)
+{
+    struct test *test = *state;
+    const struct network_ask none = {.mode = "none"};
+    const struct network_ask egress = {.mode = "egress"};
+    const struct network_ask full = {.mode = "full"};
+    const struct session_request request = request_of(&egress);
+    struct err err = ERR_INIT;
+    char id[ID_UUID_SIZE];
+    char sandbox[STORE_ID_SIZE];
+    offer_full(test);
+    wait_for_egress(test);
+    rig_make_session(test->rig.core, &request, id);
+    sandbox_of(test->rig.core, id, sandbox);
+    expect_told(test, id, "attach", " local a.org b.org");
+    assert_ok(set_network(test, id, &full, "\"network\":{\"mode\":\"full\"", &err), err);
+    assert_true(engine_fake_full(test->rig.engine, sandbox));
+    expect_told(test, id, "detach", "");
+    assert_ok(set_network(test, id, &egress, "\"mode\":\"egress\"", &err), err);
+    assert_false(engine_fake_full(test->rig.engine, sandbox));
+    expect_told(test, id, "attach", " local a.org b.org");
+    assert_ok(set_network(test, id, &full, "\"mode\":\"full\"", &err), err);
+    assert_ok(set_network(test, id, &none, "\"mode\":\"none\"", &err), err);
+    assert_false(engine_fake_full(test->rig.engine, sandbox));
+    remove_session(test, id);
+}
+
+/* Offered by the operator, and no engine has it. */
+static void full_needs_an_engine_that_has_it(void **state)
+{
+    struct test *test = *state;
+    const struct network_ask full = {.mode = "full"};
+    struct execution_request request = {.owner = CORE_OWNER_LOCAL,
+                                        .lang = &rig_lang,
+                                        .code = "say x\n",
+                                        .code_size = strlen("say x\n"),
+                                        .network = full,
+                                        .gone_fd = -1};
+    ANSWER_AUTO struct answer answer = {0};
+    struct err err = ERR_INIT;
+    test->rules.offered[NETWORK_FULL] = true;
+    assert_int_equal(core_execute(test->rig.core, &request, NULL, false, &answer, &err),
+                     -ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.public_message, "full"));
+}
+
 static void egress_dies_and_hears_of_all_again(void **state)
 {
     struct test *test = *state;
@@ -384,6 +442,8 @@ int main(void)
         cmocka_unit_test(variables_come_with_egress_alone),
         on_rig(a_session_changes_its_network),
         on_rig(an_execution_has_it_from_the_start),
+        on_rig(full_is_the_engines),
+        on_rig(full_needs_an_engine_that_has_it),
         on_rig(egress_dies_and_hears_of_all_again),
         on_rig(a_sandbox_without_egress_yet_is_made),
     };

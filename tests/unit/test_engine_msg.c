@@ -197,6 +197,19 @@ static void test_layer_requests(void **state)
     }
 }
 
+static void test_a_network_request(void **state)
+{
+    (void)state;
+    for (int full = 0; full < 2; full++) {
+        struct engine_msg sent = {.op = ENGINE_OP_NETWORK, .id = "sandbox-1", .full = full == 1};
+        struct engine_msg got;
+        round_trip(&sent, &got);
+        assert_string_equal(got.id, sent.id);
+        assert_int_equal(got.full, full);
+        engine_msg_done(&got);
+    }
+}
+
 static void test_an_import_reply(void **state)
 {
     (void)state;
@@ -288,12 +301,19 @@ static void test_capability_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create),           cmocka_unit_test(test_operations_with_an_id),
-        cmocka_unit_test(test_probe_reply),      cmocka_unit_test(test_inspect_and_create_replies),
-        cmocka_unit_test(test_error_reply),      cmocka_unit_test(test_list),
-        cmocka_unit_test(test_a_full_list),      cmocka_unit_test(test_layer_requests),
-        cmocka_unit_test(test_an_import_reply),  cmocka_unit_test(test_a_full_list_of_layers),
-        cmocka_unit_test(test_bad_headers),      cmocka_unit_test(test_long_texts_are_refused),
+        cmocka_unit_test(test_create),
+        cmocka_unit_test(test_operations_with_an_id),
+        cmocka_unit_test(test_probe_reply),
+        cmocka_unit_test(test_inspect_and_create_replies),
+        cmocka_unit_test(test_error_reply),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_a_full_list),
+        cmocka_unit_test(test_layer_requests),
+        cmocka_unit_test(test_a_network_request),
+        cmocka_unit_test(test_an_import_reply),
+        cmocka_unit_test(test_a_full_list_of_layers),
+        cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_long_texts_are_refused),
         cmocka_unit_test(test_capability_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,7 +33,7 @@ static void open_image(struct image *image)
 {
     struct err err = ERR_INIT;
     child_leave_mounts();
-    require_ok(image_open_host(image, folder, &err), err);
+    require_ok(image_open_host(image, folder, "", &err), err);
 }
 
 static void etc_is_made_for_the_sandbox(void *context)
@@ -153,7 +153,7 @@ static void no_stage(void *context)
     struct err err = ERR_INIT;
     (void)context;
     child_leave_mounts();
-    require(image_open_host(&image, "/nonexistent/berth", &err) == -ERR_INTERNAL);
+    require(image_open_host(&image, "/nonexistent/berth", "", &err) == -ERR_INTERNAL);
     require(strstr(err.message, "image host") != NULL);
     require(image.tree_count == 0);
 }

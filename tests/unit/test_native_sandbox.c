@@ -146,7 +146,7 @@ static void open_host(void)
     require_ok(result, err);
     require_ok(idrange_find(&host.ids, &err), err);
     require_ok(idrange_open(&host.ids, 0, -1, &host.ids_fd, &err), err);
-    require_ok(image_open_host(&host.image, stage, &err), err);
+    require_ok(image_open_host(&host.image, stage, "", &err), err);
     (void)snprintf(stage, sizeof(stage), "%s/stage/layers", folder);
     require(mkdir(stage, 0700) == 0);
     host.stage_fd = open(stage, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
