@@ -47,8 +47,8 @@ int attached_set_policy(struct attached *attached, const struct egress_policy *p
     attached->rules = take(rules);
     attached->rule_count = policy->rule_count;
     attached->bytes_max = policy->bytes_max;
-    attached->flows_max = PROXY_FLOWS_OF_ONE;
-    if (policy->connections_max > 0 && policy->connections_max < PROXY_FLOWS_OF_ONE)
+    attached->flows_max = EGRESS_CONNECTIONS_MAX;
+    if (policy->connections_max > 0 && policy->connections_max < EGRESS_CONNECTIONS_MAX)
         attached->flows_max = policy->connections_max;
     for (struct flow *flow = attached->flows; flow;) {
         struct flow *next = flow_next(flow);

@@ -188,6 +188,7 @@ static void test_refusals(void **state)
         {"BERTH_KEEP_BYTES", "1000"},
         {"BERTH_EGRESS_MAX_BYTES", "1023"},
         {"BERTH_EGRESS_CONNECTIONS", "0"},
+        {"BERTH_EGRESS_CONNECTIONS", "65"}, /* egress takes no more, whatever it is told */
         {"BERTH_DISK", "1MiB"},
         {"BERTH_DISK_OVERCOMMIT", "0.5"},
         {"BERTH_RAM", "1MiB"},
