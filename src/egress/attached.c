@@ -32,6 +32,16 @@ struct attached *attached_find(struct proxy *proxy, const char *id)
 
 /* ---- policy and counts ---- */
 
+/* Ends the flows that are not allowed any more. */
+static void check_flows(struct attached *attached)
+{
+    for (struct flow *flow = attached->flows; flow;) {
+        struct flow *next = flow_next(flow);
+        flow_check(flow);
+        flow = next;
+    }
+}
+
 int attached_set_policy(struct attached *attached, const struct egress_policy *policy,
                         struct err *err)
 {
@@ -50,11 +60,7 @@ int attached_set_policy(struct attached *attached, const struct egress_policy *p
     attached->flows_max = EGRESS_CONNECTIONS_MAX;
     if (policy->connections_max > 0 && policy->connections_max < EGRESS_CONNECTIONS_MAX)
         attached->flows_max = policy->connections_max;
-    for (struct flow *flow = attached->flows; flow;) {
-        struct flow *next = flow_next(flow);
-        flow_check(flow);
-        flow = next;
-    }
+    check_flows(attached);
     return 0;
 }
 
@@ -296,7 +302,8 @@ void attached_free(struct attached *attached, const char *why)
     proxy_bury(attached->proxy, &attached->dead);
 }
 
-/* What goes on under a new channel: the same sandbox, as its nonce says. */
+/* What goes on under a new channel: the same sandbox, as its nonce says. What it has open is held
+ * against the new policy. */
 static void inherit(struct attached *attached, struct attached *before)
 {
     if (memcmp(attached->nonce, before->nonce, sizeof(attached->nonce)) != 0)
@@ -305,6 +312,7 @@ static void inherit(struct attached *attached, struct attached *before)
     if (before->bytes_used > attached->bytes_used)
         attached->bytes_used = before->bytes_used;
     flow_adopt(attached, before);
+    check_flows(attached);
 }
 
 static int check_attach(const struct proxy *proxy, const struct egress_attach *attach,

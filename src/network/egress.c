@@ -467,11 +467,7 @@ int egress_detach(struct egress *egress, const char *id, int64_t deadline_ns,
 {
     struct egress_msg request = {.op = EGRESS_OP_DETACH};
     int result = copy_text(request.attach.id, sizeof(request.attach.id), id, "an id", err);
-    if (result == 0)
-        result = call(egress, &request, -1, deadline_ns, out_counts, err);
-    if (result == 0)
-        forget_used(egress, id);
-    return result;
+    return result == 0 ? call(egress, &request, -1, deadline_ns, out_counts, err) : result;
 }
 
 void egress_detach_later(struct egress *egress, const char *id)

@@ -455,6 +455,18 @@ def test_a_cap_holds_over_a_restart_of_egress(engine, egress, web):
         assert one.get("http://web.test/")[0] == 403
 
 
+def test_the_server_is_told_what_was_used_before_it_is_forgotten(engine, egress, web):
+    with Boxed(engine) as one:
+        assert one.network() == 0
+        egress.attach(one, ["web.test"])
+        assert one.get("http://web.test/")[0] == 200
+        egress.events.clear()
+        last = egress.detach(one)
+        told = [number(dict(reply)[out.BYTES_USED]) for op, reply in egress.events
+                if op == out.OPS["event_counts"] and out.text(dict(reply)[out.ID]) == one.id]
+        assert told and told[-1] == last["in"] + last["out"] > 19
+
+
 def test_the_server_is_told_what_was_used(engine, egress, web):
     with Boxed(engine) as one:
         assert one.network() == 0
@@ -685,6 +697,26 @@ def test_a_tunnel_outlives_the_server(engine, egress):
             assert egress.counts(one)["connections"] == 1
             one.send("close", stream + 1)
             assert one.finish(stream, result).stdout == b"200\necho words\n"
+
+
+def test_what_the_next_server_does_not_allow_ends(engine, egress, web):
+    """A server died before it could tell of a narrower policy; the next one attaches with it."""
+    with Boxed(engine) as one:
+        assert one.network() == 0
+        egress.attach(one, ["words.test:7", "web.test"])
+        with tunnel_end(read_all):
+            code = ("import socket, sys\ns = socket.create_connection(('127.0.0.1', 3128))\n"
+                    "s.sendall(sys.argv[1].encode().decode('unicode_escape').encode())\n"
+                    "print(s.recv(100).split()[1].decode(), flush=True)\n"
+                    "try: print(s.recv(100))\nexcept OSError as e: print(b'')")
+            stream = one.begin([PYTHON, "-c", code, CONNECT.decode().replace("\r\n", "\\r\\n")],
+                               ["PATH=/usr/bin"])
+            result = one.wait_output(stream, b"200\n")
+            egress.connect()
+            egress.attach(one, ["web.test"])
+            assert egress.counts(one)["connections"] == 0
+            assert one.finish(stream, result).stdout == b"200\nb''\n"
+        assert one.get("http://web.test/")[0] == 200
 
 
 def test_a_refusal_says_why_where_a_tunnel_shows_it(box):

@@ -237,6 +237,10 @@ static void test_what_was_used_goes_along(void **state)
     answer(rig, NULL);
     end(&call);
     assert_int_equal(call.counts.bytes_out, 33);
+    attach(rig); /* it was only taken away for a while */
+    assert_int_equal(rig->got.attach.bytes_used, 77);
+    egress_detach_later(rig->egress, "box");
+    take_message(rig, EGRESS_OP_DETACH);
     attach(rig);
     assert_int_equal(rig->got.attach.bytes_used, 0);
 }
