@@ -163,19 +163,13 @@ static int on_accepted(struct attached *attached, struct err *err)
 
 /* ---- words with init ---- */
 
-static int send_frames(struct attached *attached, struct err *err)
+/* The server has said the hello, which holds us to this (src/network/egress.c). */
+static int send_egress(struct attached *attached, struct err *err)
 {
-    const struct sandbox_hello hello = {.version_min = SANDBOX_VERSION_MIN,
-                                        .version_max = SANDBOX_VERSION_MAX};
-    BUF_AUTO struct buf payload, out;
-    buf_init(&payload, FRAME_PAYLOAD_MAX);
-    buf_init(&out, FRAME_PAYLOAD_MAX);
-    int result = sandbox_hello_encode(&hello, &payload, err);
-    if (result == 0)
-        result = frame_append(&out, FRAME_HELLO, 0, payload.data, payload.size, err);
-    if (result == 0)
-        result = frame_append(&out, FRAME_EGRESS, EGRESS_STREAM, NULL, 0, err);
-    if (result == 0) /* into an empty socket: it is taken whole */
+    BUF_AUTO struct buf out;
+    buf_init(&out, FRAME_HEADER_SIZE);
+    int result = frame_append(&out, FRAME_EGRESS, EGRESS_STREAM, NULL, 0, err);
+    if (result == 0) /* there is room for a frame: it is taken whole */
         result = fd_send(attached->channel.fd, out.data, out.size, NULL, 0, MSG_DONTWAIT, err);
     return result;
 }
@@ -351,7 +345,7 @@ int attached_new(struct proxy *proxy, const struct egress_attach *attach, int ch
     attached->channel.fd = fd_take(&fd);
     result = attached_set_policy(attached, &attach->policy, err);
     if (result == 0)
-        result = send_frames(attached, err);
+        result = send_egress(attached, err);
     if (result == 0)
         result = watch_set(&proxy->poller, &attached->channel, EPOLLIN | EPOLLHUP, err);
     if (result != 0) {

@@ -26,10 +26,12 @@
 #define EGRESS_CONNECTIONS_MAX 64 /* of one sandbox at once */
 
 enum egress_op {
-    EGRESS_OP_ATTACH = 1, /* struct egress_attach and one descriptor, a channel to the init of the
-                             sandbox that nothing was said on. Replied to when init has taken it,
-                             or did not within seconds. The same id: replaces policy and channel;
-                             with the same nonce connections and counts stay, others begin anew */
+    EGRESS_OP_ATTACH =
+        1,            /* struct egress_attach and one descriptor, a channel to the init of the
+                         sandbox on which the server has said hello, with
+                         SANDBOX_CAP_EGRESS, and nothing else. Replied to when init has taken it,
+                         or did not within seconds. The same id: replaces policy and channel;
+                         with the same nonce connections and counts stay, others begin anew */
     EGRESS_OP_POLICY, /* id and policy; ends the connections that it does not allow. ERR_NOT_FOUND
                        */
     EGRESS_OP_DETACH, /* ends the connections of a sandbox and forgets it; replies its last counts,

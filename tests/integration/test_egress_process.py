@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -15,7 +16,7 @@ import pytest
 import egress as out
 import harness
 from egress import DNS, PROXY, WEB, Egress, Names, Web
-from engine import Engine, EngineError, MIB, Sandbox, fields, number, tlv
+from engine import FRAMES, FRAME_NAMES, Engine, EngineError, MIB, Sandbox, fields, number, tlv
 from engine import ID, NONCE
 
 WORDS = "127.77.0.3"  # of the tunnel's other end
@@ -36,6 +37,12 @@ class Boxed(Sandbox):
 
     def raw_channel(self):
         return self.engine.call("open_channel", tlv(ID, self.id))[1][0]
+
+    @staticmethod
+    def hello_of_egress():
+        """What the server says before it passes a channel on: nothing but EGRESS will come."""
+        hello = tlv(1, 1) + tlv(2, 1) + tlv(3, 1 << 9) + tlv(4, bytes(16))
+        return struct.pack("<IBBHI", len(hello), FRAMES["hello"], 0, 0, 0) + hello
 
     def python(self, code, *arguments, **options):
         return self.run(PYTHON, "-c", code, *arguments, **options)
@@ -607,6 +614,33 @@ def test_the_wrong_sandbox(engine, egress):
             egress.attach(other, ["web.test"])
         assert problem.value.kind == "protocol"
         assert egress.attach(one, ["web.test"]) == {}
+
+
+@pytest.mark.parametrize("kind, payload", [
+    ("exec", b"".join((tlv(1, "e"), tlv(2, "/"), tlv(3, "/bin/true"), tlv(5, 1000), tlv(6, MIB), tlv(7, MIB)))),
+    ("get_file", tlv(1, "/etc/passwd")), ("network", tlv(1, 1)), ("list", b""), ("ping", b""),
+    ("egress", b"")])
+def test_init_takes_nothing_else_from_egress(engine, kind, payload):
+    """A process that was taken over has the sandboxes' sockets, not the sandboxes."""
+    with Boxed(engine) as one, socket.socket(fileno=one.raw_channel()) as channel:
+        channel.settimeout(harness.HANG_SECS)
+        channel.sendall(one.hello_of_egress())
+        frames = [("egress", 4, b"")] if kind == "egress" else []
+        for name, stream, data in [*frames, (kind, 8, payload)]:
+            channel.sendall(struct.pack("<IBBHI", len(data), FRAMES[name], 0, 0, stream) + data)
+        said = b""
+        try:
+            while piece := channel.recv(1000):
+                said += piece
+        except ConnectionResetError:
+            pass
+        kinds = []
+        while said:
+            size, number_of_kind = struct.unpack_from("<IB", said)
+            kinds.append(FRAME_NAMES[number_of_kind])
+            said = said[12 + size:]
+        assert set(kinds) <= {"hello", "done"} and len(kinds) <= 1 + len(frames), kinds
+        assert one.run("/bin/echo", "here").stdout == b"here\n"
 
 
 def test_it_keeps_no_sandbox_alive(engine, egress):
