@@ -4,7 +4,7 @@ _berth() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session languages drain image version help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session languages layers drain image version help" -- "$cur")
         return
     fi
     if [[ $command == session ]]; then
@@ -36,6 +36,7 @@ _berth() {
     ps) words="--all --json --help" ;;
     languages) words="--image --json --help" ;;
     logs) words="--follow --save-images --help" ;;
+    layers) words="ls rm --json --help" ;;
     drain) words="--lift --help" ;;
     "image pull" | "image import") words="--name --replace --tls-verify=false --authfile --images --help" ;;
     "image ls") words="--json --images --help" ;;
@@ -45,7 +46,7 @@ _berth() {
     "session attach") words="--timeout --save-images --help" ;;
     "session ls") words="--quiet --json --help" ;;
     "session rm") words="--help" ;;
-    help) words="serve run ps logs session languages drain image version" ;;
+    help) words="serve run ps logs session languages layers drain image version" ;;
     esac
     if [[ ($command == run || $command == "image import") && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")

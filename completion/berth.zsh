@@ -5,7 +5,8 @@ _berth() {
     local -a commands
     commands=('serve:start the server' 'run:run code in a fresh sandbox'
         'ps:list the executions of a server' 'logs:print what an execution has said'
-        'session:sandboxes that keep their state' 'languages:what code may be written in' 'drain:end all that runs on a server'
+        'session:sandboxes that keep their state' 'languages:what code may be written in' 'layers:libraries that a server keeps'
+        'drain:end all that runs on a server'
         'image:OCI images for the server'
         'version:print the version' 'help:show help')
     if ((CURRENT == 2)); then
@@ -26,6 +27,7 @@ _berth() {
     ps) _arguments '--all' '--json' '--help' ;;
     languages) _arguments '--image:image:' '--json' '--help' ;;
     logs) _arguments '(-f --follow)'{-f,--follow}'[wait for the rest]' '--save-images[folder]:folder:_files -/' '--help' ;;
+    layers) _values command ls rm ;;
     drain) _arguments '--lift[take requests again]' '--help' ;;
     image)
         if ((CURRENT == 3)); then
@@ -58,7 +60,7 @@ _berth() {
         rm) _arguments '--help' '*:id:' ;;
         esac
         ;;
-    help) _values command serve run ps logs session languages drain image version ;;
+    help) _values command serve run ps logs session languages layers drain image version ;;
     esac
 }
 _berth "$@"

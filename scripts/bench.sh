@@ -91,4 +91,5 @@ while [ "$round" -lt "$load_rounds" ]; do
     round=$((round + 1))
 done
 /usr/bin/python3 -B "$here/../bench/report.py" "$out"
+/usr/bin/python3 -B "$here/../bench/libraries.py" --build "$build"
 echo "load after $(load)"

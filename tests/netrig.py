@@ -94,7 +94,7 @@ def registry_settings(*names):
 
 
 ASK = """
-import urllib.request, urllib.error
+import http.client, urllib.request, urllib.error
 def ask(url, timeout=20):
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
@@ -103,6 +103,6 @@ def ask(url, timeout=20):
         return problem.code, problem.read().decode(errors="replace")
     except urllib.error.URLError as problem:
         return 0, str(problem.reason)
-    except OSError as problem:
+    except (OSError, http.client.HTTPException) as problem:  # cut off in the midst
         return 0, str(problem)
 """

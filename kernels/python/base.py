@@ -42,6 +42,7 @@ __builtins__ = ORIGINALS = dict(vars(builtins))
 BUILTINS = vars(builtins)
 
 KERNEL_FD = 3
+LIBRARIES = "/opt/libraries"  # where a library layer is seen, in every sandbox
 HIGH_FD = 100  # own descriptors lie above, so that the user's first one is 3 as anywhere
 HEADER_SIZE = 5
 PEEK_SIZE = 4096  # more than an INTERRUPT has

@@ -77,8 +77,11 @@ def open_script(run):
 
 
 def acts_at_start(entry):
-    """Whether a variable comes too late for this process. TZ does not: begin() applies it."""
+    """Whether a variable comes too late for this process. TZ does not, nor does a library layer:
+    begin() applies them."""
     name, _, value = entry.partition("=")
+    if name == "PYTHONPATH" and value == LIBRARIES and not ENVIRON.get(name):
+        return False
     return ((name.startswith(START_PREFIXES) or name in START_NAMES)
             and ENVIRON.get(name) != value)
 

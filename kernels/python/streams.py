@@ -176,12 +176,32 @@ def begin(run):
     for entry in run.env:
         name, _, value = entry.partition("=")
         if name and "\0" not in entry:
+            if name == "PYTHONPATH" and value == LIBRARIES:
+                value = look_at_libraries(ENVIRON.get(name))
             if name.lower().endswith("_proxy") and ENVIRON.get(name) != value:
                 forget_proxies()
             ENVIRON[name] = value
             if name == "TZ":
                 import time
                 time.tzset()
+
+
+def look_at_libraries(path):
+    """A library layer is there since the interpreter started, perhaps in place of another one. Its
+    folder comes behind the library, before what the image has installed. Returns the PYTHONPATH for
+    children: what the process began with, and the folder."""
+    try:
+        sys.path_importer_cache.pop(LIBRARIES, None)
+        if LIBRARIES not in sys.path:
+            at = 0
+            while at < len(sys.path) and not str(sys.path[at]).endswith("-packages"):
+                at += 1
+            sys.path.insert(at, LIBRARIES)
+    except Exception:
+        pass  # what the user made of them is no list any more
+    if not path or LIBRARIES in path.split(":"):
+        return path or LIBRARIES
+    return path + ":" + LIBRARIES
 
 
 def finish(run):

@@ -38,6 +38,8 @@ int api_drain_begin(struct api_call *call, struct err *err);
 int api_drain_lift(struct api_call *call, struct err *err);
 int api_drain_get(struct api_call *call, struct err *err);
 int api_languages(struct api_call *call, struct err *err);
+int api_layers_list(struct api_call *call, struct err *err);
+int api_layers_remove(struct api_call *call, struct err *err);
 int api_execute(struct api_call *call, struct err *err);
 int api_executions_list(struct api_call *call, struct err *err);
 int api_executions_get(struct api_call *call, struct err *err);

@@ -16,6 +16,7 @@
 #define REQUEST_ENV_BYTES (128U * 1024U - 1) /* of one entry: MAX_ARG_STRLEN, execve(2) */
 #define REQUEST_ENV_TOTAL (1U << 20)
 #define REQUEST_FILES_MAX 256
+#define REQUEST_LIBRARIES_MAX 64
 #define REQUEST_KEY_MAX 255
 #define REQUEST_LABELS_MAX 64
 #define REQUEST_LABELS_BYTES 8192 /* as JSON text; the row keeps them for days */
@@ -85,22 +86,38 @@ static int request_only(const struct api_request *request, const char *field, co
     return err_public(err, ERR_UNSUPPORTED, "%s: this server offers only \"%s\" yet", field, only);
 }
 
-static int request_read_libraries(const struct api_request *request, struct err *err)
+/* What they may look like depends on the language, and is core's to say. */
+static int request_read_libraries(struct api_request *request, struct err *err)
 {
-    json_t *libraries = NULL;
-    int result = json_get_array(request->json, "libraries", &libraries, err);
-    if (result == 0 && json_array_size(libraries) > 0)
-        result = err_public(err, ERR_UNSUPPORTED, "libraries: this server can't install any yet");
-    return result;
+    json_t *list = NULL;
+    int result = json_get_array(request->json, "libraries", &list, err);
+    size_t count = json_array_size(list);
+    if (result < 0 || count == 0)
+        return result;
+    if (count > REQUEST_LIBRARIES_MAX)
+        return err_public(err, ERR_BAD_INPUT, "libraries: more than %d", REQUEST_LIBRARIES_MAX);
+    request->libraries = calloc(count, sizeof(*request->libraries));
+    if (!request->libraries)
+        return request_no_memory(err);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(list, i);
+        if (!json_is_string(item))
+            return err_public(err, ERR_BAD_INPUT, "libraries[%zu]: expected a string, got %s", i,
+                              json_kind_name(item));
+        request->libraries[i] = json_string_value(item);
+    }
+    request->execution.libraries = request->libraries;
+    request->execution.library_count = count;
+    return 0;
 }
 
 static int request_read_choices(struct api_request *request, const struct api_config *config,
                                 struct err *err)
 {
-    bool keep_template = false;
     int result = request_read_libraries(request, err);
     if (result == 0)
-        result = json_get_bool(request->json, "keep_template", &keep_template, err);
+        result =
+            json_get_bool(request->json, "keep_template", &request->execution.keep_template, err);
     if (result == 0)
         result = api_network_read(request->json, &request->execution.network, &request->allow, err);
     if (result == 0) /* which there are, core knows */
@@ -408,6 +425,7 @@ void api_request_free(struct api_request *request)
     for (size_t i = 0; request->contents && i < request->execution.file_count; i++)
         buf_done(&request->contents[i]);
     free(request->env);
+    free(request->libraries);
     free(request->allow);
     free(request->files);
     free(request->contents);

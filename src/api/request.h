@@ -24,8 +24,9 @@ struct api_request {
     char *labels;
     char *idempotency_key;
     char *owner;
-    char **env;         /* execution.env_count heap strings */
-    const char **allow; /* execution.network.allow */
+    const char **libraries; /* point into json */
+    char **env;             /* execution.env_count heap strings */
+    const char **allow;     /* execution.network.allow */
     struct execution_file *files;
     struct buf *contents; /* of each file */
 };

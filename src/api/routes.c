@@ -27,6 +27,8 @@ static const struct api_route routes[] = {
     {"GET", "/api/v1/drain", api_drain_get},
     {"PUT", "/api/v1/drain", api_drain_begin},
     {"DELETE", "/api/v1/drain", api_drain_lift},
+    {"GET", "/api/v1/layers", api_layers_list},
+    {"DELETE", "/api/v1/layers/{id}", api_layers_remove},
     {"POST", "/execute", api_execute},
     {"GET", "/executions", api_executions_list},
     {"GET", "/executions/{id}", api_executions_get},

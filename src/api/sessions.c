@@ -22,6 +22,9 @@ int api_sessions_create(struct api_call *call, struct err *err)
                                             .env_count = asked->env_count,
                                             .image = asked->image,
                                             .profile = asked->profile,
+                                            .libraries = asked->libraries,
+                                            .library_count = asked->library_count,
+                                            .keep_template = asked->keep_template,
                                             .network = asked->network,
                                             .lifetime_ms = asked->timeout_ms,
                                             .idle_ms = body->idle_ms,
@@ -60,6 +63,8 @@ static int execute(struct core *core, void *subject, const struct execution_sink
                                               .code_size = asked->code_size,
                                               .stdin_data = asked->stdin_data,
                                               .stdin_size = asked->stdin_size,
+                                              .libraries = asked->libraries,
+                                              .library_count = asked->library_count,
                                               .timeout_ms = asked->timeout_ms};
     return core_session_execute(core, &request, sink, sink != NULL, out, err);
 }

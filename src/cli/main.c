@@ -18,6 +18,7 @@ static const char help[] = "usage: berth COMMAND [options]\n"
                            "  ps        list the executions of a server\n"
                            "  logs      print what an execution has said\n"
                            "  session   sandboxes that keep their state: make, use, list, end\n"
+                           "  layers    libraries that a server keeps: list, remove\n"
                            "  languages what code may be written in here\n"
                            "  drain     end all that runs on a server\n"
                            "  image     OCI images for the server: pull, import, list, remove\n"
@@ -54,7 +55,7 @@ static const struct {
     {"logs", cli_logs},   {"session", cli_session},   {"languages", cli_languages},
     {"drain", cli_drain}, {"image", cli_image},       {"version", cli_version},
     {"help", cli_help},   {"--version", cli_version}, {"--help", cli_help},
-    {"-h", cli_help},
+    {"-h", cli_help},     {"layers", cli_layers},
 };
 
 static int dispatch(int argc, char **argv)

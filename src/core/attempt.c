@@ -50,6 +50,12 @@ static int on_message(void *context, const uint8_t *data, size_t size, struct er
     return result == 0 ? pass_on(attempt, &piece, err) : result;
 }
 
+int attempt_say(struct attempt *attempt, int stream, const uint8_t *data, size_t size,
+                struct err *err)
+{
+    return size > 0 ? on_output(attempt, stream, data, size, err) : 0;
+}
+
 void attempt_watch(struct attempt *attempt, uint64_t timeout_ms, struct channel_watch *out)
 {
     *out = (struct channel_watch){

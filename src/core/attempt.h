@@ -59,6 +59,9 @@ int attempt_say_queued(struct attempt *attempt, struct err *err);
 /* Says that the code is about to run. False: the client has gone, and it need not. */
 bool attempt_start(struct attempt *attempt, const char *sandbox_id);
 
+/* Output that came from elsewhere than its code, once it has started. */
+int attempt_say(struct attempt *attempt, int stream, const uint8_t *data, size_t size,
+                struct err *err);
 /* What to watch while it runs. */
 void attempt_watch(struct attempt *attempt, uint64_t timeout_ms, struct channel_watch *out);
 /* After channel_exec() or its like failed: whether that is an outcome, "the sandbox was lost". */

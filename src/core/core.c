@@ -21,6 +21,7 @@
 #include "core/core_internal.h"
 #include "core/execution_json.h"
 #include "core/kernel_input.h"
+#include "core/layers.h"
 #include "core/languages.h"
 #include "core/network_use.h"
 #include "core/pool.h"
@@ -243,6 +244,8 @@ static int reconcile(struct core *core, struct err *err)
     network_try_again(core);
     result = box_reconcile(core, err);
     if (result == 0)
+        result = layers_reconcile(core, engine, err);
+    if (result == 0)
         session_reconcile(core);
     return result;
 }
@@ -293,7 +296,9 @@ static void *housekeeper_main(void *context)
 static int settle_books(struct core *core, struct err *err)
 {
     struct err failure = ERR_INIT;
-    int result = session_load(core, err); /* without them their sandboxes would be nobody's */
+    int result = layers_open(core, err); /* sessions use them */
+    if (result == 0)
+        result = session_load(core, err); /* without them their sandboxes would be nobody's */
     if (result != 0)
         return result;
     result = execution_end_orphans(core, &failure);
@@ -433,9 +438,11 @@ void core_free(struct core *core)
         (void)pthread_join(core->housekeeper, NULL);
     pool_join(core->pool);
     network_stop(core);
+    layers_stop(core);
     engine_free(core->engine); /* its thread calls until here */
     pool_free(core->pool);
     session_free_all(core);
+    layers_close(core);
     kernel_input_free_all(core);
     languages_free(core->languages);
     compile_cache_close(core->compiled);

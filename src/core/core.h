@@ -54,7 +54,16 @@ struct core_config {
     uint64_t keep_bytes;          /* of the text of all outcomes together; 0: no bound */
     uint64_t session_timeout_ms;  /* lifetime of a session when the request names none */
     uint64_t session_timeout_max_ms;
-    uint64_t session_idle_ms; /* the same of its idle time */
+    uint64_t session_idle_ms;   /* the same of its idle time */
+    uint32_t layers_max;        /* library layers kept at once; 0: no libraries are installed */
+    uint64_t layers_max_bytes;  /* of all of them */
+    uint64_t layers_grace_ms;   /* how long one that nobody uses, and nobody asked to keep, stays */
+    uint64_t layers_timeout_ms; /* of an installer */
+    uint64_t layers_memory_bytes;  /* of the sandbox that it runs in, as far as the host has it */
+    uint64_t layers_storage_bytes; /* the same */
+    const char
+        *layers_allow;      /* where it may connect to, of what egress allows; NULL, "": all that */
+    const char *layers_env; /* what it gets, "NAME=value" with spaces between; NULL: nothing */
     uint64_t keep_outcome_ms; /* how long an outcome can be asked for (contract: an hour) */
     const struct network_rules *network; /* what the operator offers; borrowed for the core's life;
                                             NULL: sandboxes have no network */

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "core/compile_cache.h"
+#include "core/layers.h"
 #include "core/network_use.h"
 #include "core/pool.h"
 #include "core/session_internal.h"
@@ -242,6 +243,11 @@ int core_metrics(struct core *core, struct buf *out, struct err *err)
     pool_stats(core->pool, &pool);
     gauges.pool_ready = pool.ready;
     gauges.pool_wanted = pool.wanted;
+    struct layers_stats layers;
+    layers_stats(core, &layers);
+    gauges.layers = layers.count;
+    gauges.layers_bytes = layers.bytes;
+    gauges.layers_building = layers.building;
     struct network_stats network;
     network_stats(core, &network);
     gauges.egress_connected = network.connected ? 1 : 0;

@@ -20,6 +20,7 @@ struct compile_cache;
 struct egress;
 struct kernel_input;
 struct languages;
+struct layers;
 struct network_use;
 struct pool;
 struct record;
@@ -59,6 +60,7 @@ struct core {
     struct metrics metrics;
     struct kept kept;               /* what is held for readers; has a lock of its own */
     struct pool *pool;              /* NULL: there is none */
+    struct layers *layers;          /* NULL: there are none */
     struct compile_cache *compiled; /* NULL: there is none; has a lock of its own */
     struct languages *languages;    /* the same */
     int64_t create_budget_ns;       /* all tries to make one sandbox together */
@@ -82,7 +84,7 @@ struct core {
     struct session *sessions;           /* session_internal.h */
     unsigned turns_waiting;             /* of all sessions, but who has it */
     struct kernel_input *kernel_inputs; /* kernel_input.h; entries never change */
-    int settlers;                       /* threads that see to sessions of an earlier server */
+    int settlers;                       /* threads of ours that end by themselves */
     bool draining;
     uint64_t drain_killed, drain_sessions; /* what was counted when the drain began */
 };

@@ -13,6 +13,7 @@
 #include "core/attempt.h"
 #include "core/compile_cache.h"
 #include "core/languages.h"
+#include "core/library_ask.h"
 #include "core/program.h"
 #include "core/quota.h"
 #include "core/ready.h"
@@ -27,6 +28,7 @@ struct fresh {
     struct attempt attempt;
     const struct execution_request *request;
     struct plan plan;
+    struct library_ask libraries;
 };
 
 static int gone_fd_of(const struct fresh *fresh)
@@ -146,7 +148,12 @@ static int run_code(struct fresh *fresh, const struct ready *ready, struct err *
 
 static int run_in_sandbox(struct fresh *fresh, const struct ready *ready, struct err *err)
 {
-    int result = queue_files(fresh, ready, err);
+    struct core *core = fresh->attempt.core;
+    int result = library_ask_attach(&fresh->libraries, core, ready->sandbox_id, err);
+    if (result == -ERR_CLOSED && live_leave_box(core, &fresh->attempt.live))
+        return RUN_UNHEARD;
+    if (result == 0)
+        result = queue_files(fresh, ready, err);
     if (result != 0)
         return result;
     if (fresh->attempt.state == EXECUTION_RUNNING) { /* again */
@@ -262,7 +269,11 @@ static int execute_live(struct fresh *fresh, bool omit_streamed, struct answer *
     if (result != 0)
         return result < 0 ? result : 0;
     fault_point("server.queued");
-    result = run_attempt(fresh, err);
+    const struct execution_request *request = fresh->request;
+    result = library_ask_wait(&fresh->libraries, attempt, request->lang, fresh->plan.image,
+                              request->keep_template, err);
+    if (result >= 0)
+        result = result == 0 ? run_attempt(fresh, err) : 0;
     if (result == 0)
         return attempt_answer(attempt, omit_streamed, out, err);
     attempt_forget(attempt);
@@ -303,12 +314,21 @@ int core_execute(struct core *core, const struct execution_request *request,
         result = answer_known_key(core, request, out, err);
     if (result != 0)
         return result < 0 ? result : 0;
-    struct fresh fresh = {.request = request};
+    struct execution_request asked = *request; /* with the variables of its libraries */
+    struct fresh fresh = {.request = &asked};
     struct err failure = ERR_INIT;
-    result = plan_make(core, request, &fresh.plan, &failure);
+    result = library_ask_make(request->lang, request->libraries, request->library_count,
+                              request->env, request->env_count, &fresh.libraries, &failure);
+    if (fresh.libraries.env) {
+        asked.env = fresh.libraries.env;
+        asked.env_count = fresh.libraries.env_count;
+    }
+    if (result == 0)
+        result = plan_make(core, &asked, &fresh.plan, &failure);
     if (result == 0)
         result = execute_planned(&fresh, core, sink, omit_streamed, out, &failure);
     plan_done(&fresh.plan);
+    library_ask_done(core, &fresh.libraries);
     if (result == 0)
         return 0;
     atomic_fetch_add(&core->metrics.refused[failure.kind], 1);

@@ -133,7 +133,7 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
     if (request->env_count > ENV_COUNT_MAX)
         return err_public(err, ERR_BAD_INPUT, "env: %zu variables, the most is %d",
                           request->env_count, ENV_COUNT_MAX);
-    plan->envp = calloc(base_count + LANG_ENV_MAX + NETWORK_ENV_MAX + request->env_count + 1,
+    plan->envp = calloc(base_count + 2 * LANG_ENV_MAX + NETWORK_ENV_MAX + request->env_count + 1,
                         sizeof(*plan->envp));
     if (!plan->envp)
         return err_set(err, ERR_INTERNAL, "no memory for variables");
@@ -141,6 +141,11 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
         set_env(plan, base_env[i]);
     for (size_t i = 0; request->lang && i < LANG_ENV_MAX && request->lang->env[i]; i++)
         set_env(plan, request->lang->env[i]);
+    /* A kernel by frames gets what leads to libraries with the code; the others start with it. */
+    const struct lang *lang = request->lang;
+    bool later = !lang || (lang->kernel && lang->protocol == LANG_PROTOCOL_FRAMES);
+    for (size_t i = 0; !later && i < LANG_ENV_MAX && lang->libraries_env[i]; i++)
+        set_env(plan, lang->libraries_env[i]);
     size_t network_count = 0;
     const char *const *network = network_env(&plan->network, request->image, &network_count);
     for (size_t i = 0; i < network_count; i++)

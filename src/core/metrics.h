@@ -34,6 +34,7 @@ struct metrics {
     _Atomic uint64_t creates_failed, sandboxes_created, sandboxes_died, orphans_destroyed;
     _Atomic uint64_t output_bytes;
     _Atomic uint64_t pool_hits, pool_misses, pool_discarded;
+    _Atomic uint64_t layers_found, layers_built, layers_failed, layers_evicted;
     _Atomic uint64_t sessions_created, session_executions;
     _Atomic uint64_t sessions_ended[SESSION_END_COUNT];
     struct metrics_histogram queue, create, run, total, pool_fill;
@@ -47,6 +48,8 @@ struct metrics_gauges {
     unsigned sandboxes, sandboxes_max, creating, waiting, executions, sessions;
     unsigned pool_ready, pool_wanted;
     uint64_t memory_reserved_bytes, memory_budget_bytes, disk_reserved_bytes, disk_budget_bytes;
+    unsigned layers, layers_building;
+    uint64_t layers_bytes;
     uint64_t answers_held_bytes, answers_refused;
     uint64_t compile_hits, compile_misses, compile_kept_bytes;
     unsigned egress_connected, egress_sandboxes;

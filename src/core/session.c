@@ -1,5 +1,5 @@
 /* Owns the table of sessions and the turns in each: who may use a session's kernel now. */
-#include "core/session_internal.h"
+#include "core/session_libraries.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -48,6 +48,7 @@ void session_unref(struct core *core, struct session *session)
     if (!last)
         return;
     channel_close(session->channel);
+    session_libraries_done(core, session);
     store_session_done(&session->row);
     free(session);
 }
@@ -411,6 +412,8 @@ int session_append_json(struct core *core, const struct session *session, struct
                        "},\"execution_count\":%" PRIu64 ",\"waiting\":%zu",
                        row->cpu_millis / 1000, row->cpu_millis % 1000, row->memory_bytes,
                        row->storage_bytes, glance.executions, glance.waiting);
+    if (result == 0)
+        result = session_libraries_json(core, session, out, err);
     if (result == 0)
         result = put_network(core, session, out, err);
     if (result != 0)

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "core/session_internal.h"
+#include "core/session_libraries.h"
 
 #define SETTLER_STACK_BYTES (256U * 1024U)
 #define RETRY_NS (200 * CLOCK_NS_PER_MS)
@@ -31,6 +31,8 @@ static int load_one(struct core *core, struct store_session *row, struct err *er
     const struct reservation reserve = {.memory_bytes = session->row.reserve_memory_bytes,
                                         .disk_bytes = session->row.reserve_disk_bytes};
     int result = box_adopt(core, session->row.sandbox_id, &reserve, err);
+    if (result == 0)
+        result = session_libraries_load(core, session, err);
     if (result == 0)
         result = session_give_network(core, session, err);
     session_add(core, session);

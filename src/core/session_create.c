@@ -12,7 +12,7 @@
 #include "core/quota.h"
 #include "core/ready.h"
 #include "core/record.h"
-#include "core/session_internal.h"
+#include "core/session_libraries.h"
 #include "lang/lang.h"
 
 #define CLAIM_TRIES 50
@@ -26,6 +26,7 @@ struct making {
     struct plan plan;
     struct live live;
     uint64_t lifetime_ms, idle_ms;
+    struct library_ask libraries;
     struct ready ready; /* sandbox_id "": none, or the session's now */
 };
 
@@ -73,7 +74,12 @@ static int make_sandbox(struct making *making, struct err *err)
     if (making->plan.kernel && !ready->kernel)
         return err_public(err, ERR_UNSUPPORTED, "lang: the kernel of %s can't be started here",
                           making->request->lang->name);
-    return session_set_timers(ready->channel, making->lifetime_ms, making->idle_ms, err);
+    result = library_ask_attach(&making->libraries, core, ready->sandbox_id, err);
+    if (result == -ERR_CLOSED)
+        result = err_public(err, ERR_UNAVAILABLE, "the session ended while it was made");
+    return result == 0
+               ? session_set_timers(ready->channel, making->lifetime_ms, making->idle_ms, err)
+               : result;
 }
 
 static int copy_texts(const struct making *making, struct store_session *row, struct err *err)
@@ -156,8 +162,11 @@ static int enter(struct making *making, struct buf *out, struct err *err)
     fault_point("server.session");
     int result = fill_row(making, &session->row, err);
     if (result == 0)
+        result = session_libraries_keep(core, session, &making->libraries, err);
+    if (result == 0)
         result = store_session_insert(core->store, &session->row, err);
     if (result != 0) {
+        session_libraries_done(core, session);
         store_session_done(&session->row);
         free(session);
         return result;
@@ -225,7 +234,10 @@ static int create(struct making *making, struct buf *out, struct err *err)
     if (result == 0)
         result = live_begin(core, request->owner, NULL, record, &making->live, err);
     if (result == 0) {
-        result = make(making, out, err);
+        result = session_libraries_wait(core, request, making->plan.image, &making->live,
+                                        &making->libraries, err);
+        if (result == 0)
+            result = make(making, out, err);
         live_end(core, &making->live);
     }
     record_unref(record);
@@ -239,10 +251,14 @@ int core_session_create(struct core *core, const struct session_request *request
     struct err failure = ERR_INIT;
     int result = answer_known_key(core, request, out, &failure);
     if (result == 0)
+        result = library_ask_make(request->lang, request->libraries, request->library_count,
+                                  request->env, request->env_count, &making.libraries, &failure);
+    if (result == 0)
         result = plan(&making, &failure);
     if (result == 0)
         result = create(&making, out, &failure);
     plan_done(&making.plan);
+    library_ask_done(core, &making.libraries);
     if (result == -ERR_CONFLICT) {              /* another request with this key was first */
         for (int i = 0; i < CLAIM_TRIES; i++) { /* its row is there before it is in the table */
             int known = answer_known_key(core, request, out, &failure);

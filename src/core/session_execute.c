@@ -11,8 +11,7 @@
 #include "core/attempt.h"
 #include "core/program.h"
 #include "core/quota.h"
-#include "core/session_internal.h"
-#include "lang/lang.h"
+#include "core/session_libraries.h"
 
 #define LOG_IDLE_MAX (64U * 1024U) /* of what init may go on holding while the session is idle */
 #define GRACE_MS 1000 /* from the interrupt at a timeout to the kernel's end (contract) */
@@ -62,18 +61,21 @@ static int run_cell(struct attempt *attempt, struct session *session,
     return result;
 }
 
-/* The variables that the session was made with, out of its row. *out is heap. */
-static int read_env(const struct store_session *row, const char ***out, size_t *out_count,
-                    struct err *err)
+/* Those that are given, then the variables that the session was made with, out of its row. *out is
+ * heap. */
+static int read_env(const struct store_session *row, const char *const *given, size_t given_count,
+                    const char ***out, size_t *out_count, struct err *err)
 {
-    size_t count = 0;
+    size_t count = given_count;
     for (size_t i = 0; i < row->env_size; i++)
         count += row->env[i] == '\0';
     const char **env = calloc(count + 1, sizeof(*env));
     if (!env)
         return err_set(err, ERR_INTERNAL, "no memory for variables");
+    for (size_t i = 0; i < given_count; i++)
+        env[i] = given[i];
     const char *at = row->env;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = given_count; i < count; i++) {
         env[i] = at;
         at += strlen(at) + 1;
     }
@@ -87,13 +89,16 @@ static int run_program(struct attempt *attempt, struct session *session, const s
                        const struct session_execution *request, uint64_t timeout_ms,
                        struct err *err)
 {
+    const char *leading[LANG_ENV_MAX]; /* to libraries */
     const char **env = NULL;
+    size_t leading_count = 0;
     PLAN_AUTO struct plan plan = {0};
     struct execution_request asked = {.lang = lang, .image = session->row.image};
     bool heard = false;
     int result = session_copy_network(attempt->core, session, &plan.network, err);
+    session_libraries_add_env(session, leading, &leading_count);
     if (result == 0)
-        result = read_env(&session->row, &env, &asked.env_count, err);
+        result = read_env(&session->row, leading, leading_count, &env, &asked.env_count, err);
     asked.env = env;
     if (result == 0)
         result = plan_env(&asked, &plan, err);
@@ -155,6 +160,9 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
     (void)pthread_mutex_lock(&attempt->core->lock);
     session->executions++;
     (void)pthread_mutex_unlock(&attempt->core->lock);
+    result = session_libraries_widen(attempt, session, request, err);
+    if (result != 0)
+        return result < 0 ? result : 0;
     (void)attempt_start(attempt, session->row.sandbox_id);
     result = run_code(attempt, session, request, timeout_ms, err);
     box_ready(attempt->core, session->row.sandbox_id);
@@ -239,6 +247,8 @@ static int execute_in(struct core *core, struct session *session,
     int result = check_timeout(core, &timeout_ms, err);
     if (result == 0 && request->code_size > SANDBOX_CODE_MAX)
         result = err_public(err, ERR_TOO_LARGE, "code: more than %u bytes", SANDBOX_CODE_MAX);
+    if (result == 0)
+        result = session_libraries_check(core, session, request, err);
     if (result == 0)
         result = quota_check(request->owner, QUOTA_EXECUTION, &use, err);
     if (result == 0)

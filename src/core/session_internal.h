@@ -3,6 +3,8 @@
 #define BERTH_CORE_SESSION_INTERNAL_H
 
 #include "core/core_internal.h"
+#include "core/layers.h"
+#include "core/libraries.h"
 #include "core/session.h"
 #include "engine/channel.h"
 
@@ -30,6 +32,8 @@ struct session {
     size_t turn_count;
     uint64_t executions;
     int64_t used_us;
+    struct library_set libraries; /* only who has the turn changes these two */
+    struct layer_use layer;
     unsigned files; /* that have a channel of their own now, and terminals */
     struct session *next;
 };

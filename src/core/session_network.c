@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/network_use.h"
-#include "core/session_internal.h"
+#include "core/session_libraries.h"
 
 #define INIT_NS (10 * CLOCK_NS_PER_S)
 #define RETRY_S 2
@@ -38,13 +38,14 @@ int session_run_env(struct core *core, const struct session *session, const char
     (void)pthread_mutex_unlock(&core->lock);
     const char *const *list = network_env(&network, session->row.image, &all);
     network_done(&network);
-    const char **env = calloc(all + 1, sizeof(*env));
+    const char **env = calloc(all + LANG_ENV_MAX + 1, sizeof(*env));
     if (!env)
         return err_set(err, ERR_INTERNAL, "no memory for variables");
     for (size_t i = 0; i < all; i++) {
         if ((wanted & (UINT32_C(1) << i)) != 0)
             env[count++] = list[i];
     }
+    session_libraries_add_env(session, env, &count);
     *out = env;
     *out_count = count;
     return 0;

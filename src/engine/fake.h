@@ -21,6 +21,7 @@
  *   exit N, signal N     ends with that code, by that signal
  *   oom                  ends as if the memory limit was hit
  *   fault NAME           does what that fault says, from here on
+ * The program "script" runs its first argument, and "tar" writes some bytes.
  * An unknown step writes to stderr and ends with 1, as an interpreter would. An interrupt raises
  * KeyboardInterrupt in a run and ends an execution by signal 2, both with 130; a run that waits for
  * another is killed. Whatever kills a run, signal and oom included, ends its kernel; so does the

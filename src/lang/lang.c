@@ -46,6 +46,8 @@ static void lang_free(struct lang *lang)
     free_strings(lang->compile, LANG_ARGS_MAX);
     free_strings(lang->version, LANG_ARGS_MAX);
     free_strings(lang->install, LANG_ARGS_MAX);
+    free_strings(lang->prefer, LANG_ARGS_MAX);
+    free_strings(lang->installed, LANG_ARGS_MAX);
     free_strings(lang->libraries_env, LANG_ENV_MAX);
     free_strings(lang->kernel_run, LANG_ARGS_MAX);
     free_strings(lang->kernel_compile, LANG_ARGS_MAX);
@@ -157,6 +159,12 @@ static bool set_libraries_key(struct lang *lang, const char *name, const char *v
 {
     if (strcmp(name, "install") == 0)
         return push_words(lang->install, value);
+    if (strcmp(name, "prefer") == 0)
+        return push_words(lang->prefer, value);
+    if (strcmp(name, "installed") == 0)
+        return push_words(lang->installed, value);
+    if (strcmp(name, "notation") == 0)
+        return (lang->notation = requirement_notation(value)) != REQUIREMENT_NONE;
     return strcmp(name, "env") == 0 && strchr(value, '=') &&
            push(lang->libraries_env, LANG_ENV_MAX, value, strlen(value));
 }
@@ -233,6 +241,8 @@ static int check(const struct lang *lang, const char *file, struct err *err)
                        file);
     if (!lang->run[0] || !lang->version[0] || !lang->hello)
         return err_set(err, ERR_INTERNAL, "languages/%s: run, version or hello is missing", file);
+    if ((lang->install[0] != NULL) != (lang->notation != REQUIREMENT_NONE))
+        return err_set(err, ERR_INTERNAL, "languages/%s: install and notation go together", file);
     int result = check_kernel(lang, file, err);
     if (result != 0)
         return result;

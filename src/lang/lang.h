@@ -8,6 +8,7 @@
 
 #include "base/embed.h"
 #include "base/err.h"
+#include "lang/requirement.h"
 
 #define LANG_ARGS_MAX 16
 #define LANG_ENV_MAX 16
@@ -19,19 +20,23 @@ enum lang_protocol {
 };
 
 struct lang {
-    const char *name;                    /* "python" */
-    const char *aliases[LANG_NAMES_MAX]; /* NULL-ended */
-    const char *source;                  /* file that the code is written to, in the cwd */
-    const char *compile[LANG_ARGS_MAX];  /* argv as run's, run before it; empty: not compiled */
-    const char *program;                 /* what compile makes of the source, in the cwd: one file,
-                                            all that run needs. NULL: nothing that can be kept */
-    const char *run[LANG_ARGS_MAX];      /* argv, NULL-ended; "{source}" is replaced by source */
-    const char *version[LANG_ARGS_MAX];  /* argv whose first line on either stream is the version;
-                                            it fails where the language is missing */
-    const char *hello;                   /* code that prints "hello" and a newline */
-    const char *env[LANG_ENV_MAX];       /* "NAME=value" set before the request's, NULL-ended */
-    const char *install[LANG_ARGS_MAX];  /* argv that the requirements are appended to; empty: none
-                                            can be installed */
+    const char *name;                     /* "python" */
+    const char *aliases[LANG_NAMES_MAX];  /* NULL-ended */
+    const char *source;                   /* file that the code is written to, in the cwd */
+    const char *compile[LANG_ARGS_MAX];   /* argv as run's, run before it; empty: not compiled */
+    const char *program;                  /* what compile makes of the source, in the cwd: one file,
+                                             all that run needs. NULL: nothing that can be kept */
+    const char *run[LANG_ARGS_MAX];       /* argv, NULL-ended; "{source}" is replaced by source */
+    const char *version[LANG_ARGS_MAX];   /* argv whose first line on either stream is the version;
+                                             it fails where the language is missing */
+    const char *hello;                    /* code that prints "hello" and a newline */
+    const char *env[LANG_ENV_MAX];        /* "NAME=value" set before the request's, NULL-ended */
+    const char *install[LANG_ARGS_MAX];   /* argv that the requirements are appended to; empty: none
+                                             can be installed */
+    const char *prefer[LANG_ARGS_MAX];    /* the same of an installer that goes before it where it
+                                             is there; empty: none */
+    const char *installed[LANG_ARGS_MAX]; /* argv that prints what install did; empty: none */
+    enum requirement_notation notation;   /* of the requirements */
     const char *libraries_env[LANG_ENV_MAX]; /* "NAME=value" that makes run look at a layer */
     const char *kernel;                      /* file name of its kernel in kernels/; NULL: none */
     enum lang_protocol protocol;             /* of the kernel */

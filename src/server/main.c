@@ -183,6 +183,14 @@ static struct core_config server_core_config(const struct settings *settings, co
         .answers_max_bytes = settings->answers_max_bytes,
         .compile_cache_bytes = settings->compile_cache_bytes,
         .keep_bytes = settings->keep_bytes,
+        .layers_max = (uint32_t)settings->layers_max,
+        .layers_max_bytes = settings->layers_max_bytes,
+        .layers_grace_ms = settings->layers_grace_ms,
+        .layers_timeout_ms = settings->layers_timeout_ms,
+        .layers_memory_bytes = settings->layers_memory_bytes,
+        .layers_storage_bytes = settings->layers_storage_bytes,
+        .layers_env = settings->layers_env,
+        .layers_allow = settings->layers_allow,
         .keep_outcome_ms = settings->keep_outcome_ms,
     };
 }

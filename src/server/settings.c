@@ -57,6 +57,13 @@ static const struct setting {
     {"BERTH_SESSION_IDLE", SETTING_SECONDS, FIELD(session_idle_ms), 3600000, 1, 31536000000},
     {"BERTH_KEEP_OUTCOME", SETTING_SECONDS, FIELD(keep_outcome_ms), 3600000, 1000, 2592000000},
     {"BERTH_KEEP_BYTES", SETTING_BYTES, FIELD(keep_bytes), GIB, MIB, 65536 * GIB},
+    {"BERTH_LAYERS_MAX", SETTING_COUNT, FIELD(layers_max), 64, 0, 4096},
+    {"BERTH_LAYERS_BYTES", SETTING_BYTES, FIELD(layers_max_bytes), 8 * GIB, MIB, 65536 * GIB},
+    {"BERTH_LAYERS_GRACE", SETTING_SECONDS, FIELD(layers_grace_ms), 300000, 0, 31536000000},
+    {"BERTH_LAYERS_TIMEOUT", SETTING_SECONDS, FIELD(layers_timeout_ms), 600000, 1000, 86400000},
+    {"BERTH_LAYERS_RAM", SETTING_BYTES, FIELD(layers_memory_bytes), GIB, 64 * MIB, 1024 * GIB},
+    {"BERTH_LAYERS_STORAGE", SETTING_BYTES, FIELD(layers_storage_bytes), 4 * GIB, 16 * MIB,
+     1024 * GIB},
     {"BERTH_COMPILE_CACHE", SETTING_BYTES, FIELD(compile_cache_bytes), 256 * MIB, 0, 1024 * GIB},
     {"BERTH_MAX_CONNECTIONS", SETTING_COUNT, FIELD(connection_max), 1024, 1, 65536},
     {"BERTH_BODY_MAX", SETTING_BYTES, FIELD(body_max_bytes), 4 * MIB, 1 * KIB, 64 * MIB},
@@ -153,6 +160,21 @@ static const char *settings_text(const char *name, const char *otherwise)
     return text && *text ? text : otherwise;
 }
 
+/* Words NAME=value, as installers get them. */
+static int settings_check_env(const char *name, const char *text, struct err *err)
+{
+    for (const char *at = text + strspn(text, " \t"); *at != '\0'; at += strspn(at, " \t")) {
+        size_t size = strcspn(at, " \t");
+        const char *equals = memchr(at, '=', size);
+        if (!equals || equals == at)
+            return err_set(err, ERR_BAD_INPUT,
+                           "%s: expected NAME=value with spaces between, got \"%.*s\"", name,
+                           (int)size, at);
+        at += size;
+    }
+    return 0;
+}
+
 static int settings_check(const struct settings *settings, struct err *err)
 {
     if (settings->timeout_ms > settings->timeout_max_ms)
@@ -195,6 +217,8 @@ int settings_load(struct settings *out, struct err *err)
     }
     settings.public_host = settings_text("BERTH_PUBLIC_HOST", "");
     settings.engine = settings_text("BERTH_ENGINE", "native");
+    settings.layers_env = settings_text("BERTH_LAYERS_ENV", "");
+    settings.layers_allow = settings_text("BERTH_LAYERS_ALLOW", "");
     settings.network_modes = settings_text("BERTH_NETWORK_MODES", "none,egress");
     settings.egress_allow = settings_text("BERTH_EGRESS_ALLOW", NULL);
     settings.testing = strcmp(settings_text("BERTH_TESTING", "0"), "1") == 0;
@@ -203,6 +227,8 @@ int settings_load(struct settings *out, struct err *err)
         result = settings_switch("BERTH_REGISTER", &settings.register_open, err);
     if (result == 0)
         result = settings_switch("BERTH_ZYGOTE", &settings.zygote, err);
+    if (result == 0)
+        result = settings_check_env("BERTH_LAYERS_ENV", settings.layers_env, err);
     if (result == 0)
         result = settings_check(&settings, err);
     if (result < 0)

@@ -1,6 +1,8 @@
 /* The settings of the server: BERTH_* variables, read once at the start. Names, defaults and ranges
  * are in the table of settings.c, what they mean in README.md.
  *
+ * BERTH_LAYERS_ENV is text: what installers of libraries get, "NAME=value" with spaces between;
+ * BERTH_LAYERS_ALLOW where they may connect to, of what BERTH_EGRESS_ALLOW says.
  * What the lists of BERTH_NETWORK_MODES and BERTH_EGRESS_ALLOW mean, core/network.h knows.
  *
  * Two are only here: BERTH_REGISTER (on; off: POST /register needs a token) and BERTH_ENGINE
@@ -23,9 +25,12 @@ struct settings {
     uint64_t output_keep_bytes, output_max_bytes, keep_outcome_ms, keep_bytes;
     uint64_t compile_cache_bytes;
     uint64_t messages_keep_bytes, session_timeout_ms, session_timeout_max_ms, session_idle_ms;
+    uint64_t layers_max, layers_max_bytes, layers_grace_ms, layers_timeout_ms;
+    uint64_t layers_memory_bytes, layers_storage_bytes;
     uint64_t connection_max, body_max_bytes, bodies_max_bytes, answers_max_bytes;
     const char *public_host; /* "" when unset; the strings are the environment's */
     const char *engine;
+    const char *layers_env, *layers_allow;
     const char *network_modes, *egress_allow; /* lists; egress_allow NULL: the default */
     uint64_t egress_bytes_max, egress_connections_max;
     bool auth_off;

@@ -15,6 +15,8 @@
     "id, owner, labels, idempotency_key, lang, image, profile, engine, sandbox_id, nonce,"         \
     " memory_bytes, storage_bytes, cpu_millis, disk, reserve_memory_bytes, reserve_disk_bytes,"    \
     " timeout_ms, idle_ms, created_us, lifetime_us, env, network, network_env"
+#define LAYER_COLUMNS                                                                              \
+    "name, owner, key, lang, image, requirements, resolved, size_bytes, created_us, used_us, keep"
 
 static const char *const sql_texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -59,6 +61,16 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_SESSION_REMOVE] = "DELETE FROM sessions WHERE id = ?1",
     [SQL_SESSION_BY_KEY] = "SELECT id FROM sessions WHERE owner = ?1 AND idempotency_key = ?2",
     [SQL_SESSION_ALL] = "SELECT " SESSION_COLUMNS " FROM sessions ORDER BY created_us, id",
+    [SQL_LAYER_INSERT] = "INSERT INTO layers (" LAYER_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
+                         " ?7, ?8, ?9, ?10, ?11)",
+    [SQL_LAYER_USED] = "UPDATE layers SET used_us = ?2, keep = max(keep, ?3) WHERE name = ?1",
+    [SQL_LAYER_REMOVE] = "DELETE FROM layers WHERE name = ?1",
+    [SQL_LAYER_ALL] = "SELECT " LAYER_COLUMNS " FROM layers ORDER BY created_us, name",
+    [SQL_SESSION_LAYER_PUT] = "INSERT INTO session_layers (session_id, layer, requirements)"
+                              " VALUES (?1, ?2, ?3) ON CONFLICT (session_id) DO UPDATE SET"
+                              " layer = excluded.layer, requirements = excluded.requirements",
+    [SQL_SESSION_LAYER_GET] = "SELECT layer, requirements FROM session_layers"
+                              " WHERE session_id = ?1",
     [SQL_SANDBOX_PUT] = "INSERT INTO sandboxes (id, owner, engine, state, created_us)"
                         " VALUES (?1, ?2, ?3, ?4, ?5)"
                         " ON CONFLICT (id) DO UPDATE SET state = excluded.state",

@@ -71,6 +71,8 @@ struct store_job {
     union {
         const struct store_execution_new *execution;
         const struct store_session *session;
+        const struct store_layer *layer;
+        const struct store_session_layer *session_layer;
         struct store_update *update;
     } input;
     struct store_job *next;
@@ -169,6 +171,46 @@ int store_session_by_key(struct store *store, const char *owner, const char *key
 /* All sessions, oldest first. *out is heap, each to be given to store_session_done(). */
 int store_session_all(struct store *store, struct store_session **out, size_t *out_count,
                       struct err *err);
+
+/* A library layer as it is written and read. */
+struct store_layer {
+    char name[STORE_ID_SIZE];
+    char owner[STORE_TEXT_SIZE]; /* who asked for it first */
+    char lang[STORE_TEXT_SIZE];
+    char image[STORE_TEXT_SIZE];
+    char *key;          /* what it is found by; these three are heap when it was read */
+    char *requirements; /* a JSON list as text */
+    char *resolved;     /* what was installed, in the installer's words */
+    uint64_t size_bytes;
+    int64_t created_us, used_us;
+    bool keep; /* it stays while nobody uses it */
+};
+void store_layer_done(struct store_layer *layer);
+
+/* Writes a layer; waits for the commit. ERR_CONFLICT: the name or the key is taken. */
+int store_layer_insert(struct store *store, const struct store_layer *layer, struct err *err);
+/* Does not wait; a failure is logged. */
+void store_layer_used(struct store *store, const char *name, int64_t used_us, bool keep);
+/* Removes it; waits for the commit. One that is not there is no error. */
+int store_layer_remove(struct store *store, const char *name, struct err *err);
+/* Calls with each layer, oldest first, until a call fails. What call takes of it, it sets to NULL;
+ * it calls nothing of the store. */
+int store_layer_each(struct store *store,
+                     int (*call)(void *context, struct store_layer *layer, struct err *err),
+                     void *context, struct err *err);
+
+/* The libraries of a session; its row here goes with the session's. */
+struct store_session_layer {
+    const char *session_id, *layer;
+    const char *requirements; /* a JSON list as text */
+};
+/* In place of what it had; waits for the commit. */
+int store_session_layer_put(struct store *store, const struct store_session_layer *row,
+                            struct err *err);
+/* *out_requirements is heap, the caller's. ERR_NOT_FOUND: it has none. */
+int store_session_layer_get(struct store *store, const char *session_id,
+                            char out_layer[static STORE_ID_SIZE], char **out_requirements,
+                            struct err *err);
 
 /* The life of a sandbox in the books. None of these wait; failures are logged. */
 void store_sandbox_put(struct store *store, const char *id, const char *owner, const char *engine,

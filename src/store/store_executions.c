@@ -158,10 +158,9 @@ int store_write(struct store *store,
     return store_job_wait(store, &job, err);
 }
 
-/* Queues a job that nobody waits for. */
-static void write_later(struct store *store,
-                        int (*run)(struct store *, struct store_job *, struct err *),
-                        const struct store_update *update)
+void store_write_later(struct store *store,
+                       int (*run)(struct store *store, struct store_job *job, struct err *err),
+                       const struct store_update *update)
 {
     struct store_job *job = calloc(1, sizeof(*job));
     struct store_update *copy = calloc(1, sizeof(*copy));
@@ -186,7 +185,7 @@ void store_execution_started(struct store *store, const char *id, const char *sa
     set_text(update.id, sizeof(update.id), id);
     set_text(update.text[0], sizeof(update.text[0]), sandbox_id);
     if (!wait)
-        write_later(store, run_started, &update);
+        store_write_later(store, run_started, &update);
     else if (store_write(store, run_started, &update, &err) != 0)
         log_error("%s", err.message);
 }
@@ -220,14 +219,14 @@ void store_sandbox_put(struct store *store, const char *id, const char *owner, c
     set_text(update.text[0], sizeof(update.text[0]), owner);
     set_text(update.text[1], sizeof(update.text[1]), engine);
     set_text(update.text[2], sizeof(update.text[2]), state);
-    write_later(store, run_sandbox_put, &update);
+    store_write_later(store, run_sandbox_put, &update);
 }
 
 void store_sandbox_remove(struct store *store, const char *id)
 {
     struct store_update update = {0};
     set_text(update.id, sizeof(update.id), id);
-    write_later(store, run_sandbox_remove, &update);
+    store_write_later(store, run_sandbox_remove, &update);
 }
 
 int store_sandbox_clear(struct store *store, struct err *err)

@@ -31,6 +31,12 @@ enum store_sql {
     SQL_SESSION_REMOVE,
     SQL_SESSION_BY_KEY,
     SQL_SESSION_ALL,
+    SQL_LAYER_INSERT,
+    SQL_LAYER_USED,
+    SQL_LAYER_REMOVE,
+    SQL_LAYER_ALL,
+    SQL_SESSION_LAYER_PUT,
+    SQL_SESSION_LAYER_GET,
     SQL_SANDBOX_PUT,
     SQL_SANDBOX_REMOVE,
     SQL_SANDBOX_CLEAR,
@@ -115,6 +121,11 @@ void store_writer_submit(struct store *store, struct store_job *job, bool waits)
 int store_write(struct store *store,
                 int (*run)(struct store *store, struct store_job *job, struct err *err),
                 struct store_update *update, struct err *err);
+
+/* Queues one with a copy of the values; nobody waits, and a failure is logged. */
+void store_write_later(struct store *store,
+                       int (*run)(struct store *store, struct store_job *job, struct err *err),
+                       const struct store_update *update);
 
 /* Returns when what was queued before is committed, or failed. */
 void store_see_queued(struct store *store);

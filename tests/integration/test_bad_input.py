@@ -156,7 +156,7 @@ def test_storage_above_half_of_ram(server):
         assert_error(answer, 400, "storage", "ram", str(33 << 20), str(32 << 20))
 
 
-@pytest.mark.parametrize("changes", [{"libraries": ["numpy"]}, {"network": "full"},
+@pytest.mark.parametrize("changes", [{"libraries": ["-e ."]}, {"network": "full"},
                                      {"network": "bridge"}, {"image": "none-such"},
                                      {"profile": "root"}, {"engine": "docker"},
                                      {"resources": {"gpu": 1}}])

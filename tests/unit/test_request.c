@@ -79,7 +79,7 @@ static void test_everything(void **state)
     (void)state;
     struct api_request *request = taken(
         "{\"code\":\"\",\"lang\":\"python\",\"task_type\":\"execute_python\",\"stdin\":\"in\","
-        "\"timeout\":1.5,\"libraries\":[],\"keep_template\":true,"
+        "\"timeout\":1.5,\"libraries\":[\"numpy\",\"x\"],\"keep_template\":true,"
         "\"resources\":{\"cpu\":\"0.5\",\"ram\":\"64MiB\",\"storage\":1048576,\"gpu\":0},"
         "\"network\":\"none\",\"image\":\"debian\",\"profile\":\"container\",\"engine\":\"native\","
         "\"runtime\":null,\"env\":{\"A\":\"1\",\"_b2\":\"\"},"
@@ -98,6 +98,9 @@ static void test_everything(void **state)
     assert_string_equal(execution->profile, "container");
     assert_string_equal(execution->network.mode, "none");
     assert_false(execution->network.narrowed);
+    assert_int_equal(execution->library_count, 2);
+    assert_string_equal(execution->libraries[1], "x");
+    assert_true(execution->keep_template);
     assert_int_equal(execution->env_count, 2);
     assert_string_equal(execution->env[0], "A=1");
     assert_string_equal(execution->env[1], "_b2=");
@@ -229,7 +232,8 @@ static void test_timeout(void **state)
 static void test_choices(void **state)
 {
     (void)state;
-    refused("{\"code\":\"x\",\"libraries\":[\"numpy\"]}", ERR_UNSUPPORTED, "libraries");
+    refused("{\"code\":\"x\",\"libraries\":[\"numpy\",1]}", ERR_BAD_INPUT, "libraries[1]");
+    refused("{\"code\":\"x\",\"libraries\":[\"nu\\u0000mpy\"]}", ERR_BAD_INPUT, "");
     refused("{\"code\":\"x\",\"libraries\":\"numpy\"}", ERR_BAD_INPUT, "libraries");
     refused("{\"code\":\"x\",\"keep_template\":1}", ERR_BAD_INPUT, "keep_template");
     refused("{\"code\":\"x\",\"network\":true}", ERR_BAD_INPUT, "network");

@@ -39,7 +39,15 @@ static const char *const names[] = {"BERTH_MAX_SANDBOXES",
                                     "BERTH_NETWORK_MODES",
                                     "BERTH_EGRESS_ALLOW",
                                     "BERTH_EGRESS_MAX_BYTES",
-                                    "BERTH_EGRESS_CONNECTIONS"};
+                                    "BERTH_EGRESS_CONNECTIONS",
+                                    "BERTH_LAYERS_MAX",
+                                    "BERTH_LAYERS_BYTES",
+                                    "BERTH_LAYERS_GRACE",
+                                    "BERTH_LAYERS_TIMEOUT",
+                                    "BERTH_LAYERS_RAM",
+                                    "BERTH_LAYERS_STORAGE",
+                                    "BERTH_LAYERS_ALLOW",
+                                    "BERTH_LAYERS_ENV"};
 
 static int clear(void **state)
 {
@@ -189,6 +197,11 @@ static void test_refusals(void **state)
         {"BERTH_EGRESS_MAX_BYTES", "1023"},
         {"BERTH_EGRESS_CONNECTIONS", "0"},
         {"BERTH_EGRESS_CONNECTIONS", "65"}, /* egress takes no more, whatever it is told */
+        {"BERTH_LAYERS_MAX", "-1"},
+        {"BERTH_LAYERS_BYTES", "1KiB"},
+        {"BERTH_LAYERS_TIMEOUT", "0"},
+        {"BERTH_LAYERS_ENV", "PIP_INDEX_URL"},
+        {"BERTH_LAYERS_ENV", "A=1 =2"},
         {"BERTH_DISK", "1MiB"},
         {"BERTH_DISK_OVERCOMMIT", "0.5"},
         {"BERTH_RAM", "1MiB"},

@@ -1,0 +1,165 @@
+/* Owns which library layer a session has. Only who has its turn changes that. */
+#include "core/session_libraries.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#define LIST_MAX (LIBRARIES_MAX * (REQUIREMENT_MAX + 4) + 4)
+#define LAST_WORDS 300 /* of an installer */
+
+/* ---- making one ---- */
+
+/* What the installer said last, as one line. */
+static int say_failed(const struct layer_failure *failure, struct err *err)
+{
+    char words[LAST_WORDS + 1];
+    const struct buf *said = &failure->words[failure->words[1].size > 0 ? 1 : 0];
+    size_t size = said->size < LAST_WORDS ? said->size : LAST_WORDS;
+    size_t used = 0;
+    for (size_t i = said->size - size; i < said->size; i++) {
+        unsigned char c = said->data[i];
+        words[used++] = (char)(c >= ' ' && c < 0x7f ? c : ' ');
+    }
+    words[used] = '\0';
+    return err_public(err, ERR_BAD_INPUT,
+                      "libraries: the installer ended with exit code %u and said: %s",
+                      failure->exit.exit_code, words);
+}
+
+int session_libraries_wait(struct core *core, const struct session_request *request,
+                           const char *image, struct live *live, struct library_ask *ask,
+                           struct err *err)
+{
+    if (ask->set.count == 0)
+        return 0;
+    const struct layer_want want = {.owner = request->owner,
+                                    .lang = request->lang,
+                                    .image = image,
+                                    .set = &ask->set,
+                                    .keep = request->keep_template};
+    int result = layer_take(core, &want, live->cancel_fd, request->gone_fd, &ask->use, err);
+    return result == LAYER_FAILED ? say_failed(layer_failure(&ask->use), err) : result;
+}
+
+static int write_down(struct core *core, const struct session *session,
+                      const struct library_ask *ask, struct err *err)
+{
+    BUF_AUTO struct buf list;
+    buf_init(&list, LIST_MAX);
+    int result = library_set_json(&ask->set, &list, err);
+    const char *text = result == 0 ? buf_cstr(&list) : NULL;
+    if (!text)
+        return result != 0 ? result : err_set(err, ERR_INTERNAL, "no memory for libraries");
+    const struct store_session_layer row = {
+        .session_id = session->row.id, .layer = layer_name(ask->use.layer), .requirements = text};
+    return store_session_layer_put(core->store, &row, err);
+}
+
+int session_libraries_keep(struct core *core, struct session *session, struct library_ask *ask,
+                           struct err *err)
+{
+    if (!ask->use.layer)
+        return 0;
+    int result = write_down(core, session, ask, err);
+    if (result != 0)
+        return result;
+    (void)pthread_mutex_lock(&core->lock);
+    struct library_set old_set = session->libraries;
+    struct layer_use old_use = session->layer;
+    session->libraries = ask->set;
+    session->layer = ask->use;
+    (void)pthread_mutex_unlock(&core->lock);
+    ask->set = old_set;
+    ask->use = old_use; /* given back by library_ask_done() */
+    return 0;
+}
+
+int session_libraries_load(struct core *core, struct session *session, struct err *err)
+{
+    char name[STORE_ID_SIZE];
+    MEM_AUTO char *list = NULL;
+    int result = store_session_layer_get(core->store, session->row.id, name, &list, err);
+    if (result != 0)
+        return result == -ERR_NOT_FOUND ? 0 : result;
+    result = library_set_read(list, &session->libraries, err);
+    if (result == 0 && layer_take_named(core, name, &session->layer, NULL) != 0)
+        log_debug("session %s has a layer that others can't have any more", session->row.id);
+    return result;
+}
+
+void session_libraries_done(struct core *core, struct session *session)
+{
+    layer_give(core, &session->layer);
+    library_set_done(&session->libraries);
+}
+
+/* ---- executions ---- */
+
+/* What the session has, and the request's on top. */
+static int widen(struct core *core, struct session *session,
+                 const struct session_execution *request, struct library_set *out,
+                 const struct lang **out_lang, struct err *err)
+{
+    int result = lang_find(session->row.lang, out_lang, err);
+    if (result != 0)
+        return result;
+    (void)pthread_mutex_lock(&core->lock);
+    result = library_set_copy(&session->libraries, out, err);
+    (void)pthread_mutex_unlock(&core->lock);
+    return result == 0
+               ? library_set_add(out, *out_lang, request->libraries, request->library_count, err)
+               : result;
+}
+
+int session_libraries_check(struct core *core, struct session *session,
+                            const struct session_execution *request, struct err *err)
+{
+    LIBRARY_SET_AUTO struct library_set set = {0};
+    const struct lang *lang = NULL;
+    return request->library_count == 0 ? 0 : widen(core, session, request, &set, &lang, err);
+}
+
+int session_libraries_widen(struct attempt *attempt, struct session *session,
+                            const struct session_execution *request, struct err *err)
+{
+    struct core *core = attempt->core;
+    struct library_ask ask = {0};
+    const struct lang *lang = NULL;
+    if (request->library_count == 0)
+        return 0;
+    int result = widen(core, session, request, &ask.set, &lang, err);
+    if (result == 0 && !library_set_equal(&ask.set, &session->libraries)) {
+        result = library_ask_wait(&ask, attempt, lang, session->row.image, false, err);
+        if (result == 0)
+            result = library_ask_attach(&ask, core, session->row.sandbox_id, err);
+        if (result == 0)
+            result = session_libraries_keep(core, session, &ask, err);
+    }
+    library_ask_done(core, &ask);
+    return result;
+}
+
+void session_libraries_add_env(const struct session *session, const char **env, size_t *count)
+{
+    const struct lang *lang = NULL;
+    if (session->libraries.count == 0 || lang_find(session->row.lang, &lang, NULL) != 0)
+        return;
+    for (size_t i = 0; i < LANG_ENV_MAX && lang->libraries_env[i]; i++)
+        env[(*count)++] = lang->libraries_env[i];
+}
+
+int session_libraries_json(struct core *core, const struct session *session, struct buf *out,
+                           struct err *err)
+{
+    LIBRARY_SET_AUTO struct library_set set = {0};
+    (void)pthread_mutex_lock(&core->lock);
+    int result = library_set_copy(&session->libraries, &set, err);
+    (void)pthread_mutex_unlock(&core->lock);
+    if (result == 0)
+        result = buf_append_str(out, ",\"libraries\":", err);
+    return result == 0 ? library_set_json(&set, out, err) : result;
+}
