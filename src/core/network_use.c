@@ -211,8 +211,9 @@ int network_give(struct core *core, const char *sandbox_id, const char *owner,
 {
     struct network copy = {0};
     struct network_use *spare = calloc(1, sizeof(*spare));
-    int result = spare ? network_copy(network, &copy, err)
-                       : err_set(err, ERR_INTERNAL, "no memory for a network");
+    if (!spare)
+        return err_set(err, ERR_INTERNAL, "no memory for a network");
+    int result = network_copy(network, &copy, err);
     if (result != 0) {
         free(spare);
         return result;

@@ -32,7 +32,8 @@ int getaddrinfo(const char *host, const char *service, const struct addrinfo *hi
     (void)hints;
     (void)pthread_mutex_lock(&lock);
     looked_up++;
-    if (sscanf(host, "s%u.", &sandbox) == 1) {
+    if (host[0] == 's') {
+        sandbox = (unsigned)strtoul(host + 1, NULL, 10);
         running[sandbox]++;
         hung++;
         most_of_one = running[sandbox] > most_of_one ? running[sandbox] : most_of_one;
