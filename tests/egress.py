@@ -130,6 +130,7 @@ class Egress:
     def attach(self, box, rules, owner="tester", used=0, **bounds):
         """box: a Boxed. Its channel goes to the process."""
         channel = box.raw_channel()
+        os.write(channel, box.hello_of_egress())
         try:
             return self.call("attach", tlv(ID, box.id) + tlv(OWNER, owner) + tlv(NONCE, box.nonce)
                              + tlv(BYTES_USED, used) + self.policy(rules, **bounds), [channel])

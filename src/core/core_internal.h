@@ -47,8 +47,9 @@ struct box {
     bool holds_place; /* of admission, with its reservation */
     bool of_session;  /* it stays when the server stops */
     bool died;        /* by itself */
+    bool adopted;     /* of an earlier server, which may have told egress of it */
     struct reservation reserve;
-    struct network_use *network; /* what it is to have; NULL: none */
+    struct network_use *network; /* what it is to have; NULL: none, and never had */
     struct box *next;
 };
 

@@ -242,7 +242,7 @@ int network_effective(const struct network_rules *rules, const struct network *n
                       struct network_list *out, struct err *err)
 {
     NETWORK_LIST_AUTO struct network_list list = {0};
-    if (network->mode != NETWORK_EGRESS || !rules) {
+    if (network->mode != NETWORK_EGRESS || !is_offered(rules, NETWORK_EGRESS)) {
         *out = (struct network_list){0};
         return 0;
     }

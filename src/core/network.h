@@ -64,7 +64,7 @@ int network_copy(const struct network *network, struct network *out, struct err 
 int network_plan(const struct network_rules *rules, const struct network_ask *ask,
                  struct network *out, struct err *err);
 
-/* The rules that hold for it now. */
+/* The rules that hold for it now; none when the operator offers no egress any more. */
 int network_effective(const struct network_rules *rules, const struct network *network,
                       struct network_list *out, struct err *err);
 

@@ -125,10 +125,6 @@ static bool end(struct core *core, const struct telling *telling, int result)
         use->hopeless = result == -ERR_UNSUPPORTED || result == -ERR_PROTOCOL;
         if (knows)
             use->told = telling->version;
-        if (knows && !egress && is_settled(use)) {
-            box->network = NULL;
-            network_use_free(use);
-        }
     }
     (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
@@ -221,13 +217,21 @@ int network_settle(struct core *core, const char *sandbox_id, struct err *err)
 
 /* ---- what a sandbox is to have ---- */
 
-/* Sets it. Returns whether there is anything to tell. */
-static bool set_locked(struct box *box, const char *owner, const uint8_t *nonce,
+/* Whether egress is known to know nothing of it. */
+static bool has_none(const struct box *box)
+{
+    const struct network_use *use = box->network;
+    return use ? use->network.mode == NETWORK_NONE && is_settled(use) : !box->adopted;
+}
+
+/* Once there is a use it stays with the box: what the sandbox has used of its cap is forgotten at
+ * its end alone. */
+static void set_locked(struct box *box, const char *owner, const uint8_t *nonce,
                        struct network *network, struct network_use **spare)
 {
     struct network_use *use = box->network;
-    if (!use && network->mode == NETWORK_NONE)
-        return false;
+    if (network->mode == NETWORK_NONE && has_none(box))
+        return;
     if (!use) {
         use = take(*spare);
         box->network = use;
@@ -239,7 +243,6 @@ static bool set_locked(struct box *box, const char *owner, const uint8_t *nonce,
     *network = (struct network){0};
     use->version++;
     use->hopeless = false;
-    return true;
 }
 
 int network_give(struct core *core, const char *sandbox_id, const char *owner,
@@ -248,8 +251,9 @@ int network_give(struct core *core, const char *sandbox_id, const char *owner,
 {
     struct network copy = {0};
     struct network_use *spare = calloc(1, sizeof(*spare));
-    int result = spare ? network_copy(network, &copy, err)
-                       : err_set(err, ERR_INTERNAL, "no memory for a network");
+    if (!spare)
+        return err_set(err, ERR_INTERNAL, "no memory for a network");
+    int result = network_copy(network, &copy, err);
     if (result != 0) {
         free(spare);
         return result;
@@ -257,7 +261,7 @@ int network_give(struct core *core, const char *sandbox_id, const char *owner,
     (void)pthread_mutex_lock(&core->lock);
     struct box *box = box_find_locked(core, sandbox_id);
     if (box)
-        (void)set_locked(box, owner, nonce, &copy, &spare);
+        set_locked(box, owner, nonce, &copy, &spare);
     (void)pthread_mutex_unlock(&core->lock);
     network_done(&copy);
     free(spare);

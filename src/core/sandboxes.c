@@ -104,7 +104,7 @@ int box_adopt(struct core *core, const char *id, const struct reservation *reser
     (void)snprintf(box->id, sizeof(box->id), "%s", id);
     box->state = SANDBOX_READY;
     box->holds_place = true;
-    box->of_session = true;
+    box->of_session = box->adopted = true;
     box->reserve = *reserve;
     admission_adopt(core->admission, reserve);
     (void)pthread_mutex_lock(&core->lock);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/network_use.h"
@@ -148,7 +149,10 @@ static int change(struct core *core, struct session *session, const struct netwo
         result = leave_full(core, session, network, err);
     if (result == 0)
         result = write_down(core, session, network, err);
-    return result == 0 ? tell_egress(core, session, err) : result;
+    if (result != 0)
+        return result;
+    fault_point("server.network");
+    return tell_egress(core, session, err);
 }
 
 int core_session_set_network(struct core *core, const char *owner, const char *id,

@@ -32,6 +32,16 @@ struct attached *attached_find(struct proxy *proxy, const char *id)
 
 /* ---- policy and counts ---- */
 
+/* Ends the flows that are not allowed any more. */
+static void check_flows(struct attached *attached)
+{
+    for (struct flow *flow = attached->flows; flow;) {
+        struct flow *next = flow_next(flow);
+        flow_check(flow);
+        flow = next;
+    }
+}
+
 int attached_set_policy(struct attached *attached, const struct egress_policy *policy,
                         struct err *err)
 {
@@ -47,14 +57,10 @@ int attached_set_policy(struct attached *attached, const struct egress_policy *p
     attached->rules = take(rules);
     attached->rule_count = policy->rule_count;
     attached->bytes_max = policy->bytes_max;
-    attached->flows_max = PROXY_FLOWS_OF_ONE;
-    if (policy->connections_max > 0 && policy->connections_max < PROXY_FLOWS_OF_ONE)
+    attached->flows_max = EGRESS_CONNECTIONS_MAX;
+    if (policy->connections_max > 0 && policy->connections_max < EGRESS_CONNECTIONS_MAX)
         attached->flows_max = policy->connections_max;
-    for (struct flow *flow = attached->flows; flow;) {
-        struct flow *next = flow_next(flow);
-        flow_check(flow);
-        flow = next;
-    }
+    check_flows(attached);
     return 0;
 }
 
@@ -157,19 +163,13 @@ static int on_accepted(struct attached *attached, struct err *err)
 
 /* ---- words with init ---- */
 
-static int send_frames(struct attached *attached, struct err *err)
+/* The server has said the hello, which holds us to this (src/network/egress.c). */
+static int send_egress(struct attached *attached, struct err *err)
 {
-    const struct sandbox_hello hello = {.version_min = SANDBOX_VERSION_MIN,
-                                        .version_max = SANDBOX_VERSION_MAX};
-    BUF_AUTO struct buf payload, out;
-    buf_init(&payload, FRAME_PAYLOAD_MAX);
-    buf_init(&out, FRAME_PAYLOAD_MAX);
-    int result = sandbox_hello_encode(&hello, &payload, err);
-    if (result == 0)
-        result = frame_append(&out, FRAME_HELLO, 0, payload.data, payload.size, err);
-    if (result == 0)
-        result = frame_append(&out, FRAME_EGRESS, EGRESS_STREAM, NULL, 0, err);
-    if (result == 0) /* into an empty socket: it is taken whole */
+    BUF_AUTO struct buf out;
+    buf_init(&out, FRAME_HEADER_SIZE);
+    int result = frame_append(&out, FRAME_EGRESS, EGRESS_STREAM, NULL, 0, err);
+    if (result == 0) /* there is room for a frame: it is taken whole */
         result = fd_send(attached->channel.fd, out.data, out.size, NULL, 0, MSG_DONTWAIT, err);
     return result;
 }
@@ -296,7 +296,8 @@ void attached_free(struct attached *attached, const char *why)
     proxy_bury(attached->proxy, &attached->dead);
 }
 
-/* What goes on under a new channel: the same sandbox, as its nonce says. */
+/* What goes on under a new channel: the same sandbox, as its nonce says. What it has open is held
+ * against the new policy. */
 static void inherit(struct attached *attached, struct attached *before)
 {
     if (memcmp(attached->nonce, before->nonce, sizeof(attached->nonce)) != 0)
@@ -305,6 +306,7 @@ static void inherit(struct attached *attached, struct attached *before)
     if (before->bytes_used > attached->bytes_used)
         attached->bytes_used = before->bytes_used;
     flow_adopt(attached, before);
+    check_flows(attached);
 }
 
 static int check_attach(const struct proxy *proxy, const struct egress_attach *attach,
@@ -343,7 +345,7 @@ int attached_new(struct proxy *proxy, const struct egress_attach *attach, int ch
     attached->channel.fd = fd_take(&fd);
     result = attached_set_policy(attached, &attach->policy, err);
     if (result == 0)
-        result = send_frames(attached, err);
+        result = send_egress(attached, err);
     if (result == 0)
         result = watch_set(&proxy->poller, &attached->channel, EPOLLIN | EPOLLHUP, err);
     if (result != 0) {

@@ -9,7 +9,6 @@
 #include "wire/egress_msg.h"
 
 #define PROXY_FLOWS_MAX 2048      /* connections of all sandboxes; fewer with few descriptors */
-#define PROXY_FLOWS_OF_ONE 64     /* of one sandbox */
 #define PROXY_FLOWS_OF_CROWDED 16 /* of one, once half of all are taken */
 #define PROXY_ATTACHED_MAX 8192
 

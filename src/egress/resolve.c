@@ -25,7 +25,7 @@ struct lookup {
     resolved_fn done; /* NULL: cancelled. The asking thread's alone */
     void *context;
     struct resolved resolved;
-    bool running;
+    bool looked_up; /* else it was kept from before */
     struct lookup *next;
 };
 
@@ -40,10 +40,11 @@ struct kept {
 struct resolver {
     int wake_fd;
     struct kept kept[KEPT];
-    /* Guards all that follows, and `running` of the lookups; not held while a name is looked up. */
+    /* Guards all that follows; not held while a name is looked up. */
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct lookup *asked; /* waiting or running, in order */
+    struct lookup *waiting; /* in order */
+    struct lookup *running[THREADS];
     struct lookup *answered;
 };
 
@@ -51,30 +52,35 @@ struct resolver {
 static bool may_run_locked(const struct resolver *resolver, const struct lookup *lookup)
 {
     unsigned of_owner = 0, of_sandbox = 0;
-    for (const struct lookup *other = resolver->asked; other; other = other->next) {
-        if (!other->running)
-            continue;
-        of_owner += strcmp(other->owner, lookup->owner) == 0;
-        of_sandbox += strcmp(other->sandbox, lookup->sandbox) == 0;
+    for (size_t i = 0; i < THREADS; i++) {
+        const struct lookup *other = resolver->running[i];
+        of_owner += other && strcmp(other->owner, lookup->owner) == 0;
+        of_sandbox += other && strcmp(other->sandbox, lookup->sandbox) == 0;
     }
-    return !lookup->running && of_owner < OF_OWNER && of_sandbox < OF_SANDBOX;
+    return of_owner < OF_OWNER && of_sandbox < OF_SANDBOX;
 }
 
-static struct lookup *next_locked(const struct resolver *resolver)
+/* Takes the first that may run; returns its place among those that do. NULL: there is none. */
+static struct lookup **begin_locked(struct resolver *resolver)
 {
-    for (struct lookup *lookup = resolver->asked; lookup; lookup = lookup->next) {
-        if (may_run_locked(resolver, lookup))
-            return lookup;
+    struct lookup **place = resolver->running;
+    while (*place) /* one is free: the caller's */
+        place++;
+    for (struct lookup **at = &resolver->waiting; *at; at = &(*at)->next) {
+        if (!may_run_locked(resolver, *at))
+            continue;
+        *place = *at;
+        *at = (*place)->next;
+        return place;
     }
     return NULL;
 }
 
-static void answer_locked(struct resolver *resolver, struct lookup *lookup)
+static void end_locked(struct resolver *resolver, struct lookup **place)
 {
-    struct lookup **at = &resolver->asked;
-    while (*at != lookup)
-        at = &(*at)->next;
-    *at = lookup->next;
+    struct lookup *lookup = *place;
+    *place = NULL;
+    lookup->looked_up = true;
     lookup->next = resolver->answered;
     resolver->answered = lookup;
 }
@@ -109,16 +115,16 @@ static void *resolver_main(void *context)
     uint64_t one = 1;
     (void)pthread_mutex_lock(&resolver->lock);
     for (;;) {
-        struct lookup *lookup = next_locked(resolver);
-        if (!lookup) {
+        struct lookup **place = begin_locked(resolver);
+        if (!place) {
             (void)pthread_cond_wait(&resolver->changed, &resolver->lock);
             continue;
         }
-        lookup->running = true;
+        struct lookup *lookup = *place;
         (void)pthread_mutex_unlock(&resolver->lock);
         look_up(lookup);
         (void)pthread_mutex_lock(&resolver->lock);
-        answer_locked(resolver, lookup);
+        end_locked(resolver, place);
         /* Others of the same owner may go now. */
         (void)pthread_cond_broadcast(&resolver->changed);
         (void)!write(resolver->wake_fd, &one, sizeof(one));
@@ -198,7 +204,7 @@ struct lookup *resolver_ask(struct resolver *resolver, const char *host, const c
     if (kept)
         lookup->resolved = kept->resolved;
     (void)pthread_mutex_lock(&resolver->lock);
-    struct lookup **at = kept ? &resolver->answered : &resolver->asked;
+    struct lookup **at = kept ? &resolver->answered : &resolver->waiting;
     while (*at)
         at = &(*at)->next;
     *at = lookup;
@@ -215,10 +221,10 @@ void resolver_cancel(struct resolver *resolver, struct lookup *lookup)
         return;
     lookup->done = NULL;
     (void)pthread_mutex_lock(&resolver->lock);
-    struct lookup **at = &resolver->asked;
+    struct lookup **at = &resolver->waiting;
     while (*at && *at != lookup)
         at = &(*at)->next;
-    bool waits = *at && !lookup->running;
+    bool waits = *at != NULL;
     if (waits)
         *at = lookup->next;
     (void)pthread_mutex_unlock(&resolver->lock);
@@ -234,7 +240,7 @@ void resolver_finish(struct resolver *resolver)
     while (answered) {
         struct lookup *lookup = answered;
         answered = lookup->next;
-        if (lookup->running && lookup->resolved.failure == 0)
+        if (lookup->looked_up && lookup->resolved.failure == 0)
             keep(resolver, lookup);
         if (lookup->done)
             lookup->done(lookup->context, &lookup->resolved);

@@ -76,6 +76,15 @@ static void tell(struct service *service, enum egress_op op, const struct attach
     send_message(service, &msg);
 }
 
+/* So that a cap holds over another attach, and over our own end but for the last second. */
+static void tell_used(struct service *service, struct attached *attached)
+{
+    if (attached->bytes_told == attached->bytes_used)
+        return;
+    attached->bytes_told = attached->bytes_used;
+    tell(service, EGRESS_OP_EVENT_COUNTS, attached);
+}
+
 /* ---- operations ---- */
 
 /* Init has taken it, or its channel has ended. */
@@ -89,6 +98,7 @@ static void on_changed(struct attached *attached, const struct err *failure)
     if (!failure)
         return;
     log_debug("sandbox %s: %s", attached->id, failure->message);
+    tell_used(service, attached);
     if (request_id == 0)
         tell(service, EGRESS_OP_EVENT_LOST, attached);
     attached_free(attached, "cut: the sandbox has ended");
@@ -139,6 +149,7 @@ static void on_detach(struct service *service, const struct egress_msg *msg)
     give_up_waiting(service, msg->attach.id);
     if (attached) {
         counts = attached->counts;
+        tell_used(service, attached);
         attached_free(attached, "cut: the sandbox has no network any more");
     }
     reply(service, EGRESS_OP_DETACH, msg->request_id, &counts, NULL);
@@ -256,20 +267,19 @@ static void on_names(struct watch *watch, uint32_t events)
 
 /* ---- time ---- */
 
-/* So that a cap holds over our own end, but for the last second. */
 static void tell_counts(struct service *service, struct attached *attached, int64_t now_ns)
 {
     if (attached->bytes_told == attached->bytes_used || now_ns < attached->told_ns + TELL_NS)
         return;
-    attached->bytes_told = attached->bytes_used;
     attached->told_ns = now_ns;
-    tell(service, EGRESS_OP_EVENT_COUNTS, attached);
+    tell_used(service, attached);
 }
 
+/* Also for one that may not be read from now: it is for others, or for time, to change that. */
 static bool needs_ticks(const struct attached *attached)
 {
     return attached->bytes_told != attached->bytes_used || attached->flows ||
-           attached->deadline_ns != INT64_MAX || attached->tokens == 0;
+           attached->deadline_ns != INT64_MAX || (attached->channel.events & EPOLLIN) == 0;
 }
 
 static void tick(struct service *service, int64_t now_ns)

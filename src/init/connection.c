@@ -65,6 +65,7 @@ static int on_hello(struct connection *connection, const struct job_table *jobs,
     if (result < 0)
         return result;
     connection->greeted = true;
+    connection->only_egress = theirs.capabilities == SANDBOX_CAP_EGRESS;
     BUF_AUTO struct buf payload;
     buf_init(&payload, FRAME_PAYLOAD_MAX);
     result = sandbox_hello_encode(&ours, &payload, err);
@@ -333,6 +334,8 @@ static int on_frame(struct connection *connection, struct job_table *jobs,
 {
     if (!connection->greeted && frame->type != FRAME_HELLO)
         return err_set(err, ERR_PROTOCOL, "the first frame is no hello");
+    if (connection->only_egress && frame->type != FRAME_EGRESS)
+        return err_set(err, ERR_PROTOCOL, "frame type %d from the way out", (int)frame->type);
     switch (frame->type) {
     case FRAME_HELLO:
         return on_hello(connection, jobs, frame, err);

@@ -28,6 +28,7 @@ struct waiting_exec {
 struct connection {
     int fd; /* -1: free */
     bool greeted;
+    bool only_egress; /* by its hello: it goes to a process that is to do nothing else here */
     bool said_egress;
     bool file_failed; /* a file of the next execution was not written */
     struct frame_decoder decoder;

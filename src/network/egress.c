@@ -19,6 +19,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "wire/frame.h"
 
 #define BACKOFF_MIN_NS (5 * CLOCK_NS_PER_MS)
 #define BACKOFF_MAX_NS (1000 * CLOCK_NS_PER_MS)
@@ -438,6 +439,24 @@ static int copy_text(char *out, size_t size, const char *text, const char *what,
     return 0;
 }
 
+/* Who is attacked by what comes from the world is to have no other power over a sandbox than to
+ * take its sockets: init knows from here on. */
+static int say_hello(int channel_fd, struct err *err)
+{
+    const struct sandbox_hello hello = {.version_min = SANDBOX_VERSION_MIN,
+                                        .version_max = SANDBOX_VERSION_MAX,
+                                        .capabilities = SANDBOX_CAP_EGRESS};
+    BUF_AUTO struct buf payload, out;
+    buf_init(&payload, FRAME_PAYLOAD_MAX);
+    buf_init(&out, FRAME_PAYLOAD_MAX);
+    int result = sandbox_hello_encode(&hello, &payload, err);
+    if (result == 0)
+        result = frame_append(&out, FRAME_HELLO, 0, payload.data, payload.size, err);
+    if (result == 0) /* into an empty socket: it is taken whole */
+        result = fd_send(channel_fd, out.data, out.size, NULL, 0, MSG_DONTWAIT, err);
+    return result;
+}
+
 int egress_attach(struct egress *egress, const struct egress_sandbox *sandbox, int channel_fd,
                   int64_t deadline_ns, struct err *err)
 {
@@ -447,6 +466,9 @@ int egress_attach(struct egress *egress, const struct egress_sandbox *sandbox, i
     int result = copy_text(attach->id, sizeof(attach->id), sandbox->id, "the sandbox's id", err);
     if (result == 0)
         result = copy_text(attach->owner, sizeof(attach->owner), sandbox->owner, "the owner", err);
+    if (result != 0)
+        return result;
+    result = say_hello(fd, err);
     if (result != 0)
         return result;
     memcpy(attach->nonce, sandbox->nonce, sizeof(attach->nonce));
@@ -467,11 +489,7 @@ int egress_detach(struct egress *egress, const char *id, int64_t deadline_ns,
 {
     struct egress_msg request = {.op = EGRESS_OP_DETACH};
     int result = copy_text(request.attach.id, sizeof(request.attach.id), id, "an id", err);
-    if (result == 0)
-        result = call(egress, &request, -1, deadline_ns, out_counts, err);
-    if (result == 0)
-        forget_used(egress, id);
-    return result;
+    return result == 0 ? call(egress, &request, -1, deadline_ns, out_counts, err) : result;
 }
 
 void egress_detach_later(struct egress *egress, const char *id)

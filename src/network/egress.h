@@ -59,13 +59,13 @@ int egress_attach(struct egress *egress, const struct egress_sandbox *sandbox, i
 int egress_set_policy(struct egress *egress, const char *id, const struct egress_policy *policy,
                       int64_t deadline_ns, struct err *err);
 
-/* Ends the connections of a sandbox and forgets it. *out_counts (may be NULL) is what it came to.
- * Idempotent. */
+/* Ends the connections of a sandbox. *out_counts (may be NULL) is what it came to. What it has used
+ * of its cap counts when it is attached again. Idempotent. */
 int egress_detach(struct egress *egress, const char *id, int64_t deadline_ns,
                   struct egress_counts *out_counts, struct err *err);
 
-/* The same without waiting, for a sandbox that is being destroyed: call one of the two for each
- * that was attached. */
+/* The same without waiting, for a sandbox that is being destroyed: call it for each that was
+ * attached, so that what it used is forgotten. */
 void egress_detach_later(struct egress *egress, const char *id);
 
 /* Of one sandbox (ERR_NOT_FOUND), or with id NULL of all since the process started. */

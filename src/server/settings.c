@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "base/parse.h"
+#include "wire/egress_msg.h"
 
 enum setting_kind { SETTING_COUNT, SETTING_BYTES, SETTING_SECONDS, SETTING_CORES, SETTING_FACTOR };
 
@@ -69,7 +70,8 @@ static const struct setting {
     {"BERTH_BODIES_MAX", SETTING_BYTES, FIELD(bodies_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
     {"BERTH_ANSWERS_MAX", SETTING_BYTES, FIELD(answers_max_bytes), 256 * MIB, 1 * MIB, 64 * GIB},
     {"BERTH_EGRESS_MAX_BYTES", SETTING_BYTES, FIELD(egress_bytes_max), 16 * GIB, KIB, 65536 * GIB},
-    {"BERTH_EGRESS_CONNECTIONS", SETTING_COUNT, FIELD(egress_connections_max), 64, 1, 1024},
+    {"BERTH_EGRESS_CONNECTIONS", SETTING_COUNT, FIELD(egress_connections_max),
+     EGRESS_CONNECTIONS_MAX, 1, EGRESS_CONNECTIONS_MAX},
 #undef FIELD
 };
 

@@ -22,13 +22,16 @@
 #define EGRESS_MSG_MAX (72U * 1024U)
 #define EGRESS_REPLY 0x8000U
 #define EGRESS_HEADER_SIZE 16
-#define EGRESS_OWNER_MAX 64 /* longest owner, without its NUL */
+#define EGRESS_OWNER_MAX 64       /* longest owner, without its NUL */
+#define EGRESS_CONNECTIONS_MAX 64 /* of one sandbox at once */
 
 enum egress_op {
-    EGRESS_OP_ATTACH = 1, /* struct egress_attach and one descriptor, a channel to the init of the
-                             sandbox that nothing was said on. Replied to when init has taken it,
-                             or did not within seconds. The same id: replaces policy and channel;
-                             with the same nonce connections and counts stay, others begin anew */
+    EGRESS_OP_ATTACH =
+        1,            /* struct egress_attach and one descriptor, a channel to the init of the
+                         sandbox on which the server has said hello, with
+                         SANDBOX_CAP_EGRESS, and nothing else. Replied to when init has taken it,
+                         or did not within seconds. The same id: replaces policy and channel;
+                         with the same nonce connections and counts stay, others begin anew */
     EGRESS_OP_POLICY, /* id and policy; ends the connections that it does not allow. ERR_NOT_FOUND
                        */
     EGRESS_OP_DETACH, /* ends the connections of a sandbox and forgets it; replies its last counts,
@@ -37,7 +40,8 @@ enum egress_op {
     EGRESS_OP_EVENT_LOST,   /* egress to server, request id 0: init closed the channel of this
                                sandbox; it is forgotten. With its last counts */
     EGRESS_OP_EVENT_COUNTS, /* egress to server, request id 0: the counts of a sandbox changed;
-                               about one a second at most of each */
+                               about one a second at most of each, and what it came to before
+                               DETACH is replied to and before LOST */
     EGRESS_OP_COUNT
 };
 
@@ -46,7 +50,7 @@ struct egress_policy {
                                  is allowed */
     size_t rule_count;
     uint64_t bytes_max;       /* both ways together, since it was attached; 0: no cap */
-    uint32_t connections_max; /* at once; 0: the process's own bound, which also is the most */
+    uint32_t connections_max; /* at once; 0: EGRESS_CONNECTIONS_MAX, which also is the most */
 };
 
 struct egress_counts {

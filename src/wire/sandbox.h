@@ -41,7 +41,8 @@
 struct sandbox_hello {
     uint32_t version_min;
     uint32_t version_max;
-    uint64_t capabilities;
+    uint64_t capabilities; /* of init. From the server SANDBOX_CAP_EGRESS alone: one EGRESS is all
+                              that this connection will say, and init holds it to that */
     uint8_t nonce[SANDBOX_NONCE_SIZE]; /* from init: the sandbox's own; from the server: zero */
 };
 

@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -16,7 +17,7 @@ import pytest
 import egress as out
 import harness
 from egress import DNS, PROXY, WEB, Egress, Names, Web
-from engine import Engine, EngineError, MIB, Sandbox, fields, number, tlv
+from engine import FRAMES, FRAME_NAMES, Engine, EngineError, MIB, Sandbox, fields, number, tlv
 from engine import ID, NONCE
 
 WORDS = "127.77.0.3"  # of the tunnel's other end
@@ -37,6 +38,12 @@ class Boxed(Sandbox):
 
     def raw_channel(self):
         return self.engine.call("open_channel", tlv(ID, self.id))[1][0]
+
+    @staticmethod
+    def hello_of_egress():
+        """What the server says before it passes a channel on: nothing but EGRESS will come."""
+        hello = tlv(1, 1) + tlv(2, 1) + tlv(3, 1 << 9) + tlv(4, bytes(16))
+        return struct.pack("<IBBHI", len(hello), FRAMES["hello"], 0, 0, 0) + hello
 
     def python(self, code, *arguments, **options):
         return self.run(PYTHON, "-c", code, *arguments, **options)
@@ -463,6 +470,18 @@ def test_a_cap_holds_over_a_restart_of_egress(engine, egress, web):
         assert one.get("http://web.test/")[0] == 403
 
 
+def test_the_server_is_told_what_was_used_before_it_is_forgotten(engine, egress, web):
+    with Boxed(engine) as one:
+        assert one.network() == 0
+        egress.attach(one, ["web.test"])
+        assert one.get("http://web.test/")[0] == 200
+        egress.events.clear()
+        last = egress.detach(one)
+        told = [number(dict(reply)[out.BYTES_USED]) for op, reply in egress.events
+                if op == out.OPS["event_counts"] and out.text(dict(reply)[out.ID]) == one.id]
+        assert told and told[-1] == last["in"] + last["out"] > 19
+
+
 def test_the_server_is_told_what_was_used(engine, egress, web):
     with Boxed(engine) as one:
         assert one.network() == 0
@@ -605,6 +624,33 @@ def test_the_wrong_sandbox(engine, egress):
         assert egress.attach(one, ["web.test"]) == {}
 
 
+@pytest.mark.parametrize("kind, payload", [
+    ("exec", b"".join((tlv(1, "e"), tlv(2, "/"), tlv(3, "/bin/true"), tlv(5, 1000), tlv(6, MIB), tlv(7, MIB)))),
+    ("get_file", tlv(1, "/etc/passwd")), ("network", tlv(1, 1)), ("list", b""), ("ping", b""),
+    ("egress", b"")])
+def test_init_takes_nothing_else_from_egress(engine, kind, payload):
+    """A process that was taken over has the sandboxes' sockets, not the sandboxes."""
+    with Boxed(engine) as one, socket.socket(fileno=one.raw_channel()) as channel:
+        channel.settimeout(harness.HANG_SECS)
+        channel.sendall(one.hello_of_egress())
+        frames = [("egress", 4, b"")] if kind == "egress" else []
+        for name, stream, data in [*frames, (kind, 8, payload)]:
+            channel.sendall(struct.pack("<IBBHI", len(data), FRAMES[name], 0, 0, stream) + data)
+        said = b""
+        try:
+            while piece := channel.recv(1000):
+                said += piece
+        except ConnectionResetError:
+            pass
+        kinds = []
+        while said:
+            size, number_of_kind = struct.unpack_from("<IB", said)
+            kinds.append(FRAME_NAMES[number_of_kind])
+            said = said[12 + size:]
+        assert set(kinds) <= {"hello", "done"} and len(kinds) <= 1 + len(frames), kinds
+        assert one.run("/bin/echo", "here").stdout == b"here\n"
+
+
 def test_it_keeps_no_sandbox_alive(engine, egress):
     box = Boxed(engine, orphan_ms=300)
     assert box.network() == 0
@@ -693,6 +739,26 @@ def test_a_tunnel_outlives_the_server(engine, egress):
             assert egress.counts(one)["connections"] == 1
             one.send("close", stream + 1)
             assert one.finish(stream, result).stdout == b"200\necho words\n"
+
+
+def test_what_the_next_server_does_not_allow_ends(engine, egress, web):
+    """A server died before it could tell of a narrower policy; the next one attaches with it."""
+    with Boxed(engine) as one:
+        assert one.network() == 0
+        egress.attach(one, ["words.test:7", "web.test"])
+        with tunnel_end(read_all):
+            code = ("import socket, sys\ns = socket.create_connection(('127.0.0.1', 3128))\n"
+                    "s.sendall(sys.argv[1].encode().decode('unicode_escape').encode())\n"
+                    "print(s.recv(100).split()[1].decode(), flush=True)\n"
+                    "try: print(s.recv(100))\nexcept OSError as e: print(b'')")
+            stream = one.begin([PYTHON, "-c", code, CONNECT.decode().replace("\r\n", "\\r\\n")],
+                               ["PATH=/usr/bin"])
+            result = one.wait_output(stream, b"200\n")
+            egress.connect()
+            egress.attach(one, ["web.test"])
+            assert egress.counts(one)["connections"] == 0
+            assert one.finish(stream, result).stdout == b"200\nb''\n"
+        assert one.get("http://web.test/")[0] == 200
 
 
 def test_a_refusal_says_why_where_a_tunnel_shows_it(box):

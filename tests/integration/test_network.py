@@ -1,5 +1,6 @@
 """The network of sandboxes through the real server: what a request may ask for, what reaches a program,
 changes on a live session, deaths of egress and of the server, and registries where there are some."""
+import http.client
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 
 import netrig
 import harness
+from faults import Fault
 from harness import assert_error, at_once, wait_until
 from sessions import Session, in_background
 from websocket import WebSocket
@@ -232,6 +234,11 @@ def test_what_a_sandbox_moves_has_a_cap(upstream):
         done = session.run(f"print(*ask({url(upstream, '/late')!r}))")
         assert not done["stdout"].startswith("200"), done
         assert "/late" not in upstream.asked
+        for network in ("none", "egress"):  # which is not how to get another one
+            assert put(session, network).status == 200
+        done = session.run(f"print(*ask({url(upstream, '/later')!r}))")
+        assert done["stdout"].startswith("403 ") and "bytes" in done["stdout"], done
+        assert "/later" not in upstream.asked
         session.delete()
     finally:
         harness.end(one)
@@ -420,6 +427,38 @@ def is_up(server):
         return False
 
 
+@pytest.mark.parametrize("network", ["none", {"mode": "egress", "allow": []}], ids=["none", "narrow"])
+def test_a_server_dies_before_it_tells_egress(upstream, network):
+    """Egress lives on with what is open: the next server tells it what the books say."""
+    with Fault("server.network", armed=False) as fault:
+        one = netrig.NamedServer({UP: "127.0.0.1"}, {
+            **fault.env, "BERTH_EGRESS_ALLOW": f"{UP}:{upstream.port}",
+            "BERTH_EGRESS_EXCEPT": "127.0.0.1"}).start()
+        try:
+            session = Session(one, network="egress")
+            session.run(f"""
+import socket
+sock = socket.create_connection(('127.0.0.1', 3128), 20)
+sock.sendall(b'CONNECT {UP}:{upstream.port} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')
+print(sock.recv(1000))
+""")
+            assert one.metric("berth_egress_connections") == 1
+            egress = one.child("berth-egress")
+            fault.arm()
+            with pytest.raises((ConnectionError, http.client.HTTPException)):
+                put(session, network)
+            assert fault.struck()
+            wait_until(lambda: is_up(one), "there is another server")
+            wait_until(lambda: one.metric("berth_egress_up") == 1
+                       and one.metric("berth_egress_connections") == 0, "the tunnel has ended")
+            assert one.child("berth-egress") == egress
+            done = session.run("try: print(sock.recv(1000))\nexcept OSError: print(b'')")
+            assert done["stdout"] == "b''\n", done
+            session.delete()
+        finally:
+            harness.end(one)
+
+
 def test_a_new_server_has_other_rules(upstream):
     """What the operator takes away is taken from sessions too."""
     port = upstream.port
@@ -437,6 +476,12 @@ def test_a_new_server_has_other_rules(upstream):
                    .startswith("200 "), "it gets out")
         assert session.run(f"print(*ask({url(upstream)!r}))")["stdout"].startswith("403 ")
         assert session.get().json()["network"]["allow"] == [f"{OTHER}:{port}"]
+        assert one.stop() == 0
+        one.env["BERTH_NETWORK_MODES"] = "none"
+        one.start()
+        wait_until(lambda: session.run(f"print(*ask({url(upstream, '/', OTHER)!r}))")["stdout"]
+                   .startswith("403 "), "it gets nowhere any more")
+        assert session.get().json()["network"] == {"mode": "egress", "allow": []}
         session.delete()
     finally:
         harness.end(one)

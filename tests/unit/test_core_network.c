@@ -139,7 +139,16 @@ static void the_operator_narrows_later(void **state)
     assert_ok(network_append_json(&rules, &network, &out, &err), err);
     assert_string_equal(buf_cstr(&out),
                         "{\"mode\":\"egress\",\"allow\":[\"a.org\",\"b.org:443\"]}");
+    network_rules_done(&rules);
+    rules = rules_of("none", "a.org b.org:443"); /* egress as a whole */
+    assert_ok(network_effective(&rules, &network, &list, &err), err);
+    assert_int_equal(list.count, 0);
+    network_list_done(&list);
     network_done(&network);
+    const struct network all = {.mode = NETWORK_EGRESS};
+    assert_ok(network_effective(&rules, &all, &list, &err), err);
+    assert_int_equal(list.count, 0);
+    network_list_done(&list);
     network_rules_done(&rules);
     assert_fails(network_decode("bridge a", &network, &err), ERR_INTERNAL, err);
     assert_fails(network_decode("", &network, &err), ERR_INTERNAL, err);

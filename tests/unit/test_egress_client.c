@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "network/egress.h"
+#include "wire/frame.h"
 
 enum { WAIT_MS = 20000 };
 
@@ -137,7 +138,7 @@ struct calling {
     struct rig *rig;
     pthread_t thread;
     enum egress_op op;
-    int channel_fd;
+    int channel_fd, peer_fd;
     struct egress_counts counts;
     int result;
     struct err err;
@@ -165,12 +166,12 @@ static void *calling_main(void *context)
 
 static void begin(struct rig *rig, struct calling *call, enum egress_op op)
 {
-    *call = (struct calling){.rig = rig, .op = op, .channel_fd = -1};
+    *call = (struct calling){.rig = rig, .op = op, .channel_fd = -1, .peer_fd = -1};
     if (op == EGRESS_OP_ATTACH) {
         int pair[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
         call->channel_fd = pair[0];
-        (void)close(pair[1]);
+        call->peer_fd = pair[1];
     }
     assert_int_equal(pthread_create(&call->thread, NULL, calling_main, call), 0);
     take_message(rig, op);
@@ -179,12 +180,34 @@ static void begin(struct rig *rig, struct calling *call, enum egress_op op)
 static void end(struct calling *call)
 {
     (void)pthread_join(call->thread, NULL);
+    fd_close(&call->peer_fd);
+}
+
+/* What init hears first, before egress has the channel: that it will say nothing but EGRESS. */
+static void expect_hello(int fd)
+{
+    uint8_t bytes[512];
+    struct frame_decoder decoder;
+    struct frame frame;
+    struct sandbox_hello hello;
+    struct err err = ERR_INIT;
+    ssize_t size = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+    assert_true(size > 0);
+    frame_decoder_init(&decoder);
+    assert_ok(frame_decoder_feed(&decoder, bytes, (size_t)size, &err), err);
+    assert_int_equal(frame_decoder_next(&decoder, &frame, &err), 1);
+    assert_int_equal(frame.type, FRAME_HELLO);
+    assert_ok(sandbox_hello_decode(frame.payload, frame.size, &hello, &err), err);
+    assert_int_equal(hello.capabilities, SANDBOX_CAP_EGRESS);
+    assert_int_equal(frame_decoder_next(&decoder, &frame, &err), 0);
+    frame_decoder_done(&decoder);
 }
 
 static void attach(struct rig *rig)
 {
     struct calling call;
     begin(rig, &call, EGRESS_OP_ATTACH);
+    expect_hello(call.peer_fd);
     answer(rig, NULL);
     end(&call);
     assert_ok(call.result, call.err);
@@ -237,6 +260,10 @@ static void test_what_was_used_goes_along(void **state)
     answer(rig, NULL);
     end(&call);
     assert_int_equal(call.counts.bytes_out, 33);
+    attach(rig); /* it was only taken away for a while */
+    assert_int_equal(rig->got.attach.bytes_used, 77);
+    egress_detach_later(rig->egress, "box");
+    take_message(rig, EGRESS_OP_DETACH);
     attach(rig);
     assert_int_equal(rig->got.attach.bytes_used, 0);
 }
@@ -289,6 +316,7 @@ static void test_nobody_is_there(void **state)
     assert_fails(egress_attach(rig->egress, &sandbox, pair[0], deadline_ns, &err), ERR_UNAVAILABLE,
                  err);
     char byte;
+    expect_hello(pair[1]);
     assert_int_equal(read(pair[1], &byte, 1), 0); /* it was taken over all the same */
     (void)close(pair[1]);
     listen_again(rig);

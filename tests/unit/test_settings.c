@@ -196,6 +196,7 @@ static void test_refusals(void **state)
         {"BERTH_KEEP_BYTES", "1000"},
         {"BERTH_EGRESS_MAX_BYTES", "1023"},
         {"BERTH_EGRESS_CONNECTIONS", "0"},
+        {"BERTH_EGRESS_CONNECTIONS", "65"}, /* egress takes no more, whatever it is told */
         {"BERTH_LAYERS_MAX", "-1"},
         {"BERTH_LAYERS_BYTES", "1KiB"},
         {"BERTH_LAYERS_TIMEOUT", "0"},
