@@ -13,6 +13,20 @@ cd $work
     done
     echo '</dependencies></project>'
 } >pom.xml
-mvn -B -q -Dmaven.repo.local=$work/repository -DincludeScope=runtime -DoutputDirectory=/opt/libraries/jars \
+mvn=mvn
+if [ -f /usr/share/maven/bin/mvn ] && [ ! -e /usr/share/maven/bin/m2.conf ]; then
+    # Debian's Maven has its settings in /etc, which a sandbox does not see of its host: a home with those that it needs.
+    mkdir -p maven/bin maven/conf/logging
+    ln -s /usr/share/maven/boot /usr/share/maven/lib maven
+    cp /usr/share/maven/bin/mvn maven/bin/mvn
+    cat >maven/bin/m2.conf <<'END'
+main is org.apache.maven.cli.MavenCli from plexus.core
+[plexus.core]
+load ${maven.home}/lib/*.jar
+END
+    mvn=maven/bin/mvn
+fi
+export MAVEN_OPTS="-XX:+UseSerialGC -Xmx512m"
+$mvn -B -q -Dmaven.repo.local=$work/repository -DincludeScope=runtime -DoutputDirectory=/opt/libraries/jars \
     dependency:copy-dependencies
 rm -rf $work

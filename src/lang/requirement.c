@@ -410,6 +410,25 @@ static int scan_go(struct scan *scan, struct err *err)
     return 0;
 }
 
+/* ---- Maven ---- */
+
+static int scan_maven(struct scan *scan, struct err *err)
+{
+    for (int part = 0; part < 3; part++) {
+        size_t size = 0;
+        const char *text = take_run(scan, alnum, "._-", &size);
+        if (!text || !is_of(text[0], alnum) || (part < 2 && peek(scan) != ':'))
+            return refuse("expected group:artifact:version such as "
+                          "\"org.apache.commons:commons-lang3:3.12.0\"; options, paths and "
+                          "addresses are not taken",
+                          err);
+        put(scan, text, size);
+        if (part < 2)
+            put(scan, scan->at++, 1);
+    }
+    return 0;
+}
+
 /* ---- all ---- */
 
 static const struct {
@@ -419,7 +438,7 @@ static const struct {
     [REQUIREMENT_PIP] = {"pip", scan_pip},    [REQUIREMENT_NPM] = {"npm", scan_npm},
     [REQUIREMENT_GEM] = {"gem", scan_gem},    [REQUIREMENT_CRAN] = {"cran", scan_cran},
     [REQUIREMENT_CPAN] = {"cpan", scan_cpan}, [REQUIREMENT_CARGO] = {"cargo", scan_cargo},
-    [REQUIREMENT_GO] = {"go", scan_go},
+    [REQUIREMENT_GO] = {"go", scan_go},       [REQUIREMENT_MAVEN] = {"maven", scan_maven},
 };
 
 enum requirement_notation requirement_notation(const char *name)

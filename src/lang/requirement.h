@@ -23,6 +23,7 @@ enum requirement_notation {
     REQUIREMENT_CPAN,  /* Module::Name, Module::Name@1.2, Module::Name~1.2 */
     REQUIREMENT_CARGO, /* name, name@1.2, name@^1,<1.5, name[feature,feature]@=1.2.3 */
     REQUIREMENT_GO,    /* example.com/module, example.com/module/v2@v2.1.0, ...@latest */
+    REQUIREMENT_MAVEN, /* group:artifact:version */
     REQUIREMENT_NOTATION_COUNT
 };
 
