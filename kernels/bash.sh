@@ -11,7 +11,7 @@
 
 exec 50<&3 51>&4 52<&0 53>&1 54>&2 3<&- 4>&-
 
-__berth_copies=0 __berth_copies_max=24 __berth_status=0 __berth_running='' __berth_traps='' __berth_int='' __berth_code=''
+__berth_copies=0 __berth_copies_max=24 __berth_status=0 __berth_running='' __berth_first=0 __berth_traps='' __berth_int='' __berth_code=''
 
 # Takes the next run and makes its code __berth_code. False: there is none any more.
 __berth_next() {
@@ -39,7 +39,8 @@ __berth_next() {
                 continue
             fi
             # What $? is for the first command of the cell; not where that would end it, or a trap of ERR might see it.
-            [[ $__berth_status == 0 || $__berth_options == *e* || -n $__berth_traps ]] || __berth_code="__berth_return $__berth_status;$__berth_code"
+            __berth_first=0
+            [[ $__berth_options == *e* || -n $__berth_traps ]] || __berth_first=$__berth_status
             return 0
             ;;
         esac
@@ -96,7 +97,7 @@ __berth_copy() {
 {
     __berth_cell='eval "$__berth_code" <&52 >&53 2>&54'
     __berth_trap='if { __berth_copy $?; } 2>/dev/null; then { (builtin eval "exec 2>&54;$__berth_main"); } 2>/dev/null; builtin exit $?; fi'
-    __berth_main='{ while __berth_next; do '$__berth_cell'; __berth_done $?; done; __berth_after; } >/dev/null 2>&1; { eval "$__berth_again"; } 2>/dev/null'
+    __berth_main='{ while __berth_next; do __berth_return "$__berth_first"; '$__berth_cell'; __berth_done $?; done; __berth_after; } >/dev/null 2>&1; { eval "$__berth_again"; } 2>/dev/null'
 }
 builtin trap '' INT
 builtin printf 'R\n' >&51

@@ -763,11 +763,22 @@
     }
   }
 
+  // What Node would have loaded at its start: it leads fetch() through the proxy, say.
+  function setVariable(name, value) {
+    process.env[name] = value;
+    const preload = name === 'NODE_OPTIONS' ? exec(/^--require=(\S+)$/, value) : null;
+    try {
+      if (preload) require(preload[1]);
+    } catch {
+      // what it is for does not work then
+    }
+  }
+
   function takeLine(line) {
     const kind = slice(line, 0, 2);
     const { run } = state;
     const set = kind === 'V ' ? exec(/^([^=]+)=([^]*)$/, unescape(slice(line, 2))) : null;
-    if (set) process.env[set[1]] = set[2];
+    if (set) setVariable(set[1], set[2]);
     else if (kind === 'X ') take(line);
     else if (kind === 'I ' && !run) state.late = true;
     else if (kind === 'I ' && run && run.id === slice(line, 2)) run.told = 1;

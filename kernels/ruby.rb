@@ -145,11 +145,13 @@ Class.new do
     @out.write("M #{message}\n") if Process.pid == @pid
   end
 
-  # Whatever the last cell made of them; and nothing that it read ahead is left.
+  # Whatever the last cell made of them; and nothing that it read ahead is left. Ruby gives that back by a seek to
+  # before it, which fails where the new file is shorter: so from far behind its end.
   def renew_streams
+    @kept[0].sysseek(1 << 40)
     @streams = @streams.each_with_index.map do |stream, number|
       stream = IO.for_fd(number, number == 0 ? 'r' : 'w', autoclose: false) if stream.closed?
-      stream.reopen(@kept[number])
+      stream.reopen(@kept[number]).set_encoding(nil)
     end
     $stdin, $stdout, $stderr = @streams
     $stdin.rewind

@@ -26,6 +26,8 @@ static int grow(struct library_set *set, size_t more, struct err *err)
 static void insert(struct library_set *set, const char *item)
 {
     size_t at = 0;
+    if (!set->items)
+        return;
     while (at < set->count && strcmp(set->items[at], item) < 0)
         at++;
     if (at < set->count && strcmp(set->items[at], item) == 0)
@@ -39,10 +41,10 @@ static void insert(struct library_set *set, const char *item)
 int library_set_copy(const struct library_set *set, struct library_set *out, struct err *err)
 {
     *out = (struct library_set){0};
-    if (set->count == 0)
+    if (set->count == 0 || !set->items)
         return 0;
     int result = grow(out, set->count, err);
-    if (result != 0)
+    if (result != 0 || !out->items)
         return result;
     memcpy(out->items, set->items, set->count * sizeof(*set->items));
     out->count = set->count;

@@ -13,7 +13,7 @@
 static bool same_name(const char *entry, const char *like)
 {
     size_t size = strcspn(like, "=") + 1;
-    return strncmp(entry, like, size) == 0;
+    return entry && strncmp(entry, like, size) == 0;
 }
 
 /* The place of the caller's own entry of ours; its end when there is none. */

@@ -92,13 +92,25 @@ static int write_sessions(const struct metrics *metrics, struct buf *out, struct
     return result;
 }
 
-static int write_numbers(const struct metrics *metrics, const struct metrics_gauges *gauges,
-                         struct buf *out, struct err *err)
+struct number {
+    const char *name, *type, *help;
+    uint64_t value;
+};
+
+static int write_numbers(const struct number *numbers, size_t count, struct buf *out,
+                         struct err *err)
 {
-    const struct {
-        const char *name, *type, *help;
-        uint64_t value;
-    } numbers[] = {
+    int result = 0;
+    for (size_t i = 0; i < count && result == 0; i++)
+        result = write_number(out, numbers[i].name, numbers[i].type, numbers[i].help,
+                              numbers[i].value, err);
+    return result;
+}
+
+static int write_work(const struct metrics *metrics, const struct metrics_gauges *gauges,
+                      struct buf *out, struct err *err)
+{
+    const struct number numbers[] = {
         {"berth_executions_running", "gauge", "Executions that are queued or run now.",
          gauges->executions},
         {"berth_sessions", "gauge", "Sessions that are open now.", gauges->sessions},
@@ -106,6 +118,16 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
         {"berth_session_executions_total", "counter",
          "Executions in sessions that ended; they count among all as well.",
          metrics->session_executions},
+        {"berth_output_bytes_total", "counter", "Bytes of output taken from executions.",
+         metrics->output_bytes},
+    };
+    return write_numbers(numbers, ARRAY_SIZE(numbers), out, err);
+}
+
+static int write_sandboxes(const struct metrics *metrics, const struct metrics_gauges *gauges,
+                           struct buf *out, struct err *err)
+{
+    const struct number numbers[] = {
         {"berth_sandboxes", "gauge", "Sandboxes that live now.", gauges->sandboxes},
         {"berth_sandboxes_max", "gauge", "Sandboxes that may live at once.", gauges->sandboxes_max},
         {"berth_sandboxes_creating", "gauge", "Creations in flight.", gauges->creating},
@@ -135,6 +157,14 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
          metrics->pool_misses},
         {"berth_pool_discarded_total", "counter", "Sandboxes made ahead that could not be used.",
          metrics->pool_discarded},
+    };
+    return write_numbers(numbers, ARRAY_SIZE(numbers), out, err);
+}
+
+static int write_kept(const struct metrics *metrics, const struct metrics_gauges *gauges,
+                      struct buf *out, struct err *err)
+{
+    const struct number numbers[] = {
         {"berth_layers", "gauge", "Library layers that are kept now.", gauges->layers},
         {"berth_layers_bytes", "gauge", "Bytes of library layers.", gauges->layers_bytes},
         {"berth_layers_building", "gauge", "Library layers that are being made.",
@@ -156,6 +186,13 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
          gauges->compile_misses},
         {"berth_compile_cache_bytes", "gauge", "Disk that kept programs take.",
          gauges->compile_kept_bytes},
+    };
+    return write_numbers(numbers, ARRAY_SIZE(numbers), out, err);
+}
+
+static int write_egress(const struct metrics_gauges *gauges, struct buf *out, struct err *err)
+{
+    const struct number numbers[] = {
         {"berth_egress_up", "gauge", "Whether the way out of the sandboxes answers.",
          gauges->egress_connected},
         {"berth_egress_sandboxes", "gauge", "Sandboxes that have a way out now.",
@@ -170,14 +207,8 @@ static int write_numbers(const struct metrics *metrics, const struct metrics_gau
          gauges->egress_bytes_out},
         {"berth_egress_received_bytes_total", "counter", "Bytes that came into sandboxes.",
          gauges->egress_bytes_in},
-        {"berth_output_bytes_total", "counter", "Bytes of output taken from executions.",
-         metrics->output_bytes},
     };
-    int result = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(numbers) && result == 0; i++)
-        result = write_number(out, numbers[i].name, numbers[i].type, numbers[i].help,
-                              numbers[i].value, err);
-    return result;
+    return write_numbers(numbers, ARRAY_SIZE(numbers), out, err);
 }
 
 int metrics_write(const struct metrics *metrics, const struct metrics_gauges *gauges,
@@ -187,7 +218,13 @@ int metrics_write(const struct metrics *metrics, const struct metrics_gauges *ga
     if (result == 0)
         result = write_sessions(metrics, out, err);
     if (result == 0)
-        result = write_numbers(metrics, gauges, out, err);
+        result = write_work(metrics, gauges, out, err);
+    if (result == 0)
+        result = write_sandboxes(metrics, gauges, out, err);
+    if (result == 0)
+        result = write_kept(metrics, gauges, out, err);
+    if (result == 0)
+        result = write_egress(gauges, out, err);
     if (result == 0)
         result = write_histogram(out, "berth_queue_seconds", "Time spent waiting for a sandbox.",
                                  &metrics->queue, err);

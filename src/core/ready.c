@@ -32,6 +32,20 @@ static bool needs_own_start(const struct lang *lang, const char *entry)
     return false;
 }
 
+/* The same of all that the kernel is to have from its start on. */
+static bool wants_own_start(const struct ready_want *want)
+{
+    const struct plan *plan = want->plan;
+    size_t count = 0;
+    const char *const *network = network_env(&plan->network, plan->image, &count);
+    bool wants = false;
+    for (size_t i = 0; plan->kernel && i < want->env_count; i++)
+        wants = wants || needs_own_start(plan->kernel, want->env[i]);
+    for (size_t i = 0; plan->kernel && want->network_at_start && i < count; i++)
+        wants = wants || needs_own_start(plan->kernel, network[i]);
+    return wants;
+}
+
 /* Starts the language's kernel and waits for it. *out: whether it lives; a language that can't be
  * started here is no failure. */
 static int start_kernel(struct core *core, struct channel *channel, const struct plan *plan,
@@ -127,12 +141,10 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
                            const struct ready_want *want, struct ready *out)
 {
     struct pool_item item;
-    if (want->plan->resources.gpu_count > 0)
-        return false; /* what is made ahead has none */
-    for (size_t i = 0; want->plan->kernel && i < want->env_count; i++) {
-        if (needs_own_start(want->plan->kernel, want->env[i]))
-            return false;
-    }
+    if (want->plan->resources.gpu_count > 0) /* what is made ahead has none */
+        return false;
+    if (wants_own_start(want))
+        return false;
     const struct engine_wait wait = {.cancel_fd = live->cancel_fd, .gone_fd = gone_fd};
     while (!engine_wait_is_over(&wait, 0) && pool_take(core->pool, want->plan, &item)) {
         struct err failure = ERR_INIT;

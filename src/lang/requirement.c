@@ -87,7 +87,7 @@ static int take_pip_name(struct scan *scan, char out[static NAME_MAX_BYTES], str
         return refuse("a name that is too long", err);
     for (size_t i = 0; i < size; i++) {
         bool dash = is_of(name[i], "._-");
-        if (dash && out[used - 1] == '-')
+        if (dash && used > 0 && out[used - 1] == '-')
             continue;
         out[used++] =
             dash ? '-' : (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);

@@ -73,6 +73,13 @@ def test_bash_says_what_is_wrong(bash):
     done = bash.run("echo one\nif true; then")
     assert "syntax error" in done["stderr"] and done["exit_code"] != 0 and done["state"] == "kept", done
     assert bash.run("echo after")["stdout"] == "after\n"
+    for code in ("false", "set -x; false", "set +x; false"):
+        assert bash.run(code)["exit_code"] == 1
+        done = bash.run("echo $? ))")
+        assert "syntax error" in done["stderr"] and "__berth" not in done["stderr"], done
+        bash.run("(exit 5)")
+        done = bash.run("echo $?")
+        assert done["stdout"] == "5\n" and "__berth" not in done["stderr"], done
 
 
 def test_bash_reads_stdin(bash):
@@ -212,6 +219,11 @@ def test_ruby_streams(ruby):
     done = ruby.run("a = gets; warn a; puts $stdin.read", stdin="first\nrest")
     assert (done["stdout"], done["stderr"]) == ("rest\n", "first\n"), done
     assert ruby.run("p gets, STDIN.read;")["stdout"] == "nil\n\"\"\n"
+    for left in ("gets", "STDIN.ungetc('x' * 100)", "STDIN.set_encoding('UTF-16LE:UTF-8'); STDIN.getc"):
+        ruby.run(left, stdin="first\nnot read\n")
+        assert ruby.run("STDIN.read")["results"] == [{"text/plain": '""'}], left
+        ruby.run(left, stdin="first\nnot read\n")
+        assert ruby.run("puts gets", stdin="new\n")["stdout"] == "new\n", left
     ruby.run("STDOUT.close; STDIN.close; $stderr = nil rescue 1;")
     assert ruby.run("puts gets", stdin="again\n")["stdout"] == "again\n"
     done = ruby.run("system('echo child; cat')", stdin="for it")

@@ -188,6 +188,37 @@ def test_a_kernel_gets_them_late(net, lang, code):
     session.delete()
 
 
+def made_of_the_pool(net, **fields):
+    """A session of JavaScript, and whether its kernel waited for it."""
+    hits = net.metric("berth_pool_hits_total")
+    return Session(net, lang="javascript", **fields), net.metric("berth_pool_hits_total") > hits
+
+
+def waited(net):
+    session, pooled = made_of_the_pool(net)
+    session.delete()
+    return pooled
+
+
+def test_fetch_in_a_kernel(net, upstream):
+    """Node looks only at its start for its options and the CA bundle: a kernel that waits had none, so it
+    is of no use. One that lives gets late what can be had late."""
+    need("node")
+    code = f"const answer = await fetch({url(upstream, '/kernel')!r}); console.log(await answer.text())"
+    wait_until(lambda: waited(net), "a kernel waits")
+    session, pooled = made_of_the_pool(net, network="egress")
+    assert not pooled
+    done = session.run(code)
+    assert (done["stdout"], done["exit_code"]) == ("upstream /kernel\n", 0), done
+    session.delete()
+    session, _ = made_of_the_pool(net)
+    assert session.run("const kept = 41")["status"] == "success"
+    assert put(session, "egress").status == 200
+    done = session.run(f"{code}; kept")
+    assert (done["stdout"], done["results"]) == ("upstream /kernel\n", [{"text/plain": "41"}]), done
+    session.delete()
+
+
 def test_what_a_sandbox_moves_has_a_cap(upstream):
     one = netrig.NamedServer({UP: "127.0.0.1"}, {"BERTH_EGRESS_ALLOW": f"{UP}:{upstream.port}",
                                                  "BERTH_EGRESS_EXCEPT": "127.0.0.1",

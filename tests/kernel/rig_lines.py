@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-from rig import HANG_SECS, Outcome, memory_file
+from rig import HANG_SECS, Outcome, end_with, memory_file
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CHANNEL_IN, CHANNEL_OUT = 3, 4
@@ -17,8 +17,9 @@ HIGH_FD = 50  # while a child puts its descriptors in place, none of them is whe
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def inherit_at(pairs):
+def inherit_at(pairs, driver):
     """In the child: each descriptor at its number, without close-on-exec."""
+    end_with(driver)
     high = [(fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH_FD), number) for fd, number in pairs]
     for fd, number in high:
         os.dup2(fd, number)
@@ -46,9 +47,10 @@ class LinesKernel:
             self.outputs[reader] = name
             ends.append((writer, number))
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})}
+        driver = os.getpid()
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, start_new_session=True, pass_fds=(CHANNEL_IN, CHANNEL_OUT),
-            preexec_fn=lambda: inherit_at(ends))
+            preexec_fn=lambda: inherit_at(ends, driver))
         for fd, _ in ends[1:]:
             os.close(fd)
         os.set_blocking(self.take, False)
