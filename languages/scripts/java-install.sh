@@ -27,6 +27,6 @@ END
     mvn=maven/bin/mvn
 fi
 export MAVEN_OPTS="-XX:+UseSerialGC -Xmx512m"
-$mvn -B -q -Dmaven.repo.local=$work/repository -DincludeScope=runtime -DoutputDirectory=/opt/libraries/jars \
-    dependency:copy-dependencies
+$mvn -B -q -Dstyle.color=never -Dmaven.repo.local=$work/repository \
+    -DincludeScope=runtime -DoutputDirectory=/opt/libraries/jars dependency:copy-dependencies
 rm -rf $work

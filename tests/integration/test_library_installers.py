@@ -107,7 +107,8 @@ def test_from_the_registry(case):
         session.delete()
         failed = ask(server, case, libraries=case.missing)
         assert (failed["status"], failed["phase"]) == ("error", "install") and failed["exit_code"] != 0, failed
-        assert case.missing[0].split("@")[0] in failed["stdout"] + failed["stderr"], failed
+        name = case.missing[0].split("@")[0].split(":")[-2:][0]
+        assert name in failed["stdout"] + failed["stderr"], failed
         assert server.metric("berth_layers_built_total") == 1
 
 
