@@ -66,7 +66,8 @@ void languages_free(struct languages *languages)
 /* ---- what an image is known by ---- */
 
 /* Whatever installs, upgrades or removes a program of the host changes one of these folders. */
-static const char *const host_folders[] = {"/usr/bin", "/usr/lib", "/etc/alternatives"};
+static const char *const host_folders[] = {"/usr/bin",   "/usr/lib",       "/etc/alternatives",
+                                           "/usr/local", "/usr/local/bin", "/usr/local/lib"};
 
 bool languages_identity(const char *image, char out[static LANGUAGES_IDENTITY_SIZE])
 {

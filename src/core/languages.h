@@ -29,7 +29,7 @@ int languages_check(struct core *core, const char *image, const struct lang *lan
 
 /* What the files of an image are known by, as long as they are the same. False: nothing is known of
  * it but its name, which may mean another image tomorrow. */
-#define LANGUAGES_IDENTITY_SIZE 160
+#define LANGUAGES_IDENTITY_SIZE 256
 bool languages_identity(const char *image, char out[static LANGUAGES_IDENTITY_SIZE]);
 
 #endif

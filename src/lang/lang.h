@@ -12,7 +12,7 @@
 
 #define LANG_ARGS_MAX 16
 #define LANG_ENV_MAX 16
-#define LANG_NAMES_MAX 8
+#define LANG_NAMES_MAX 12
 
 enum lang_protocol {
     LANG_PROTOCOL_FRAMES, /* wire/kernel_msg.h */

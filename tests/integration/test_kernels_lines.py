@@ -11,7 +11,12 @@ import pytest
 from harness import SLOW, wait_until
 from sessions import Session, in_background
 
-needs_ruby = pytest.mark.skipif(not shutil.which("ruby"), reason="there is no ruby here")
+
+def needs(program):
+    return pytest.mark.skipif(not shutil.which(program), reason=f"there is no {program} here")
+
+
+needs_ruby = needs("ruby")
 
 
 @pytest.fixture
@@ -310,7 +315,11 @@ def test_streams_and_order(server):
 
 @pytest.mark.parametrize("lang, code, after", [
     ("bash", "x=1; echo one; while [ ! -e go ]; do sleep 0.05; done; echo two", "echo $x"),
-    pytest.param("ruby", "x = 1; puts 'one'; sleep 0.05 until File.exist?('go'); puts 'two'", "puts x", marks=needs_ruby)])
+    pytest.param("ruby", "x = 1; puts 'one'; sleep 0.05 until File.exist?('go'); puts 'two'", "puts x", marks=needs_ruby),
+    pytest.param("javascript", "let x = 1; console.log('one'); while (!require('fs').existsSync('go')) "
+                 "await new Promise(go => setTimeout(go, 50)); console.log('two')", "console.log(x)", marks=needs("node")),
+    pytest.param("r", "x <- 1; cat('one\\n'); while (!file.exists('go')) Sys.sleep(0.05); cat('two\\n')",
+                 "writeLines(format(x))", marks=needs("Rscript"))])
 def test_a_new_server_takes_it_over(make_server, lang, code, after):
     server = make_server()
     session = Session(server, lang=lang)

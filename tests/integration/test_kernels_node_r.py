@@ -109,3 +109,21 @@ def test_a_plot_of_r(session):
     answer = session.run("plot(1:3)")
     images = [result["image/png"] for result in answer["results"] if "image/png" in result]
     assert len(images) == 1 and base64.b64decode(images[0]).startswith(PNG), answer
+
+
+@pytest.mark.parametrize("lang, env, code, shown", [
+    ("javascript", {"LC_ALL": "de_DE.UTF-8"}, "Intl.DateTimeFormat().resolvedOptions().locale", "'de-DE'"),
+    ("javascript", {"TZ": "Asia/Tokyo"}, "new Date(0).getHours()", "9"),
+    ("r", {"TMPDIR": "/workspace"}, "dirname(tempdir())", '[1] "/workspace"'),
+    ("r", {"TZ": "Asia/Tokyo"}, "format(as.POSIXct(0, origin = '1970-01-01'), '%H')", '[1] "09"')])
+def test_variables_mean_the_same_to_a_kernel_that_waited(make_server, lang, env, code, shown):
+    """What the interpreter looks at when it starts only is in at_start of its file."""
+    if shutil.which(LANGUAGES[lang].program) is None:
+        pytest.skip(f"there is no {lang} here")
+    server = make_server({"BERTH_POOL_MIN": "0", "BERTH_POOL_MAX": "1"})
+    for _ in range(2):
+        one = Session(server, lang=lang, env=env)
+        assert plain(one.run(code)) == [shown]
+        one.delete()
+        Session(server, lang=lang).delete()  # the pool makes one of this kind
+        wait_until(lambda: server.metric("berth_pool_ready") > 0, "a kernel waits")

@@ -348,6 +348,18 @@ def test_a_database_is_the_state_of_a_session_in_sql(server):
     session.delete()
 
 
+JAVA_FILES = """import java.io.File;
+public class Main { public static void main(String[] a) { System.out.println(new File("/tmp/classes/mine").exists());
+new File("/tmp/classes/mine").mkdirs(); } }
+"""
+
+
+def test_a_compiler_leaves_the_files_of_a_session_alone(server):
+    session = Session(server, lang="java")
+    assert [session.run(JAVA_FILES, timeout=SECS)["stdout"] for _ in range(2)] == ["false\n", "true\n"]
+    session.delete()
+
+
 def test_what_runs_in_such_a_session_can_be_ended_and_keeps_its_files(server):
     session = Session(server, lang="lua")
     loop = "io.open('mark', 'w'):close()\nprint('begun') io.stdout:flush()\nwhile true do end"

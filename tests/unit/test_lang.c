@@ -83,7 +83,7 @@ static void holds_what_each_says(void **state)
     assert_null(sql->compile[0]);
     const struct lang *java = get("java");
     assert_string_equal(java->compile[1], "-c");
-    assert_non_null(strstr(java->compile[2], "&& exec jar"));
+    assert_non_null(strstr(java->compile[2], "&& jar"));
     assert_string_equal(java->compile[3], "{memory_bytes}");
     const struct lang *python = get("python");
     assert_true(python->scripts);
