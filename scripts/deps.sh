@@ -10,12 +10,13 @@ musl-dev
 linux-libc-dev python3 python3-pytest clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
 curl e2fsprogs sudo uidmap skopeo golang-github-containers-common python3-numpy python3-pandas python3-matplotlib"
 
-# A Node of another origin than Debian's has npm in it.
+# A Node of another origin than Debian's has npm in it; Maven, npm and cargo install libraries.
 languages="nodejs node-typescript bash gcc g++ libc6-dev golang-go rustc cargo default-jdk-headless ruby perl
 php-cli lua5.4 r-base-core sqlite3 python3"
 if [ "${1:-}" = languages ]; then
     packages=$languages
     command -v npm >/dev/null 2>&1 || packages="$packages npm"
+    command -v mvn >/dev/null 2>&1 || packages="$packages maven"
 fi
 
 as_root() {

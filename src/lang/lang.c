@@ -16,6 +16,7 @@
 
 extern const struct embedded_file languages_files[];
 extern const struct embedded_file kernels_files[];
+extern const struct embedded_file scripts_files[];
 
 enum { LANGS_MAX = 64 };
 
@@ -83,6 +84,28 @@ static bool push_names(const char **array, size_t max, const char *text, const c
     return true;
 }
 
+static const struct embedded_file *find_file(const struct embedded_file *files, const char *name,
+                                             size_t size)
+{
+    for (const struct embedded_file *file = files; file->name; file++) {
+        if (strlen(file->name) == size && memcmp(file->name, name, size) == 0)
+            return file;
+    }
+    return NULL;
+}
+
+/* A word, or the text that it stands for. */
+static bool push_word(const char **array, const char *word, size_t size)
+{
+    static const char before[] = "{script:";
+    const size_t before_size = sizeof(before) - 1;
+    if (size < before_size + 1 || memcmp(word, before, before_size) != 0 || word[size - 1] != '}')
+        return push(array, LANG_ARGS_MAX, word, size);
+    const struct embedded_file *file =
+        find_file(scripts_files, word + before_size, size - before_size - 1);
+    return file && push(array, LANG_ARGS_MAX, file->data, file->size);
+}
+
 /* Splits at blanks; a word that begins with a double quote goes to the next one. */
 static bool push_words(const char **array, const char *text)
 {
@@ -91,7 +114,7 @@ static bool push_words(const char **array, const char *text)
         bool quoted = *cursor == '"';
         cursor += quoted;
         size_t size = strcspn(cursor, quoted ? "\"" : " \t");
-        if ((quoted && cursor[size] == '\0') || !push(array, LANG_ARGS_MAX, cursor, size))
+        if ((quoted && cursor[size] == '\0') || !push_word(array, cursor, size))
             return false;
         cursor += size + quoted;
     }
@@ -312,11 +335,7 @@ int lang_find(const char *name, const struct lang **out, struct err *err)
 
 const struct embedded_file *lang_kernel_source(const struct lang *lang)
 {
-    for (const struct embedded_file *file = kernels_files; lang->kernel && file->name; file++) {
-        if (strcmp(file->name, lang->kernel) == 0)
-            return file;
-    }
-    return NULL;
+    return lang->kernel ? find_file(kernels_files, lang->kernel, strlen(lang->kernel)) : NULL;
 }
 
 const struct lang *const *lang_all(size_t *out_count)

@@ -309,6 +309,126 @@ static int scan_cpan(struct scan *scan, struct err *err)
     return 0;
 }
 
+/* ---- cargo ---- */
+
+/* [feature,feature], in order */
+static int take_features(struct scan *scan, struct err *err)
+{
+    struct parts features = {.count = 0};
+    do {
+        scan->at++;
+        skip_blanks(scan);
+        size_t size = 0;
+        const char *name = take_run(scan, alnum, "_+.-", &size);
+        if (!name || !is_of(name[0], alnum) || size >= NAME_MAX_BYTES)
+            return refuse("expected names of features between [ and ]", err);
+        if (features.count == PARTS_MAX)
+            return refuse("too many features", err);
+        memcpy(features.text[features.count], name, size);
+        features.text[features.count++][size] = '\0';
+        skip_blanks(scan);
+    } while (peek(scan) == ',');
+    if (peek(scan) != ']')
+        return refuse("expected ] behind the features", err);
+    scan->at++;
+    put(scan, "[", 1);
+    put_parts(scan, &features);
+    put(scan, "]", 1);
+    return 0;
+}
+
+/* One of versions that commas separate. */
+static int take_cargo_version(struct scan *scan, struct err *err)
+{
+    static const char *const operators[] = {">=", "<=", ">", "<", "=", "^", "~"};
+    size_t size = 0;
+    skip_blanks(scan);
+    for (size_t i = 0; i < ARRAY_SIZE(operators); i++) {
+        size = strlen(operators[i]);
+        if ((size_t)(scan->end - scan->at) < size || memcmp(scan->at, operators[i], size) != 0)
+            continue;
+        put(scan, operators[i], size);
+        scan->at += size;
+        break;
+    }
+    skip_blanks(scan);
+    const char *version = take_run(scan, alnum, ".*+-", &size);
+    if (!version || !is_of(version[0], digits))
+        return refuse("expected a version such as 1.2 or ^1 behind the @", err);
+    put(scan, version, size);
+    skip_blanks(scan);
+    return 0;
+}
+
+static int scan_cargo(struct scan *scan, struct err *err)
+{
+    size_t size = 0;
+    const char *name = take_run(scan, alnum, "_-", &size);
+    if (!name || !is_of(name[0], alnum) || is_of(name[0], digits))
+        return refuse("expected the name of a crate such as \"serde\", \"serde@1.0\" or "
+                      "\"serde[derive]@^1\"; options, paths and addresses are not taken",
+                      err);
+    put(scan, name, size);
+    int result = peek(scan) == '[' ? take_features(scan, err) : 0;
+    if (result != 0 || peek(scan) != '@')
+        return result;
+    do {
+        put(scan, scan->at++, 1); /* the @, then commas */
+        result = take_cargo_version(scan, err);
+    } while (result == 0 && peek(scan) == ',');
+    return result;
+}
+
+/* ---- go ---- */
+
+static int scan_go(struct scan *scan, struct err *err)
+{
+    static const char words[] = "expected the path of a module such as \"github.com/google/uuid\" "
+                                "or \"gopkg.in/yaml.v3@v3.0.1\"";
+    size_t parts = 0;
+    size_t size = 0;
+    for (;; parts++) {
+        const char *part = take_run(scan, alnum, "._~-", &size);
+        if (!part || !is_of(part[0], alnum) || part[size - 1] == '.')
+            return refuse(words, err);
+        if (parts == 0 && !memchr(part, '.', size)) /* what has no dot is of Go itself */
+            return refuse(words, err);
+        put(scan, part, size);
+        if (peek(scan) != '/')
+            break;
+        put(scan, scan->at++, 1);
+    }
+    if (parts == 0)
+        return refuse(words, err);
+    if (peek(scan) != '@')
+        return 0;
+    put(scan, scan->at++, 1);
+    const char *version = take_run(scan, alnum, ".+-", &size);
+    if (!version || !is_of(version[0], alnum) || (size == 4 && memcmp(version, "none", 4) == 0))
+        return refuse("expected a version such as v1.2.3 behind the @", err);
+    put(scan, version, size);
+    return 0;
+}
+
+/* ---- Maven ---- */
+
+static int scan_maven(struct scan *scan, struct err *err)
+{
+    for (int part = 0; part < 3; part++) {
+        size_t size = 0;
+        const char *text = take_run(scan, alnum, "._-", &size);
+        if (!text || !is_of(text[0], alnum) || (part < 2 && peek(scan) != ':'))
+            return refuse("expected group:artifact:version such as "
+                          "\"org.apache.commons:commons-lang3:3.12.0\"; options, paths and "
+                          "addresses are not taken",
+                          err);
+        put(scan, text, size);
+        if (part < 2)
+            put(scan, scan->at++, 1);
+    }
+    return 0;
+}
+
 /* ---- all ---- */
 
 static const struct {
@@ -317,7 +437,8 @@ static const struct {
 } notations[REQUIREMENT_NOTATION_COUNT] = {
     [REQUIREMENT_PIP] = {"pip", scan_pip},    [REQUIREMENT_NPM] = {"npm", scan_npm},
     [REQUIREMENT_GEM] = {"gem", scan_gem},    [REQUIREMENT_CRAN] = {"cran", scan_cran},
-    [REQUIREMENT_CPAN] = {"cpan", scan_cpan},
+    [REQUIREMENT_CPAN] = {"cpan", scan_cpan}, [REQUIREMENT_CARGO] = {"cargo", scan_cargo},
+    [REQUIREMENT_GO] = {"go", scan_go},       [REQUIREMENT_MAVEN] = {"maven", scan_maven},
 };
 
 enum requirement_notation requirement_notation(const char *name)

@@ -15,12 +15,15 @@
 
 /* How a language's requirements are written. */
 enum requirement_notation {
-    REQUIREMENT_NONE, /* the language installs none */
-    REQUIREMENT_PIP,  /* PEP 508 without markers and addresses: name[extra,extra]>=1,<2 */
-    REQUIREMENT_NPM,  /* name, name@1.2, @scope/name@^1.2, name@latest */
-    REQUIREMENT_GEM,  /* name, name:1.2, name:~>1.2 */
-    REQUIREMENT_CRAN, /* name */
-    REQUIREMENT_CPAN, /* Module::Name, Module::Name@1.2, Module::Name~1.2 */
+    REQUIREMENT_NONE,  /* the language installs none */
+    REQUIREMENT_PIP,   /* PEP 508 without markers and addresses: name[extra,extra]>=1,<2 */
+    REQUIREMENT_NPM,   /* name, name@1.2, @scope/name@^1.2, name@latest */
+    REQUIREMENT_GEM,   /* name, name:1.2, name:~>1.2 */
+    REQUIREMENT_CRAN,  /* name */
+    REQUIREMENT_CPAN,  /* Module::Name, Module::Name@1.2, Module::Name~1.2 */
+    REQUIREMENT_CARGO, /* name, name@1.2, name@^1,<1.5, name[feature,feature]@=1.2.3 */
+    REQUIREMENT_GO,    /* example.com/module, example.com/module/v2@v2.1.0, ...@latest */
+    REQUIREMENT_MAVEN, /* group:artifact:version */
     REQUIREMENT_NOTATION_COUNT
 };
 

@@ -54,6 +54,19 @@ static const struct lang *get(const char *name)
     return lang;
 }
 
+/* A word that names a script is its text. */
+static void holds_scripts(void **state)
+{
+    (void)state;
+    const struct lang *rust = get("rust");
+    assert_string_equal(rust->compile[0], "sh");
+    assert_string_equal(rust->compile[1], "-c");
+    assert_non_null(strstr(rust->compile[2], "exec rustc --edition 2021 "));
+    assert_string_equal(rust->compile[4], "{source}");
+    assert_non_null(strstr(rust->install[2], "cargo build "));
+    assert_int_equal(rust->install[2][strlen(rust->install[2]) - 1], '\n'); /* whole */
+}
+
 static void holds_what_each_says(void **state)
 {
     (void)state;
@@ -135,10 +148,10 @@ static void loads_again_after_unload(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(holds_what_each_says),     cmocka_unit_test(each_is_whole),
-        cmocka_unit_test(finds_by_name_and_alias),  cmocka_unit_test(holds_the_kernel),
-        cmocka_unit_test(refuses_unknown_in_words), cmocka_unit_test(lists_in_order),
-        cmocka_unit_test(loads_again_after_unload),
+        cmocka_unit_test(holds_scripts),    cmocka_unit_test(holds_what_each_says),
+        cmocka_unit_test(each_is_whole),    cmocka_unit_test(finds_by_name_and_alias),
+        cmocka_unit_test(holds_the_kernel), cmocka_unit_test(refuses_unknown_in_words),
+        cmocka_unit_test(lists_in_order),   cmocka_unit_test(loads_again_after_unload),
     };
     return cmocka_run_group_tests_name("lang", tests, languages_load, languages_unload);
 }

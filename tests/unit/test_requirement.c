@@ -36,6 +36,17 @@ static void test_forms(void **state)
         {REQUIREMENT_CRAN, "data.table", "data.table"},
         {REQUIREMENT_CPAN, "JSON::PP", "JSON::PP"},
         {REQUIREMENT_CPAN, "JSON::PP@4.16", "JSON::PP@4.16"},
+        {REQUIREMENT_CARGO, "itoa", "itoa"},
+        {REQUIREMENT_CARGO, "proc-macro2@=1.0.60", "proc-macro2@=1.0.60"},
+        {REQUIREMENT_CARGO, "serde[derive, alloc]@ ^1 , < 1.5", "serde[alloc,derive]@^1,<1.5"},
+        {REQUIREMENT_CARGO, "rand_core[std]", "rand_core[std]"},
+        {REQUIREMENT_CARGO, "x@1.0.0-rc.1", "x@1.0.0-rc.1"},
+        {REQUIREMENT_MAVEN, "org.apache.commons:commons-lang3:3.12.0",
+         "org.apache.commons:commons-lang3:3.12.0"},
+        {REQUIREMENT_GO, "github.com/google/uuid", "github.com/google/uuid"},
+        {REQUIREMENT_GO, "gopkg.in/yaml.v3@v3.0.1", "gopkg.in/yaml.v3@v3.0.1"},
+        {REQUIREMENT_GO, "example.com/A/b~c/v2@latest", "example.com/A/b~c/v2@latest"},
+        {REQUIREMENT_GO, "a.b/c@v0.0.0-2023+incompatible", "a.b/c@v0.0.0-2023+incompatible"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct err err = ERR_INIT;
@@ -193,12 +204,46 @@ static void test_archives(void **state)
     assert_string_equal(form, "backports-lzma");
 }
 
+/* What others take and these do not. */
+static void test_refused_by_compiled(void **state)
+{
+    (void)state;
+    static const struct example wrong[] = {
+        {REQUIREMENT_CARGO, "1x", ""},        {REQUIREMENT_CARGO, "x.y", ""},
+        {REQUIREMENT_CARGO, "x@*", ""},       {REQUIREMENT_CARGO, "x@latest", ""},
+        {REQUIREMENT_CARGO, "x@1,", ""},      {REQUIREMENT_CARGO, "x@1 2", ""},
+        {REQUIREMENT_CARGO, "x@1\"", ""},     {REQUIREMENT_CARGO, "x[a/b]", ""},
+        {REQUIREMENT_CARGO, "x[\"a\"]", ""},  {REQUIREMENT_CARGO, "x[dep:a]", ""},
+        {REQUIREMENT_CARGO, "x@1[a]", ""},    {REQUIREMENT_GO, "fmt", ""},
+        {REQUIREMENT_GO, "golang.org", ""},   {REQUIREMENT_GO, "x.y/", ""},
+        {REQUIREMENT_GO, "x.y//z", ""},       {REQUIREMENT_GO, "x.y/../z", ""},
+        {REQUIREMENT_GO, "x.y/...", ""},      {REQUIREMENT_GO, "x.y/-z", ""},
+        {REQUIREMENT_GO, "x.y/z.", ""},       {REQUIREMENT_GO, "x.y/z@none", ""},
+        {REQUIREMENT_GO, "x.y/z@>v1", ""},    {REQUIREMENT_GO, "x.y/z@v1/w", ""},
+        {REQUIREMENT_GO, "x.y:80/z", ""},     {REQUIREMENT_MAVEN, "a", ""},
+        {REQUIREMENT_MAVEN, "a:b", ""},       {REQUIREMENT_MAVEN, "a:b:", ""},
+        {REQUIREMENT_MAVEN, "a:b:[1,2)", ""}, {REQUIREMENT_MAVEN, "a:b:1:jar", ""},
+        {REQUIREMENT_MAVEN, "a:b:<x>", ""},   {REQUIREMENT_MAVEN, "a:b:${x}", ""},
+        {REQUIREMENT_MAVEN, "a:b:-1", ""},    {REQUIREMENT_MAVEN, "a:../b:1", ""},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        struct err err = ERR_INIT;
+        char form[REQUIREMENT_MAX];
+        assert_fails(requirement_normalise(wrong[i].notation, wrong[i].text, strlen(wrong[i].text),
+                                           form, &err),
+                     ERR_BAD_INPUT, err);
+    }
+}
+
 static void test_notations(void **state)
 {
     (void)state;
     assert_int_equal(requirement_notation("pip"), REQUIREMENT_PIP);
     assert_int_equal(requirement_notation("npm"), REQUIREMENT_NPM);
     assert_int_equal(requirement_notation("cpan"), REQUIREMENT_CPAN);
+    assert_int_equal(requirement_notation("cargo"), REQUIREMENT_CARGO);
+    assert_int_equal(requirement_notation("go"), REQUIREMENT_GO);
+    assert_int_equal(requirement_notation("maven"), REQUIREMENT_MAVEN);
     assert_int_equal(requirement_notation(""), REQUIREMENT_NONE);
     assert_int_equal(requirement_notation("apt"), REQUIREMENT_NONE);
 }
@@ -208,7 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),     cmocka_unit_test(test_refused_by_all),
         cmocka_unit_test(test_bytes),     cmocka_unit_test(test_archives),
-        cmocka_unit_test(test_notations),
+        cmocka_unit_test(test_notations), cmocka_unit_test(test_refused_by_compiled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
