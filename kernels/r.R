@@ -16,7 +16,7 @@ local({
   COLUMNS_MAX <- 50L
   EXIT_ERROR <- 1L
   EXIT_INTERRUPTED <- 130L
-  ESCAPED <- c("\\\\" = "\\", "\\n" = "\n", "\\r" = "\r", "\\t" = "\t")
+  ESCAPED <- c("\\n" = "\n", "\\r" = "\r", "\\t" = "\t")
   BASE64 <- c(LETTERS, letters, 0:9, "+", "/")
 
   state <- new.env(parent = emptyenv())
@@ -54,10 +54,15 @@ local({
 
   read_line <- function(name) suppressWarnings(with_channel(name, function(channel) readLines(channel, 1L)))
 
+  # By bytes: in UTF-8 the place of each escape would be counted from the beginning of the text. The blank keeps an
+  # empty last part.
   unescape <- function(text) {
+    parts <- strsplit(paste0(text, " "), "\\\\", fixed = TRUE, useBytes = TRUE)[[1L]]
+    for (escape in names(ESCAPED)) parts <- gsub(escape, ESCAPED[[escape]], parts, fixed = TRUE, useBytes = TRUE)
+    Encoding(parts) <- "bytes"
+    text <- paste(parts, collapse = "\\")
+    text <- substr(text, 1L, nchar(text, "bytes") - 1L)
     Encoding(text) <- "UTF-8"
-    found <- gregexpr("\\\\[\\\\nrt]", text, perl = TRUE)
-    regmatches(text, found) <- list(unname(ESCAPED[regmatches(text, found)[[1L]]]))
     text
   }
 
