@@ -24,15 +24,16 @@ _berth() {
     case $prev in
     --name) return ;;
     --lang | -l) mapfile -t COMPREPLY < <(compgen -W "bash c cpp go java javascript lua perl php python r ruby rust sql typescript" -- "$cur"); return ;;
+    --network) mapfile -t COMPREPLY < <(compgen -W "none egress" -- "$cur"); return ;;
     --profile) mapfile -t COMPREPLY < <(compgen -W "strict container" -- "$cur"); return ;;
     --file | --stdin | --authfile) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     --state | --save-images | --images) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
-    --code | -c | --timeout | -t | --idle-timeout | --ram | --cpu | --storage | --image | --env | -e | --host | --port) return ;;
+    --code | -c | --timeout | -t | --idle-timeout | --ram | --cpu | --storage | --image | --env | -e | --allow | --library | --host | --port) return ;;
     esac
     local words=""
     case $command in
     serve) words="--host --port --state --help" ;;
-    run) words="--code --lang --timeout --ram --cpu --storage --image --profile --env --file --stdin --json --help" ;;
+    run) words="--code --lang --timeout --ram --cpu --storage --image --profile --env --network --allow --library --file --stdin --json --help" ;;
     ps) words="--all --json --help" ;;
     languages) words="--image --json --help" ;;
     logs) words="--follow --save-images --help" ;;
@@ -41,7 +42,7 @@ _berth() {
     "image pull" | "image import") words="--name --replace --tls-verify=false --authfile --images --help" ;;
     "image ls") words="--json --images --help" ;;
     "image rm") words="--images --help" ;;
-    "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --env --json --help" ;;
+    "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --env --network --allow --library --json --help" ;;
     "session exec") words="--file --timeout --stdin --save-images --json --help" ;;
     "session attach") words="--timeout --save-images --help" ;;
     "session ls") words="--quiet --json --help" ;;

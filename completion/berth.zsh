@@ -21,7 +21,9 @@ _berth() {
         _arguments '(-c --code)'{-c,--code}'[the code]:code:' '(-l --lang)'{-l,--lang}'[language]:language:(bash c cpp go java javascript lua perl php python r ruby rust sql typescript)' \
             '(-t --timeout)'{-t,--timeout}'[seconds]:seconds:' '--ram[memory limit]:size:' '--cpu[cores]:cores:' \
             '--storage[size of the writable root]:size:' '--image[what is under /]:image:' \
-            '--profile[rights inside]:profile:(strict container)' '*'{-e,--env}'[variable]:NAME=VALUE:' '*--file[copy in]:file:_files' \
+            '--profile[rights inside]:profile:(strict container)' '*'{-e,--env}'[variable]:NAME=VALUE:' \
+            '--network[where to connect]:mode:(none egress)' '*--allow[egress to these alone]:rule:' \
+            '*--library[of the language]:name:' '*--file[copy in]:file:_files' \
             '--stdin[standard input]:file:_files' '--json[print the object]' '--help' '*:file:_files'
         ;;
     ps) _arguments '--all' '--json' '--help' ;;
@@ -48,7 +50,8 @@ _berth() {
                 '(-t --timeout)'{-t,--timeout}'[end it after]:seconds:' '--idle-timeout[end it when idle]:seconds:' \
                 '--ram[memory limit]:size:' '--cpu[cores]:cores:' '--storage[size of the writable root]:size:' \
                 '--image[what is under /]:image:' '--profile[rights inside]:profile:(strict container)' \
-                '*'{-e,--env}'[variable]:NAME=VALUE:' '--json[print the object]' '--help'
+                '*'{-e,--env}'[variable]:NAME=VALUE:' '--network[where to connect]:mode:(none egress)' \
+                '*--allow[egress to these alone]:rule:' '*--library[of the language]:name:' '--json[print the object]' '--help'
             ;;
         exec)
             _arguments '(-f --file)'{-f,--file}'[the code]:file:_files' '(-t --timeout)'{-t,--timeout}'[seconds]:seconds:' \

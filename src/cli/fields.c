@@ -97,6 +97,14 @@ int fields_add_allow(json_t *request, const char *rule, struct err *err)
     return json_object_get(network, "mode") ? 0 : set_string(network, "mode", "egress", err);
 }
 
+static int add_library(json_t *request, const char *name, struct err *err)
+{
+    json_t *text = json_string(name);
+    if (!text || json_array_append_new(fields_member(request, "libraries", json_array), text) != 0)
+        return err_set(err, ERR_BAD_INPUT, "the name of a library has to be text in UTF-8");
+    return 0;
+}
+
 int fields_take_place(int option, const char *value, json_t *request, struct err *err)
 {
     switch (option) {
@@ -118,6 +126,8 @@ int fields_take_place(int option, const char *value, json_t *request, struct err
         return fields_set_network(request, value, err);
     case 'A':
         return fields_add_allow(request, value, err);
+    case 'L':
+        return add_library(request, value, err);
     default:
         return 1;
     }

@@ -16,8 +16,9 @@ enum { FIELDS_BODY_MAX = 4000000 }; /* the server takes bodies of up to 4 MB */
         {"cpu", required_argument, NULL, 'u'}, {"storage", required_argument, NULL, 's'},          \
         {"image", required_argument, NULL, 'I'}, {"profile", required_argument, NULL, 'p'},        \
         {"env", required_argument, NULL, 'e'}, {"network", required_argument, NULL, 'N'},          \
+        {"allow", required_argument, NULL, 'A'},                                                   \
     {                                                                                              \
-        "allow", required_argument, NULL, 'A'                                                      \
+        "library", required_argument, NULL, 'L'                                                    \
     }
 
 /* The lines of a help text for them. */
@@ -30,6 +31,8 @@ enum { FIELDS_BODY_MAX = 4000000 }; /* the server takes bodies of up to 4 MB */
     "  -e, --env NAME=VALUE    set a variable; may be repeated\n"                                  \
     "      --network MODE      none (default), or egress: out to what the operator allows\n"       \
     "      --allow RULE        egress to these alone: HOST, HOST:PORT, *.HOST; may be\n"           \
+    "                          repeated\n"                                                         \
+    "      --library NAME      have a library of the language, such as numpy==1.26; may be\n"      \
     "                          repeated\n"
 
 /* Sets `network` as --network and --allow do. */

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 
 static const char work_prefix[] = ".image-";
+static const char work_inner[] = "/work";
 /* As the engine reads them (docs/images.md); the longer one first. */
 static const char *const suffixes[] = {IMAGE_OCI_SUFFIX, ".tar",    ".tar.gz", ".tgz",
                                        ".tar.bz2",       ".tar.xz", ".tar.zst"};
@@ -195,17 +196,20 @@ void image_folder_end(const struct image_folder *folder, const char *work)
     char path[PATH_MAX + IMAGE_WORK_SIZE];
     if (work[0] == '\0')
         return;
-    (void)snprintf(path, sizeof(path), "%s/%s", folder->path, work);
+    (void)snprintf(path, sizeof(path), "%s/%.*s", folder->path, (int)strcspn(work, "/"), work);
     (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 
 /* Locked for as long as its command lives. */
 static bool is_left(int folder_fd, const char *name)
 {
-    if (strncmp(name, work_prefix, sizeof(work_prefix) - 1) != 0 || strlen(name) >= IMAGE_WORK_SIZE)
+    char inner[IMAGE_WORK_SIZE];
+    if (strncmp(name, work_prefix, sizeof(work_prefix) - 1) != 0 ||
+        strlen(name) + sizeof(work_inner) > sizeof(inner))
         return false;
-    FD_AUTO int fd = openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+    (void)snprintf(inner, sizeof(inner), "%s%s", name, work_inner);
+    FD_AUTO int fd = openat(folder_fd, inner, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd >= 0 ? flock(fd, LOCK_EX | LOCK_NB) == 0 : errno == ENOENT;
 }
 
 static void sweep(const struct image_folder *folder)
@@ -220,10 +224,14 @@ static void sweep(const struct image_folder *folder)
         (void)closedir(dir);
 }
 
+/* Inside one that only root may enter: two commands at a time have one owner, and what one fetches
+ * must not reach what the other does. */
 static int make_work(const struct image_folder *folder, uid_t owner, const char *name, int *out_fd,
                      struct err *err)
 {
-    if (mkdirat(folder->fd, name, 0700) != 0)
+    char outer[IMAGE_WORK_SIZE];
+    (void)snprintf(outer, sizeof(outer), "%.*s", (int)strcspn(name, "/"), name);
+    if (mkdirat(folder->fd, outer, 0700) != 0 || mkdirat(folder->fd, name, 0700) != 0)
         return err_sys(err, errno, "make a folder in %s", folder->path);
     FD_AUTO int fd = openat(folder->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0 || fchown(fd, owner, owner) != 0)
@@ -241,7 +249,7 @@ int image_folder_begin(const struct image_folder *folder, uid_t owner,
         return err_sys(err, errno, "lock %s", folder->path);
     sweep(folder);
     id_hex(random, 8);
-    (void)snprintf(out_name, IMAGE_WORK_SIZE, "%s%s", work_prefix, random);
+    (void)snprintf(out_name, IMAGE_WORK_SIZE, "%s%s%s", work_prefix, random, work_inner);
     int result = make_work(folder, owner, out_name, out_fd, err);
     if (result != 0)
         out_name[0] = '\0';

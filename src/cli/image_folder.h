@@ -46,8 +46,9 @@ int image_folder_list(const struct image_folder *folder, struct image_found **ou
 int image_folder_find(const struct image_folder *folder, const char *name, struct image_found *out,
                       struct err *err);
 
-/* Makes a hidden folder to work in that belongs to owner, and removes what killed commands left of
- * theirs. *out_fd is the caller's and keeps it from being taken for such. */
+/* Makes a hidden folder to work in that belongs to owner, inside one that only root may enter, and
+ * removes what killed commands left of theirs. *out_fd is the caller's and keeps it from being
+ * taken for such. */
 int image_folder_begin(const struct image_folder *folder, uid_t owner,
                        char out_name[static IMAGE_WORK_SIZE], int *out_fd, struct err *err);
 

@@ -12,7 +12,6 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "cli/call.h"
 #include "wire/json.h"
 
 enum { INFO_MAX = 1 << 20, TIME_SIZE = 32 };
@@ -111,6 +110,16 @@ static int add_item(const struct image_folder *folder, const struct image_found 
     return 0;
 }
 
+/* With escapes for all that is not ASCII: some of it moves a terminal's cursor, too. */
+static int print_json(const json_t *all, struct err *err)
+{
+    MEM_AUTO char *text = json_dumps(all, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+    if (!text)
+        return err_set(err, ERR_INTERNAL, "no memory");
+    (void)printf("%s\n", text);
+    return 0;
+}
+
 int image_show_list(const struct image_folder *folder, bool as_json, struct err *err)
 {
     MEM_AUTO struct image_found *found = NULL;
@@ -126,5 +135,5 @@ int image_show_list(const struct image_folder *folder, bool as_json, struct err 
         else
             print_line(folder, &found[i]);
     }
-    return result == 0 && as_json ? call_print(all, err) : result;
+    return result == 0 && as_json ? print_json(all, err) : result;
 }

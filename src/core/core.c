@@ -299,6 +299,8 @@ static int settle_books(struct core *core, struct err *err)
     int result = layers_open(core, err); /* sessions use them */
     if (result == 0)
         result = session_load(core, err); /* without them their sandboxes would be nobody's */
+    if (result == 0)
+        result = layers_start(core, err);
     if (result != 0)
         return result;
     result = execution_end_orphans(core, &failure);

@@ -98,13 +98,15 @@ struct plan {
     const char *zygote; /* what the engine may fork the kernel from: a language; "": nothing */
     const char **envp;  /* NULL-ended, entries borrowed; freed by plan_done() */
     size_t envc;
+    char **joined; /* entries of envp that are ours; NULL-ended, NULL: none */
     struct network network;
 };
 
 /* ERR_BAD_INPUT (public) names the field and what the host has. May ask the engine. */
 int plan_make(struct core *core, const struct execution_request *request, struct plan *out,
               struct err *err);
-/* The variables alone, of those of the plan. */
+/* The variables alone, of those of the plan. Of a session (request->cells), which may get libraries
+ * at any time, a caller's own list of folders goes before ours that leads to them. */
 int plan_env(const struct execution_request *request, struct plan *plan, struct err *err);
 void plan_done(struct plan *plan);
 /* The names of the images, separated by spaces; an engine that names none has "host". */

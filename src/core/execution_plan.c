@@ -127,6 +127,35 @@ static void set_env(struct plan *plan, const char *entry)
     plan->envp[plan->envc++] = entry;
 }
 
+/* What leads to libraries by the variable of that entry; NULL: it does not. */
+static const char *find_libraries_env(const struct lang *lang, const char *entry)
+{
+    size_t name_size = strcspn(entry, "=") + 1;
+    for (size_t i = 0; i < LANG_ENV_MAX && lang->libraries_env[i]; i++) {
+        if (strncmp(lang->libraries_env[i], entry, name_size) == 0)
+            return lang->libraries_env[i] + name_size;
+    }
+    return NULL;
+}
+
+/* Sets the caller's list of folders with ours behind it. */
+static int set_joined_env(struct plan *plan, const char *entry, const char *ours, struct err *err)
+{
+    size_t count = 0;
+    if (!plan->joined)
+        plan->joined = calloc(LANG_ENV_MAX + 1, sizeof(*plan->joined));
+    while (plan->joined && plan->joined[count])
+        count++;
+    bool is_empty = strchr(entry, '=')[1] == '\0';
+    char *text = NULL;
+    if (!plan->joined || count == LANG_ENV_MAX ||
+        asprintf(&text, "%s%s%s", entry, is_empty ? "" : ":", ours) < 0)
+        return err_set(err, ERR_INTERNAL, "no memory for variables");
+    plan->joined[count] = text;
+    set_env(plan, text);
+    return 0;
+}
+
 int plan_env(const struct execution_request *request, struct plan *plan, struct err *err)
 {
     size_t base_count = sizeof(base_env) / sizeof(base_env[0]);
@@ -159,7 +188,11 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
         size += strlen(entry) + 1;
         if (size > ENV_BYTES_MAX)
             return err_public(err, ERR_BAD_INPUT, "env: more than %u bytes", ENV_BYTES_MAX);
-        set_env(plan, entry);
+        const char *ours = request->cells && !later ? find_libraries_env(lang, entry) : NULL;
+        if (!ours)
+            set_env(plan, entry);
+        else if (set_joined_env(plan, entry, ours, err) != 0)
+            return -ERR_INTERNAL;
     }
     return 0;
 }
@@ -210,6 +243,9 @@ int plan_make(struct core *core, const struct execution_request *request, struct
 void plan_done(struct plan *plan)
 {
     free(plan->envp);
+    for (size_t i = 0; plan->joined && plan->joined[i]; i++)
+        free(plan->joined[i]);
+    free(plan->joined);
     network_done(&plan->network);
     memset(plan, 0, sizeof(*plan));
 }

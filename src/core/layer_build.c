@@ -51,6 +51,8 @@ struct work {
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     struct channel *channel;
     int spool_fd; /* the tar, in a file without a name */
+    uint64_t spooled_bytes;
+    struct err spool_failure;
     struct buf resolved;
 };
 
@@ -247,10 +249,43 @@ static int keep_resolved(void *context, int stream, const uint8_t *data, size_t 
     return 0;
 }
 
+/* The archives of all builds together get no more of the host's disk than layers may have. */
+static int book_spool(struct work *work, uint64_t size, struct err *err)
+{
+    struct layers *layers = work->core->layers;
+    (void)pthread_mutex_lock(&layers->lock);
+    bool fits = layers->spooled_bytes + size <= work->core->config.layers_max_bytes;
+    if (fits) {
+        layers->spooled_bytes += size;
+        work->spooled_bytes += size;
+    }
+    (void)pthread_mutex_unlock(&layers->lock);
+    if (fits)
+        return 0;
+    (void)err_public(err, ERR_UNAVAILABLE,
+                     "libraries: there is no room for them while others are installed");
+    err->retry_after_s = LAYERS_BUSY_RETRY_S;
+    return -ERR_UNAVAILABLE;
+}
+
+static void close_spool(struct work *work)
+{
+    struct layers *layers = work->core->layers;
+    fd_close(&work->spool_fd);
+    (void)pthread_mutex_lock(&layers->lock);
+    layers->spooled_bytes -= work->spooled_bytes;
+    (void)pthread_mutex_unlock(&layers->lock);
+    work->spooled_bytes = 0;
+}
+
 static int keep_tar(void *context, int stream, const uint8_t *data, size_t size, struct err *err)
 {
     struct work *work = context;
-    return stream == STREAM_STDOUT ? fd_write_all(work->spool_fd, data, size, err) : 0;
+    (void)err;
+    if (stream != STREAM_STDOUT)
+        return 0;
+    int result = book_spool(work, size, &work->spool_failure);
+    return result == 0 ? fd_write_all(work->spool_fd, data, size, &work->spool_failure) : result;
 }
 
 /* LAYER_FAILED: the installer says why. One that is preferred and not there is passed over. */
@@ -329,6 +364,8 @@ static int pack(struct work *work, struct err *err)
         result = run(work, &program, &end, err);
     if (result != 0)
         return result;
+    if (work->spool_failure.kind != ERR_NONE)
+        return err_copy(err, &work->spool_failure);
     if (end.exit.cause == KILL_OUTPUT)
         return err_public(err, ERR_BAD_INPUT, "libraries: together they are too large");
     if (!went_well(&end))
@@ -402,7 +439,12 @@ static int work_through(struct work *work, struct store_layer *out_row, struct e
     close_sandbox(work);
     if (result == 0)
         result = import(work, &size_bytes, err);
-    return result == 0 ? fill_row(work, size_bytes, out_row, err) : result;
+    if (result != 0)
+        return result;
+    result = fill_row(work, size_bytes, out_row, err);
+    if (result != 0)
+        layers_drop(work->core, work->build->name);
+    return result;
 }
 
 /* What a failure that is not the caller's means to the caller. */
@@ -442,7 +484,7 @@ int layer_build_run(struct layer_build *build, struct store_layer *out_row, stru
         result = work_through(&work, out_row, &failure);
         live_end(core, &work.live);
     }
-    fd_close(&work.spool_fd);
+    close_spool(&work);
     plan_done(&work.plan);
     buf_done(&work.resolved);
     record_unref(record);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -124,6 +125,19 @@ static void give_layer(struct core *core, struct layer *layer)
         layer_free(layer);
 }
 
+/* The layer of that key, if there is one. */
+static struct layer *use_known(struct core *core, const char *key, bool keep)
+{
+    struct layers *layers = core->layers;
+    (void)pthread_mutex_lock(&layers->lock);
+    struct layer *layer = find_key_locked(layers, key);
+    bool write = layer && use_locked(layer, keep);
+    (void)pthread_mutex_unlock(&layers->lock);
+    if (write)
+        write_used(core, layer, keep);
+    return layer;
+}
+
 static void build_unref(struct layer_build *build)
 {
     struct layers *layers = build->core->layers;
@@ -216,11 +230,19 @@ static void count_thread(struct core *core, int more)
     (void)pthread_mutex_unlock(&core->lock);
 }
 
-/* The engine has it: it is written down and entered. */
+/* The engine has it: it is written down and entered. Unless there is one by now: that of an earlier
+ * build that nobody waited for any more, but which was too far to be stopped. */
 static int enter_built(struct layer_build *build, struct store_layer *row, struct err *err)
 {
     struct core *core = build->core;
+    build->layer = use_known(core, build->key, false);
+    if (build->layer) {
+        layers_drop(core, build->name);
+        return 0;
+    }
+    fault_point("server.layer_imported");
     int result = store_layer_insert(core->store, row, err);
+    fault_point("server.layer_stored");
     struct layer *layer = result == 0 ? layers_enter(core, row) : NULL;
     if (result == 0 && !layer)
         result = err_set(err, ERR_INTERNAL, "no memory for a layer");
@@ -384,19 +406,6 @@ static int take_built(struct core *core, struct layer_build *build, int cancel_f
     return result;
 }
 
-/* The layer of that key, if there is one. */
-static struct layer *use_known(struct core *core, const char *key, bool keep)
-{
-    struct layers *layers = core->layers;
-    (void)pthread_mutex_lock(&layers->lock);
-    struct layer *layer = find_key_locked(layers, key);
-    bool write = layer && use_locked(layer, keep);
-    (void)pthread_mutex_unlock(&layers->lock);
-    if (write)
-        write_used(core, layer, keep);
-    return layer;
-}
-
 bool layer_is_there(struct core *core, const struct layer_want *want)
 {
     struct layers *layers = core->layers;
@@ -481,7 +490,7 @@ int layer_attach(struct core *core, struct layer *layer, const char *sandbox_id,
             err->retry_after_s = 1;
         return result;
     }
-    if (result == -ERR_CONFLICT)
+    if (result == -ERR_CONFLICT && failure.public_message[0] == '\0')
         return err_set(err, ERR_CLOSED, "layer %s: %s", layer->row.name, failure.message);
     return result == 0 ? 0 : err_copy(err, &failure);
 }

@@ -62,7 +62,8 @@ const struct layer_failure *layer_failure(const struct layer_use *use);
 const char *layer_name(const struct layer *layer);
 
 /* Shows it in a sandbox. ERR_UNAVAILABLE (public): the engine has it no more; the next one builds
- * it. ERR_CLOSED: the sandbox has ended. */
+ * it. ERR_CONFLICT (public): what the sandbox's code left lets none be shown. ERR_CLOSED: the
+ * sandbox has ended. */
 int layer_attach(struct core *core, struct layer *layer, const char *sandbox_id, struct err *err);
 
 /* {"layers": [{"name", "lang", "image", "libraries", "installed", "size_bytes", "created_at",
@@ -79,6 +80,8 @@ void layers_stats(struct core *core, struct layers_stats *out);
 
 /* For core.c. Reads the table; the store is open, and nothing else. */
 int layers_open(struct core *core, struct err *err);
+/* Those that are in use are known to be: what nobody uses may go from now on. */
+int layers_start(struct core *core, struct err *err);
 /* The engine is there: what it has and nobody knows goes, and what it lacks is forgotten. */
 int layers_reconcile(struct core *core, struct engine *engine, struct err *err);
 /* The thread that tidies ends, while there is an engine; nobody builds one any more. */

@@ -56,7 +56,10 @@ struct layers {
     struct layer_build *builds;
     unsigned count;
     uint64_t bytes;
+    uint64_t spooled_bytes; /* of archives on their way to the engine, on the host's disk */
 };
+
+#define LAYERS_BUSY_RETRY_S 30
 
 /* layers.c */
 struct layer *layers_find_locked(struct layers *layers, const char *name);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/core_internal.h"
@@ -16,13 +17,13 @@
 
 #define ENGINE_NS (10 * CLOCK_NS_PER_S)
 #define LOOK_US INT64_C(30000000) /* the keeper looks at least so often */
-#define BUSY_RETRY_S 30
 
 void layers_drop(struct core *core, const char *name)
 {
     struct engine *engine = NULL;
     struct err err = ERR_INIT;
     int result = store_layer_remove(core->store, name, &err);
+    fault_point("server.layer_removed");
     if (result == 0)
         result = core_engine(core, &engine, &err);
     if (result == 0)
@@ -93,7 +94,7 @@ int layers_make_room(struct core *core, unsigned count, uint64_t size_bytes, str
                             "libraries: there is no room for more of them while those that there "
                             "are are in use");
     if (err)
-        err->retry_after_s = BUSY_RETRY_S;
+        err->retry_after_s = LAYERS_BUSY_RETRY_S;
     return result;
 }
 
@@ -138,8 +139,10 @@ static int load_one(void *context, struct store_layer *row, struct err *err)
     return 0;
 }
 
-static int start_keeper(struct core *core, struct err *err)
+int layers_start(struct core *core, struct err *err)
 {
+    if (!core->layers)
+        return 0;
     int status = pthread_create(&core->layers->keeper, NULL, keeper_main, core);
     if (status != 0)
         return err_sys(err, status, "start the keeper of layers");
@@ -161,8 +164,7 @@ int layers_open(struct core *core, struct err *err)
     (void)pthread_cond_init(&layers->changed, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     core->layers = layers;
-    int result = store_layer_each(core->store, load_one, core, err);
-    return result == 0 ? start_keeper(core, err) : result;
+    return store_layer_each(core->store, load_one, core, err);
 }
 
 void layers_stop(struct core *core)

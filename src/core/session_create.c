@@ -152,6 +152,21 @@ static int fill_row(const struct making *making, struct store_session *row, stru
     return 0;
 }
 
+static int write_down(struct making *making, struct session *session, struct err *err)
+{
+    struct core *core = making->core;
+    struct store_session_layer layer;
+    BUF_AUTO struct buf list;
+    buf_init(&list, SESSION_LIBRARIES_ROW_MAX);
+    int found = session_libraries_row(session, &making->libraries, &list, &layer, err);
+    if (found < 0)
+        return found;
+    int result = store_session_insert(core->store, &session->row, found == 0 ? &layer : NULL, err);
+    if (result == 0)
+        session_libraries_take(core, session, &making->libraries);
+    return result;
+}
+
 /* It is written down, then entered. ERR_CONFLICT: another one has the key meanwhile. */
 static int enter(struct making *making, struct buf *out, struct err *err)
 {
@@ -162,11 +177,8 @@ static int enter(struct making *making, struct buf *out, struct err *err)
     fault_point("server.session");
     int result = fill_row(making, &session->row, err);
     if (result == 0)
-        result = session_libraries_keep(core, session, &making->libraries, err);
-    if (result == 0)
-        result = store_session_insert(core->store, &session->row, err);
+        result = write_down(making, session, err);
     if (result != 0) {
-        session_libraries_done(core, session);
         store_session_done(&session->row);
         free(session);
         return result;

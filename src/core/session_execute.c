@@ -61,21 +61,18 @@ static int run_cell(struct attempt *attempt, struct session *session,
     return result;
 }
 
-/* Those that are given, then the variables that the session was made with, out of its row. *out is
- * heap. */
-static int read_env(const struct store_session *row, const char *const *given, size_t given_count,
-                    const char ***out, size_t *out_count, struct err *err)
+/* The variables that the session was made with, out of its row. *out is heap. */
+static int read_env(const struct store_session *row, const char ***out, size_t *out_count,
+                    struct err *err)
 {
-    size_t count = given_count;
+    size_t count = 0;
     for (size_t i = 0; i < row->env_size; i++)
         count += row->env[i] == '\0';
     const char **env = calloc(count + 1, sizeof(*env));
     if (!env)
         return err_set(err, ERR_INTERNAL, "no memory for variables");
-    for (size_t i = 0; i < given_count; i++)
-        env[i] = given[i];
     const char *at = row->env;
-    for (size_t i = given_count; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         env[i] = at;
         at += strlen(at) + 1;
     }
@@ -89,16 +86,13 @@ static int run_program(struct attempt *attempt, struct session *session, const s
                        const struct session_execution *request, uint64_t timeout_ms,
                        struct err *err)
 {
-    const char *leading[LANG_ENV_MAX]; /* to libraries */
     const char **env = NULL;
-    size_t leading_count = 0;
     PLAN_AUTO struct plan plan = {0};
-    struct execution_request asked = {.lang = lang, .image = session->row.image};
+    struct execution_request asked = {.lang = lang, .image = session->row.image, .cells = true};
     bool heard = false;
     int result = session_copy_network(attempt->core, session, &plan.network, err);
-    session_libraries_add_env(session, leading, &leading_count);
     if (result == 0)
-        result = read_env(&session->row, leading, leading_count, &env, &asked.env_count, err);
+        result = read_env(&session->row, &env, &asked.env_count, err);
     asked.env = env;
     if (result == 0)
         result = plan_env(&asked, &plan, err);

@@ -8,8 +8,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define LIST_MAX (LIBRARIES_MAX * (REQUIREMENT_MAX + 4) + 4)
 #define LAST_WORDS 300 /* of an installer */
+/* Past an installer's own timeout: the wait for a place, the archive, the engine. */
+#define BUILD_MORE_MS UINT64_C(1800000)
 
 /* ---- making one ---- */
 
@@ -45,28 +46,24 @@ int session_libraries_wait(struct core *core, const struct session_request *requ
     return result == LAYER_FAILED ? say_failed(layer_failure(&ask->use), err) : result;
 }
 
-static int write_down(struct core *core, const struct session *session,
-                      const struct library_ask *ask, struct err *err)
-{
-    BUF_AUTO struct buf list;
-    buf_init(&list, LIST_MAX);
-    int result = library_set_json(&ask->set, &list, err);
-    const char *text = result == 0 ? buf_cstr(&list) : NULL;
-    if (!text)
-        return result != 0 ? result : err_set(err, ERR_INTERNAL, "no memory for libraries");
-    const struct store_session_layer row = {
-        .session_id = session->row.id, .layer = layer_name(ask->use.layer), .requirements = text};
-    return store_session_layer_put(core->store, &row, err);
-}
-
-int session_libraries_keep(struct core *core, struct session *session, struct library_ask *ask,
-                           struct err *err)
+int session_libraries_row(const struct session *session, const struct library_ask *ask,
+                          struct buf *list, struct store_session_layer *out, struct err *err)
 {
     if (!ask->use.layer)
-        return 0;
-    int result = write_down(core, session, ask, err);
-    if (result != 0)
-        return result;
+        return 1;
+    int result = library_set_json(&ask->set, list, err);
+    const char *text = result == 0 ? buf_cstr(list) : NULL;
+    if (!text)
+        return result != 0 ? result : err_set(err, ERR_INTERNAL, "no memory for libraries");
+    *out = (struct store_session_layer){
+        .session_id = session->row.id, .layer = layer_name(ask->use.layer), .requirements = text};
+    return 0;
+}
+
+void session_libraries_take(struct core *core, struct session *session, struct library_ask *ask)
+{
+    if (!ask->use.layer)
+        return;
     (void)pthread_mutex_lock(&core->lock);
     struct library_set old_set = session->libraries;
     struct layer_use old_use = session->layer;
@@ -75,7 +72,20 @@ int session_libraries_keep(struct core *core, struct session *session, struct li
     (void)pthread_mutex_unlock(&core->lock);
     ask->set = old_set;
     ask->use = old_use; /* given back by library_ask_done() */
-    return 0;
+}
+
+static int keep(struct core *core, struct session *session, struct library_ask *ask,
+                struct err *err)
+{
+    struct store_session_layer row;
+    BUF_AUTO struct buf list;
+    buf_init(&list, SESSION_LIBRARIES_ROW_MAX);
+    int result = session_libraries_row(session, ask, &list, &row, err);
+    if (result == 0)
+        result = store_session_layer_put(core->store, &row, err);
+    if (result == 0)
+        session_libraries_take(core, session, ask);
+    return result;
 }
 
 int session_libraries_load(struct core *core, struct session *session, struct err *err)
@@ -123,6 +133,48 @@ int session_libraries_check(struct core *core, struct session *session,
     return request->library_count == 0 ? 0 : widen(core, session, request, &set, &lang, err);
 }
 
+static uint64_t idle_ms_of(struct core *core, const struct session *session)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    uint64_t idle_ms = session->row.idle_ms;
+    (void)pthread_mutex_unlock(&core->lock);
+    return idle_ms;
+}
+
+static void set_idle(struct session *session, uint64_t idle_ms)
+{
+    const struct sandbox_timers timers = {.idle_ms = idle_ms == 0 ? SANDBOX_NEVER : idle_ms};
+    channel_timers_later(session->channel, &timers);
+    channel_flush_later(session->channel);
+}
+
+/* For init a session whose execution waits here is idle: it gets the time that a build may take,
+ * and no more, since this server may die meanwhile. */
+static int wait_unhurried(struct attempt *attempt, struct session *session, const struct lang *lang,
+                          struct library_ask *ask, struct err *err)
+{
+    struct core *core = attempt->core;
+    uint64_t longest_ms = core->config.layers_timeout_ms + BUILD_MORE_MS;
+    bool extend = idle_ms_of(core, session) != 0 && idle_ms_of(core, session) < longest_ms;
+    if (extend)
+        set_idle(session, longest_ms);
+    int result = library_ask_wait(ask, attempt, lang, session->row.image, false, err);
+    if (extend)
+        set_idle(session, idle_ms_of(core, session)); /* which a renewal may have changed */
+    return result;
+}
+
+/* Shows it in the sandbox, and writes it down. */
+static int attach(struct core *core, struct session *session, struct library_ask *ask,
+                  struct err *err)
+{
+    struct err failure = ERR_INIT;
+    int result = library_ask_attach(ask, core, session->row.sandbox_id, &failure);
+    if (result == -ERR_CLOSED)
+        return session_explain(core, session, result, &failure, err);
+    return result == 0 ? keep(core, session, ask, err) : err_copy(err, &failure);
+}
+
 int session_libraries_widen(struct attempt *attempt, struct session *session,
                             const struct session_execution *request, struct err *err)
 {
@@ -133,11 +185,9 @@ int session_libraries_widen(struct attempt *attempt, struct session *session,
         return 0;
     int result = widen(core, session, request, &ask.set, &lang, err);
     if (result == 0 && !library_set_equal(&ask.set, &session->libraries)) {
-        result = library_ask_wait(&ask, attempt, lang, session->row.image, false, err);
+        result = wait_unhurried(attempt, session, lang, &ask, err);
         if (result == 0)
-            result = library_ask_attach(&ask, core, session->row.sandbox_id, err);
-        if (result == 0)
-            result = session_libraries_keep(core, session, &ask, err);
+            result = attach(core, session, &ask, err);
     }
     library_ask_done(core, &ask);
     return result;

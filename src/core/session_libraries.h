@@ -5,14 +5,19 @@
 #include "core/library_ask.h"
 #include "core/session_internal.h"
 
+#define SESSION_LIBRARIES_ROW_MAX (LIBRARIES_MAX * (REQUIREMENT_MAX + 4) + 4)
+
 /* While it is made: waits for the layer. What the installer says is ERR_BAD_INPUT (public): there
  * is no session to tell it in. */
 int session_libraries_wait(struct core *core, const struct session_request *request,
                            const char *image, struct live *live, struct library_ask *ask,
                            struct err *err);
-/* Its sandbox has them: they are written down, before the session is, and become its own. */
-int session_libraries_keep(struct core *core, struct session *session, struct library_ask *ask,
-                           struct err *err);
+/* What its row is to say of them; 1: nothing, it has none. *list is the caller's, who began it, and
+ * *out points into it. */
+int session_libraries_row(const struct session *session, const struct library_ask *ask,
+                          struct buf *list, struct store_session_layer *out, struct err *err);
+/* Its sandbox has them, and the store says so: they become its own, and *ask gets what it had. */
+void session_libraries_take(struct core *core, struct session *session, struct library_ask *ask);
 /* Those of a session of an earlier server. */
 int session_libraries_load(struct core *core, struct session *session, struct err *err);
 /* The session is freed. */

@@ -40,7 +40,8 @@ struct flow {
     bool known;       /* the request was read: it has a target */
     size_t head_size; /* of what the origin gets, at the front of `up` */
     struct body body;
-    bool extra; /* the code sent more than its request */
+    bool extra;      /* the code sent more than its request */
+    bool close_said; /* of the answer to a request that is no tunnel */
     struct lookup *lookup;
     struct resolved resolved;
     size_t tried;                    /* addresses */

@@ -13,6 +13,9 @@
 #define EXTRA_NS (2 * CLOCK_NS_PER_S)      /* for the answer, when the code sent a second request */
 #define CLOSING_NS (2 * CLOCK_NS_PER_S)
 
+static const char close_field[] = "Connection: close\r\n";
+enum { CLOSE_SIZE = sizeof(close_field) - 1 };
+
 bool relay_reserve(struct half *half)
 {
     if (!half->data)
@@ -72,6 +75,8 @@ static enum moved fill(struct flow *flow, struct half *half, int fd)
     if (!relay_reserve(half))
         return BROKEN;
     size_t room = FLOW_BUFFER - half->to;
+    if (half == &flow->down && !flow->request.connect && !flow->close_said && room > CLOSE_SIZE)
+        room -= CLOSE_SIZE; /* which may be written into it */
     ssize_t got = recv(fd, half->data + half->to, left < room ? (size_t)left : room, MSG_DONTWAIT);
     if (got < 0) {
         if (relay_size(half) == 0)
@@ -185,6 +190,42 @@ static bool read_up(struct flow *flow)
     return !flow->up.ended && bound_body(flow, before);
 }
 
+/* There is one request a connection, which the origin was told and need not repeat (RFC 9112, 9.6):
+ * without a word of it the code would send the next one into a connection that ends. The answer at
+ * this place of the buffer, which has room, is told so behind its first line; where that did not
+ * come in one piece, it is not. Interim answers (1xx) are passed as they are. */
+static void say_close(struct half *half, size_t at)
+{
+    static const char version[] = "HTTP/1.1 ";
+    const uint8_t *line = half->data + at;
+    size_t size = half->to - at;
+    const uint8_t *end = size > sizeof(version) ? memchr(line, '\n', size) : NULL;
+    if (!end || memcmp(line, version, sizeof(version) - 1) != 0 ||
+        FLOW_BUFFER - half->to < CLOSE_SIZE)
+        return;
+    size_t behind = (size_t)(end + 1 - half->data);
+    memmove(half->data + behind + CLOSE_SIZE, half->data + behind, half->to - behind);
+    memcpy(half->data + behind, close_field, CLOSE_SIZE);
+    half->to += CLOSE_SIZE;
+}
+
+/* Of the bytes from there on those of interim answers are passed over; false: no other is there. */
+static bool find_answer(const struct half *half, size_t *at)
+{
+    static const char interim[] = "HTTP/1.1 1";
+    const uint8_t *end = half->data + half->to;
+    const uint8_t *head = half->data + *at;
+    while (end - head >= (ptrdiff_t)sizeof(interim) &&
+           memcmp(head, interim, sizeof(interim) - 1) == 0) {
+        head = memmem(head, (size_t)(end - head), "\r\n\r\n", 4);
+        if (!head)
+            return false;
+        head += 4;
+    }
+    *at = (size_t)(head - half->data);
+    return head < end;
+}
+
 static bool read_down(struct flow *flow)
 {
     size_t before = relay_size(&flow->down) == 0 ? 0 : flow->down.to;
@@ -194,6 +235,11 @@ static bool read_down(struct flow *flow)
     uint64_t got = flow->down.to - before;
     flow->bytes_in += got;
     attached_count(flow->attached, 0, got);
+    if (!flow->request.connect && !flow->close_said && got > 0 &&
+        find_answer(&flow->down, &before)) {
+        flow->close_said = true;
+        say_close(&flow->down, before);
+    }
     return true;
 }
 

@@ -33,22 +33,25 @@ bool cdi_is_of(const struct cdi *cdi, const struct cdi_owner *owner, size_t inde
     return owner->spec == cdi->gpus[index].spec && (owner->gpu < 0 || (size_t)owner->gpu == index);
 }
 
-/* Copies an absolute path without "." and "..", from behind prefix on. */
+/* Copies what follows the prefix of an absolute path, one slash between two names and none after
+ * the last. False: there is "." or "..", or nothing. */
 static bool copy_path(const char *path, const char *prefix, char out[static CDI_PATH_SIZE])
 {
     const size_t skipped = strlen(prefix);
-    if (!path || strncmp(path, prefix, skipped) != 0 || path[skipped] == '\0' ||
-        strlen(path) >= CDI_PATH_SIZE)
+    size_t used = 0;
+    if (!path || strncmp(path, prefix, skipped) != 0 || strlen(path) >= CDI_PATH_SIZE)
         return false;
-    for (const char *at = path; *at != '\0';) {
-        at += strspn(at, "/");
+    for (const char *at = path + skipped; *at != '\0';) {
         const size_t size = strcspn(at, "/");
         if ((size == 1 && at[0] == '.') || (size == 2 && at[0] == '.' && at[1] == '.'))
             return false;
+        if (size > 0)
+            used += (size_t)snprintf(out + used, CDI_PATH_SIZE - used, "%s%.*s",
+                                     used > 0 ? "/" : "", (int)size, at);
         at += size;
+        at += strspn(at, "/");
     }
-    (void)snprintf(out, CDI_PATH_SIZE, "%s", path + skipped);
-    return true;
+    return used > 0;
 }
 
 static const char *text_of(const json_t *object, const char *key)

@@ -132,6 +132,14 @@ static int make_parents(int dev_fd, const char *path, int *out_fd, const char **
     return 0;
 }
 
+/* Nodes that several GPUs share come up once for each. The links of every /dev lead elsewhere. */
+static bool is_node(int dir_fd, const char *name, dev_t number)
+{
+    struct stat info;
+    return fstatat(dir_fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISCHR(info.st_mode) &&
+           info.st_rdev == number;
+}
+
 static int make_node(const struct cdi_node *node, int dev_fd, struct err *err)
 {
     struct stat info;
@@ -143,8 +151,8 @@ static int make_node(const struct cdi_node *node, int dev_fd, struct err *err)
     int result = make_parents(dev_fd, node->path, &folder_fd, &name, err);
     if (result != 0)
         return result;
-    /* Nodes that several GPUs share come up once for each. */
-    if (mknodat(folder_fd, name, S_IFCHR | mode, info.st_rdev) != 0 && errno != EEXIST)
+    if (mknodat(folder_fd, name, S_IFCHR | mode, info.st_rdev) != 0 &&
+        (errno != EEXIST || !is_node(folder_fd, name, info.st_rdev)))
         return err_sys(err, errno, "make dev/%s", node->path);
     return fchmodat(folder_fd, name, mode, 0) != 0
                ? err_sys(err, errno, "mode of dev/%s", node->path)

@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
+#include "base/mem.h"
 #include "native/asuser.h"
 #include "native/idrange.h"
 #include "native/image.h"
@@ -184,7 +185,9 @@ static _Noreturn void attach_and_exit(struct job *job, pid_t engine)
     }
     if (!is_seen(job, root_fd)) {
         int saved = errno;
-        take_off(job, parent_fd, name);
+        /* By itself, and not by a name: it may be anywhere by now. */
+        if (fchdir(job->mount_fd) == 0)
+            (void)umount2(".", MNT_DETACH);
         errno = saved;
         fail(job, ERR_CONFLICT, "find " ENGINE_LAYER_PLACE);
     }
@@ -355,22 +358,26 @@ static const char *folder_in(char *line)
     return at;
 }
 
+/* Code that moves the place keeps former layers elsewhere (take_off()): the last mount is the one
+ * that counts, and its lock the one that would be held. */
 int layer_attach_adopt(const struct layers *layers, pid_t init_pid, int *out_lock_fd,
                        struct err *err)
 {
     char path[48];
-    char line[4096];
-    int result = 0;
+    MEM_AUTO char *line = NULL;
+    size_t room = 0;
+    char last[IMAGESTORE_NAME_SIZE] = "";
     *out_lock_fd = -1;
     (void)snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)init_pid);
     FILE *file = fopen(path, "re");
     if (!file)
         return err_sys(err, errno, "open %s", path);
-    while (result == 0 && *out_lock_fd < 0 && fgets(line, sizeof(line), file)) {
+    /* Of any length: the code may have made the way to the mount a long one. */
+    while (getline(&line, &room, file) > 0) {
         const char *folder = folder_in(line);
         if (folder)
-            result = layers_hold(layers, folder, out_lock_fd, err);
+            (void)snprintf(last, sizeof(last), "%s", folder);
     }
     (void)fclose(file);
-    return result;
+    return last[0] != '\0' ? layers_hold(layers, last, out_lock_fd, err) : 0;
 }

@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 
 #include "base/fd.h"
+#include "native/imagewaste.h"
 #include "native/sandbox.h"
 
 static int watch(const struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
@@ -56,5 +57,7 @@ int sandbox_adopt_layer(const struct sandbox_host *host, struct sandbox *sandbox
 {
     if (!host->layers || sandbox->pid == 0)
         return 0;
-    return layer_attach_adopt(host->layers, sandbox->pid, &sandbox->layer_lock_fd, err);
+    int result = layer_attach_adopt(host->layers, sandbox->pid, &sandbox->layer_lock_fd, err);
+    /* One that has just ended shows nothing, and is no reason to remove no layer any more. */
+    return result != 0 && imagewaste_has_ended(sandbox->pidfd) ? 0 : result;
 }

@@ -169,9 +169,11 @@ static void on_forked(void *context, uint64_t request, bool forked)
 static void settle(struct service *service, struct sandbox *sandbox)
 {
     service_attach_event(service, sandbox);
+    const bool had_layer = sandbox->layer_lock_fd >= 0;
     if (!sandbox_cleanup(&service->host, sandbox))
         return;
-    service_layer_let_go(service);
+    if (had_layer) /* not for each sandbox: all folders are looked at */
+        service_layer_let_go(service);
     for (size_t i = 0; i < sandbox->waiter_count; i++)
         service_answer_done(service, sandbox->waiters[i].op, sandbox->waiters[i].request_id);
     sandbox->waiter_count = 0;

@@ -98,10 +98,12 @@ void service_attach_event(struct service *service, struct sandbox *sandbox)
 {
     struct err err = ERR_INIT;
     uint64_t request_id = sandbox->attach.request_id;
+    const bool had_layer = sandbox->layer_lock_fd >= 0;
     int result = sandbox_layer_event(&service->host, sandbox, &err);
     if (result == 0)
         return;
-    service_layer_let_go(service); /* the one that it had before */
+    if (result < 0 || had_layer)
+        service_layer_let_go(service);
     if (result < 0 && sandbox->state != ENGINE_STATE_RUNNING)
         result = err_set(&err, ERR_CONFLICT, "sandbox %s has ended", sandbox->id);
     if (result < 0)
@@ -126,7 +128,7 @@ void service_adopt_layer(struct service *service, struct sandbox *sandbox)
 
 void service_sweep_layers(struct service *service)
 {
-    if (!service->host.layers || service->layers_unsure)
+    if (!service->host.layers || service->layers_unsure || service->sweep_again)
         return;
     layers_all_held(service->host.layers);
     service_layer_let_go(service);

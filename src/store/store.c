@@ -61,8 +61,9 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_SESSION_REMOVE] = "DELETE FROM sessions WHERE id = ?1",
     [SQL_SESSION_BY_KEY] = "SELECT id FROM sessions WHERE owner = ?1 AND idempotency_key = ?2",
     [SQL_SESSION_ALL] = "SELECT " SESSION_COLUMNS " FROM sessions ORDER BY created_us, id",
-    [SQL_LAYER_INSERT] = "INSERT INTO layers (" LAYER_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
-                         " ?7, ?8, ?9, ?10, ?11)",
+    [SQL_LAYER_INSERT] =
+        "INSERT OR REPLACE INTO layers (" LAYER_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
+        " ?7, ?8, ?9, ?10, ?11)",
     [SQL_LAYER_USED] = "UPDATE layers SET used_us = ?2, keep = max(keep, ?3) WHERE name = ?1",
     [SQL_LAYER_REMOVE] = "DELETE FROM layers WHERE name = ?1",
     [SQL_LAYER_ALL] = "SELECT " LAYER_COLUMNS " FROM layers ORDER BY created_us, name",

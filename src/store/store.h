@@ -72,9 +72,9 @@ struct store_job {
         const struct store_execution_new *execution;
         const struct store_session *session;
         const struct store_layer *layer;
-        const struct store_session_layer *session_layer;
         struct store_update *update;
     } input;
+    const struct store_session_layer *session_layer; /* beside a session, or alone */
     struct store_job *next;
     pthread_cond_t changed; /* it is done, or may be written by who waits for it */
     bool waits;             /* somebody does, for `changed` */
@@ -153,10 +153,13 @@ struct store_session {
     char *network; /* NULL: none; the same. core/network.h has its words */
     uint32_t network_env;
 };
+struct store_session_layer;
 void store_session_done(struct store_session *session);
 
-/* Writes a session; waits for the commit. ERR_CONFLICT: the id or the owner's key is taken. */
-int store_session_insert(struct store *store, const struct store_session *session, struct err *err);
+/* Writes a session, and its libraries (NULL: none); waits for the commit. ERR_CONFLICT: the id or
+ * the owner's key is taken. */
+int store_session_insert(struct store *store, const struct store_session *session,
+                         const struct store_session_layer *layer, struct err *err);
 /* New times of a session; waits for the commit. ERR_NOT_FOUND: there is none. */
 int store_session_renew(struct store *store, const char *id, uint64_t timeout_ms, uint64_t idle_ms,
                         int64_t lifetime_us, struct err *err);
@@ -187,7 +190,7 @@ struct store_layer {
 };
 void store_layer_done(struct store_layer *layer);
 
-/* Writes a layer; waits for the commit. ERR_CONFLICT: the name or the key is taken. */
+/* Writes a layer, in place of one that has its name or key; waits for the commit. */
 int store_layer_insert(struct store *store, const struct store_layer *layer, struct err *err);
 /* Does not wait; a failure is logged. */
 void store_layer_used(struct store *store, const char *name, int64_t used_us, bool keep);

@@ -117,6 +117,9 @@ void store_writer_stop(struct store *store);
  * owner calls store_job_wait() soon. */
 void store_writer_submit(struct store *store, struct store_job *job, bool waits);
 
+/* What a session has of libraries; store_layers.c, on the writer's thread. */
+int store_run_session_layer(struct store *store, struct store_job *job, struct err *err);
+
 /* Runs one job with the caller's values and waits for its commit. */
 int store_write(struct store *store,
                 int (*run)(struct store *store, struct store_job *job, struct err *err),

@@ -79,9 +79,9 @@ int store_layer_remove(struct store *store, const char *name, struct err *err)
     return store_write(store, run_remove, &update, err);
 }
 
-static int run_session_put(struct store *store, struct store_job *job, struct err *err)
+int store_run_session_layer(struct store *store, struct store_job *job, struct err *err)
 {
-    const struct store_session_layer *row = job->input.session_layer;
+    const struct store_session_layer *row = job->session_layer;
     STATEMENT_AUTO sqlite3_stmt *statement = NULL;
     int result = store_statement(&store->writer, SQL_SESSION_LAYER_PUT, &statement, err);
     if (result != 0)
@@ -95,7 +95,7 @@ static int run_session_put(struct store *store, struct store_job *job, struct er
 int store_session_layer_put(struct store *store, const struct store_session_layer *row,
                             struct err *err)
 {
-    struct store_job job = {.run = run_session_put, .input.session_layer = row};
+    struct store_job job = {.run = store_run_session_layer, .session_layer = row};
     store_writer_submit(store, &job, true);
     return store_job_wait(store, &job, err);
 }

@@ -63,12 +63,14 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
         (void)sqlite3_bind_null(statement, index++);
     store_bind_text(statement, index++, row->network ? row->network : "none");
     bind_u64(statement, index, row->network_env);
-    return store_step(&store->writer, statement, err);
+    result = store_step(&store->writer, statement, err);
+    return result == 0 && job->session_layer ? store_run_session_layer(store, job, err) : result;
 }
 
-int store_session_insert(struct store *store, const struct store_session *session, struct err *err)
+int store_session_insert(struct store *store, const struct store_session *session,
+                         const struct store_session_layer *layer, struct err *err)
 {
-    struct store_job job = {.run = run_insert, .input.session = session};
+    struct store_job job = {.run = run_insert, .input.session = session, .session_layer = layer};
     store_writer_submit(store, &job, true);
     return store_job_wait(store, &job, err);
 }

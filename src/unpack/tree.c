@@ -26,6 +26,7 @@ enum {
     BLOCK_SIZE = 4096, /* how data is counted: a million files of one byte are 4 GB on a disk */
     ID_MAX = 65535,
     FILTERS_MAX = 2, /* libarchive counts the plain bytes as one */
+    LAYER_PARTS_MAX = 128,
 };
 
 static const char capability_name[] = "security.capability";
@@ -101,7 +102,9 @@ struct tree_counts tree_counts(const struct tree *tree)
     return tree->counts;
 }
 
-/* ---- what went wrong ---- */
+/* ---- what went wrong ----
+ *
+ * Of a long name the beginning is said: the reason comes after it. */
 
 static int fail_read(const struct tree *tree, struct err *err)
 {
@@ -128,13 +131,13 @@ static int fail_write(const struct tree *tree, struct err *err)
 {
     const char *text = archive_error_string(tree->writer);
     return err_set(err, is_host_fault(archive_errno(tree->writer)) ? ERR_INTERNAL : ERR_BAD_INPUT,
-                   "entry %" PRIu64 " (%s): %s", tree->number, tree->path,
+                   "entry %" PRIu64 " (%.100s): %s", tree->number, tree->path,
                    text ? text : "can't be written");
 }
 
 static int refuse(const struct tree *tree, const char *reason, struct err *err)
 {
-    return err_set(err, ERR_BAD_INPUT, "entry %" PRIu64 " (%s): %s", tree->number, tree->path,
+    return err_set(err, ERR_BAD_INPUT, "entry %" PRIu64 " (%.100s): %s", tree->number, tree->path,
                    reason);
 }
 
@@ -205,6 +208,16 @@ static const char *clean_path(const char *name, char out[static PATH_MAX])
     return NULL;
 }
 
+/* libarchive looks at each part of a name on its way from the root: 10 ms for one of 2,000, while
+ * the layers of others wait. Nobody's libraries lie that deep. */
+static bool is_too_deep(const struct tree *tree, const char *path)
+{
+    size_t parts = 1;
+    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/'))
+        parts++;
+    return tree->layer && parts > LAYER_PARTS_MAX;
+}
+
 static int clean_names(struct tree *tree, struct archive_entry *entry, struct err *err)
 {
     char cleaned[PATH_MAX];
@@ -219,8 +232,12 @@ static int clean_names(struct tree *tree, struct archive_entry *entry, struct er
     }
     memcpy(tree->path, cleaned, sizeof(tree->path));
     archive_entry_set_pathname(entry, cleaned);
+    if (is_too_deep(tree, cleaned))
+        return refuse(tree, "a name of more than 128 parts", err);
     if (link) {
         wrong = clean_path(link, cleaned);
+        if (!wrong && is_too_deep(tree, cleaned))
+            wrong = "too deep";
         if (wrong || cleaned[0] == '\0')
             return refuse(tree,
                           wrong ? "a hard link to a name with \"..\", or too long"
@@ -273,7 +290,7 @@ static int check_owner(const struct tree *tree, struct archive_entry *entry, str
     if (uid >= 0 && uid <= ID_MAX && gid >= 0 && gid <= ID_MAX)
         return 0;
     return err_set(err, ERR_BAD_INPUT,
-                   "entry %" PRIu64 " (%s): owner %" PRId64 ":%" PRId64
+                   "entry %" PRIu64 " (%.100s): owner %" PRId64 ":%" PRId64
                    ", an image has ids from 0 to %d",
                    tree->number, tree->path, (int64_t)uid, (int64_t)gid, ID_MAX);
 }
@@ -314,8 +331,9 @@ static int write_entry(struct tree *tree, struct archive_entry *entry, struct er
     const char *link = archive_entry_symlink(entry);
     la_int64_t size = archive_entry_size(entry);
     if (size < 0 || (uint64_t)size > tree->size_max_bytes)
-        return err_set(err, ERR_TOO_LARGE, "entry %" PRIu64 " (%s): more than %" PRIu64 " bytes",
-                       tree->number, tree->path, tree->size_max_bytes);
+        return err_set(err, ERR_TOO_LARGE,
+                       "entry %" PRIu64 " (%.100s): more than %" PRIu64 " bytes", tree->number,
+                       tree->path, tree->size_max_bytes);
     int result = charge_bytes(tree, link ? strlen(link) : 0, err);
     if (result == 0)
         result = charge_parents(tree, err);

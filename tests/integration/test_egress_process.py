@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import signal
 import socket
 import threading
@@ -138,6 +139,13 @@ def test_a_body_goes_out(box):
     chunked = (b"POST http://web.test/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
                b"5\r\nhello\r\n0\r\n\r\n")
     assert b"200 OK" in box.say(chunked)
+
+
+def test_an_answer_says_that_no_other_follows(box):
+    """Else a client that keeps connections asks in one that is about to end."""
+    status, text = box.get("http://web.test/", "-D", "/dev/stderr")
+    assert status == 200 and text.startswith("hello from the web\n"), text
+    assert re.search(r"^HTTP/1.1 200 OK\r\nConnection: close\r\nServer", text, re.MULTILINE), text
 
 
 def test_much_comes_back_whole(box):

@@ -210,6 +210,17 @@ def test_node_that_is_gone(gpus, spec):
     assert "bt0 is no device" in gpus.log()
 
 
+@pytest.mark.parametrize("name", ["stdin", "null", "pts"])
+def test_name_that_is_taken(spec, make_server, name):
+    """Never followed where it is a link, and never another device under the name that was meant."""
+    text = spec.text()
+    text["devices"][0]["containerEdits"]["deviceNodes"].append(spec.node(name, "bt0"))
+    spec.put(text)
+    server = make_server({"BERTH_CDI": str(spec.cdi)})
+    assert_error(server.post({"code": "1", "resources": {"gpu": 1}}), 503)
+    assert f"make dev/{name}: File exists" in server.log()
+
+
 def test_image_of_its_own(spec, make_server, tmp_path):
     """A folder as image: places are made for the files, and none through a link of the image."""
     images = tmp_path / "images"

@@ -237,26 +237,36 @@ def test_the_way_there_is_moved_under_a_layer(layers, after):
         assert box.sh("cat /away/libraries/name").stdout == b"one"
 
 
-def test_a_race_with_the_code(layers):
-    """The code moves the folder to and fro meanwhile. Each time the layer is seen, or the answer says
-    that it is not; and it never comes to be anywhere else."""
+@pytest.mark.parametrize("folder", ["/opt", PLACE])
+def test_a_race_with_the_code(layers, folder):
+    """The code moves a folder to and fro meanwhile. Each time the layer is seen, or the answer says
+    that it is not, and then it is nowhere."""
+    racer = (f"import os\nwhile True:\n try:\n  os.rename('{folder}', '{folder}.away')\n"
+             f"  os.symlink('/etc', '{folder}')\n  os.unlink('{folder}')\n"
+             f"  os.rename('{folder}.away', '{folder}')\n except OSError:\n  try:\n"
+             f"   os.rename('{folder}.away', '{folder}.%d' % os.times().elapsed)\n"
+             "  except OSError: pass")
+    outcomes = []
     with layers.create(profile="container", cpu=2000) as box:
-        stream = box.begin(("/bin/sh", "-c", "while :; do mv /opt /away; ln -s /etc /opt; rm /opt; "
-                            "mv /away /opt; done 2>/dev/null"), env=("PATH=/usr/bin:/bin",))
-        outcomes = []
-        for _ in range(40):
+        def shown():
+            return [line.split()[4] for line in
+                    box.sh("cat /proc/self/mountinfo").stdout.decode().splitlines()
+                    if "berth-layer" in line]
+
+        stream = box.begin(("/usr/bin/python3", "-c", racer), env=("PATH=/usr/bin:/bin",))
+        for _ in range(100):
+            before = shown()
             try:
                 layers.attach_layer(box.id, "one")
                 outcomes.append("seen")
             except EngineError as problem:
                 assert problem.kind == "conflict" and problem.public, problem
+                assert len(shown()) <= len(before), (problem, before, shown())
                 outcomes.append("conflict")
         box.kill(stream)
         box.finish(stream)
         assert "seen" in outcomes
-        mounts = box.sh("cat /proc/self/mountinfo").stdout.decode()
-        for line in mounts.splitlines():
-            assert "berth-layer" not in line or line.split()[4].endswith("/libraries"), line
+        assert all(place.startswith("/opt") for place in shown()), shown()
 
 
 def test_a_full_root(layers):
@@ -415,6 +425,36 @@ def test_a_new_engine_knows_them(layers, kind):
     layers.attach_layer(box.id, "two")  # an adopted one
     assert seen(box) == "two"
     wait_until(lambda: len(folders(layers)) == 1, lambda: folders(layers))
+    box.destroy()
+
+
+def test_a_new_engine_knows_the_last_one(layers):
+    """The code has moved the folder with the former layer."""
+    box = layers.create(profile="container")
+    layers.attach_layer(box.id, "one")
+    assert box.sh("mv /opt /away").exit_code == 0
+    layers.attach_layer(box.id, "two")
+    layers.kill()
+    layers.start()
+    layers.remove_layer("one")
+    layers.remove_layer("two")
+    wait_until(lambda: len(folders(layers)) == 1, lambda: folders(layers))
+    assert seen(box) == "two"
+    box.destroy()
+
+
+def test_a_new_engine_knows_one_that_is_far_away(layers):
+    """Where its name comes late in a long line of mountinfo."""
+    far = "/away/" + "/".join(["x" * 250] * 16)
+    box = layers.create(profile="container")
+    layers.attach_layer(box.id, "one")
+    assert box.sh(f"mkdir -p {os.path.dirname(far)} && mv /opt {far}").exit_code == 0
+    layers.kill()
+    layers.start()
+    layers.remove_layer("one")
+    layers.remove_layer("two")
+    wait_until(lambda: len(folders(layers)) == 1, lambda: folders(layers))
+    assert box.sh(f"cat {far}/libraries/name").stdout == b"one"
     box.destroy()
 
 

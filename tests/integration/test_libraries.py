@@ -1,15 +1,18 @@
 """Libraries through the real server: installed once for a set, by the language's own installer and from an
 index on this host; sessions, bounds, deaths; and real registries where this machine reaches some."""
+import http.client
 import json
-import signal
+import pathlib
 import subprocess
 import threading
+import time
 
 import pytest
 
 import harness
 import netrig
 import pyindex
+from faults import Fault
 from harness import assert_error, at_once, wait_until
 from sessions import Session, in_background
 
@@ -130,6 +133,14 @@ def test_other_things_that_are_no_requirements(server):
     assert_error(server.post({"code": "1", "libraries": ["x"], "lang": "bash"}), 400, "libraries")
 
 
+def test_as_many_as_there_may_be(server, index):
+    names = [f"part{i}" for i in range(64)]
+    for name in names:
+        index.add(pyindex.wheel(name, {f"{name}.py": f"WORD = '{name}'\n"}))
+    done = server.execute("import part0, part63; print(part0.WORD, part63.WORD)", libraries=names)
+    assert done["stdout"] == "part0 part63\n", done
+
+
 def test_those_who_ask_meanwhile_wait(server, index):
     forget_all(server)
     before, asked = built(server), index.downloads("slow")
@@ -179,6 +190,74 @@ def test_a_session_without_gets_some(server):
     session.delete()
 
 
+@pytest.mark.parametrize("lang, name, show, own", [
+    ("javascript", "NODE_PATH", "console.log(process.env.NODE_PATH)", "/opt/libraries/node_modules"),
+    ("perl", "PERL5LIB", "print $ENV{PERL5LIB}", "/opt/libraries/lib/perl5"),
+    ("ruby", "GEM_PATH", "puts ENV['GEM_PATH']", "/opt/libraries:")])
+def test_a_sessions_own_folders_come_first(server, lang, name, show, own):
+    """And those of libraries behind them: an execution may bring some."""
+    answer = server.post({"lang": lang, "env": {name: "/own"}}, path="/sessions")
+    if answer.status == 400 and "lang" in answer.json()["detail"]:
+        pytest.skip(f"{lang} is not installed")
+    assert answer.status == 200, answer
+    path = "/sessions/" + answer.json()["session_id"]
+    try:
+        assert server.post({"code": show}, path=path + "/execute").json()["stdout"].strip() == f"/own:{own}"
+    finally:
+        server.request("DELETE", path)
+    kept = server.execute(show, lang=lang, env={name: "/own"})  # who asks for none has what was asked for
+    assert kept["stdout"].strip() == "/own", kept
+
+
+def test_a_session_is_not_idle_while_it_waits(server, index):
+    forget_all(server)
+    session = Session(server, idle_timeout=0.5)
+    session.run("x = 41")
+    index.gate.clear()
+    waiting = in_background(lambda: session.run("import slow; print(slow.WORD, x)", libraries=["slow"]))
+    wait_until(lambda: layers(server)["building"], "it is being installed")
+    time.sleep(1.5)
+    index.gate.set()
+    done = waiting()
+    assert done["stdout"] == "slow 41\n", done
+    wait_until(lambda: session.get().status == 404, "it is idle, and has its own time for that again")
+
+
+def test_a_session_that_ends_while_it_waits(server, index):
+    forget_all(server)
+    session = Session(server, timeout=1)
+    index.gate.clear()
+    waiting = in_background(lambda: session.post("1", libraries=["slow"]))
+    wait_until(lambda: layers(server)["building"], "it is being installed")
+    wait_until(lambda: session.get().status == 404, "its time is over")
+    index.gate.set()
+    answer = waiting()
+    assert answer.status == 404 or answer.json()["status"] == "killed", answer
+    wait_until(lambda: not layers(server)["building"], "the build ends")
+    session = Session(server)
+    index.gate.clear()
+    forget_all(server)
+    waiting = in_background(lambda: session.post("1", libraries=["slow"]))
+    wait_until(lambda: layers(server)["building"], "it is being installed")
+    session.delete()
+    answer = waiting()
+    assert answer.status == 404 or answer.json()["status"] == "killed", answer
+    wait_until(lambda: not layers(server)["building"], "the build ends with who wanted it")
+    index.gate.set()
+
+
+def test_code_that_lets_none_be_shown(server):
+    """It is told so; that its sandbox went away would not be true."""
+    session = Session(server, profile="container")
+    session.run("import os\nx = 1\nos.rmdir('/opt/libraries')\n"
+                "for name in ['libraries'] + [f'libraries.{i}' for i in range(1, 101)]:\n"
+                "    open('/opt/' + name, 'w').close()")
+    assert_error(session.post("1", libraries=["alpha"]), 409, "libraries")
+    session.run("os.unlink('/opt/libraries.7')")
+    assert session.run("import alpha; print(alpha.WORD, x)", libraries=["alpha==1.0"])["stdout"] == "alpha 1\n"
+    session.delete()
+
+
 # ---- how long they stay ----
 
 def test_over_a_restart_of_the_server(index):
@@ -197,6 +276,23 @@ def test_over_a_restart_of_the_server(index):
         done = session.run("import alpha, beta; print(alpha.WORD)", libraries=["alpha==1.0"])
         assert done["stdout"] == "alpha\n"
         session.delete()
+    finally:
+        harness.end(server)
+
+
+def test_a_restart_knows_what_is_in_use(index):
+    """However long ago that was written down."""
+    server = make(index, {"BERTH_LAYERS_GRACE": "0.2"})
+    try:
+        session = Session(server, libraries=["beta"])
+        (layer,) = layers(server)["layers"]
+        for _ in range(3):
+            server.stop()
+            server.start()
+            assert [(one["name"], one["in_use"]) for one in layers(server)["layers"]] == [(layer["name"], 1)]
+        assert server.metric("berth_layers_evicted_total") == 0
+        session.delete()
+        wait_until(lambda: names_of(server) == [], "then it goes")
     finally:
         harness.end(server)
 
@@ -226,6 +322,30 @@ def attempt(server):
         server.post({"code": "1", "libraries": ["slow"]})
     except OSError:
         pass  # it was killed
+
+
+@pytest.mark.parametrize("point", ["server.layer_imported", "server.layer_stored", "server.layer_removed"])
+def test_the_server_dies_at(index, point):
+    """What the engine has and the books lack goes; what both have is taken over."""
+    with Fault(point) as fault:
+        server = make(index, fault.env)
+        try:
+            old = server.child("berth-server")
+            with pytest.raises((ConnectionError, http.client.HTTPException)):
+                server.post({"code": "1", "libraries": ["beta"]})
+                forget_all(server)
+            assert fault.struck(), "the point was not reached"
+            wait_until(lambda: server.children().get("berth-server", old) != old, "the next server runs")
+            server.hello()
+            known = 1 if point == "server.layer_stored" else 0
+            store = pathlib.Path(server.state, "priv", "layers")
+            wait_until(lambda: len(layers(server)["layers"]) == len(list(store.iterdir())) == known,
+                       lambda: f"{layers(server)}, {list(store.iterdir())}")
+            asked = index.downloads("beta")
+            assert server.execute("import beta; print(beta.WORD)", libraries=["beta"])["stdout"] == "beta\n"
+            assert index.downloads("beta") == asked + 1 - known
+        finally:
+            harness.end(server)
 
 
 def test_what_is_not_kept_goes(index):
@@ -299,6 +419,24 @@ def test_the_command(server):
     assert session.run("import beta; print(beta.WORD)")["stdout"] == "beta\n"  # who has it keeps it
     session.delete()
     assert berth().returncode == 2 and berth("rm").returncode == 2 and berth("--help").returncode == 0
+
+
+def test_libraries_by_the_command(server):
+    def berth(*words):
+        return subprocess.run([str(harness.BUILD / "berth"), *words], env={"BERTH_URL": server.url},
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+    code = "import alpha, beta; print(alpha.WORD, beta.WORD)"
+    ran = berth("run", "--library", "alpha==1.0", "--library=beta", "-c", code)
+    assert (ran.returncode, ran.stdout) == (0, "alpha beta\n"), ran
+    failed = berth("run", "--library", "nosuchthing", "-c", "print('ran')")
+    assert failed.returncode == 1 and "nosuchthing" in failed.stderr and "ran" not in failed.stdout, failed
+    refused = berth("run", "--library", "--index-url=http://x/", "-c", "1")
+    assert refused.returncode == 125 and "libraries[0]" in refused.stderr, refused
+    session = berth("session", "new", "--library", "alpha==1.0", "--library", "beta").stdout.strip()
+    assert server.get(f"/sessions/{session}").json()["libraries"] == ["alpha==1.0", "beta"]
+    assert berth("session", "exec", session, code).stdout == "alpha beta\n"
+    assert berth("session", "rm", session).returncode == 0
 
 
 # ---- real registries ----

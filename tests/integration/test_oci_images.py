@@ -121,6 +121,12 @@ def test_list(hub, images, berth):
     web = found[2]
     assert web["config"] == {"Env": ["A=1"], "Cmd": ["/bin/sh"]} and web["created"], web
     assert web["size"] == (images / "web.oci.tar").stat().st_size
+    # What the image says of itself is shown without what a terminal would obey.
+    (images / "web.json").write_text(json.dumps({**web, "config": {"Env": ["\x1b]0;\x9b2J\u202e"]}},
+                                                ensure_ascii=False))
+    told = berth("ls", "--json").stdout
+    assert all(" " <= byte <= "~" or byte == "\n" for byte in told), told
+    assert json.loads(told)["images"][2]["config"]["Env"] == ["\x1b]0;\x9b2J\u202e"]
     # What is beside another archive than it was written for is not believed.
     (images / "web.oci.tar").write_bytes(b"another")
     assert "docker://" not in berth("ls").stdout
@@ -263,6 +269,11 @@ def test_fetching_runs_without_rights(images, silent):
             assert os.stat(f"/proc/{pid}/ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
             environment = read(f"/proc/{pid}/environ")
             assert "BERTH_IMAGES" not in environment and "HOME=/var/tmp" in environment
+            assert os.getsid(pid) == pid  # no terminal of ours to type into
+        # Another's work has the same owner: there is no way to it.
+        (work,) = (images / name for name in os.listdir(images))
+        assert (work.stat().st_uid, stat.S_IMODE(work.stat().st_mode)) == (0, 0o700)
+        assert [(one.name, one.stat().st_uid) for one in work.iterdir()] == [("work", FETCH_ID)]
     finally:
         process.terminate()
         assert process.wait(HANG_SECS) == 125

@@ -165,7 +165,11 @@ def test_no_overlay_marks(engine):
     ([entry("d/" * 101 + "f")], "more than 100 files", {"entries_max": 100}),
     (b"", "", {}), (b"\0" * 512, "", {}), (b"no tar at all" * 100, "", {}),
     ([entry("x/" * 2100 + "f")], "4095 bytes", {}), ([entry("x" * 256)], "255 bytes", {}),
-], ids=["bytes", "blocks", "entries", "parents", "empty", "nothing", "text", "long", "part"])
+    ([entry("x/" * 128 + "f")], "128 parts", {}),
+    ([entry("f", data=b"x"), entry("g", "hard", linkname="x/" * 128 + "f")],
+     "hard link to a name", {}),
+], ids=["bytes", "blocks", "entries", "parents", "empty", "nothing", "text", "long", "part",
+        "deep", "link"])
 def test_too_much(engine, data, words, bounds):
     refused(engine, data, words, **bounds)
 

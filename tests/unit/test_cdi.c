@@ -110,6 +110,23 @@ static void test_rights(void **state)
     cdi_free(&cdi);
 }
 
+/* As people write them; what mounts them takes one name at a time. */
+static void test_slashes(void **state)
+{
+    (void)state;
+    struct cdi cdi;
+    read_one(SPEC(DEVICE("0", NODE("/dev//a//b/") "," NODE("/dev///")),
+                  "\"mounts\":[{\"hostPath\":\"/x\",\"containerPath\":\"//usr//lib/x/\"},"
+                  "{\"hostPath\":\"/x\",\"containerPath\":\"///\"},"
+                  "{\"hostPath\":\"/x\",\"containerPath\":\"//..\"}]"),
+             &cdi);
+    assert_int_equal(cdi.node_count, 1);
+    assert_string_equal(cdi.nodes[0].path, "a/b");
+    assert_int_equal(cdi.mount_count, 1);
+    assert_string_equal(cdi.mounts[0].target, "usr/lib/x");
+    cdi_free(&cdi);
+}
+
 static void test_nonsense(void **state)
 {
     static const char *const texts[] = {
@@ -179,7 +196,7 @@ int main(void)
         in_folder(test_devices_count_once), in_folder(test_earlier_folder_comes_first),
         in_folder(test_what_is_left_out),   in_folder(test_rights),
         in_folder(test_nonsense),           in_folder(test_more_than_there_is_room_for),
-        in_folder(test_owner_and_mode),
+        in_folder(test_owner_and_mode),     in_folder(test_slashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

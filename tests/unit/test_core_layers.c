@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "core/answer.h"
 #include "core/core_internal.h"
-#include "core/layers.h"
+#include "core/layers_internal.h"
 #include "core/session.h"
 #include "core_rig.h"
 #include "engine/engine.h"
@@ -281,6 +281,81 @@ static void a_build_goes_on_while_somebody_waits(void **state)
     core_free(rig.core);
 }
 
+/* Until nobody uses it, not even the build that made it. */
+static struct layer *take_out_unused(struct layers *layers)
+{
+    int64_t until_ns = clock_now_ns() + HANG_NS;
+    for (;;) {
+        (void)pthread_mutex_lock(&layers->lock);
+        struct layer *layer = layers->list;
+        bool unused = layer && layer->users == 0;
+        if (unused)
+            layers_unlink_locked(layers, layer);
+        (void)pthread_mutex_unlock(&layers->lock);
+        if (unused)
+            return layer;
+        assert_true(clock_now_ns() < until_ns);
+        clock_sleep_ns(CLOCK_NS_PER_MS);
+    }
+}
+
+/* A build that nobody waited for was too far to be stopped, and is entered while a second one of
+ * the same set goes on. */
+static void a_build_that_comes_second(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char text[4096];
+    open_with(&rig, 8, "sleep 300");
+    const char *const libraries[] = {"numpy", NULL};
+    const struct execution_request request = request_of("out ran", libraries);
+    struct caller caller = {.core = rig.core, .request = &request};
+    pthread_t thread;
+    run_ok(rig.core, "out ran", libraries, text, sizeof(text));
+    struct layer *first = take_out_unused(rig.core->layers);
+    assert_int_equal(pthread_create(&thread, NULL, call, &caller), 0);
+    wait_for_builds(rig.core, 1);
+    struct layer *entered = layers_enter(rig.core, &first->row);
+    assert_non_null(entered);
+    layer_free(first);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(caller.result, 0);
+    assert_non_null(strstr(caller.text, "ran\\n"));
+    assert_int_equal(stats_of(rig.core).count, 1);
+    struct engine_layer *list = NULL;
+    size_t count = 0;
+    assert_int_equal(engine_layer_list(rig.engine, clock_now_ns() + HANG_NS, &list, &count, NULL),
+                     0);
+    assert_int_equal(count, 1);
+    assert_string_equal(list[0].name, layer_name(entered));
+    free(list);
+    core_free(rig.core);
+}
+
+/* What builds have on the disk at the same time is bounded. */
+static void archives_are_bounded(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char text[4096];
+    struct err err = ERR_INIT;
+    open_with(&rig, 8, "exit 0");
+    const char *const libraries[] = {"numpy", NULL};
+    const struct execution_request request = request_of("out ran", libraries);
+    struct layers *layers = rig.core->layers;
+    layers->spooled_bytes = 1 << 20; /* of others */
+    assert_fails(run_text(rig.core, &request, text, sizeof(text), &err), ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "no room"));
+    assert_true(err.retry_after_s > 0);
+    wait_for_builds(rig.core, 0);
+    assert_int_equal(layers->spooled_bytes, 1 << 20);
+    layers->spooled_bytes = 0;
+    run_ok(rig.core, "out ran", libraries, text, sizeof(text));
+    wait_for_builds(rig.core, 0);
+    assert_int_equal(layers->spooled_bytes, 0);
+    core_free(rig.core);
+}
+
 static void the_least_used_go_first(void **state)
 {
     (void)state;
@@ -429,6 +504,8 @@ int main(void)
         TEST(a_failure_is_an_outcome_and_no_layer),
         TEST(those_who_ask_meanwhile_wait),
         TEST(a_build_goes_on_while_somebody_waits),
+        TEST(a_build_that_comes_second),
+        TEST(archives_are_bounded),
         TEST(the_least_used_go_first),
         TEST(bytes_are_bounded),
         TEST(what_is_not_kept_goes),

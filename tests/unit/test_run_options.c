@@ -117,10 +117,11 @@ static void test_options(void **state)
     (void)state;
     expect(WORDS("-l", "python", "-t", "1.5", "--ram", "64MB", "--cpu", "0.5", "--storage", "1GiB",
                  "-e", "A=1", "-e", "B=x=y", "--env=C=", "--network", "egress", "--allow", "a.org",
-                 "-c", "x"),
+                 "--library", "six", "--library=a[b]>=1", "-c", "x"),
            "{\"lang\":\"python\",\"timeout\":1.5,\"resources\":{\"ram\":\"64MB\",\"cpu\":\"0.5\","
            "\"storage\":\"1GiB\"},\"env\":{\"A\":\"1\",\"B\":\"x=y\",\"C\":\"\"},\"network\":{"
-           "\"mode\":\"egress\",\"allow\":[\"a.org\"]},\"code\":\"x\"}");
+           "\"mode\":\"egress\",\"allow\":[\"a.org\"]},\"libraries\":[\"six\",\"a[b]>=1\"],"
+           "\"code\":\"x\"}");
     refused(WORDS("-e", "A", "-c", "x"), ERR_BAD_INPUT, "NAME=VALUE");
     refused(WORDS("-e", "=1", "-c", "x"), ERR_BAD_INPUT, "NAME=VALUE");
     refused(WORDS("-t", "soon", "-c", "x"), ERR_BAD_INPUT, "");

@@ -117,6 +117,8 @@ static void test_new(void **state)
            "\"container\",\"env\":{\"A\":\"1\",\"B\":\"\"}}");
     expect(WORDS("new", "--allow", "a.org", "--allow", "b.org:22"), NULL,
            "{\"network\":{\"mode\":\"egress\",\"allow\":[\"a.org\",\"b.org:22\"]}}");
+    expect(WORDS("new", "--library", "six", "--library=attrs==1"), NULL,
+           "{\"libraries\":[\"six\",\"attrs==1\"]}");
     expect(WORDS("new", "--network", "egress"), NULL, "{\"network\":{\"mode\":\"egress\"}}");
     refused(WORDS("new", "more"), ERR_BAD_INPUT, "more");
     refused(WORDS("new", "-t", "soon"), ERR_BAD_INPUT, "");

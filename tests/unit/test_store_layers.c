@@ -46,9 +46,9 @@ static void a_layer_comes_back_whole(void **state)
     (void)state;
     struct store *store = open_store();
     struct store_layer row = layer_of("l1", key);
-    assert_int_equal(store_layer_insert(store, &row, NULL), 0);
     struct store_layer same_key = layer_of("l2", key);
-    assert_int_equal(store_layer_insert(store, &same_key, NULL), -ERR_CONFLICT);
+    assert_int_equal(store_layer_insert(store, &same_key, NULL), 0);
+    assert_int_equal(store_layer_insert(store, &row, NULL), 0); /* in its place */
     store_layer_used(store, "l1", 99, true);
     store_layer_used(store, "l1", 100, false); /* kept once is kept */
     store_close(store);
@@ -82,7 +82,7 @@ static void a_sessions_row_goes_with_it(void **state)
         .id = "s1", .owner = "o", .lang = "python", .sandbox_id = "b1", .created_us = 1};
     struct store_session_layer row = {
         .session_id = "s1", .layer = "l1", .requirements = requirements};
-    assert_int_equal(store_session_insert(store, &session, NULL), 0);
+    assert_int_equal(store_session_insert(store, &session, NULL, NULL), 0);
     assert_int_equal(store_session_layer_get(store, "s1", name, &list, NULL), -ERR_NOT_FOUND);
     assert_int_equal(store_session_layer_put(store, &row, NULL), 0);
     row.layer = "l2";
@@ -96,11 +96,36 @@ static void a_sessions_row_goes_with_it(void **state)
     store_close(store);
 }
 
+/* One write: no session without what it was made with, and nothing of one that was refused. */
+static void a_session_comes_with_its_row(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    char name[STORE_ID_SIZE];
+    char *list = NULL;
+    struct store_session session = {
+        .id = "s1", .owner = "o", .lang = "python", .sandbox_id = "b1", .created_us = 1};
+    struct store_session_layer row = {
+        .session_id = "s1", .layer = "l1", .requirements = requirements};
+    assert_int_equal(store_session_insert(store, &session, &row, NULL), 0);
+    assert_int_equal(store_session_layer_get(store, "s1", name, &list, NULL), 0);
+    assert_string_equal(name, "l1");
+    free(list);
+    list = NULL;
+    (void)snprintf(session.id, sizeof(session.id), "s2");
+    row.session_id = "s2";
+    assert_int_equal(store_session_insert(store, &session, &row, NULL), -ERR_CONFLICT);
+    assert_int_equal(store_session_layer_get(store, "s2", name, &list, NULL), -ERR_NOT_FOUND);
+    store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_layer_comes_back_whole, db_folder_make, db_folder_remove),
         cmocka_unit_test_setup_teardown(a_sessions_row_goes_with_it, db_folder_make,
+                                        db_folder_remove),
+        cmocka_unit_test_setup_teardown(a_session_comes_with_its_row, db_folder_make,
                                         db_folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,7 +57,7 @@ static void a_session_comes_back_whole(void **state)
     (void)state;
     struct store *store = open_store();
     struct store_session first = session_of("s1", "box1", key);
-    assert_int_equal(store_session_insert(store, &first, NULL), 0);
+    assert_int_equal(store_session_insert(store, &first, NULL, NULL), 0);
     store_close(store);
     store = open_store();
     struct store_session *rows = NULL;
@@ -102,15 +102,15 @@ static void keys_and_sandboxes_are_unique(void **state)
     struct store_session same_key = session_of("s2", "box2", key);
     struct store_session same_box = session_of("s3", "box1", NULL);
     assert_int_equal(store_session_by_key(store, "o", key, id, NULL), -ERR_NOT_FOUND);
-    assert_int_equal(store_session_insert(store, &first, NULL), 0);
-    assert_int_equal(store_session_insert(store, &same_key, NULL), -ERR_CONFLICT);
-    assert_int_equal(store_session_insert(store, &same_box, NULL), -ERR_CONFLICT);
+    assert_int_equal(store_session_insert(store, &first, NULL, NULL), 0);
+    assert_int_equal(store_session_insert(store, &same_key, NULL, NULL), -ERR_CONFLICT);
+    assert_int_equal(store_session_insert(store, &same_box, NULL, NULL), -ERR_CONFLICT);
     assert_int_equal(store_session_by_key(store, "o", key, id, NULL), 0);
     assert_string_equal(id, "s1");
     assert_int_equal(store_session_by_key(store, "p", key, id, NULL), -ERR_NOT_FOUND);
     assert_int_equal(store_session_remove(store, "s1", NULL), 0);
     assert_int_equal(store_session_remove(store, "s1", NULL), 0);
-    assert_int_equal(store_session_insert(store, &same_key, NULL), 0);
+    assert_int_equal(store_session_insert(store, &same_key, NULL, NULL), 0);
     assert_int_equal(store_session_remove(store, "s2", NULL), 0);
     store_close(store);
 }
@@ -120,7 +120,7 @@ static void times_are_renewed(void **state)
     (void)state;
     struct store *store = open_store();
     struct store_session first = session_of("s1", "box1", NULL);
-    assert_int_equal(store_session_insert(store, &first, NULL), 0);
+    assert_int_equal(store_session_insert(store, &first, NULL, NULL), 0);
     assert_int_equal(store_session_renew(store, "s1", 5, 0, 9000, NULL), 0);
     struct store_session *rows = NULL;
     assert_int_equal(read_all(store, &rows), 1);
@@ -145,7 +145,7 @@ static void many_come_back_oldest_first(void **state)
         (void)snprintf(box, sizeof(box), "b%03d", i);
         struct store_session session = session_of(id, box, NULL);
         session.created_us = 1000 - i;
-        assert_int_equal(store_session_insert(store, &session, NULL), 0);
+        assert_int_equal(store_session_insert(store, &session, NULL, NULL), 0);
     }
     struct store_session *rows = NULL;
     size_t count = read_all(store, &rows);
