@@ -68,6 +68,7 @@ def test_code_comes_as_it_is(r):
         outcome = r.run(f"writeLines(toString(utf8ToInt('{quoted}')))")
         expected = ", ".join(str(ord(c)) for c in text)
         assert (outcome.code, outcome.out) == (0, expected + "\n"), (text, outcome)
+    assert r.run("# " + "x" * 1100000 + "\n'the end'").plain == '[1] "the end"'
     assert r.run("# é \\ and a\ttab\n" * 40000 + "'é'").plain == '[1] "é"'
 
 
