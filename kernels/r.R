@@ -16,7 +16,7 @@ local({
   COLUMNS_MAX <- 50L
   EXIT_ERROR <- 1L
   EXIT_INTERRUPTED <- 130L
-  ESCAPED <- c("\\\\" = "\\", "\\n" = "\n", "\\r" = "\r", "\\t" = "\t")
+  ESCAPED <- c("\\n" = "\n", "\\r" = "\r", "\\t" = "\t")
   BASE64 <- c(LETTERS, letters, 0:9, "+", "/")
 
   state <- new.env(parent = emptyenv())
@@ -54,10 +54,17 @@ local({
 
   read_line <- function(name) suppressWarnings(with_channel(name, function(channel) readLines(channel, 1L)))
 
+  rest_of <- function(text, first) substr(text, first, .Machine$integer.max) # substring() ends at 1,000,000
+
+  # By bytes: in UTF-8 the place of each escape would be counted from the beginning of the text. The blank keeps an
+  # empty last part.
   unescape <- function(text) {
+    parts <- strsplit(paste0(text, " "), "\\\\", fixed = TRUE, useBytes = TRUE)[[1L]]
+    for (escape in names(ESCAPED)) parts <- gsub(escape, ESCAPED[[escape]], parts, fixed = TRUE, useBytes = TRUE)
+    Encoding(parts) <- "bytes"
+    text <- paste(parts, collapse = "\\")
+    text <- substr(text, 1L, nchar(text, "bytes") - 1L)
     Encoding(text) <- "UTF-8"
-    found <- gregexpr("\\\\[\\\\nrt]", text, perl = TRUE)
-    regmatches(text, found) <- list(unname(ESCAPED[regmatches(text, found)[[1L]]]))
     text
   }
 
@@ -285,7 +292,7 @@ local({
     blanks <- gregexpr(" ", line, fixed = TRUE)[[1L]][1:4]
     run <- new.env(parent = emptyenv())
     run$file <- substr(line, blanks[[3L]] + 1L, blanks[[4L]] - 1L)
-    run$code <- unescape(substring(line, blanks[[4L]] + 1L))
+    run$code <- unescape(rest_of(line, blanks[[4L]] + 1L))
     Encoding(run$file) <- "UTF-8"
     run$calls <- list()
     run$depth <- 0L
@@ -303,7 +310,7 @@ local({
     entry <- unescape(entry)
     at <- regexpr("=", entry, fixed = TRUE)
     name <- substr(entry, 1L, at - 1L)
-    value <- substring(entry, at + 1L)
+    value <- rest_of(entry, at + 1L)
     do.call(Sys.setenv, structure(list(value), names = name))
     if (name %in% c("R_LIBS", "R_LIBS_USER")) .libPaths(c(strsplit(value, ":", fixed = TRUE)[[1L]], .libPaths()))
   }
@@ -315,7 +322,7 @@ local({
       if (length(line) == 0L) state$quit("no", 0, FALSE)
       kind <- substr(line, 1L, 2L)
       if (kind == "X ") run_line(line)
-      if (kind == "V ") try(set_variable(substring(line, 3L)), silent = TRUE)
+      if (kind == "V ") try(set_variable(rest_of(line, 3L)), silent = TRUE)
     }
   }
 

@@ -61,6 +61,17 @@ def test_plots(r):
     assert r.run("1").results == [{"text/plain": "[1] 1"}]
 
 
+def test_code_comes_as_it_is(r):
+    """Backslashes in all places; and much of it, beyond ASCII, takes no time that grows with its square."""
+    for text in ("", "\\", "\\\\", "\\n", "\n\\", "\\\n", "\t\r\n", "é\\né", "\\\\n\\t\\\\"):
+        quoted = text.replace("\\", "\\\\")
+        outcome = r.run(f"writeLines(toString(utf8ToInt('{quoted}')))")
+        expected = ", ".join(str(ord(c)) for c in text)
+        assert (outcome.code, outcome.out) == (0, expected + "\n"), (text, outcome)
+    assert r.run("# " + "x" * 1100000 + "\n'the end'").plain == '[1] "the end"'
+    assert r.run("# é \\ and a\ttab\n" * 40000 + "'é'").plain == '[1] "é"'
+
+
 @pytest.mark.parametrize("code", ["readLines('stdin')", "readLines(file('stdin'))"])
 def test_stdin(r, code):
     for text in ("one", "two"):
