@@ -173,6 +173,7 @@ def begin(run):
     """Puts the run's environment in place."""
     if State.loop is not None and not State.loop.is_closed() and "asyncio" in MODULES:
         MODULES["asyncio"].set_event_loop(State.loop)  # asyncio.run() leaves none
+    find_new_folders()
     for entry in run.env:
         name, _, value = entry.partition("=")
         if name and "\0" not in entry:
@@ -184,6 +185,16 @@ def begin(run):
             if name == "TZ":
                 import time
                 time.tzset()
+
+
+def find_new_folders():
+    """What was on the path and not there when the kernel started may have come with the run."""
+    try:
+        cache = sys.path_importer_cache
+        for path in [path for path, finder in cache.items() if finder is None]:
+            cache.pop(path, None)
+    except Exception:
+        pass  # the user's
 
 
 def look_at_libraries(path):

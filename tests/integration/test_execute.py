@@ -164,6 +164,13 @@ def test_ram_is_taken(server):
     assert (done["stdout"], done["killed_by"]) == ("209715200\n", None)
 
 
+def test_a_path_that_comes_with_the_files(server):
+    """The kernel began with the variable, and without the folder."""
+    done = server.execute("import mine; print(mine.__file__)", env={"PYTHONPATH": "/workspace/lib"},
+                          files=[{"path": "lib/mine.py", "content": ""}])
+    assert done["stdout"] == "/workspace/lib/mine.py\n", done
+
+
 def test_cpu_is_taken(server):
     spin = "import time\nend = time.time() + 1.5\nwhile time.time() < end: pass"
     # Less than it gets beside other load.
