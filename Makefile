@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps languages build run test test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps languages build run test test-installers test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -25,6 +25,10 @@ run: build ## start a server, run hello through it, serve until Ctrl-C
 
 test: build languages ## unit tests, then the suites against the real programs
 	@BUILD=$(BUILD) scripts/test.sh
+
+test-installers: build languages ## libraries of rust, go, typescript and java from their registries
+	@BERTH_INSTALLERS=1 BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider \
+		-ra tests/integration/test_library_installers.py
 
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
 	@BUILD=$(BUILD) scripts/test_vm.sh

@@ -16,6 +16,8 @@ TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
 collect_ignore = [] if os.environ.get("BERTH_VM") == "1" else ["vm"]
 # Every language's toolchain is more than the disk of that machine is made for.
 collect_ignore += ["integration/test_languages.py"] if os.environ.get("BERTH_VM") == "1" else []
+# Minutes of downloads from registries of other people (make test-installers).
+collect_ignore += [] if os.environ.get("BERTH_INSTALLERS") == "1" else ["integration/test_library_installers.py"]
 # It needs an older build beside this one (scripts/test_upgrade.sh).
 collect_ignore += [] if os.environ.get("BERTH_PREVIOUS") else ["integration/test_upgrade.py"]
 
