@@ -21,7 +21,7 @@ static const char *const mode_names[NETWORK_MODE_COUNT] = {
 
 static const char default_allow[] =
     "pypi.org files.pythonhosted.org registry.npmjs.org crates.io index.crates.io static.crates.io "
-    "rubygems.org index.rubygems.org proxy.golang.org sum.golang.org repo1.maven.apache.org "
+    "rubygems.org index.rubygems.org proxy.golang.org sum.golang.org repo1.maven.org "
     "repo.maven.apache.org cran.r-project.org cloud.r-project.org www.cpan.org cpan.metacpan.org "
     "packagist.org repo.packagist.org luarocks.org deb.debian.org security.debian.org";
 

@@ -1,42 +1,14 @@
-/* Owns the table of addresses that are not the public internet (IANA's registries of special
- * purpose addresses for IPv4 and IPv6, RFC 6890 and what was added since). */
+/* Owns the table of IPv6 addresses that are not the public internet (IANA's registry of special
+ * purpose addresses, RFC 6890 and what was added since), and the operator's exceptions. */
 #include "egress/address.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/ipv4.h"
 #include "base/mem.h"
 #include "base/parse.h"
-
-struct special {
-    uint32_t address; /* host order */
-    unsigned prefix;
-    const char *what;
-};
-
-#define V4(a, b, c, d)                                                                             \
-    (((uint32_t)(a) << 24) | ((uint32_t)(b) << 16) | ((uint32_t)(c) << 8) | (uint32_t)(d))
-
-static const struct special specials[] = {
-    {V4(0, 0, 0, 0), 8, "an address of this network"},
-    {V4(10, 0, 0, 0), 8, "private"},
-    {V4(100, 64, 0, 0), 10, "shared by a carrier"},
-    {V4(127, 0, 0, 0), 8, "loopback"},
-    {V4(169, 254, 0, 0), 16, "link-local"}, /* clouds have their metadata there */
-    {V4(172, 16, 0, 0), 12, "private"},
-    {V4(192, 0, 0, 0), 24, "reserved"},
-    {V4(192, 0, 2, 0), 24, "for documentation"},
-    {V4(192, 88, 99, 0), 24, "a relay"},
-    {V4(192, 168, 0, 0), 16, "private"},
-    {V4(198, 18, 0, 0), 15, "for benchmarks"},
-    {V4(198, 51, 100, 0), 24, "for documentation"},
-    {V4(203, 0, 113, 0), 24, "for documentation"},
-    {V4(224, 0, 0, 0), 4, "multicast"},
-    {V4(240, 0, 0, 0), 4, "reserved"},
-    /* Public by its number, but what a virtual machine of Azure reaches its own host at. */
-    {V4(168, 63, 129, 16), 32, "metadata of a cloud"},
-};
 
 struct special6 {
     uint8_t bytes[6];
@@ -61,22 +33,13 @@ static bool prefix_matches(const uint8_t *left, const uint8_t *right, unsigned b
     return rest == 0 || ((left[whole] ^ right[whole]) & (0xff << (8 - rest)) & 0xff) == 0;
 }
 
-static const char *refusal4(uint32_t address)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(specials); i++) {
-        uint32_t mask = UINT32_MAX << (32 - specials[i].prefix);
-        if ((address & mask) == specials[i].address)
-            return specials[i].what;
-    }
-    return NULL;
-}
-
 static const char *refusal6(const uint8_t bytes[static 16])
 {
     static const uint8_t nat64[12] = {0x00, 0x64, 0xff, 0x9b};
     static const uint8_t loopback[16] = {[15] = 1};
     if (memcmp(bytes, nat64, sizeof(nat64)) == 0)
-        return refusal4(V4(bytes[12], bytes[13], bytes[14], bytes[15]));
+        return ipv4_refusal((uint32_t)bytes[12] << 24 | (uint32_t)bytes[13] << 16 |
+                            (uint32_t)bytes[14] << 8 | bytes[15]);
     if (memcmp(bytes, loopback, sizeof(loopback)) == 0)
         return "loopback";
     if ((bytes[0] & 0xfe) == 0xfc)
@@ -97,7 +60,7 @@ static const char *refusal6(const uint8_t bytes[static 16])
 const char *address_refusal(const union address *address)
 {
     if (address->any.sa_family == AF_INET)
-        return refusal4(ntohl(address->v4.sin_addr.s_addr));
+        return ipv4_refusal(ntohl(address->v4.sin_addr.s_addr));
     if (address->any.sa_family == AF_INET6 && address->v6.sin6_scope_id == 0)
         return refusal6(address->v6.sin6_addr.s6_addr);
     return "not an address of the internet";

@@ -21,6 +21,7 @@
 
 #include "base/buf.h"
 #include "base/fd.h"
+#include "base/ipv4.h"
 #include "base/mem.h"
 #include "base/parse.h"
 
@@ -28,41 +29,9 @@
 
 enum { NFT_TIMEOUT_MS = 5000, FLOWS_MAX = 1024 /* of one sandbox */, EXIT_NO_PROGRAM = 127 };
 
-/* IANA's registry of special purpose addresses (RFC 6890), multicast, and what is above. */
-static const struct {
-    struct firewall_range range;
-    const char *what;
-} reserved[] = {
-    {{0x00000000, 8}, "an address of this network"},
-    {{0x0a000000, 8}, "private"},
-    {{0x64400000, 10}, "shared by a carrier"},
-    {{0x7f000000, 8}, "loopback"},
-    {{0xa9fe0000, 16}, "link-local"}, /* clouds have their metadata there */
-    {{0xac100000, 12}, "private"},
-    {{0xc0000000, 24}, "reserved"},
-    {{0xc0000200, 24}, "for documentation"},
-    {{0xc0586300, 24}, "a relay"},
-    {{0xc0a80000, 16}, "private"},
-    {{0xc6120000, 15}, "for benchmarks"},
-    {{0xc6336400, 24}, "for documentation"},
-    {{0xcb007100, 24}, "for documentation"},
-    {{0xe0000000, 3}, "multicast or reserved"},
-    /* Public by its number, but what a virtual machine of Azure reaches its own host at. */
-    {{0xa83f8110, 32}, "metadata of a cloud"},
-};
-
 static uint32_t mask_of(unsigned prefix)
 {
     return prefix == 0 ? 0 : UINT32_MAX << (32 - prefix);
-}
-
-const char *firewall_reserved(uint32_t ipv4)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(reserved); i++) {
-        if ((ipv4 & mask_of(reserved[i].range.prefix)) == reserved[i].range.ipv4)
-            return reserved[i].what;
-    }
-    return NULL;
 }
 
 int firewall_parse_range(const char *text, struct firewall_range *out, struct err *err)
@@ -117,8 +86,12 @@ static int put_destinations(struct buf *text, const struct firewall_spec *spec, 
         result = put_rule(text, who, spec->subnet, refuse, err);
     for (size_t i = 0; i < spec->except_count && result == 0; i++)
         result = put_rule(text, who, spec->excepts[i], "accept", err);
-    for (size_t i = 0; i < ARRAY_SIZE(reserved) && result == 0; i++)
-        result = put_rule(text, who, reserved[i].range, refuse, err);
+    size_t count = 0;
+    const struct ipv4_range *reserved = ipv4_reserved(&count);
+    for (size_t i = 0; i < count && result == 0; i++)
+        result =
+            put_rule(text, who, (struct firewall_range){reserved[i].address, reserved[i].prefix},
+                     refuse, err);
     return result;
 }
 

@@ -32,9 +32,6 @@ struct firewall_spec {
 /* "10.0.0.0/8", or an address. ERR_BAD_INPUT. */
 int firewall_parse_range(const char *text, struct firewall_range *out, struct err *err);
 
-/* Why an address is not one of the internet; NULL: it is one. */
-const char *firewall_reserved(uint32_t ipv4);
-
 /* Puts the host's table in place of what bears its name. Waits for nft, a few milliseconds; it is
  * killed after some seconds. ERR_UNSUPPORTED: there is no nft. */
 int firewall_put(const struct firewall_spec *spec, struct err *err);

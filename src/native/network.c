@@ -10,6 +10,7 @@
 
 #include "base/fault.h"
 #include "base/fd.h"
+#include "base/ipv4.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "native/link.h"
@@ -93,7 +94,7 @@ static void find_servers(struct firewall_spec *rules)
         return;
     for (const char *rest = text; next_word(&rest, word, sizeof(word));) {
         if (named && inet_pton(AF_INET, word, &address) == 1 &&
-            !firewall_reserved(ntohl(address.s_addr)))
+            !ipv4_refusal(ntohl(address.s_addr)))
             add_server(rules, ntohl(address.s_addr));
         named = strcmp(word, "nameserver") == 0;
     }
