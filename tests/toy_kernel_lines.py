@@ -33,11 +33,19 @@ def is_interrupted():
     return ahead[0] or select.select([3], [], [], 0)[0]
 
 
+def interrupt(number, frame):
+    """Once a run: a second one must not strike who sees to the first."""
+    if not struck:
+        struck.append(number)
+        raise KeyboardInterrupt
+
+
 def run(code, file):
     """The exit code."""
+    struck.clear()
     try:
         sys.stdin = open(0, closefd=False)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
         if is_interrupted():
             raise KeyboardInterrupt
         exec(compile(code, file, "exec"), state)
@@ -57,6 +65,7 @@ def run(code, file):
 
 
 ahead = [b""]
+struck = []
 state = {"__name__": "__main__", "tell": tell}
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 state["text"] = sys.stdin.read()
