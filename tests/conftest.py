@@ -51,6 +51,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="; ".join(reasons)))
 
 
+def pytest_make_parametrize_id(val, argname):
+    """A long text gives a test no name that can be read."""
+    return argname if isinstance(val, (str, bytes)) and len(val) > 80 else None
+
+
 @pytest.fixture(autouse=True)
 def no_hang():
     """A test that hangs fails instead of stopping the run."""

@@ -204,8 +204,9 @@ void live_wait(struct core *core, const char *id)
     (void)pthread_mutex_unlock(&core->lock);
 }
 
-static void on_gone(void *context, const char *id)
+static void on_gone(void *context, const char *id, enum kill_cause cause)
 {
+    (void)cause;
     box_on_gone(context, id);
 }
 

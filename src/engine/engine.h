@@ -21,7 +21,8 @@ struct engine;
  * engine_free(). `id` is valid during the call only: find the object by it, it may be gone. */
 struct engine_events {
     void *context;
-    void (*gone)(void *context, const char *id);      /* a sandbox died by itself */
+    /* A sandbox died by itself; cause: KILL_OOM, or KILL_NONE when nothing is known. */
+    void (*gone)(void *context, const char *id, enum kill_cause cause);
     void (*destroyed)(void *context, const char *id); /* engine_destroy_later() finished */
     /* Reconcile: the engine is (again) there, or an engine_destroy_later() could not be noted.
      * List, and repeat engine_destroy_later() for whatever is to be destroyed. */

@@ -509,7 +509,7 @@ static void do_task(struct fake *fake, const struct task *task)
     if (task->kind == TASK_CONNECTED && events->connected)
         events->connected(events->context);
     if (task->kind == TASK_GONE && events->gone)
-        events->gone(events->context, task->id);
+        events->gone(events->context, task->id, KILL_NONE);
     if (task->kind != TASK_DESTROY)
         return;
     while (fake_destroy(&fake->base, task->id, INT64_MAX, NULL) != 0)

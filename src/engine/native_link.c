@@ -222,7 +222,7 @@ static void on_message(struct native *native, struct engine_msg *msg, int *fd)
 {
     if (msg->op == ENGINE_OP_EVENT_GONE && msg->request_id == 0) {
         if (native->events.gone)
-            native->events.gone(native->events.context, msg->id);
+            native->events.gone(native->events.context, msg->id, msg->cause);
         return;
     }
     if ((msg->op & ENGINE_REPLY) == 0 || deliver(native, msg, fd) ||

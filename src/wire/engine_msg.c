@@ -43,6 +43,11 @@ enum engine_tag {
     TAG_ENTRIES_MAX,
     TAG_GPUS,
     TAG_FULL,
+    TAG_RUNTIME,              /* of a sandbox; in a PROBE reply: the next one */
+    TAG_RUNTIME_VERSION,      /* of the runtime before it */
+    TAG_RUNTIME_CAPABILITIES, /* the same */
+    TAG_RUNTIME_WARNING,      /* the same */
+    TAG_CAUSE,
 };
 
 const char *engine_cap_name(unsigned index)
@@ -73,6 +78,8 @@ static void put_create(struct tlv_writer *writer, const struct engine_create *cr
         tlv_put_str(writer, TAG_KERNEL, create->kernel);
     if (create->gpu_count > 0)
         tlv_put_u64(writer, TAG_GPUS, create->gpu_count);
+    if (create->runtime[0] != '\0')
+        tlv_put_str(writer, TAG_RUNTIME, create->runtime);
 }
 
 static void put_info(struct tlv_writer *writer, const struct engine_info *info)
@@ -90,6 +97,13 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
     tlv_put_str(writer, TAG_UNAVAILABLE, info->unavailable);
     if (info->gpu_count > 0)
         tlv_put_u64(writer, TAG_GPUS, info->gpu_count);
+    for (size_t i = 0; i < info->runtime_count; i++) {
+        const struct engine_runtime *runtime = &info->runtimes[i];
+        tlv_put_str(writer, TAG_RUNTIME, runtime->name);
+        tlv_put_str(writer, TAG_RUNTIME_VERSION, runtime->version);
+        tlv_put_u64(writer, TAG_RUNTIME_CAPABILITIES, runtime->capabilities);
+        tlv_put_str(writer, TAG_RUNTIME_WARNING, runtime->warning);
+    }
 }
 
 static void put_error(struct tlv_writer *writer, const struct err *error)
@@ -116,6 +130,8 @@ static void put_named(struct tlv_writer *writer, const struct engine_msg *msg)
     tlv_put_str(writer, TAG_ID, msg->id);
     if (msg->op == ENGINE_OP_NETWORK)
         tlv_put_u64(writer, TAG_FULL, msg->full ? 1 : 0);
+    if (msg->op == ENGINE_OP_EVENT_GONE && msg->cause != KILL_NONE)
+        tlv_put_u64(writer, TAG_CAUSE, (uint64_t)msg->cause);
 }
 
 static void put_layers(struct tlv_writer *writer, const struct engine_msg *msg)
@@ -320,6 +336,41 @@ static int state_field(const struct tlv_field *field, struct engine_msg *msg, st
     return result;
 }
 
+static int cause_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    uint32_t number = 0;
+    int result = copy_u32(field, &number, err);
+    if (result == 0)
+        msg->cause = number == KILL_OOM ? KILL_OOM : KILL_NONE;
+    return result;
+}
+
+/* The next one of the host's runtimes, or the one that a sandbox is to have. More than there is
+ * room for are of a later version. */
+static int runtime_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    if (msg->op != (ENGINE_OP_PROBE | ENGINE_REPLY))
+        return copy_text(field, msg->create.runtime, sizeof(msg->create.runtime), err);
+    struct engine_info *info = &msg->info;
+    if (info->runtime_count == ENGINE_RUNTIMES_MAX)
+        return err_set(err, ERR_PROTOCOL, "more than %d runtimes", ENGINE_RUNTIMES_MAX);
+    char *name = info->runtimes[info->runtime_count++].name;
+    return copy_text(field, name, ENGINE_NAME_MAX, err);
+}
+
+/* What is said of the runtime that was named last. */
+static int runtime_detail(const struct tlv_field *field, struct engine_info *info, struct err *err)
+{
+    if (info->runtime_count == 0)
+        return err_set(err, ERR_PROTOCOL, "field %u is of no runtime", field->tag);
+    struct engine_runtime *runtime = &info->runtimes[info->runtime_count - 1];
+    if (field->tag == TAG_RUNTIME_VERSION)
+        return copy_text(field, runtime->version, sizeof(runtime->version), err);
+    if (field->tag == TAG_RUNTIME_WARNING)
+        return copy_text(field, runtime->warning, sizeof(runtime->warning), err);
+    return tlv_u64(field, &runtime->capabilities, err);
+}
+
 static int copy_flag(const struct tlv_field *field, bool *out, struct err *err)
 {
     uint64_t value = 0;
@@ -394,6 +445,14 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return copy_flag(field, &msg->more, err);
     case TAG_FULL:
         return copy_flag(field, &msg->full, err);
+    case TAG_RUNTIME:
+        return runtime_field(field, msg, err);
+    case TAG_RUNTIME_VERSION:
+    case TAG_RUNTIME_CAPABILITIES:
+    case TAG_RUNTIME_WARNING:
+        return runtime_detail(field, info, err);
+    case TAG_CAUSE:
+        return cause_field(field, msg, err);
     case TAG_LAYER:
         return layer_field(field, msg, err);
     case TAG_LAYER_SIZE:

@@ -22,7 +22,9 @@
 #define ENGINE_HEADER_SIZE 16
 #define ENGINE_NAME_MAX 64
 #define ENGINE_TEXT_MAX 512
+#define ENGINE_IMAGE_MAX 256 /* a reference of an OCI image with its digest fits */
 #define ENGINE_IMAGES_MAX 2048
+#define ENGINE_RUNTIMES_MAX 8
 #define ENGINE_LIST_MAX 4096
 #define ENGINE_LAYER_NAME_MAX 64 /* id_is_name() */
 
@@ -44,7 +46,8 @@ enum engine_op {
                             `more`; an engine that knows no `more` replies what it can */
     ENGINE_OP_OPEN_CHANNEL, /* does not block; replies one fd, a further channel to init */
     ENGINE_OP_STATS,        /* does not block; needs ENGINE_CAP_STATS */
-    ENGINE_OP_EVENT_GONE,   /* engine to server, request id 0: a sandbox died by itself */
+    ENGINE_OP_EVENT_GONE,   /* engine to server, request id 0: a sandbox died by itself; cause says
+                               what ended it, as far as only the engine can know */
     ENGINE_OP_LIMIT, /* needs ENGINE_CAP_LIMIT; does not block; idempotent; gives a running sandbox
                         memory_bytes, storage_bytes, cpu_millis and pids_max of a struct
                         engine_create (the rest of it but the id is ignored; 0: as it is).
@@ -104,24 +107,37 @@ enum engine_op {
 /* The name of capability bit number index ("memory"). NULL past the last. */
 const char *engine_cap_name(unsigned index);
 
+/* A way in which an engine can run a sandbox: the kernel itself ("native"), runc, runsc, ... */
+struct engine_runtime {
+    char name[ENGINE_NAME_MAX]; /* id_is_name() */
+    char version[ENGINE_NAME_MAX];
+    uint64_t capabilities;
+    char warning[ENGINE_TEXT_MAX]; /* what its operator ought to know; "" nothing */
+};
+
 struct engine_info {
     char name[ENGINE_NAME_MAX];
     char version[ENGINE_NAME_MAX];
-    uint64_t capabilities;
+    uint64_t capabilities; /* of the runtime that is taken when none is named */
     char cgroup_mode[16];              /* "v1", "v2", "hybrid", "none" */
     uint64_t memory_bytes;             /* of the host, or of the cgroup that berth was put into */
     uint32_t cpu_millis;               /* 1000 a core */
     uint32_t gpu_count;                /* with ENGINE_CAP_GPU, whether in use or not */
     uint64_t storage_bytes;            /* the largest writable root in memory */
     uint64_t disk_bytes;               /* the largest writable root on disk; 0: none */
-    char images[ENGINE_IMAGES_MAX];    /* names, separated by spaces, "host" first */
+    char images[ENGINE_IMAGES_MAX];    /* names, separated by spaces; the first is taken
+                                          when none is named */
+    /* The first is taken when none is named. None at all: an older engine, which has one way. */
+    struct engine_runtime runtimes[ENGINE_RUNTIMES_MAX];
+    size_t runtime_count;
     char missing[ENGINE_TEXT_MAX];     /* what this host can't enforce, and why; "" nothing */
     char unavailable[ENGINE_TEXT_MAX]; /* why no sandbox can be made; "" when some can */
 };
 
 struct engine_create {
     char id[SANDBOX_ID_MAX + 1]; /* id_is_name() */
-    char image[ENGINE_NAME_MAX]; /* "host", or one of engine_info.images */
+    char image[ENGINE_IMAGE_MAX];  /* as the engine names it: "host", or one of engine_info.images */
+    char runtime[ENGINE_NAME_MAX]; /* one of engine_info.runtimes; "": the first */
     char profile[16];            /* "strict" or "container" */
     bool disk;                   /* the writable root is on disk; else in memory, counted there */
     bool keep_files;             /* STOP, and any other end but DESTROY, keeps the files; needs
@@ -166,6 +182,7 @@ struct engine_msg {
     size_t id_count;                 /* LIST reply, in order */
     bool more;                       /* LIST reply: there are ids after the last one */
     char (*ids)[SANDBOX_ID_MAX + 1]; /* heap, freed by engine_msg_done() */
+    enum kill_cause cause;           /* EVENT_GONE: KILL_OOM, or KILL_NONE: nothing is known */
     struct engine_layer layer;       /* LAYER_IMPORT, _ATTACH, _REMOVE: the name; LAYER_LIST: "", or
                                         the last name of the reply before; LAYER_IMPORT reply: size
                                       */

@@ -256,7 +256,7 @@ def test_delete_of_an_ended_execution_changes_nothing(server):
     assert (answer.status, answer.json()) == (200, done)
 
 
-@pytest.mark.parametrize("name", [str(uuid.uuid4()), "nonsense", "..%2f..%2fetc", "a" * 400])
+@pytest.mark.parametrize("name", ["9c1185a5-c5e9-4fc6-8f1e-1d2b9c0f7a64", "nonsense", "..%2f..%2fetc", "a" * 400])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_unknown_execution(server, method, name):
     assert_error(server.request(method, f"/executions/{name}"), 404)

@@ -27,9 +27,10 @@ static int listen_fd = -1;
 static _Atomic int destroyed_count, connected_count, gone_count;
 static char destroyed_id[SANDBOX_ID_MAX + 1];
 
-static void on_gone(void *context, const char *id)
+static void on_gone(void *context, const char *id, enum kill_cause cause)
 {
     (void)context;
+    (void)cause;
     (void)id;
     gone_count++;
 }

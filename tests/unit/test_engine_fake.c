@@ -20,9 +20,10 @@
 static struct engine *engine;
 static _Atomic unsigned gone_count;
 
-static void on_gone(void *context, const char *id)
+static void on_gone(void *context, const char *id, enum kill_cause cause)
 {
     (void)context;
+    (void)cause;
     assert_string_equal(id, "box");
     gone_count++;
 }

@@ -37,6 +37,7 @@ static void test_create(void **state)
     struct engine_msg sent = {.op = ENGINE_OP_CREATE, .request_id = UINT64_MAX};
     sent.create = (struct engine_create){.id = "sandbox-1",
                                          .image = "host",
+                                         .runtime = "runsc",
                                          .profile = "strict",
                                          .memory_bytes = 1,
                                          .storage_bytes = 2,
@@ -51,6 +52,7 @@ static void test_create(void **state)
     assert_string_equal(got.create.id, "sandbox-1");
     assert_string_equal(got.id, "sandbox-1");
     assert_string_equal(got.create.image, "host");
+    assert_string_equal(got.create.runtime, "runsc");
     assert_string_equal(got.create.profile, "strict");
     assert_int_equal(got.create.memory_bytes, 1);
     assert_int_equal(got.create.storage_bytes, 2);
@@ -67,13 +69,27 @@ static void test_operations_with_an_id(void **state)
 {
     (void)state;
     static const uint32_t operations[] = {ENGINE_OP_DESTROY, ENGINE_OP_INSPECT,
-                                          ENGINE_OP_OPEN_CHANNEL, ENGINE_OP_EVENT_GONE};
+                                          ENGINE_OP_OPEN_CHANNEL};
     for (size_t i = 0; i < ARRAY_SIZE(operations); i++) {
         struct engine_msg sent = {.op = operations[i], .request_id = i, .id = "a"};
         memset(sent.id, 'x', SANDBOX_ID_MAX);
         struct engine_msg got;
         round_trip(&sent, &got);
         assert_string_equal(got.id, sent.id);
+        engine_msg_done(&got);
+    }
+}
+
+static void test_gone(void **state)
+{
+    (void)state;
+    static const enum kill_cause causes[] = {KILL_NONE, KILL_OOM};
+    for (size_t i = 0; i < ARRAY_SIZE(causes); i++) {
+        struct engine_msg sent = {.op = ENGINE_OP_EVENT_GONE, .id = "a", .cause = causes[i]};
+        struct engine_msg got;
+        round_trip(&sent, &got);
+        assert_string_equal(got.id, "a");
+        assert_int_equal(got.cause, causes[i]);
         engine_msg_done(&got);
     }
 }
@@ -90,6 +106,12 @@ static void test_probe_reply(void **state)
                                      .cpu_millis = 2000,
                                      .gpu_count = 4,
                                      .storage_bytes = 11,
+                                     .runtimes = {{.name = "native", .version = "6.1"},
+                                                  {.name = "runsc",
+                                                   .version = "20221219.0",
+                                                   .capabilities = ENGINE_CAP_MEMORY,
+                                                   .warning = "old"}},
+                                     .runtime_count = 2,
                                      .unavailable = "no user namespaces"};
     struct engine_msg got;
     round_trip(&sent, &got);
@@ -101,6 +123,8 @@ static void test_probe_reply(void **state)
     assert_int_equal(got.info.cpu_millis, 2000);
     assert_int_equal(got.info.gpu_count, 4);
     assert_int_equal(got.info.storage_bytes, 11);
+    assert_int_equal(got.info.runtime_count, 2);
+    assert_memory_equal(got.info.runtimes, sent.info.runtimes, sizeof(sent.info.runtimes));
     engine_msg_done(&got);
 }
 
@@ -303,6 +327,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_create),
         cmocka_unit_test(test_operations_with_an_id),
+        cmocka_unit_test(test_gone),
         cmocka_unit_test(test_probe_reply),
         cmocka_unit_test(test_inspect_and_create_replies),
         cmocka_unit_test(test_error_reply),

@@ -22,9 +22,10 @@ static struct engine *engine;
 static _Atomic unsigned gone_count;
 static uint8_t nonce[SANDBOX_NONCE_SIZE];
 
-static void on_gone(void *context, const char *id)
+static void on_gone(void *context, const char *id, enum kill_cause cause)
 {
     (void)context;
+    (void)cause;
     (void)id;
     gone_count++;
 }

@@ -1,0 +1,79 @@
+/* Many local stream sockets over one byte stream: how a sandbox whose engine can pass no descriptor
+ * is spoken to (the standard streams of a container, of a remote daemon, of gVisor).
+ *
+ * Both ends run this: the engine opens channels and hands their sockets to the server; init gets a
+ * socket for each and serves it as a connection that it accepted. A descriptor that is passed over a
+ * channel's socket (unix(7), SCM_RIGHTS) becomes a channel of its own, whose other end is passed at
+ * the same place of the stream over there. So neither the server nor the rest of init knows of it.
+ *
+ * The stream may lose what was under way whenever the engine goes or its connection breaks. The
+ * engine therefore begins with a reset: CARRIER_SECRET_SIZE bytes that only it and init know (they
+ * are looked for in all that comes, whatever it is in the midst of) and CARRIER_TOKEN_SIZE random
+ * ones. Init closes all channels and answers with the token, which the engine looks for likewise.
+ * Then frames follow: type (u8), three bytes of 0, channel (u32), size (u32), little endian, and so
+ * many bytes, at most CARRIER_FRAME_MAX. Data needs credit, CARRIER_WINDOW bytes to begin with for
+ * each channel and direction, so that no channel holds up another one.
+ *
+ * Nothing here blocks; one thread. */
+#ifndef BERTH_WIRE_CARRIER_H
+#define BERTH_WIRE_CARRIER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define CARRIER_SECRET_SIZE 32
+#define CARRIER_TOKEN_SIZE 16
+#define CARRIER_FRAME_MAX (16U * 1024U)
+#define CARRIER_WINDOW (128U * 1024U)
+#define CARRIER_CHANNEL_MAX 272 /* of init's connections and what goes through its network */
+
+enum carrier_type {
+    CARRIER_OPEN = 1, /* a new channel; the engine's are odd, init's even */
+    CARRIER_DATA,
+    CARRIER_CREDIT, /* u32: so many bytes more */
+    CARRIER_EOF,    /* the writing side was shut down */
+    CARRIER_CLOSE,  /* the channel is over, both ways */
+    CARRIER_PASS,   /* u32: a channel that begins, whose socket goes with this one's next byte */
+};
+
+struct carrier;
+
+struct carrier_events {
+    void *context;
+    /* init: the engine opened a channel; fd is the callee's, non-blocking. */
+    void (*opened)(void *context, int fd);
+};
+
+/* init's end: waits for a reset, whose secret it is given. */
+int carrier_new_inner(const uint8_t secret[static CARRIER_SECRET_SIZE],
+                      const struct carrier_events *events, struct carrier **out, struct err *err);
+/* The engine's end: begins with a reset. */
+int carrier_new_outer(const uint8_t secret[static CARRIER_SECRET_SIZE], struct carrier **out,
+                      struct err *err);
+/* Closes every channel's socket. NULL is allowed. */
+void carrier_free(struct carrier *carrier);
+
+/* The byte stream. What came from it: ERR_PROTOCOL when it is no carrier's, after which the carrier
+ * is to be freed (init: its channels are closed and it waits for the next reset). */
+int carrier_take(struct carrier *carrier, const void *data, size_t size, struct err *err);
+/* What is to be written to it; valid until the next call. *out_size 0: nothing. */
+const uint8_t *carrier_pending(struct carrier *carrier, size_t *out_size);
+/* So many bytes of that were written. */
+void carrier_sent(struct carrier *carrier, size_t size);
+
+/* Outer: whether init has answered the reset: before that nothing is heard of it. */
+bool carrier_is_up(const struct carrier *carrier);
+/* Outer: a new channel, whose socket is the caller's; may be called before it is up. */
+int carrier_open(struct carrier *carrier, int *out_fd, struct err *err);
+size_t carrier_channel_count(const struct carrier *carrier);
+
+/* Readable when a channel's socket has something to be seen to: an epoll(7) descriptor of the
+ * carrier's, to be watched beside the stream. */
+int carrier_fd(const struct carrier *carrier);
+/* Sees to the sockets; does not wait. While much is pending for the stream, sockets are not read. */
+void carrier_step(struct carrier *carrier);
+
+#endif
