@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps languages build run test test-installers test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps languages engines build run test test-installers test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -16,6 +16,9 @@ deps: ## install what is missing (apt) and make the system user "berth"
 languages: ## install the toolchains of the languages that tests run (apt)
 	@scripts/deps.sh languages
 
+engines: ## install Docker and gVisor, of which tests start a daemon of their own (apt)
+	@scripts/deps.sh engines
+
 build: deps ## compile into build/
 	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD)
 	@ninja -C $(BUILD)
@@ -23,7 +26,7 @@ build: deps ## compile into build/
 run: build ## start a server, run hello through it, serve until Ctrl-C
 	@BUILD=$(BUILD) scripts/run.sh
 
-test: build languages ## unit tests, then the suites against the real programs
+test: build languages engines ## unit tests, then the suites against the real programs
 	@BUILD=$(BUILD) scripts/test.sh
 
 test-installers: build languages ## libraries of rust, go, typescript and java from their registries

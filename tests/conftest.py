@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import dockerd
 import harness
 import kills
 
@@ -117,6 +118,17 @@ def make_server():
         except Exception as problem:  # noqa: BLE001: the others have to be stopped as well
             failures.append(str(problem))
     assert not failures, failures
+
+
+@pytest.fixture(scope="session")
+def docker():
+    """A Docker daemon of the session's own, with the tests' image, for tests that leave it running."""
+    missing = dockerd.missing()
+    if missing:
+        pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
+    with dockerd.Daemon() as one:
+        one.import_image()
+        yield one
 
 
 @pytest.fixture
