@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps languages engines build run test test-installers test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps languages engines build run test test-installers test-vm test-upgrade bench bench-memory bench-engines bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -44,6 +44,9 @@ bench: build ## latency and throughput beside their baselines, printed
 
 bench-memory: build ## what 10, 100 and 500 idle sessions take, printed
 	@BUILD=$(BUILD) scripts/bench.sh memory
+
+bench-engines: build engines ## native, docker, gVisor, and Docker's own SDK beside each other
+	@/usr/bin/python3 -B bench/engines.py --build $(BUILD)
 
 bench-neighbours: build ## latency beside endless output, readers that stop, a thousand idle connections
 	@/usr/bin/python3 -B bench/neighbours.py --build $(BUILD)

@@ -162,6 +162,10 @@ class Daemon:
                 found.append(int(name))
         return found
 
+    def owns(self, words, groups):
+        """Whether a process with this command line and these control groups is of it."""
+        return f"{self.folder}/" in words or f"/{self.name}/" in groups
+
     def shims(self):
         return [pid for pid in self.processes() if "containerd-shim" in read(f"/proc/{pid}/cmdline")]
 
