@@ -11,6 +11,7 @@ import pytest
 import dockerd
 import harness
 import kills
+import ways
 
 TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
 # Tests of the host's service manager, which a test may not touch anywhere else (scripts/test_vm.sh).
@@ -35,8 +36,10 @@ def missing_prerequisites():
     return reasons
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Programs that are not there are a mistake of the caller, not a reason to skip."""
+    config.addinivalue_line("markers", "every_way: also on the ways that are slow (ways.py)")
+    config.addinivalue_line("markers", "not_on(*names): not on these ways, with the reason beside it")
     # A shell starts what runs in the background with it ignored, and so would be what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     missing = [name for name in harness.PROGRAMS if not os.access(harness.BUILD / name, os.X_OK)]
@@ -129,6 +132,63 @@ def docker():
     with dockerd.Daemon() as one:
         one.import_image()
         yield one
+
+
+def pytest_generate_tests(metafunc):
+    """`way` is each of those that the test is to run on (ways.py)."""
+    if "way" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("every_way")
+        left_out = metafunc.definition.get_closest_marker("not_on")
+        names = [name for name in ways.names_for(bool(marked))
+                 if not left_out or name not in left_out.args]
+        metafunc.parametrize("way", names, scope="session")
+
+
+@pytest.fixture(scope="session")
+def subjects(request):
+    """subjects(name): a server of the session whose default is that way; started when it is needed."""
+    made = {}
+
+    def one(name):
+        if name not in made:
+            daemon = request.getfixturevalue("docker") if name.startswith("docker") else None
+            server = (request.getfixturevalue("server") if name == "native" else
+                      harness.Server(ways.settings_for(name, daemon)).start())
+            made[name] = ways.Subject(name, server, daemon)
+        return made[name]
+
+    yield one
+    for name, subject in made.items():
+        if name != "native":
+            ways.end(subject)
+
+
+@pytest.fixture
+def subject(way, subjects):
+    """A way's server, free of sandboxes before and after the test."""
+    one = subjects(way)
+    one.wait_clean()
+    yield one
+    if not one.slow:
+        done = one.run(("print('hello')", "out hello"))
+        assert (done["stdout"], done["exit_code"]) == ("hello\n", 0), done
+    one.wait_clean()
+
+
+@pytest.fixture
+def make_subject(way, make_server, request):
+    """make_subject(env={}): a private server whose default is this way."""
+    daemon = request.getfixturevalue("docker") if way.startswith("docker") else None
+    made = []
+
+    def make(env=None, **options):
+        server = make_server(ways.settings_for(way, daemon, env), **options)
+        made.append(ways.Subject(way, server, daemon))
+        return made[-1]
+
+    yield make
+    for one in made:  # its server is ended later, by make_server
+        one.daemon and one.server.process and one.server.wait_clean()
 
 
 @pytest.fixture
