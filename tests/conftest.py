@@ -22,6 +22,8 @@ collect_ignore += ["integration/test_languages.py"] if os.environ.get("BERTH_VM"
 collect_ignore += [] if os.environ.get("BERTH_INSTALLERS") == "1" else ["integration/test_library_installers.py"]
 # It needs an older build beside this one (scripts/test_upgrade.sh).
 collect_ignore += [] if os.environ.get("BERTH_PREVIOUS") else ["integration/test_upgrade.py"]
+# Without the docker engine's program there is nothing to test of it.
+collect_ignore += [] if (harness.BUILD / "berth-docker").exists() else ["integration/test_docker_daemon.py"]
 
 
 def missing_prerequisites():
@@ -84,11 +86,16 @@ def dice(no_hang):
 
 
 @pytest.fixture(scope="session")
-def server():
-    """The native engine with default settings, for tests that leave it as it was."""
+def native_server():
     one = harness.Server().start()
     yield one
     harness.end(one)
+
+
+@pytest.fixture(scope="session")
+def server(native_server):
+    """The native engine with default settings, for tests that leave it as it was."""
+    return native_server
 
 
 @pytest.fixture(scope="session")
@@ -104,16 +111,10 @@ def slow_bodies(server):
 
 
 @pytest.fixture
-def make_server():
-    """make_server(env={}, state=None, port=0): a private server, stopped and checked at the end."""
+def end_servers():
+    """end_servers(server): a private server, stopped and checked at the end of the test."""
     made = []
-
-    def make(env=None, state=None, port=0, start=True):
-        one = harness.Server(env, state, port)
-        made.append(one)
-        return one.start() if start else one
-
-    yield make
+    yield lambda one: made.append(one) or one
     failures = []
     for one in reversed(made):
         try:
@@ -121,6 +122,17 @@ def make_server():
         except Exception as problem:  # noqa: BLE001: the others have to be stopped as well
             failures.append(str(problem))
     assert not failures, failures
+
+
+@pytest.fixture
+def make_server(end_servers):
+    """make_server(env={}, state=None, port=0): a private server, stopped and checked at the end."""
+
+    def make(env=None, state=None, port=0, start=True):
+        one = end_servers(harness.Server(env, state, port))
+        return one.start() if start else one
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -152,15 +164,15 @@ def subjects(request):
     def one(name):
         if name not in made:
             daemon = request.getfixturevalue("docker") if name.startswith("docker") else None
-            server = (request.getfixturevalue("server") if name == "native" else
-                      harness.Server(ways.settings_for(name, daemon)).start())
+            server = (request.getfixturevalue("native_server") if name == "native" else
+                      ways.new_server(name, daemon).start())
             made[name] = ways.Subject(name, server, daemon)
         return made[name]
 
     yield one
     for name, subject in made.items():
         if name != "native":
-            ways.end(subject)
+            harness.end(subject.server)
 
 
 @pytest.fixture
@@ -176,19 +188,15 @@ def subject(way, subjects):
 
 
 @pytest.fixture
-def make_subject(way, make_server, request):
+def make_subject(way, end_servers, request):
     """make_subject(env={}): a private server whose default is this way."""
     daemon = request.getfixturevalue("docker") if way.startswith("docker") else None
-    made = []
 
-    def make(env=None, **options):
-        server = make_server(ways.settings_for(way, daemon, env), **options)
-        made.append(ways.Subject(way, server, daemon))
-        return made[-1]
+    def make(env=None):
+        server = end_servers(ways.new_server(way, daemon, env))
+        return ways.Subject(way, server.start(), daemon)
 
-    yield make
-    for one in made:  # its server is ended later, by make_server
-        one.daemon and one.server.process and one.server.wait_clean()
+    return make
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import harness
 import netrig
 import ways
 from harness import assert_error
@@ -161,7 +162,7 @@ def test_network_egress(way, request):
     upstream = netrig.Upstream()
     env = ways.settings_for(way, daemon, {"BERTH_EGRESS_ALLOW": f"{UP}:{upstream.port}",
                                           "BERTH_EGRESS_EXCEPT": "127.0.0.1"})
-    subject = ways.Subject(way, netrig.NamedServer({UP: "127.0.0.1"}, env).start(), daemon)
+    subject = ways.Subject(way, netrig.NamedServer({UP: "127.0.0.1"}, env).start())
     try:
         target = f"http://{UP}:{upstream.port}"
         ask = netrig.ASK + f"\nprint(*ask('{target}/one'))\nprint(ask('http://other.example.net/')[0])\n"
@@ -180,7 +181,7 @@ def test_network_egress(way, request):
         one.delete()
         assert "/two" in upstream.asked
     finally:
-        ways.end(subject)
+        harness.end(subject.server)
         upstream.close()
 
 
