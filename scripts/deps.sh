@@ -7,7 +7,7 @@ set -eu
 packages="gcc make meson ninja-build pkg-config libmicrohttpd-dev libjansson-dev libsqlite3-dev
 libwslay-dev libseccomp-dev libarchive-dev libinih-dev libmnl-dev nftables libcurl4-openssl-dev libedit-dev libcmocka-dev musl-tools
 musl-dev
-linux-libc-dev python3 python3-pytest clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
+linux-libc-dev python3 python3-pytest python3-pytest-xdist clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
 curl e2fsprogs sudo uidmap skopeo golang-github-containers-common python3-numpy python3-pandas python3-matplotlib"
 
 # A Node of another origin than Debian's has npm in it; Maven, npm and cargo install libraries.
