@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the build and the tests need, by apt, and makes the system user that the server runs
-# as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests of them run.
+# Installs what the build and the tests need, by apt, and makes the system users that the server and
+# berth-egress run as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests of them run.
 # Does nothing, and needs no root, when nothing is missing.
 set -eu
 
@@ -43,9 +43,10 @@ if [ -n "$missing" ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 fi
 
-user=${BERTH_USER:-berth}
-if ! getent passwd "$user" >/dev/null; then
-    echo "deps: making the system user $user, which the server runs as"
-    as_root useradd --system --user-group --no-create-home --home-dir /nonexistent \
-        --shell /usr/sbin/nologin "$user"
-fi
+for user in "${BERTH_USER:-berth}" "${BERTH_EGRESS_USER:-berth-egress}"; do
+    if ! getent passwd "$user" >/dev/null; then
+        echo "deps: making the system user $user"
+        as_root useradd --system --user-group --no-create-home --home-dir /nonexistent \
+            --shell /usr/sbin/nologin "$user"
+    fi
+done
