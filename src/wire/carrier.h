@@ -2,9 +2,10 @@
  * is spoken to (the standard streams of a container, of a remote daemon, of gVisor).
  *
  * Both ends run this: the engine opens channels and hands their sockets to the server; init gets a
- * socket for each and serves it as a connection that it accepted. A descriptor that is passed over a
- * channel's socket (unix(7), SCM_RIGHTS) becomes a channel of its own, whose other end is passed at
- * the same place of the stream over there. So neither the server nor the rest of init knows of it.
+ * socket for each and serves it as a connection that it accepted. A descriptor that is passed over
+ * a channel's socket (unix(7), SCM_RIGHTS) becomes a channel of its own, whose other end is passed
+ * at the same place of the stream over there. So neither the server nor the rest of init knows of
+ * it.
  *
  * The stream may lose what was under way whenever the engine goes or its connection breaks. The
  * engine therefore begins with a reset: CARRIER_SECRET_SIZE bytes that only it and init know (they
@@ -73,7 +74,8 @@ size_t carrier_channel_count(const struct carrier *carrier);
 /* Readable when a channel's socket has something to be seen to: an epoll(7) descriptor of the
  * carrier's, to be watched beside the stream. */
 int carrier_fd(const struct carrier *carrier);
-/* Sees to the sockets; does not wait. While much is pending for the stream, sockets are not read. */
+/* Sees to the sockets; does not wait. While much is pending for the stream, sockets are not read.
+ */
 void carrier_step(struct carrier *carrier);
 
 #endif
