@@ -1,6 +1,7 @@
 /* Owns one hijacked connection: the head of the answer, the daemon's frames around what the
  * container writes, the carrier inside. What init says on standard error goes to the log, so much
- * of it. The bytes are a sandbox's: nothing of them is believed before the carrier has checked it. */
+ * of it. The bytes are a sandbox's: nothing of them is believed before the carrier has checked it.
+ */
 #include "docker/attach.h"
 
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #define CONNECT_NS (20 * CLOCK_NS_PER_S)
 /* From a reset on; init may be busy, or its host. */
 #define ANSWER_NS (20 * CLOCK_NS_PER_S)
+#define BEAT_NS (CARRIER_BEAT_MS * CLOCK_NS_PER_MS)
 enum {
     HEAD_MAX = 8192,
     READ_SIZE = 32 << 10,
@@ -34,6 +36,7 @@ struct attach {
     struct loop_watch *socket_watch;
     struct loop_watch *carrier_watch;
     struct loop_timer timer; /* how long to wait for what is next */
+    struct loop_timer beat;  /* init is told that we live */
     struct loop_timer again; /* bytes may lie in libcurl, where epoll does not see them */
     char api[16];
     char container[160];
@@ -42,9 +45,9 @@ struct attach {
     bool wants_out;
     bool told_up;
     bool freed;
-    unsigned inside; /* of a callback: one that is freed there lives until it ends */
-    struct buf out;  /* the request */
-    struct buf head; /* of the answer */
+    unsigned inside;             /* of a callback: one that is freed there lives until it ends */
+    struct buf out;              /* the request */
+    struct buf head;             /* of the answer */
     uint8_t frame[FRAME_HEADER]; /* of Docker's */
     size_t frame_have;
     uint32_t frame_left; /* of its bytes */
@@ -77,6 +80,7 @@ static void shut(struct attach *attach)
     loop_unwatch(attach->loop, &attach->carrier_watch);
     loop_unwatch(attach->loop, &attach->socket_watch);
     loop_stop_timer(&attach->timer);
+    loop_stop_timer(&attach->beat);
     loop_stop_timer(&attach->again);
     carrier_free(attach->carrier);
     attach->carrier = NULL;
@@ -195,6 +199,18 @@ static void on_carrier(void *context, uint32_t events)
     leave(attach);
 }
 
+static void beat(void *context)
+{
+    struct attach *attach = context;
+    struct err err = ERR_INIT;
+    enter(attach);
+    loop_set_timer(attach->loop, &attach->beat, clock_now_ns() + BEAT_NS, beat, attach);
+    carrier_beat(attach->carrier);
+    if (flush(attach, &err) != 0)
+        end(attach, &err);
+    leave(attach);
+}
+
 static int begin_stream(struct attach *attach, struct err *err)
 {
     attach->stage = STAGE_STREAM;
@@ -275,6 +291,7 @@ static void see_to(struct attach *attach)
     if (attach->stage == STAGE_STREAM && !attach->told_up && carrier_is_up(attach->carrier)) {
         attach->told_up = true;
         loop_stop_timer(&attach->timer);
+        loop_set_timer(attach->loop, &attach->beat, clock_now_ns(), beat, attach);
         attach->events.up(attach->events.context);
     }
 }

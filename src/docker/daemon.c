@@ -131,9 +131,9 @@ int daemon_read_info(const struct buf *body, struct daemon_facts *facts, struct 
     copy_text(json, "Driver", facts->driver, sizeof(facts->driver));
     bool none = driver && strcmp(driver, "none") == 0;
     (void)snprintf(facts->cgroup_mode, sizeof(facts->cgroup_mode), "%s",
-                   none                                    ? "none"
+                   none                                   ? "none"
                    : cgroups && strcmp(cgroups, "2") == 0 ? "v2"
-                                                           : "v1");
+                                                          : "v1");
     facts->memory_bytes = (uint64_t)json_integer_value(json_object_get(json, "MemTotal"));
     facts->cpus = (uint32_t)json_integer_value(json_object_get(json, "NCPU"));
     facts->limits_memory = !none && json_is_true(json_object_get(json, "MemoryLimit"));
@@ -142,8 +142,10 @@ int daemon_read_info(const struct buf *body, struct daemon_facts *facts, struct 
     facts->quota = may_have_quota(json, facts->driver);
     const char *os = json_string_value(json_object_get(json, "OSType"));
     if (os && strcmp(os, "linux") != 0)
-        return err_public(err, ERR_UNAVAILABLE, "the Docker daemon makes %s containers: linux ones "
-                                                "are needed", os);
+        return err_public(err, ERR_UNAVAILABLE,
+                          "the Docker daemon makes %s containers: linux ones "
+                          "are needed",
+                          os);
     read_runtimes(json, facts);
     return 0;
 }
@@ -310,8 +312,8 @@ int daemon_call(struct daemon *daemon, const char *method, const char *path, str
     const struct web_request request = {.method = method,
                                         .path = whole,
                                         .body = body,
-                                        .type = strcmp(method, "PUT") == 0 ? "application/x-tar"
-                                                                           : NULL,
+                                        .type =
+                                            strcmp(method, "PUT") == 0 ? "application/x-tar" : NULL,
                                         .timeout_ns = timeout_ns,
                                         .done = done,
                                         .context = context};

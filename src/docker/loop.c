@@ -1,5 +1,5 @@
-/* Owns the epoll descriptor and the list of timers. A watch that was stopped in the midst of a batch
- * is freed after it, so that no event reaches who is gone. */
+/* Owns the epoll descriptor and the list of timers. A watch that was stopped in the midst of a
+ * batch is freed after it, so that no event reaches who is gone. */
 #include "docker/loop.h"
 
 #include <errno.h>
@@ -147,8 +147,7 @@ int loop_step(struct loop *loop, int64_t deadline_ns, struct err *err)
     const struct loop_timer *timer = next_timer(loop);
     if (timer && timer->at_ns < deadline_ns)
         deadline_ns = timer->at_ns;
-    int count =
-        epoll_wait(loop->epoll_fd, events, EVENT_BATCH, clock_poll_timeout_ms(deadline_ns));
+    int count = epoll_wait(loop->epoll_fd, events, EVENT_BATCH, clock_poll_timeout_ms(deadline_ns));
     if (count < 0 && errno != EINTR)
         return err_sys(err, errno, "epoll_wait");
     for (int i = 0; i < count; i++) {

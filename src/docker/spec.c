@@ -29,7 +29,6 @@ enum {
     CPU_MILLIS_MIN = 10,
     CPU_MILLIS_MAX = 1024 * 1000,
     PIDS_MIN = 2,
-    PIDS_MAX = 1 << 22,
     PIDS_SPARE = 24,    /* init, and its children that work on files */
     GVISOR_PIDS = 1024, /* threads of the Sentry, and stubs that hold the code's address spaces */
     OPEN_FILES_MAX = 1048576,
@@ -90,7 +89,7 @@ int spec_check_limits(const struct engine_create *create, bool may_leave, struct
         return err_set(err, ERR_BAD_INPUT, "storage of %" PRIu64 " bytes", create->storage_bytes);
     if (!is_within(create->cpu_millis, CPU_MILLIS_MIN, CPU_MILLIS_MAX, may_leave))
         return err_set(err, ERR_BAD_INPUT, "%u thousandths of a core", create->cpu_millis);
-    if (!is_within(create->pids_max, PIDS_MIN, PIDS_MAX, may_leave))
+    if (!is_within(create->pids_max, PIDS_MIN, SANDBOX_PIDS_MAX, may_leave))
         return err_set(err, ERR_BAD_INPUT, "%u processes", create->pids_max);
     return 0;
 }
@@ -121,15 +120,14 @@ static bool is_container(const struct engine_create *create)
     return strcmp(create->profile, "container") == 0;
 }
 
-/* Init gives up what is not needed before any code runs. Of a container's profile: what Docker gives
- * by default. */
+/* Init gives up what is not needed before any code runs. Of a container's profile: what Docker
+ * gives by default. */
 static json_t *capabilities(const struct engine_create *create)
 {
     static const char *const needed[] = {"SETUID", "SETGID", "KILL", "SETPCAP"};
-    static const char *const more[] = {"CHOWN",     "DAC_OVERRIDE", "FSETID",
-                                       "FOWNER",    "MKNOD",        "NET_RAW",
-                                       "SETFCAP",   "SYS_CHROOT",   "NET_BIND_SERVICE",
-                                       "AUDIT_WRITE"};
+    static const char *const more[] = {
+        "CHOWN",   "DAC_OVERRIDE", "FSETID",     "FOWNER",           "MKNOD",
+        "NET_RAW", "SETFCAP",      "SYS_CHROOT", "NET_BIND_SERVICE", "AUDIT_WRITE"};
     json_t *list = json_array();
     for (size_t i = 0; list && i < ARRAY_SIZE(needed); i++)
         (void)json_array_append_new(list, json_string(needed[i]));
@@ -146,10 +144,10 @@ static json_t *labels(const struct spec *spec)
     spec_hex(spec->secret, CARRIER_SECRET_SIZE, secret);
     spec_hex(spec->nonce, SANDBOX_NONCE_SIZE, nonce);
     (void)snprintf(gpus, sizeof(gpus), "%x", spec->gpus);
-    return json_pack("{ss ss ss ss ss ss}", SPEC_LABEL_INSTANCE, spec->instance,
+    return json_pack("{ss ss ss ss ss ss ss}", SPEC_LABEL_INSTANCE, spec->instance,
                      SPEC_LABEL_SANDBOX, spec->create->id, SPEC_LABEL_SECRET, secret,
-                     SPEC_LABEL_NONCE, nonce, SPEC_LABEL_KEEP,
-                     spec->create->keep_files ? "1" : "0", SPEC_LABEL_GPUS, gpus);
+                     SPEC_LABEL_NONCE, nonce, SPEC_LABEL_KEEP, spec->create->keep_files ? "1" : "0",
+                     SPEC_LABEL_RUNTIME, spec->runtime, SPEC_LABEL_GPUS, gpus);
 }
 
 static uint64_t memory_of(const struct engine_create *create, bool gvisor)
@@ -190,9 +188,9 @@ static int set_gpus(json_t *json, uint32_t gpus)
         (void)snprintf(number, sizeof(number), "%u", i);
         (void)json_array_append_new(ids, json_string(number));
     }
-    return json_object_set_new(json, "DeviceRequests",
-                               json_pack("[{ss so s[[s]]}]", "Driver", "", "DeviceIDs", ids,
-                                         "Capabilities", "gpu"));
+    return json_object_set_new(
+        json, "DeviceRequests",
+        json_pack("[{ss so s[[s]]}]", "Driver", "", "DeviceIDs", ids, "Capabilities", "gpu"));
 }
 
 static json_t *host_config(const struct spec *spec)
@@ -244,8 +242,8 @@ int spec_put_container(const struct spec *spec, struct buf *out, struct err *err
         "{ss ss ss ss s[ss] s[] s[] sb sb sb sb sb sb s{s[s]} so so}", "Image", spec->create->image,
         "Hostname", "sandbox", "User", "0:0", "WorkingDir", "/", "Entrypoint", "/.berth/init",
         "carried", "Cmd", "Env", "Tty", 0, "OpenStdin", 1, "StdinOnce", 0, "AttachStdin", 1,
-        "AttachStdout", 1, "AttachStderr", 1, "Healthcheck", "Test", "NONE", "Labels",
-        labels(spec), "HostConfig", host_config(spec));
+        "AttachStdout", 1, "AttachStderr", 1, "Healthcheck", "Test", "NONE", "Labels", labels(spec),
+        "HostConfig", host_config(spec));
     return put_json(json, out, err);
 }
 

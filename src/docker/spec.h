@@ -1,5 +1,5 @@
-/* What a sandbox is to the Docker daemon: its name, its labels, the JSON of its container, the files
- * that are put into it. No I/O.
+/* What a sandbox is to the Docker daemon: its name, its labels, the JSON of its container, the
+ * files that are put into it. No I/O.
  *
  * The labels are the truth about a sandbox: whoever comes later has only them. They are not seen
  * inside. */
@@ -25,6 +25,7 @@
 #define SPEC_LABEL_SECRET "berth.secret"
 #define SPEC_LABEL_NONCE "berth.nonce"
 #define SPEC_LABEL_KEEP "berth.keep"
+#define SPEC_LABEL_RUNTIME "berth.runtime"
 #define SPEC_LABEL_GPUS "berth.gpus"
 
 /* One sandbox, as it is asked for and as it is noted in labels. */
@@ -32,8 +33,8 @@ struct spec {
     const char *instance;
     const struct engine_create *create;
     const char *runtime;
-    bool gvisor; /* the runtime is runsc, whose own processes and memory count as well */
-    bool quota;  /* the storage driver is to bound the writable root */
+    bool gvisor;           /* the runtime is runsc, whose own processes and memory count as well */
+    bool quota;            /* the storage driver is to bound the writable root */
     const uint8_t *secret; /* CARRIER_SECRET_SIZE */
     const uint8_t *nonce;  /* SANDBOX_NONCE_SIZE */
     uint32_t gpus;         /* bit N: GPU number N is its own */

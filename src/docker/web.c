@@ -22,7 +22,7 @@ struct web_call {
     struct web *web;
     CURL *easy;
     struct curl_slist *headers;
-    struct buf body;  /* of the request */
+    struct buf body; /* of the request */
     struct buf reply;
     web_data_fn data;
     web_done_fn done;
@@ -50,7 +50,8 @@ struct web {
     struct web_call *connection; /* of web_connect(); not among the calls once connected */
     struct web_socket *sockets;
     struct loop_timer timer;
-    unsigned inside; /* of libcurl, or of a callback: a web that is freed there lives until it ends */
+    unsigned
+        inside; /* of libcurl, or of a callback: a web that is freed there lives until it ends */
     bool freed;
 };
 

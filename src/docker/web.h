@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -27,11 +28,11 @@ typedef bool (*web_data_fn)(void *context, const void *data, size_t size);
 
 struct web_request {
     const char *method;
-    const char *path;        /* with its query, put behind the address' base */
-    const char *type;        /* of the body; NULL: JSON */
-    struct buf *body;        /* its bytes are taken; NULL: none */
-    int64_t timeout_ns;      /* for all of it; 0: as long as it takes */
-    web_data_fn data;        /* NULL: the body is collected */
+    const char *path;   /* with its query, put behind the address' base */
+    const char *type;   /* of the body; NULL: JSON */
+    struct buf *body;   /* its bytes are taken; NULL: none */
+    int64_t timeout_ns; /* for all of it; 0: as long as it takes */
+    web_data_fn data;   /* NULL: the body is collected */
     web_done_fn done;
     void *context;
 };
@@ -62,8 +63,8 @@ int web_fd(struct web *web);
 ssize_t web_send(struct web *web, const void *data, size_t size, struct err *err);
 ssize_t web_receive(struct web *web, void *data, size_t size, struct err *err);
 
-/* The daemon's answer as an error: what says what was tried. 404 is ERR_NOT_FOUND, 409 ERR_CONFLICT,
- * a full disk ERR_UNAVAILABLE, the rest ERR_INTERNAL. Always fails. */
+/* The daemon's answer as an error: what says what was tried. 404 is ERR_NOT_FOUND, 409
+ * ERR_CONFLICT, a full disk ERR_UNAVAILABLE, the rest ERR_INTERNAL. Always fails. */
 int web_refused(long status, const struct buf *body, const char *what, struct err *err);
 
 #endif
