@@ -292,8 +292,10 @@ void images_names(const struct images *images, char *out, size_t size)
         size_t length = strlen(images->list[i].name);
         if (used + length + 2 > size)
             return;
-        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? " " : "",
-                                 images->list[i].name);
+        if (i > 0)
+            out[used++] = ' ';
+        memcpy(out + used, images->list[i].name, length + 1);
+        used += length;
     }
 }
 

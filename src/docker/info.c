@@ -56,7 +56,7 @@ static void fill_runtimes(const struct service *service, struct engine_info *out
                            "runc %.40s: known ways out of a container were closed in 1.2.8 and "
                            "1.3.3; set BERTH_DOCKER_RUNC_OK=1 when your distribution has closed "
                            "them in this one",
-                           runtime->version);
+                           facts->runtimes[i].version);
     }
 }
 

@@ -101,17 +101,16 @@ static void sweep_freed(struct service *service)
     }
 }
 
-/* An unknown id is nobody's only when all that the daemon has is known. ERR_NOT_FOUND, or
+/* An unknown id is nobody's only when all that the daemon has is known. NULL: ERR_NOT_FOUND, or
  * ERR_UNAVAILABLE. */
-static int find(const struct service *service, const char *id, struct container **out,
-                struct err *err)
+static struct container *find(const struct service *service, const char *id, struct err *err)
 {
-    *out = service_find(service, id);
-    if (*out)
-        return 0;
-    if (!service->synced)
-        return daemon_away(&service->daemon, err);
-    return err_set(err, ERR_NOT_FOUND, "no sandbox %s", id);
+    struct container *container = service_find(service, id);
+    if (!container && service->synced)
+        (void)err_set(err, ERR_NOT_FOUND, "no sandbox %s", id);
+    else if (!container)
+        (void)daemon_away(&service->daemon, err);
+    return container;
 }
 
 /* ---- requests ---- */
@@ -170,17 +169,19 @@ static int check_create(struct service *service, const struct engine_msg *msg, c
     return result;
 }
 
-static int new_container(struct service *service, const struct engine_create *create,
-                         const char *runtime, struct container **out, struct err *err)
+/* NULL: it can't be had. */
+static struct container *new_container(struct service *service, const struct engine_create *create,
+                                       const char *runtime, struct err *err)
 {
     struct image *image = NULL;
     uint32_t gpus = 0;
-    int result = take_gpus(service, create->gpu_count, &gpus, err);
-    struct container *container = result == 0 ? service_add(service, create->id) : NULL;
-    if (result == 0 && !container)
-        result = err_set(err, ERR_INTERNAL, "no memory for a sandbox");
-    if (result != 0)
-        return result;
+    if (take_gpus(service, create->gpu_count, &gpus, err) != 0)
+        return NULL;
+    struct container *container = service_add(service, create->id);
+    if (!container) {
+        (void)err_set(err, ERR_INTERNAL, "no memory for a sandbox");
+        return NULL;
+    }
     container->create = *create;
     if (images_find(&service->images, create->image, &image, NULL) == 0)
         memcpy(container->create.image, image->name, sizeof(container->create.image));
@@ -190,33 +191,43 @@ static int new_container(struct service *service, const struct engine_create *cr
     container->gpus = gpus;
     id_random(container->secret, sizeof(container->secret));
     id_random(container->nonce, sizeof(container->nonce));
-    *out = container;
-    return 0;
+    return container;
+}
+
+/* The stopped one of that id. */
+static struct container *find_stopped(struct service *service, const struct engine_create *create,
+                                      struct err *err)
+{
+    struct container *container = service_find(service, create->id);
+    if (!container || container->state != ENGINE_STATE_STOPPED) {
+        (void)err_set(err, container ? ERR_CONFLICT : ERR_NOT_FOUND, "no stopped sandbox %s",
+                      create->id);
+        return NULL;
+    }
+    container->create = *create;
+    container->create.keep_files = true;
+    return container;
 }
 
 static void on_create(struct service *service, const struct engine_msg *msg)
 {
     struct err err = ERR_INIT;
-    const char *runtime = NULL;
-    struct container *container = service_find(service, msg->create.id);
-    bool restart = msg->op == ENGINE_OP_START;
+    const char *runtime = "";
+    const struct engine_create *create = &msg->create;
+    struct container *container = NULL;
     int result = check_create(service, msg, &runtime, &err);
-    if (result == 0 && container && !(restart && container->state == ENGINE_STATE_STOPPED))
-        result = err_set(&err, ERR_CONFLICT, "sandbox %s exists", msg->create.id);
-    else if (result == 0 && restart && !container)
-        result = err_set(&err, ERR_NOT_FOUND, "no stopped sandbox %s", msg->create.id);
-    else if (result == 0 && !restart)
-        result = new_container(service, &msg->create, runtime, &container, &err);
-    if (result != 0) {
-        log_warn("sandbox %s was not made: %s", msg->create.id, err.message);
-        service_answer_error(service, msg->op, msg->request_id, &err);
+    if (result == 0 && msg->op == ENGINE_OP_START)
+        container = find_stopped(service, create, &err);
+    else if (result == 0 && service_find(service, create->id))
+        (void)err_set(&err, ERR_CONFLICT, "sandbox %s exists", create->id);
+    else if (result == 0)
+        container = new_container(service, create, runtime, &err);
+    if (container) {
+        container_begin(container, msg->op, msg->request_id);
         return;
     }
-    if (restart) {
-        container->create = msg->create;
-        container->create.keep_files = true;
-    }
-    container_begin(container, msg->op, msg->request_id);
+    log_warn("sandbox %s was not made: %s", create->id, err.message);
+    service_answer_error(service, msg->op, msg->request_id, &err);
 }
 
 /* DESTROY and STOP: they differ in what becomes of the files. */
@@ -224,13 +235,17 @@ static void on_end(struct service *service, const struct engine_msg *msg)
 {
     struct err err = ERR_INIT;
     bool stop = msg->op == ENGINE_OP_STOP;
-    struct container *container = NULL;
-    int result = find(service, msg->id, &container, &err);
-    if (result == -ERR_NOT_FOUND && !stop) {
+    struct container *container = find(service, msg->id, &err);
+    int result = 0;
+    if (!container && err.kind == ERR_NOT_FOUND && !stop) {
         service_answer_done(service, msg->op, msg->request_id);
         return;
     }
-    if (result == 0 && stop && (!container->create.keep_files || container->doomed))
+    if (!container) {
+        service_answer_error(service, msg->op, msg->request_id, &err);
+        return;
+    }
+    if (stop && (!container->create.keep_files || container->doomed))
         result = err_set(&err, ERR_CONFLICT, "sandbox %s keeps no files", msg->id);
     else if (result == 0 && !service->daemon.is_up)
         result = daemon_away(&service->daemon, &err);
@@ -238,7 +253,7 @@ static void on_end(struct service *service, const struct engine_msg *msg)
         result = container_wait(container, msg->op, msg->request_id, &err);
     if (result != 0)
         service_answer_error(service, msg->op, msg->request_id, &err);
-    if (container && !stop) /* also while the daemon is away: it is tried until it is done */
+    if (!stop) /* also while the daemon is away: it is tried until it is done */
         container_destroy(container);
     else if (result == 0)
         container_stop(container);
@@ -295,8 +310,8 @@ static void on_inspect(struct service *service, const struct engine_msg *request
 {
     struct engine_msg msg = {.op = ENGINE_OP_INSPECT | ENGINE_REPLY,
                              .request_id = request->request_id};
-    struct container *container = NULL;
-    if (find(service, request->id, &container, &msg.error) == 0) {
+    const struct container *container = find(service, request->id, &msg.error);
+    if (container) {
         msg.state = container->state;
         memcpy(msg.nonce, container->nonce, sizeof(msg.nonce));
     }
@@ -307,9 +322,9 @@ static void on_inspect(struct service *service, const struct engine_msg *request
 static void on_running(struct service *service, const struct engine_msg *request)
 {
     struct err err = ERR_INIT;
-    struct container *container = NULL;
     bool limit = request->op == ENGINE_OP_LIMIT;
-    if (find(service, limit ? request->create.id : request->id, &container, &err) != 0)
+    struct container *container = find(service, limit ? request->create.id : request->id, &err);
+    if (!container)
         service_answer_error(service, request->op, request->request_id, &err);
     else if (limit)
         container_limit(container, &request->create, request->request_id);

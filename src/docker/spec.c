@@ -265,6 +265,7 @@ static int put_config(const struct spec *spec, struct buf *out, struct err *err)
     init_config_clear(&config);
     (void)snprintf(config.id, sizeof(config.id), "%s", create->id);
     memcpy(config.nonce, spec->nonce, sizeof(config.nonce));
+    config.carried = true;
     memcpy(config.secret, spec->secret, sizeof(config.secret));
     config.profile = is_container(create) ? INIT_PROFILE_CONTAINER : INIT_PROFILE_STRICT;
     config.uid = config.gid = is_container(create) ? 0 : CODE_ID;
