@@ -252,7 +252,9 @@ static int plan_storage(const struct core_config *config, const struct engine_in
         return err_public(err, ERR_UNSUPPORTED,
                           "files can't be kept: this host has no writable roots on disk: %s", why);
     }
-    out->disk = ask->needs_disk || asked > in_memory;
+    /* An engine without roots in memory has them on disk, or says no figure of them at all. */
+    out->disk_only = info->storage_bytes == 0 && has_disk;
+    out->disk = ask->needs_disk || asked > in_memory || out->disk_only;
     if (out->disk && (!has_disk || asked > info->disk_bytes))
         return refuse_storage(info, out, asked, in_memory, err);
     /* A default takes what there is: it never moves a small sandbox to the disk. */
