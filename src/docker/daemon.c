@@ -169,10 +169,12 @@ static void note_down(struct daemon *daemon, const struct err *error)
     if (daemon->pause_ns > AGAIN_MAX_NS)
         daemon->pause_ns = AGAIN_MAX_NS;
     plan(daemon, daemon->pause_ns);
-    if (!was_up)
-        return;
-    web_fail(daemon->web, error);
-    daemon->on_down(daemon->context);
+    if (was_up)
+        web_fail(daemon->web, error);
+    bool news_to_others = was_up || !daemon->was_tried;
+    daemon->was_tried = true;
+    if (news_to_others)
+        daemon->on_down(daemon->context);
 }
 
 /* Of a call of ours: whether its answer is one. */
@@ -199,7 +201,7 @@ static void on_info(void *context, long status, struct buf *body, const struct e
     bool was_up = daemon->is_up;
     daemon->facts = daemon->next;
     daemon->knew = true;
-    daemon->is_up = true;
+    daemon->is_up = daemon->was_tried = true;
     daemon->pause_ns = 0;
     daemon->facts_at_ns = clock_now_ns();
     plan(daemon, PING_NS);

@@ -43,7 +43,9 @@ struct daemon {
     bool knew; /* facts hold what some answer said, perhaps an older one */
     struct daemon_facts facts;
     struct err why; /* not up: what is wrong */
-    /* Called when it answers, after each time that it did not; and when it does not any more. */
+    bool was_tried;
+    /* Called when it answers, after each time that it did not; and when it does not any more, or
+     * did not the first time. */
     void (*on_up)(void *context);
     void (*on_down)(void *context);
     void *context;

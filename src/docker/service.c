@@ -21,6 +21,7 @@
 
 /* For what is being destroyed, from SIGTERM on: less than the monitor waits (supervise.c). */
 #define STOP_NS (8 * CLOCK_NS_PER_S)
+#define LISTEN_NS (3 * CLOCK_NS_PER_S)
 
 /* ---- answers ---- */
 
@@ -414,6 +415,20 @@ static void on_listen(void *context, uint32_t events)
     service->client_fd = fd_take(&fd);
 }
 
+static void on_listen_late(void *context)
+{
+    service_listen(context);
+}
+
+void service_listen(struct service *service)
+{
+    struct err err = ERR_INIT;
+    loop_stop_timer(&service->listen_timer);
+    if (!service->listen_watch && loop_watch(service->loop, service->config->listen_fd, EPOLLIN,
+                                             on_listen, service, &service->listen_watch, &err) != 0)
+        log_error("%s", err.message);
+}
+
 /* ---- the daemon ---- */
 
 static void on_up(void *context)
@@ -440,6 +455,7 @@ static void on_down(void *context)
     events_stop(&service->events);
     sweep_stop(service);
     images_forget(&service->images);
+    service_listen(service);
 }
 
 static void on_happened(void *context, const char *sandbox, const char *action, int exit_code)
@@ -542,14 +558,15 @@ static int begin(struct service *service, struct err *err)
     if (result == 0)
         result = open_signals(service, err);
     if (result == 0)
-        result = loop_watch(service->loop, config->listen_fd, EPOLLIN, on_listen, service,
-                            &service->listen_watch, err);
-    if (result == 0)
         result = loop_watch(service->loop, service->signal_fd, EPOLLIN, on_signal, service,
                             &service->signal_watch, err);
-    if (result == 0)
-        daemon_start(&service->daemon);
-    return result;
+    if (result != 0)
+        return result;
+    daemon_start(&service->daemon);
+    /* One that takes its time is found to be away by who asks now. */
+    loop_set_timer(service->loop, &service->listen_timer, clock_now_ns() + LISTEN_NS,
+                   on_listen_late, service);
+    return 0;
 }
 
 int service_run(const struct service_config *config, struct err *err)
@@ -585,6 +602,7 @@ int service_run(const struct service_config *config, struct err *err)
     sweep_freed(&service);
     events_stop(&service.events);
     sweep_stop(&service);
+    loop_stop_timer(&service.listen_timer);
     images_done(&service.images);
     daemon_stop(&service.daemon);
     loop_unwatch(service.loop, &service.listen_watch);

@@ -27,6 +27,7 @@ struct service {
     bool runc_accepted; /* BERTH_DOCKER_RUNC_OK */
     struct web_call *list_call;
     int64_t listed_ns; /* when the list that is under way was asked for */
+    struct loop_timer listen_timer;
     struct loop_timer sweep_timer;
     int64_t sweep_ns;
     bool stopping;
@@ -40,6 +41,8 @@ void service_answer(struct service *service, const struct engine_msg *msg, int f
 void service_answer_error(struct service *service, uint32_t op, uint64_t request_id,
                           const struct err *error);
 void service_answer_done(struct service *service, uint32_t op, uint64_t request_id);
+/* Clients are let in: what there is to know of the daemon is known. Idempotent. */
+void service_listen(struct service *service);
 struct container *service_find(const struct service *service, const char *id);
 /* An empty one in the table; NULL without memory. */
 struct container *service_add(struct service *service, const char *id);

@@ -154,6 +154,7 @@ static void on_listed(void *context, long status, struct buf *body, const struct
                                  : sweep_take(service, body, &err);
     if (result == 0) {
         service->synced = true;
+        service_listen(service);
         return;
     }
     log_warn("the Docker daemon's containers: %s", err.message);
