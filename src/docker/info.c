@@ -1,0 +1,91 @@
+/* Owns what this engine says that it can do: what the daemon said, in the server's words. */
+#include <stdio.h>
+#include <string.h>
+
+#include "docker/service_internal.h"
+
+/* A writable root is a layer on the daemon's disk, of which we know no size. */
+#define DISK_BYTES (UINT64_C(1) << 40)
+
+uint64_t info_capabilities(const struct service *service, const char *runtime)
+{
+    const struct daemon_facts *facts = &service->daemon.facts;
+    uint64_t can = ENGINE_CAP_ISOLATED | ENGINE_CAP_IDMAP | ENGINE_CAP_DISK | ENGINE_CAP_STOP;
+    if (facts->limits_memory)
+        can |= ENGINE_CAP_MEMORY;
+    if (facts->limits_cpu)
+        can |= ENGINE_CAP_CPU;
+    if (service->quota)
+        can |= ENGINE_CAP_STORAGE;
+    if (spec_is_gvisor(runtime))
+        return can; /* its own kernel: processes are not counted one by one, limits don't change */
+    can |= ENGINE_CAP_CONTAINER;
+    if (facts->limits_pids)
+        can |= ENGINE_CAP_PIDS;
+    if (facts->limits_memory && facts->limits_cpu && facts->limits_pids)
+        can |= ENGINE_CAP_LIMIT;
+    if (service->gpu_count > 0)
+        can |= ENGINE_CAP_GPU;
+    return can;
+}
+
+/* runc before 1.2.8 and 1.3.3 lets a container that is being made write to the host
+ * (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881). A distribution mends its own older ones, and
+ * the number does not tell. */
+static bool is_doubtful(const char *version)
+{
+    unsigned major = 0;
+    unsigned minor = 0;
+    unsigned patch = 0;
+    if (sscanf(version, "%u.%u.%u", &major, &minor, &patch) != 3)
+        return false;
+    if (major != 1)
+        return major < 1;
+    return minor < 2 || (minor == 2 && patch < 8) || (minor == 3 && patch < 3);
+}
+
+static void fill_runtimes(const struct service *service, struct engine_info *out)
+{
+    const struct daemon_facts *facts = &service->daemon.facts;
+    for (size_t i = 0; i < facts->runtime_count; i++) {
+        struct engine_runtime *runtime = &out->runtimes[out->runtime_count++];
+        *runtime = facts->runtimes[i];
+        runtime->capabilities = info_capabilities(service, runtime->name);
+        if (!service->runc_accepted && is_doubtful(runtime->version))
+            (void)snprintf(runtime->warning, sizeof(runtime->warning),
+                           "runc %.40s: known ways out of a container were closed in 1.2.8 and "
+                           "1.3.3; set BERTH_DOCKER_RUNC_OK=1 when your distribution has closed "
+                           "them in this one",
+                           facts->runtimes[i].version);
+    }
+}
+
+void info_fill(const struct service *service, struct engine_info *out)
+{
+    const struct daemon *daemon = &service->daemon;
+    memset(out, 0, sizeof(*out));
+    (void)snprintf(out->name, sizeof(out->name), "docker");
+    (void)snprintf(out->version, sizeof(out->version), "%s",
+                   daemon->knew ? daemon->facts.version : "");
+    (void)snprintf(out->cgroup_mode, sizeof(out->cgroup_mode), "%s",
+                   daemon->knew ? daemon->facts.cgroup_mode : "none");
+    images_names(&service->images, out->images, sizeof(out->images));
+    if (daemon->knew) {
+        fill_runtimes(service, out);
+        out->capabilities = info_capabilities(service, out->runtimes[0].name);
+        out->memory_bytes = daemon->facts.memory_bytes;
+        out->cpu_millis = daemon->facts.cpus * 1000;
+        out->disk_bytes = DISK_BYTES;
+        out->gpu_count = service->gpu_count;
+    }
+    if (!daemon->is_up) {
+        struct err err = ERR_INIT;
+        (void)daemon_away(daemon, &err);
+        (void)snprintf(out->unavailable, sizeof(out->unavailable), "%s", err.public_message);
+        return;
+    }
+    images_progress(&service->images, out->missing, sizeof(out->missing));
+    if (out->missing[0] == '\0' && (out->capabilities & ENGINE_CAP_MEMORY) == 0)
+        (void)snprintf(out->missing, sizeof(out->missing),
+                       "the Docker daemon's host has no control group for memory");
+}
