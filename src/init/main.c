@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "init/child.h"
 #include "init/identity.h"
+#include "init/keep.h"
 #include "init/loop.h"
 #include "wire/init_config.h"
 
@@ -42,6 +43,8 @@ int main(int argc, char **argv)
         (void)printf("berth-init %s\n", BERTH_VERSION);
         return 0;
     }
+    if (argc > 1 && strcmp(argv[1], "keep") == 0)
+        return keep_run(argc - 1, argv + 1);
     struct init_config config;
     struct err err = ERR_INIT;
     if (fcntl(INIT_FD_CONFIG, F_GETFD) < 0) {

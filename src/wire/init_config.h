@@ -15,6 +15,11 @@
 #define INIT_FD_CONFIG 3 /* the pipe that holds this; the other descriptors follow in any order */
 #define INIT_PROCS_MAX 8 /* controllers that a process joins one by one (cgroup v1) */
 
+/* Arguments of `berth-init keep` (init/keep.h): the starter's process id, and descriptors: the setup
+ * socket; the starter's standard error, a file; oom_event_fd and memory_dir_fd as below. Others
+ * that are open stay so. */
+enum { INIT_KEEP_ARGUMENTS = 5 };
+
 enum init_profile {
     INIT_PROFILE_STRICT,    /* the code has no capability and no_new_privs */
     INIT_PROFILE_CONTAINER, /* root of the inner user namespace, with a container's capabilities */
