@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,16 +56,16 @@ static void tell_failure(const struct keep *keep, int status)
 static bool reap(struct keep *keep)
 {
     struct signalfd_siginfo info;
-    (void)read(keep->signal_fd, &info, sizeof(info));
+    if (read(keep->signal_fd, &info, sizeof(info)) < 0 && errno != EAGAIN)
+        return false;
     for (;;) {
         int status = 0;
         pid_t pid = waitpid(-1, &status, WNOHANG);
         if (pid <= 0)
             return pid == 0 || errno == EINTR;
-        if (pid != keep->starter)
-            return false;
-        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-            tell_failure(keep, status);
+        if (pid != keep->starter || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+            if (keep->setup_fd >= 0)
+                tell_failure(keep, status);
             return false;
         }
         keep->starter = 0;
@@ -104,10 +105,11 @@ static bool hear_memory(struct keep *keep, bool rang)
     char text[512];
     uint64_t count = 0;
     if (rang) {
-        if (keep->oom_events == POLLIN)
-            (void)read(keep->oom_fd, &count, sizeof(count));
-        else /* what was seen of it is no event any more */
-            (void)pread(keep->oom_fd, text, sizeof(text), 0);
+        /* What was seen of either is no event any more. */
+        ssize_t got = keep->oom_events == POLLIN ? read(keep->oom_fd, &count, sizeof(count))
+                                                 : pread(keep->oom_fd, text, sizeof(text), 0);
+        if (got < 0)
+            fd_close(&keep->oom_fd); /* the group is going */
         keep->oom_polls = OOM_POLLS;
     } else if (keep->oom_polls > 0) {
         keep->oom_polls--;

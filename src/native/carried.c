@@ -242,6 +242,11 @@ bool carried_is_up(const struct carried *carried)
     return carrier_is_up(carried->carrier);
 }
 
+void carried_beat(struct carried *carried)
+{
+    carrier_beat(carried->carrier);
+}
+
 /* Returns whether there may be more, or an error kind. */
 static int take_some(struct carried *carried, struct err *err)
 {

@@ -52,6 +52,9 @@ void carried_close(struct carried *carried);
  * carrier's, or the sandbox is gone. */
 int carried_step(struct carried *carried, struct err *err);
 
+/* Tells init that we live; to be called every CARRIER_BEAT_MS. carried_step() sends it. */
+void carried_beat(struct carried *carried);
+
 /* Whether init has answered. */
 bool carried_is_up(const struct carried *carried);
 
