@@ -51,14 +51,12 @@ uint64_t runsc_capabilities(uint64_t native);
 #define RUNSC_STATE "/state"
 #define RUNSC_BUNDLE "/bundle"
 #define RUNSC_ROOT "/sandbox" /* of the sandbox */
-#define RUNSC_INIT "/init"    /* what it sees as CARRIED_FOLDER */
+#define RUNSC_INIT "/init"    /* what it sees as INIT_CARRIED_FOLDER */
 #define RUNSC_LOG "/tmp/log"
 #define RUNSC_ERRORS "/tmp/errors"
 
-/* Where init is in a sandbox, with its configuration. */
-#define CARRIED_FOLDER "/.berth"
-/* Keeps gVisor from a /tmp of its own, which would have no bound; init removes it. */
-#define CARRIED_TMP_MARK "tmp/.berth"
+/* A folder that keeps gVisor from a /tmp of its own, which would have no bound; init removes it. */
+#define RUNSC_TMP_MARK ".berth"
 
 /* The config.json of the bundle (https://github.com/opencontainers/runtime-spec, config.md). */
 int runsc_write_bundle(const struct engine_create *spec, struct buf *out, struct err *err);

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "native/runsc.h"
+#include "wire/init_config.h"
 
 /* What init needs to become the code and to signal it; it keeps nothing else of them. */
 static const char *const strict_rights[] = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"};
@@ -27,8 +28,8 @@ static json_t *make_rights(bool container)
 static json_t *make_process(bool container)
 {
     return json_pack("{s:b, s:{s:i, s:i}, s:[s, s], s:[], s:s, s:o, s:b, s:[{s:s, s:i, s:i}]}",
-                     "terminal", 0, "user", "uid", 0, "gid", 0, "args", CARRIED_FOLDER "/init",
-                     "carried", "env", "cwd", "/", "capabilities", make_rights(container),
+                     "terminal", 0, "user", "uid", 0, "gid", 0, "args", INIT_CARRIED_PROGRAM,
+                     INIT_CARRIED_WORD, "env", "cwd", "/", "capabilities", make_rights(container),
                      "noNewPrivileges", !container, "rlimits", "type", "RLIMIT_NOFILE", "hard",
                      1048576, "soft", 1048576);
 }
@@ -49,7 +50,12 @@ static json_t *make_mounts(void)
     (void)json_array_append_new(mounts, make_mount("/sys", "sysfs", "sysfs", "ro"));
     (void)json_array_append_new(mounts,
                                 make_mount("/dev/shm", "bind", RUNSC_ROOT "/.shm", "rw"));
-    (void)json_array_append_new(mounts, make_mount(CARRIED_FOLDER, "bind", RUNSC_INIT, "rbind"));
+    /* The counters of its groups, for init. */
+    (void)json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:[s, s]}", "destination",
+                                                  "/sys/fs/cgroup", "type", "bind", "source",
+                                                  RUNSC_ROOT "/sys/fs/cgroup", "options", "rbind",
+                                                  "ro"));
+    (void)json_array_append_new(mounts, make_mount(INIT_CARRIED_FOLDER, "bind", RUNSC_INIT, "rbind"));
     return mounts;
 }
 

@@ -146,7 +146,7 @@ void sandbox_free(struct sandbox *sandbox)
 {
     if (!sandbox)
         return;
-    carried_close(sandbox->carried);
+    initstream_close(sandbox->stream);
     fd_close(&sandbox->pidfd);
     fd_close(&sandbox->setup_fd);
     close_root_parts(NULL, sandbox);
@@ -320,7 +320,7 @@ static void abandon(struct sandbox_host *host, struct sandbox *sandbox)
     if (made_disk) /* else there may be one that is not ours */
         (void)disk_remove(&host->disks, sandbox->id, NULL);
     initsock_remove(host->run_fd, sandbox->id);
-    carried_remove(host->run_fd, sandbox->id);
+    initstream_remove(host->run_fd, sandbox->id);
     (void)cgroup_remove(&host->cgroups, sandbox->id, NULL);
     sandbox_free(sandbox);
 }
@@ -501,7 +501,7 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
         fault_point("native.root");
         result = send_root(host, sandbox, err);
     }
-    if (result == 0 && sandbox->carried) {
+    if (result == 0 && sandbox->stream) {
         result = sandbox_runsc_poll(sandbox, err);
         bool is_up = result > 0;
         if (is_up)
@@ -544,7 +544,7 @@ struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id)
     if (!sandbox)
         return NULL;
     sandbox->state = ENGINE_STATE_RUNNING;
-    sandbox->runsc = carried_exists(host->run_fd, id);
+    sandbox->runsc = initstream_exists(host->run_fd, id);
     if (host->cgroups.count > 0) {
         find_by_group(host, sandbox);
     } else if (find_by_socket(host, sandbox) == -ERR_UNAVAILABLE) {
@@ -608,8 +608,8 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     sandbox->kernel_request = 0;
     sandbox->kernel_give_up_ns = INT64_MAX;
     layer_attach_kill(&sandbox->attach);
-    carried_close(sandbox->carried);
-    sandbox->carried = NULL;
+    initstream_close(sandbox->stream);
+    sandbox->stream = NULL;
     fault_point("native.kill");
     if (sandbox->pidfd >= 0)
         kill_init(sandbox);
@@ -657,7 +657,7 @@ static void remove_traces(struct sandbox_host *host, struct sandbox *sandbox)
         log_warn("disk of %s: %s", sandbox->id, err.message);
     fault_point("native.disk");
     initsock_remove(host->run_fd, sandbox->id);
-    carried_remove(host->run_fd, sandbox->id);
+    initstream_remove(host->run_fd, sandbox->id);
 }
 
 /* It goes with the sandbox's network namespace too, but later, and another one may have the number

@@ -14,7 +14,7 @@ enum { BUNDLE_MAX = 65536, CONFIG_MAX = 4096 };
 
 void sandbox_runsc_done(struct setup_runsc *setup)
 {
-    carried_close_ends(&setup->ends);
+    initstream_close_ends(&setup->ends);
     buf_done(&setup->bundle);
     if (setup->config.data)
         explicit_bzero(setup->config.data, setup->config.size); /* the secret */
@@ -29,6 +29,7 @@ static int encode_config(const struct init_config *config,
     struct init_config inside;
     init_config_clear(&inside);
     memcpy(inside.id, config->id, sizeof(inside.id));
+    inside.carried = true;
     memcpy(inside.nonce, config->nonce, sizeof(inside.nonce));
     memcpy(inside.secret, secret, sizeof(inside.secret));
     memcpy(inside.fault, config->fault, sizeof(inside.fault));
@@ -51,12 +52,14 @@ int sandbox_runsc_prepare(const struct sandbox_host *host, const struct sandbox 
                           struct err *err)
 {
     uint8_t secret[CARRIER_SECRET_SIZE];
-    *out = (struct setup_runsc){.runsc = &host->runsc, .ends = CARRIED_ENDS_INIT};
+    *out = (struct setup_runsc){.runsc = &host->runsc,
+                                .memory_bytes = sandbox->spec.memory_bytes,
+                                .ends = INITSTREAM_ENDS_INIT};
     buf_init(&out->bundle, BUNDLE_MAX);
     buf_init(&out->config, CONFIG_MAX);
-    int result = carried_make(host->run_fd, sandbox->id, secret, err);
+    int result = initstream_make(host->run_fd, sandbox->id, secret, err);
     if (result == 0)
-        result = carried_open_ends(host->run_fd, sandbox->id, &out->ends, err);
+        result = initstream_open_ends(host->run_fd, sandbox->id, &out->ends, err);
     if (result == 0)
         result = runsc_write_bundle(&sandbox->spec, &out->bundle, err);
     if (result == 0)
@@ -67,24 +70,24 @@ int sandbox_runsc_prepare(const struct sandbox_host *host, const struct sandbox 
 
 static void close_way(struct sandbox *sandbox)
 {
-    carried_close(sandbox->carried);
-    sandbox->carried = NULL;
+    initstream_close(sandbox->stream);
+    sandbox->stream = NULL;
     sandbox->beat_at_ns = INT64_MAX;
 }
 
 static int open_way(const struct sandbox_host *host, struct sandbox *sandbox, struct err *err)
 {
-    if (sandbox->carried)
+    if (sandbox->stream)
         return 0;
     sandbox->beat_at_ns = 0;
-    return carried_open(host->run_fd, sandbox->id, host->epoll_fd, (uint64_t)(uintptr_t)sandbox,
-                        &sandbox->carried, err);
+    return initstream_open(host->run_fd, sandbox->id, host->epoll_fd, (uint64_t)(uintptr_t)sandbox,
+                        &sandbox->stream, err);
 }
 
 void sandbox_runsc_step(struct sandbox *sandbox)
 {
     struct err err = ERR_INIT;
-    if (!sandbox->carried || carried_step(sandbox->carried, &err) == 0)
+    if (!sandbox->stream || initstream_step(sandbox->stream, &err) == 0)
         return;
     log_warn("sandbox %s: its channels are closed: %s", sandbox->id, err.message);
     close_way(sandbox);
@@ -99,10 +102,10 @@ int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandb
 
 int sandbox_runsc_poll(struct sandbox *sandbox, struct err *err)
 {
-    int result = carried_step(sandbox->carried, err);
+    int result = initstream_step(sandbox->stream, err);
     if (result != 0)
         return result;
-    return carried_is_up(sandbox->carried) ? 1 : 0;
+    return initstream_is_up(sandbox->stream) ? 1 : 0;
 }
 
 int sandbox_runsc_connect(const struct sandbox_host *host, struct sandbox *sandbox, int *out_fd,
@@ -110,7 +113,7 @@ int sandbox_runsc_connect(const struct sandbox_host *host, struct sandbox *sandb
 {
     int result = open_way(host, sandbox, err);
     if (result == 0)
-        result = carried_channel(sandbox->carried, out_fd, err);
+        result = initstream_channel(sandbox->stream, out_fd, err);
     if (result != 0)
         close_way(sandbox);
     return result != 0 ? err_set(err, ERR_UNAVAILABLE, "init of %s is not to be reached: %s",
@@ -120,12 +123,12 @@ int sandbox_runsc_connect(const struct sandbox_host *host, struct sandbox *sandb
 
 int64_t sandbox_runsc_beat(struct sandbox *sandbox, int64_t now_ns)
 {
-    if (!sandbox->carried)
+    if (!sandbox->stream)
         return INT64_MAX;
     if (sandbox->beat_at_ns <= now_ns) {
         sandbox->beat_at_ns = now_ns + CARRIER_BEAT_MS * CLOCK_NS_PER_MS;
-        carried_beat(sandbox->carried);
+        initstream_beat(sandbox->stream);
         sandbox_runsc_step(sandbox);
     }
-    return sandbox->carried ? sandbox->beat_at_ns : INT64_MAX;
+    return sandbox->stream ? sandbox->beat_at_ns : INT64_MAX;
 }

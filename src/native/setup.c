@@ -90,7 +90,7 @@ static size_t list_inherited(const struct setup *setup, int *out)
     for (size_t i = 0; i < setup->gpu_count; i++)
         out[count++] = setup->gpu_lock_fds[i];
     if (setup->runsc) {
-        const struct carried_ends *ends = &setup->runsc->ends;
+        const struct initstream_ends *ends = &setup->runsc->ends;
         const int streams[] = {ends->stdin_fd, ends->stdout_fd, ends->held_fds[0],
                                ends->held_fds[1]};
         for (size_t i = 0; i < ARRAY_SIZE(streams); i++)

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "native/carried.h"
+#include "native/initstream.h"
 #include "native/cgroup.h"
 #include "native/idrange.h"
 #include "native/image.h"
@@ -24,7 +24,8 @@
  * 'U', and 'R' comes from the keeper of the sandbox (init/keep.h), when the program has started. */
 struct setup_runsc {
     const struct runsc *runsc;
-    struct carried_ends ends; /* standard streams of its init */
+    uint64_t memory_bytes;    /* that the sandbox sees */
+    struct initstream_ends ends; /* standard streams of its init */
     struct buf bundle;        /* config.json */
     struct buf config;        /* of its init, encoded */
 };

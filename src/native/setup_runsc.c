@@ -3,6 +3,7 @@
  * ids are those that a sandbox of the kernel has. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,7 +62,8 @@ static void make_own_root(const struct setup *setup)
         const char *path;
         mode_t mode;
     } folders[] = {{"proc", 0755},  {"dev", 0755},     {"state", 0700}, {"bundle", 0700},
-                   {"tmp", 01777}, {"sandbox", 0755}, {"init", 0700}};
+                   {"tmp", 01777}, {"sandbox", 0755}, {"init", 0700},
+                   {"whole", 0755}};
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     if (mountfd_tmpfs(OWN_BYTES, OWN_INODES, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, &err) != 0)
@@ -102,13 +104,30 @@ static void make_sandbox_root(const struct setup *setup)
         continue;
     FD_AUTO int root_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     FD_AUTO int tmp_fd = setup_open_target(setup, "tmp");
-    make_sandbox_folder(setup, root_fd, &CARRIED_FOLDER[1], 0700);
-    make_sandbox_folder(setup, tmp_fd, strchr(CARRIED_TMP_MARK, '/') + 1, 0700);
+    make_sandbox_folder(setup, root_fd, &INIT_CARRIED_FOLDER[1], 0700);
+    make_sandbox_folder(setup, tmp_fd, RUNSC_TMP_MARK, 0700);
+}
+
+/* gVisor shows as memory what /proc/meminfo tells it here. What is mounted over a part of /proc makes
+ * the kernel refuse another one to the namespaces below, unless there is a whole one too. */
+static void show_memory(const struct setup *setup, int proc_fd)
+{
+    struct err err = ERR_INIT;
+    FD_AUTO int view_fd = -1;
+    FD_AUTO int mount_fd = -1;
+    FD_AUTO int file_fd = make_place(setup, "meminfo", false, 0444);
+    (void)dprintf(file_fd, "MemTotal: %" PRIu64 " kB\n", setup->runsc->memory_bytes / 1024);
+    if (mountfd_clone(proc_fd, "", false, &view_fd, &err) != 0 ||
+        mountfd_clone(AT_FDCWD, "meminfo", false, &mount_fd, &err) != 0)
+        setup_fail_err(setup, &err);
+    setup_attach(setup, proc_fd, "whole");
+    setup_attach(setup, view_fd, "proc");
+    setup_attach(setup, mount_fd, "proc/meminfo");
 }
 
 static _Noreturn void start_runsc(const struct setup *setup, int error_fd)
 {
-    const struct carried_ends *ends = &setup->runsc->ends;
+    const struct initstream_ends *ends = &setup->runsc->ends;
     const struct init_config *config = setup->config;
     char platform[32];
     for (size_t i = 0; i < config->procs_count; i++) {
@@ -188,7 +207,7 @@ _Noreturn void setup_run_runsc(const struct setup *setup, int proc_fd)
     make_sandbox_root(setup);
     if (own_fd < 0 || fchdir(own_fd) != 0)
         setup_fail(setup, "enter the root of runsc");
-    setup_attach(setup, proc_fd, "proc");
+    show_memory(setup, proc_fd);
     setup_leave_host(setup);
     close_streams(setup);
     fault_point("setup.init");

@@ -25,13 +25,12 @@ enum init_profile {
     INIT_PROFILE_CONTAINER, /* root of the inner user namespace, with a container's capabilities */
 };
 
-enum init_cgroup_mode { INIT_CGROUP_NONE, INIT_CGROUP_V1, INIT_CGROUP_V2, INIT_CGROUP_SEEN };
+enum init_cgroup_mode { INIT_CGROUP_NONE, INIT_CGROUP_V1, INIT_CGROUP_V2 };
 
 /* Descriptors are -1 where there is none. Directories are O_PATH, files open for what is named. */
 struct init_config {
     char id[SANDBOX_ID_MAX + 1];
     uint8_t nonce[SANDBOX_NONCE_SIZE];
-    uint8_t secret[32];
     uint32_t uid; /* of the code, in the inner user namespace */
     uint32_t gid;
     enum init_profile profile;

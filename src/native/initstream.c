@@ -1,6 +1,6 @@
-/* Owns the files of carried inits and the moving of bytes between them and a carrier. Knows nothing
+/* Owns the files of the streams and the moving of bytes between them and a carrier. Knows nothing
  * of what the bytes say. */
-#include "native/carried.h"
+#include "native/initstream.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -46,11 +46,11 @@ static int make_secret(int run_fd, const char *id, uint8_t secret[static CARRIER
     return fd_write_all(fd, secret, CARRIER_SECRET_SIZE, err);
 }
 
-int carried_make(int run_fd, const char *id, uint8_t out_secret[static CARRIER_SECRET_SIZE],
+int initstream_make(int run_fd, const char *id, uint8_t out_secret[static CARRIER_SECRET_SIZE],
                  struct err *err)
 {
     uint8_t secret[CARRIER_SECRET_SIZE];
-    carried_remove(run_fd, id);
+    initstream_remove(run_fd, id);
     for (int which = FILE_IN; which <= FILE_OUT; which++) {
         char name[NAME_SIZE];
         name_file(id, which, name);
@@ -63,7 +63,7 @@ int carried_make(int run_fd, const char *id, uint8_t out_secret[static CARRIER_S
     return result;
 }
 
-bool carried_exists(int run_fd, const char *id)
+bool initstream_exists(int run_fd, const char *id)
 {
     char name[NAME_SIZE];
     if (!id_is_name(id, SANDBOX_ID_MAX))
@@ -72,7 +72,7 @@ bool carried_exists(int run_fd, const char *id)
     return faccessat(run_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-void carried_remove(int run_fd, const char *id)
+void initstream_remove(int run_fd, const char *id)
 {
     /* The first of them, which says that it is there, goes last. */
     for (int which = FILE_SECRET; which >= FILE_IN; which--) {
@@ -82,7 +82,7 @@ void carried_remove(int run_fd, const char *id)
     }
 }
 
-int carried_each(int run_fd, void (*fn)(void *context, const char *id), void *context,
+int initstream_each(int run_fd, void (*fn)(void *context, const char *id), void *context,
                  struct err *err)
 {
     int copy_fd = openat(run_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -119,9 +119,9 @@ static int open_file(int run_fd, const char *id, int which, int flags, int *out_
 }
 
 /* Those that are held come first: then the others find somebody at the other end. */
-int carried_open_ends(int run_fd, const char *id, struct carried_ends *out, struct err *err)
+int initstream_open_ends(int run_fd, const char *id, struct initstream_ends *out, struct err *err)
 {
-    struct carried_ends ends = CARRIED_ENDS_INIT;
+    struct initstream_ends ends = INITSTREAM_ENDS_INIT;
     int result = 0;
     for (int which = FILE_IN; which <= FILE_OUT && result == 0; which++) {
         result = open_file(run_fd, id, which, O_RDWR | O_NONBLOCK, &ends.held_fds[which], err);
@@ -133,14 +133,14 @@ int carried_open_ends(int run_fd, const char *id, struct carried_ends *out, stru
     if (result == 0)
         result = open_file(run_fd, id, FILE_OUT, O_WRONLY, &ends.stdout_fd, err);
     if (result != 0) {
-        carried_close_ends(&ends);
+        initstream_close_ends(&ends);
         return result;
     }
     *out = ends;
     return 0;
 }
 
-void carried_close_ends(struct carried_ends *ends)
+void initstream_close_ends(struct initstream_ends *ends)
 {
     fd_close(&ends->stdin_fd);
     fd_close(&ends->stdout_fd);
@@ -150,7 +150,7 @@ void carried_close_ends(struct carried_ends *ends)
 
 /* ---- the engine's end ---- */
 
-struct carried {
+struct initstream {
     int epoll_fd; /* the service's */
     uint64_t data;
     int in_fd;    /* to init */
@@ -162,16 +162,16 @@ struct carried {
 
 /* Also taken out of the epoll by hand: copies of the descriptor in a child that is being forked
  * would keep it there (epoll(7), Q6). */
-static void unwatch(const struct carried *carried, int fd)
+static void unwatch(const struct initstream *stream, int fd)
 {
     if (fd >= 0)
-        (void)epoll_ctl(carried->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        (void)epoll_ctl(stream->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
-static int watch(const struct carried *carried, int fd, uint32_t events, struct err *err)
+static int watch(const struct initstream *stream, int fd, uint32_t events, struct err *err)
 {
-    struct epoll_event event = {.events = events, .data.u64 = carried->data};
-    if (epoll_ctl(carried->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+    struct epoll_event event = {.events = events, .data.u64 = stream->data};
+    if (epoll_ctl(stream->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
         return err_sys(err, errno, "watch the stream of an init");
     return 0;
 }
@@ -186,132 +186,132 @@ static int read_secret(int run_fd, const char *id, uint8_t out[static CARRIER_SE
     return result;
 }
 
-static int open_streams(struct carried *carried, int run_fd, const char *id, struct err *err)
+static int open_streams(struct initstream *stream, int run_fd, const char *id, struct err *err)
 {
     uint8_t secret[CARRIER_SECRET_SIZE];
     int result = read_secret(run_fd, id, secret, err);
     if (result == 0)
-        result = open_file(run_fd, id, FILE_IN, O_WRONLY | O_NONBLOCK, &carried->in_fd, err);
+        result = open_file(run_fd, id, FILE_IN, O_WRONLY | O_NONBLOCK, &stream->in_fd, err);
     if (result == 0)
-        result = open_file(run_fd, id, FILE_OUT, O_RDONLY | O_NONBLOCK, &carried->out_fd, err);
+        result = open_file(run_fd, id, FILE_OUT, O_RDONLY | O_NONBLOCK, &stream->out_fd, err);
     if (result == 0)
-        result = carrier_new_outer(secret, &carried->carrier, err);
+        result = carrier_new_outer(secret, &stream->carrier, err);
     explicit_bzero(secret, sizeof(secret));
     if (result == 0)
-        result = watch(carried, carried->out_fd, EPOLLIN, err);
+        result = watch(stream, stream->out_fd, EPOLLIN, err);
     if (result == 0)
-        result = watch(carried, carrier_fd(carried->carrier), EPOLLIN, err);
-    carried->watched = result == 0;
-    return result == 0 ? carried_step(carried, err) : result;
+        result = watch(stream, carrier_fd(stream->carrier), EPOLLIN, err);
+    stream->watched = result == 0;
+    return result == 0 ? initstream_step(stream, err) : result;
 }
 
-int carried_open(int run_fd, const char *id, int epoll_fd, uint64_t data, struct carried **out,
+int initstream_open(int run_fd, const char *id, int epoll_fd, uint64_t data, struct initstream **out,
                  struct err *err)
 {
-    struct carried *carried = calloc(1, sizeof(*carried));
-    if (!carried)
+    struct initstream *stream = calloc(1, sizeof(*stream));
+    if (!stream)
         return err_set(err, ERR_INTERNAL, "no memory for the stream of an init");
-    carried->epoll_fd = epoll_fd;
-    carried->data = data;
-    carried->in_fd = carried->out_fd = -1;
-    int result = open_streams(carried, run_fd, id, err);
+    stream->epoll_fd = epoll_fd;
+    stream->data = data;
+    stream->in_fd = stream->out_fd = -1;
+    int result = open_streams(stream, run_fd, id, err);
     if (result != 0) {
-        carried_close(carried);
+        initstream_close(stream);
         return result;
     }
-    *out = carried;
+    *out = stream;
     return 0;
 }
 
-void carried_close(struct carried *carried)
+void initstream_close(struct initstream *stream)
 {
-    if (!carried)
+    if (!stream)
         return;
-    unwatch(carried, carried->out_fd);
-    unwatch(carried, carried->in_fd);
-    if (carried->watched)
-        unwatch(carried, carrier_fd(carried->carrier));
-    fd_close(&carried->in_fd);
-    fd_close(&carried->out_fd);
-    carrier_free(carried->carrier);
-    free(carried);
+    unwatch(stream, stream->out_fd);
+    unwatch(stream, stream->in_fd);
+    if (stream->watched)
+        unwatch(stream, carrier_fd(stream->carrier));
+    fd_close(&stream->in_fd);
+    fd_close(&stream->out_fd);
+    carrier_free(stream->carrier);
+    free(stream);
 }
 
-bool carried_is_up(const struct carried *carried)
+bool initstream_is_up(const struct initstream *stream)
 {
-    return carrier_is_up(carried->carrier);
+    return carrier_is_up(stream->carrier);
 }
 
-void carried_beat(struct carried *carried)
+void initstream_beat(struct initstream *stream)
 {
-    carrier_beat(carried->carrier);
+    carrier_beat(stream->carrier);
 }
 
 /* Returns whether there may be more, or an error kind. */
-static int take_some(struct carried *carried, struct err *err)
+static int take_some(struct initstream *stream, struct err *err)
 {
     static uint8_t piece[PIECE];
-    ssize_t size = read(carried->out_fd, piece, sizeof(piece));
+    ssize_t size = read(stream->out_fd, piece, sizeof(piece));
     if (size < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : err_sys(err, errno, "read from an init");
     if (size == 0)
         return err_set(err, ERR_CLOSED, "nobody holds the stream of an init");
-    int result = carrier_take(carried->carrier, piece, (size_t)size, err);
+    int result = carrier_take(stream->carrier, piece, (size_t)size, err);
     return result != 0 ? result : 1;
 }
 
 /* The same. */
-static int give_some(struct carried *carried, struct err *err)
+static int give_some(struct initstream *stream, struct err *err)
 {
     size_t size = 0;
-    const uint8_t *data = carrier_pending(carried->carrier, &size);
+    const uint8_t *data = carrier_pending(stream->carrier, &size);
     if (size == 0)
         return 0;
-    ssize_t written = write(carried->in_fd, data, size);
+    ssize_t written = write(stream->in_fd, data, size);
     if (written < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (written < 0)
         return err_sys(err, errno, "write to an init");
-    carrier_sent(carried->carrier, (size_t)written);
+    carrier_sent(stream->carrier, (size_t)written);
     return 1;
 }
 
-static int watch_room(struct carried *carried, struct err *err)
+static int watch_room(struct initstream *stream, struct err *err)
 {
     size_t size = 0;
-    (void)carrier_pending(carried->carrier, &size);
+    (void)carrier_pending(stream->carrier, &size);
     const bool waits = size > 0;
-    if (waits == carried->waits)
+    if (waits == stream->waits)
         return 0;
-    carried->waits = waits;
+    stream->waits = waits;
     if (waits)
-        return watch(carried, carried->in_fd, EPOLLOUT, err);
-    unwatch(carried, carried->in_fd);
+        return watch(stream, stream->in_fd, EPOLLOUT, err);
+    unwatch(stream, stream->in_fd);
     return 0;
 }
 
-int carried_step(struct carried *carried, struct err *err)
+int initstream_step(struct initstream *stream, struct err *err)
 {
     int taken = 1;
     int given = 1;
     for (int turn = 0; turn < TURNS && (taken > 0 || given > 0); turn++) {
-        taken = take_some(carried, err);
+        taken = take_some(stream, err);
         if (taken < 0)
             return taken;
-        carrier_step(carried->carrier);
-        given = give_some(carried, err);
+        carrier_step(stream->carrier);
+        given = give_some(stream, err);
         if (given < 0)
             return given;
     }
-    return watch_room(carried, err);
+    return watch_room(stream, err);
 }
 
-int carried_channel(struct carried *carried, int *out_fd, struct err *err)
+int initstream_channel(struct initstream *stream, int *out_fd, struct err *err)
 {
     FD_AUTO int fd = -1;
-    int result = carrier_open(carried->carrier, &fd, err);
+    int result = carrier_open(stream->carrier, &fd, err);
     if (result == 0)
-        result = carried_step(carried, err);
+        result = initstream_step(stream, err);
     if (result == 0)
         *out_fd = fd_take(&fd);
     return result;
