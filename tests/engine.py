@@ -241,12 +241,12 @@ class Engine:
     @staticmethod
     def spec(sandbox_id, image="host", profile="strict", memory=256 * MIB, storage=64 * MIB,
              cpu=1000, pids=128, open_files=1024, lifetime_ms=0, orphan_ms=600000, disk=False,
-             keep_files=False, kernel="", runtime=""):
+             keep_files=False, kernel="", runtime="", gpus=0):
         return b"".join(tlv(tag, value) for tag, value in (
             (ID, sandbox_id), (IMAGE, image), (PROFILE, profile), (MEMORY, memory),
             (STORAGE, storage), (CPU, cpu), (PIDS, pids), (FILES, open_files),
             (LIFETIME, lifetime_ms), (ORPHAN, orphan_ms), (DISK, int(disk)),
-            (KEEP_FILES, int(keep_files)), (KERNEL, kernel), (RUNTIME, runtime)))
+            (KEEP_FILES, int(keep_files)), (KERNEL, kernel), (RUNTIME, runtime), (GPUS, gpus)))
 
     def create(self, sandbox_id=None, op="create", **options):
         sandbox_id = sandbox_id or "t" + uuid.uuid4().hex[:12]

@@ -55,9 +55,6 @@ uint64_t runsc_capabilities(uint64_t native);
 #define RUNSC_LOG "/tmp/log"
 #define RUNSC_ERRORS "/tmp/errors"
 
-/* A folder that keeps gVisor from a /tmp of its own, which would have no bound; init removes it. */
-#define RUNSC_TMP_MARK ".berth"
-
 /* The config.json of the bundle (https://github.com/opencontainers/runtime-spec, config.md). */
 int runsc_write_bundle(const struct engine_create *spec, struct buf *out, struct err *err);
 

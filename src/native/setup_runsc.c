@@ -105,7 +105,7 @@ static void make_sandbox_root(const struct setup *setup)
     FD_AUTO int root_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     FD_AUTO int tmp_fd = setup_open_target(setup, "tmp");
     make_sandbox_folder(setup, root_fd, &INIT_CARRIED_FOLDER[1], 0700);
-    make_sandbox_folder(setup, tmp_fd, RUNSC_TMP_MARK, 0700);
+    make_sandbox_folder(setup, tmp_fd, strrchr(INIT_CARRIED_TMP_MARK, '/') + 1, 0700);
 }
 
 /* gVisor shows as memory what /proc/meminfo tells it here. What is mounted over a part of /proc makes

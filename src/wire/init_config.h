@@ -36,6 +36,9 @@ enum init_profile {
 #define INIT_CARRIED_PROGRAM "/.berth/init"
 #define INIT_CARRIED_CONFIG "/.berth/config"
 #define INIT_CARRIED_WORD "carried"
+/* A folder that an engine may put there, and init removes: gVisor gives a sandbox whose /tmp is empty
+ * one of its own, which has no bound. */
+#define INIT_CARRIED_TMP_MARK "/tmp/.berth"
 
 enum init_cgroup_mode {
     INIT_CGROUP_NONE,
