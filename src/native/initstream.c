@@ -50,7 +50,6 @@ int initstream_make(int run_fd, const char *id, uint8_t out_secret[static CARRIE
                  struct err *err)
 {
     uint8_t secret[CARRIER_SECRET_SIZE];
-    initstream_remove(run_fd, id);
     for (int which = FILE_IN; which <= FILE_OUT; which++) {
         char name[NAME_SIZE];
         name_file(id, which, name);

@@ -12,7 +12,7 @@
 #include "base/err.h"
 #include "wire/carrier.h"
 
-/* Makes the files, with a new secret, in place of whatever had these names. */
+/* Makes the files, with a new secret; none may be there. */
 int initstream_make(int run_fd, const char *id, uint8_t out_secret[static CARRIER_SECRET_SIZE],
                  struct err *err);
 

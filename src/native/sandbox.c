@@ -349,8 +349,10 @@ static int begin_steps(struct sandbox_host *host, struct sandbox *sandbox,
     if (result == -ERR_CONFLICT) /* the disk is theirs, the groups are ours */
         (void)cgroup_remove(&host->cgroups, spec->id, NULL);
     /* A socket without groups is what a host that went down left. */
-    if (result == 0 && host->cgroups.count > 0)
+    if (result == 0 && host->cgroups.count > 0) {
         initsock_remove(host->run_fd, spec->id);
+        initstream_remove(host->run_fd, spec->id);
+    }
     if (result == 0 && !sandbox->runsc)
         result = initsock_bind(host->run_fd, spec->id, &config->listen_fd, err);
     if (result == 0)

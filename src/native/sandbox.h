@@ -130,6 +130,9 @@ void sandbox_runsc_done(struct setup_runsc *setup);
  * next channel opens another. */
 void sandbox_runsc_step(struct sandbox *sandbox);
 
+/* Its processes are gone: what they wrote last goes to the channels, as far as there is room. */
+void sandbox_runsc_drain(struct sandbox *sandbox);
+
 /* The program has started: opens the way, and waits for init's answer. */
 int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandbox,
                           struct err *err);

@@ -10,7 +10,7 @@
 #include "native/setup.h"
 #include "wire/init_config.h"
 
-enum { BUNDLE_MAX = 65536, CONFIG_MAX = 4096 };
+enum { BUNDLE_MAX = 65536, CONFIG_MAX = 4096, DRAIN_TURNS = 16 };
 
 void sandbox_runsc_done(struct setup_runsc *setup)
 {
@@ -89,8 +89,17 @@ void sandbox_runsc_step(struct sandbox *sandbox)
     struct err err = ERR_INIT;
     if (!sandbox->stream || initstream_step(sandbox->stream, &err) == 0)
         return;
-    log_warn("sandbox %s: its channels are closed: %s", sandbox->id, err.message);
+    if (err.kind == ERR_CLOSED)
+        log_debug("sandbox %s: %s", sandbox->id, err.message);
+    else
+        log_warn("sandbox %s: its channels are closed: %s", sandbox->id, err.message);
     close_way(sandbox);
+}
+
+void sandbox_runsc_drain(struct sandbox *sandbox)
+{
+    for (int turn = 0; turn < DRAIN_TURNS && sandbox->stream; turn++)
+        sandbox_runsc_step(sandbox);
 }
 
 int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandbox, struct err *err)

@@ -211,6 +211,7 @@ static void on_death(struct service *service, struct sandbox *sandbox)
         struct engine_msg msg = {.op = ENGINE_OP_EVENT_GONE};
         memcpy(msg.id, sandbox->id, sizeof(msg.id));
         /* Of a kernel of its own nothing is left then that could tell. */
+        sandbox_runsc_drain(sandbox);
         if (sandbox->runsc && cgroup_had_oom(&service->host.cgroups, sandbox->id))
             msg.cause = KILL_OOM;
         sandbox_kill(&service->host, sandbox);
