@@ -16,6 +16,7 @@
 #include "init/carried.h"
 #include "init/connection.h"
 #include "init/job_table.h"
+#include "init/pipes.h"
 
 enum {
     SERVED_MAX = 9, /* connections beside that of egress: one of them may become it */
@@ -360,6 +361,7 @@ int loop_run(const struct init_config *config, struct err *err)
         int result = carried_open(&loop.carried, config, err);
         if (result != 0)
             return result;
+        pipes_adapt(config);
         loop.jobs.timers.orphan_from = clock_now_ns();
     } else if (listen(loop.listen_fd, CONNECTION_MAX) != 0) {
         return err_sys(err, errno, "listen");
