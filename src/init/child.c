@@ -217,7 +217,7 @@ static int keep_needed(const struct child_pipes *pipes)
         else
             (void)close(KERNEL_FD + i);
     }
-    (void)syscall(SYS_close_range, STATUS_FD + 1U, ~0U, 0U);
+    fd_close_from(STATUS_FD + 1);
     return STATUS_FD;
 }
 

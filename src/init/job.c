@@ -242,12 +242,26 @@ void job_kill(struct job *job, struct job_table *table, enum kill_cause cause)
         job_table_kill_group(table, cause);
 }
 
+/* The whole session, where it can't be said who has its foreground. */
+static void interrupt_terminal(struct job *job, const struct init_config *config)
+{
+    if (!terminal_interrupt(job->outputs[0].fd))
+        group_signal_session(config, job->session, SIGINT);
+}
+
+void job_watch_typing(struct job *job, struct job_table *table, const void *typed, size_t size)
+{
+    if (job->terminal && job->outputs[0].fd >= 0 &&
+        terminal_is_deaf(job->outputs[0].fd, typed, size))
+        group_signal_session(table->config, job->session, SIGINT);
+}
+
 void job_interrupt(struct job *job, struct job_table *table)
 {
     if (job->kind == JOB_RUN)
         run_interrupt(job, table);
     else if (job->kind == JOB_EXEC && job->terminal && job->outputs[0].fd >= 0)
-        terminal_interrupt(job->outputs[0].fd);
+        interrupt_terminal(job, table->config);
     else if (job->kind == JOB_EXEC && job->pid > 0 && kill(-job->pid, SIGINT) != 0)
         (void)kill(job->pid, SIGINT); /* it has no group of its own yet */
 }
@@ -363,10 +377,11 @@ static bool step_kill(struct job *job, struct job_table *table, int64_t now_ns)
 }
 
 /* A process that left the session may hold the outputs, beside a kernel: what it wrote so far is
- * read, and no more. Alone there is none, and the end of the pipes comes. */
+ * read, and no more. Alone there is none, and the end of the pipes comes; that of a terminal does
+ * not on gVisor. */
 static bool step_rest(struct job *job, struct job_table *table)
 {
-    if (job_table_is_shared(table, job) && !job->draining)
+    if ((job->terminal || job_table_is_shared(table, job)) && !job->draining)
         job_drain(job);
     job_step_output(job, table);
     if (job->draining && job_is_drained(job)) {

@@ -109,6 +109,8 @@ int job_start_get_file(struct job *job, const struct init_config *config,
 /* Bytes for standard input; ERR_PROTOCOL beyond the credit that was given. */
 int job_feed(struct job *job, const void *data, size_t size, struct err *err);
 void job_feed_end(struct job *job);
+/* What was typed may be an interrupt that its terminal does not make. */
+void job_watch_typing(struct job *job, struct job_table *table, const void *typed, size_t size);
 
 /* Ends the job; the first cause stays. A file keeps what was written of it, and of one that is read
  * no more is sent. */

@@ -210,6 +210,10 @@ static void on_death(struct service *service, struct sandbox *sandbox)
     if (sandbox->state == ENGINE_STATE_RUNNING) {
         struct engine_msg msg = {.op = ENGINE_OP_EVENT_GONE};
         memcpy(msg.id, sandbox->id, sizeof(msg.id));
+        /* Of a kernel of its own nothing is left then that could tell. */
+        sandbox_runsc_drain(sandbox);
+        if (sandbox->runsc && cgroup_had_oom(&service->host.cgroups, sandbox->id))
+            msg.cause = KILL_OOM;
         sandbox_kill(&service->host, sandbox);
         service_answer(service, &msg, -1);
     }
@@ -231,6 +235,7 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
         if (result != 0)
             return;
     }
+    sandbox_runsc_step(sandbox);
     siginfo_t info;
     struct pollfd init = {.fd = sandbox->pidfd, .events = POLLIN};
     memset(&info, 0, sizeof(info));
@@ -541,6 +546,10 @@ static int64_t run_due(struct service *service)
             layer_attach_kill(&sandbox->attach);
         else if (!sandbox->freed && sandbox->attach.deadline_ns < next)
             next = sandbox->attach.deadline_ns;
+        if (!sandbox->freed) {
+            int64_t beat_ns = sandbox_runsc_beat(sandbox, now_ns);
+            next = beat_ns < next ? beat_ns : next;
+        }
         if (sandbox->freed || sandbox->deadline_ns == INT64_MAX)
             continue;
         if (sandbox->deadline_ns <= now_ns && sandbox->state == ENGINE_STATE_CREATING) {
