@@ -137,6 +137,11 @@ class Subject:
     def run(self, pair, **fields):
         return self.server.execute(self.say(pair), **fields)
 
+    def small(self):
+        """Resources that are soon used up; no size of files where it enforces none."""
+        storage = {"storage": "8MiB"} if self.can("storage") else {}
+        return {"ram": "64MiB", **storage}
+
     def living(self):
         return self.server.metric("berth_sandboxes")
 

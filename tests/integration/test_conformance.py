@@ -89,7 +89,7 @@ def test_output_flood(subject):
 @pytest.mark.every_way
 def test_oom(subject):
     assert subject.can("memory"), "each way of running enforces it where groups are to be had"
-    done = subject.run(PROGRAMS["oom"], resources={"ram": "64MiB", "storage": "8MiB"})
+    done = subject.run(PROGRAMS["oom"], resources=subject.small())
     assert (done["killed_by"], done["limits_hit"]) == ("oom", ["memory"])
 
 

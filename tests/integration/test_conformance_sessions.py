@@ -92,7 +92,7 @@ def test_code_that_ends_its_kernel(subject, session):
 
 @pytest.mark.every_way
 def test_oom_in_a_session(subject):
-    one = Session(subject.server, resources={"ram": "64MiB", "storage": "8MiB"})
+    one = Session(subject.server, resources=subject.small())
     done = one.run(subject.say(("x = bytearray(1 << 30)", "oom")))
     assert (done["killed_by"], done["limits_hit"]) == ("oom", ["memory"]), done
     if one.get().status == 200:  # its sandbox may have gone with it, or go on with a new kernel
