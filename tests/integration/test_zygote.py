@@ -90,6 +90,18 @@ NUMBERS = {"Uid", "Gid"}  # counted from the range of the sandbox
 OWN = {"Tgid", "NStgid", "FDSize"}  # numbers of processes; how far the table of files once grew
 
 
+def files_of(proc):
+    """{number: (what it leads to, its flags)} of what a process has open, and does not close meanwhile."""
+    found = {}
+    for link in (proc / "fd").iterdir():
+        try:
+            found[int(link.name)] = (os.readlink(link).split(":")[0],
+                                     read(proc / "fdinfo" / link.name).split("flags:")[1].split()[0])
+        except FileNotFoundError:
+            pass
+    return found
+
+
 def outside(box):
     """What the host sees of a kernel, in figures that don't depend on which sandbox it is in."""
     pid, = kernel_pids(box)
@@ -122,9 +134,7 @@ def outside(box):
                           for name in spaces}
     seen["cgroups"] = [line.split(":", 1)[1].replace(box.id, "ID")
                        for line in read(proc / "cgroup").splitlines()]
-    seen["files"] = {int(link.name): (os.readlink(link).split(":")[0],
-                                      read(proc / "fdinfo" / link.name).split("flags:")[1].split()[0])
-                     for link in (proc / "fd").iterdir()}
+    seen["files"] = files_of(proc)
     seen["folders"] = [os.readlink(proc / name) for name in ("cwd", "root")]
     root = os.stat(proc / "root")
     seen["its root is init's"] = (root.st_dev, root.st_ino) == (
