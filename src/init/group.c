@@ -228,6 +228,16 @@ size_t group_kill_session(const struct init_config *config, pid_t session)
     return count;
 }
 
+void group_signal_session(const struct init_config *config, pid_t session, int number)
+{
+    if (session <= 1 || !list_code(config, &listed))
+        return;
+    for (size_t i = 0; i < listed.count; i++) {
+        if (listed.pids[i] > 1 && getsid(listed.pids[i]) == session)
+            (void)kill(listed.pids[i], number);
+    }
+}
+
 void group_reopen(const struct init_config *config)
 {
     rounds = 0;

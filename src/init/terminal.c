@@ -6,10 +6,12 @@
 #include <linux/major.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -73,9 +75,15 @@ void terminal_resize(int fd, uint32_t size)
     (void)ioctl(fd, TIOCSWINSZ, &winsize);
 }
 
-void terminal_interrupt(int fd)
+bool terminal_interrupt(int fd)
 {
-    pid_t group = 0;
-    if (ioctl(fd, TIOCSIG, SIGINT) != 0 && ioctl(fd, TIOCGPGRP, &group) == 0 && group > 1)
-        (void)kill(-group, SIGINT); /* gVisor */
+    return ioctl(fd, TIOCSIG, SIGINT) == 0 || errno != ENOTTY;
+}
+
+bool terminal_is_deaf(int fd, const void *typed, size_t size)
+{
+    struct termios modes;
+    if (ioctl(fd, TIOCSIG, 0) == 0 || errno != ENOTTY || ioctl(fd, TCGETS, &modes) != 0)
+        return false; /* Linux: 0 is no signal, which is another error (tty_ioctl(2)) */
+    return (modes.c_lflag & ISIG) != 0 && memchr(typed, modes.c_cc[VINTR], size) != NULL;
 }
