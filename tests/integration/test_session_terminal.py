@@ -160,7 +160,7 @@ def processes(session):
 def test_a_client_that_leaves_hangs_up(session, terminal, politely):
     terminal.type("trap 'echo hup > hup; exit' HUP; sleep 1000 & echo st''arted; wait\n")
     terminal.until(b"started\r\n")
-    assert processes(session) == 1
+    wait_until(lambda: processes(session) == 1, "what was forked has become sleep")
     if politely:
         terminal.send(b"\x03\xe8", CLOSE)
         terminal.to_the_end()
