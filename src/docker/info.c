@@ -1,5 +1,6 @@
 /* Owns what this engine says that it can do: what the daemon said, in the server's words. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "docker/service_internal.h"
@@ -34,14 +35,19 @@ uint64_t info_capabilities(const struct service *service, const char *runtime)
  * the number does not tell. */
 static bool is_doubtful(const char *version)
 {
-    unsigned major = 0;
-    unsigned minor = 0;
-    unsigned patch = 0;
-    if (sscanf(version, "%u.%u.%u", &major, &minor, &patch) != 3)
-        return false;
-    if (major != 1)
-        return major < 1;
-    return minor < 2 || (minor == 2 && patch < 8) || (minor == 3 && patch < 3);
+    unsigned long numbers[3] = {0};
+    for (size_t i = 0; i < 3; i++) {
+        char *end = NULL;
+        numbers[i] = strtoul(version, &end, 10);
+        if (end == version || (i < 2 && *end != '.'))
+            return false; /* no version that we can tell */
+        version = end + 1;
+    }
+    if (numbers[0] != 1)
+        return numbers[0] < 1;
+    if (numbers[1] == 2)
+        return numbers[2] < 8;
+    return numbers[1] < 2 || (numbers[1] == 3 && numbers[2] < 3);
 }
 
 static void fill_runtimes(const struct service *service, struct engine_info *out)

@@ -312,12 +312,12 @@ static void test_says_what_ended_one(void **state)
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     assert_ok(create(rig, "one", &fd, &err), err);
+    assert_says_hi(fd);
     assert_ok(create(rig, "two", NULL, &err), err);
     fake_docker_kill(rig->docker, "berth-" INSTANCE "-one", 137, true);
     wait_for(gone_count(rig) == 1);
     assert_string_equal(rig->gone[0], "one");
     assert_int_equal(rig->causes[0], KILL_OOM);
-    assert_says_hi(fd);
     assert_closes(fd);
     fake_docker_kill(rig->docker, "berth-" INSTANCE "-two", 0, false);
     wait_for(gone_count(rig) == 2);
@@ -377,8 +377,8 @@ static void test_the_next_engine_takes_over(void **state)
     FD_AUTO int fd = -1;
     FD_AUTO int again_fd = -1;
     assert_ok(create(rig, "one", &fd, &err), err);
-    stop_engine(rig, SIGKILL);
     assert_says_hi(fd);
+    stop_engine(rig, SIGKILL);
     assert_closes(fd);
     /* Of ours, never started: half-made. Ours, ended. Another instance's. */
     fake_docker_add(rig->docker, "berth-" INSTANCE "-half", "created",
