@@ -26,7 +26,7 @@ static void print_row(const json_t *engine, const json_t *runtime, bool chosen)
 {
     size_t index = 0;
     const json_t *word = NULL;
-    const json_t *lacks = json_object_get(runtime, "lacks");
+    const json_t *lacks = json_object_get(runtime, "missing");
     (void)printf("%-8s  %-11s  %-10s%s  %-14s  ", call_text(engine, "name"),
                  call_text(engine, "status"), runtime ? call_text(runtime, "name") : "-",
                  chosen ? "*" : " ", call_text(runtime ? runtime : engine, "version"));

@@ -270,15 +270,23 @@ void core_engine_events(struct core *core, size_t index, struct engine_events *o
 
 /* ---- its thread ---- */
 
-static int reconcile(struct engine_slot *slot, struct err *err)
+/* Says each trouble once, not with every try. said: what it was before, "" nothing. */
+static void say_trouble(char said[static ERR_MESSAGE_MAX], const struct engine_slot *slot,
+                        const char *what, const char *words)
+{
+    if (words[0] != '\0' && strncmp(said, words, ERR_MESSAGE_MAX - 1) != 0)
+        log_warn("engine %s: %s: %s", slot->name, what, words);
+    (void)snprintf(said, ERR_MESSAGE_MAX, "%s", words);
+}
+
+static int reconcile(struct engine_slot *slot, char said[static ERR_MESSAGE_MAX], struct err *err)
 {
     struct core *core = slot->core;
     struct engine_info info;
     int result = slot_info(slot, 0, clock_now_ns() + PROBE_NS, &info, err);
     if (result != 0)
         return result;
-    if (info.unavailable[0] != '\0')
-        log_error("engine %s can make no sandbox: %s", slot->name, info.unavailable);
+    say_trouble(said, slot, "it can make no sandbox", info.unavailable);
     network_try_again(core);
     result = box_reconcile(core, slot, err);
     if (result == 0)
@@ -314,13 +322,16 @@ static bool wait_for_work(struct engine_slot *slot, int64_t not_before_ns)
 static void *keeper_main(void *context)
 {
     struct engine_slot *slot = context;
+    char unavailable[ERR_MESSAGE_MAX] = "";
+    char failure[ERR_MESSAGE_MAX] = "";
     int64_t not_before_ns = 0;
     while (wait_for_work(slot, not_before_ns)) {
         struct err err = ERR_INIT;
         not_before_ns = 0;
-        if (reconcile(slot, &err) == 0)
+        int result = reconcile(slot, unavailable, &err);
+        say_trouble(failure, slot, "its books are not settled yet", err.message);
+        if (result == 0)
             continue;
-        log_warn("reconciling with the engine %s: %s", slot->name, err.message);
         not_before_ns = clock_now_ns() + RECONCILE_RETRY_NS;
         on_connected(slot);
     }

@@ -92,7 +92,7 @@ static int put_runtimes(const struct engine_info *info, struct buf *out, struct 
         if (result == 0)
             result = put_capabilities(out, "capabilities", runtime->capabilities, err);
         if (result == 0)
-            result = put_capabilities(out, "lacks", ~runtime->capabilities, err);
+            result = put_capabilities(out, "missing", ~runtime->capabilities, err);
         if (result == 0)
             result = buf_append_str(out, ",\"warning\":", err);
         if (result == 0)

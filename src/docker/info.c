@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "docker/service_internal.h"
 
 /* A writable root is a layer on the daemon's disk, of which we know no size. */
@@ -66,6 +67,35 @@ static void fill_runtimes(const struct service *service, struct engine_info *out
     }
 }
 
+/* What is not enforced, and why; while an image is being pulled, that before the rest. */
+static void fill_missing(const struct service *service, struct engine_info *out)
+{
+    const uint64_t can = out->capabilities;
+    char pulled[ENGINE_TEXT_MAX];
+    images_progress(&service->images, pulled, sizeof(pulled));
+    const struct {
+        bool said;
+        const char *text;
+    } words[] = {
+        {pulled[0] != '\0', pulled},
+        {(can & ENGINE_CAP_STORAGE) == 0,
+         "storage: the Docker daemon's storage driver bounds no container's files"},
+        {(can & ENGINE_CAP_MEMORY) == 0, "memory: the Docker daemon has no control group for it"},
+        {(can & ENGINE_CAP_CPU) == 0, "cpu: the Docker daemon has no control group for it"},
+        {(can & ENGINE_CAP_PIDS) == 0,
+         "processes: the Docker daemon, or this runtime, counts none"},
+        {service->gpu_count == 0, "gpu: BERTH_DOCKER_GPUS names none"},
+    };
+    size_t used = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+        size_t size = strlen(words[i].text);
+        if (!words[i].said || used + size + 3 > sizeof(out->missing))
+            continue;
+        used += (size_t)snprintf(out->missing + used, sizeof(out->missing) - used, "%s%s",
+                                 used > 0 ? "; " : "", words[i].text);
+    }
+}
+
 void info_fill(const struct service *service, struct engine_info *out)
 {
     const struct daemon *daemon = &service->daemon;
@@ -90,8 +120,5 @@ void info_fill(const struct service *service, struct engine_info *out)
         (void)snprintf(out->unavailable, sizeof(out->unavailable), "%s", err.public_message);
         return;
     }
-    images_progress(&service->images, out->missing, sizeof(out->missing));
-    if (out->missing[0] == '\0' && (out->capabilities & ENGINE_CAP_MEMORY) == 0)
-        (void)snprintf(out->missing, sizeof(out->missing),
-                       "the Docker daemon's host has no control group for memory");
+    fill_missing(service, out);
 }

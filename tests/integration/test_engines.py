@@ -72,9 +72,9 @@ def test_what_is_told_of_them(both):
     assert defaults["execute"]["engine"] == defaults["sessions"]["engine"] == "native"
     plain, lesser = info["engines"][1]["runtimes"]
     assert (plain["name"], lesser["name"]) == ("plain", "lesser")
-    assert {"layers", "container"} <= set(lesser["lacks"]) & set(plain["capabilities"])
+    assert {"layers", "container"} <= set(lesser["missing"]) & set(plain["capabilities"])
     for runtime in (plain, lesser):
-        assert not set(runtime["lacks"]) & set(runtime["capabilities"])
+        assert not set(runtime["missing"]) & set(runtime["capabilities"])
     health = both.get("/health").json()["engines"]
     assert [(one["name"], one["status"]) for one in health] == [("native", "ok"), ("fake", "ok")]
     assert labelled(both, "berth_engine_up") == {"native": 1, "fake": 1}

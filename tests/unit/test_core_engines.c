@@ -463,6 +463,18 @@ static void roots_may_be_on_disk_only(void **state)
     request.storage_bytes = 128 << 20; /* it keeps the size that it was made with */
     EXPECT(&two, &request, "\"status\":\"success\"");
     assert_int_equal(two.core->metrics.pool_hits, 1);
+    /* Where nobody holds them to their size, they are on a disk that is not counted. */
+    struct admission_stats stats;
+    info.capabilities &= ~ENGINE_CAP_STORAGE;
+    info.runtimes[0].capabilities &= ~ENGINE_CAP_STORAGE;
+    info.disk_bytes = UINT64_C(1) << 50;
+    engine_fake_set_info(two.engines[1], &info);
+    assert_ok(slot_info(&two.core->slots[1], 0, INT64_MAX, &info, &err), err);
+    admission_stats(two.core->admission, &stats);
+    assert_true(stats.budget.disk_bytes < info.disk_bytes / 5 * 4);
+    REFUSED(&two, &request, ERR_UNSUPPORTED, "resources.storage");
+    request.storage_bytes = 0;
+    EXPECT(&two, &request, "\"status\":\"success\"");
     core_free(two.core);
 }
 
@@ -487,7 +499,7 @@ static void all_of_it_can_be_read(void **state)
                                            "{\"name\":\"lesser\"", "\"warning\":null",
                                            "\"images\":[\"host\",\"debian\"]", NULL});
     const char *lesser = strstr(buf_cstr(&out), "{\"name\":\"lesser\"");
-    const char *lacks = strstr(lesser, "\"lacks\":[");
+    const char *lacks = strstr(lesser, "\"missing\":[");
     assert_non_null(lacks);
     assert_non_null(strstr(lacks, "\"layers\""));
     assert_true(strstr(lesser, "\"memory\"") < lacks);
