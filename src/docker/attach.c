@@ -238,7 +238,7 @@ static int take_head(struct attach *attach, const uint8_t *data, size_t size, si
         return 1;
     const char *status = strchr(text, ' ');
     return err_set(err, status && strncmp(status, " 404", 4) == 0 ? ERR_NOT_FOUND : ERR_CONFLICT,
-                   "the Docker daemon lets nobody attach: %.60s", text);
+                   "the Docker daemon lets nobody attach: %.*s", (int)strcspn(text, "\r\n"), text);
 }
 
 static int take(struct attach *attach, const uint8_t *data, size_t size, struct err *err)

@@ -1,7 +1,9 @@
 /* Owns what this engine says that it can do: what the daemon said, in the server's words. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "docker/service_internal.h"
 
 /* A writable root is a layer on the daemon's disk, of which we know no size. */
@@ -34,14 +36,19 @@ uint64_t info_capabilities(const struct service *service, const char *runtime)
  * the number does not tell. */
 static bool is_doubtful(const char *version)
 {
-    unsigned major = 0;
-    unsigned minor = 0;
-    unsigned patch = 0;
-    if (sscanf(version, "%u.%u.%u", &major, &minor, &patch) != 3)
-        return false;
-    if (major != 1)
-        return major < 1;
-    return minor < 2 || (minor == 2 && patch < 8) || (minor == 3 && patch < 3);
+    unsigned long numbers[3] = {0};
+    for (size_t i = 0; i < 3; i++) {
+        char *end = NULL;
+        numbers[i] = strtoul(version, &end, 10);
+        if (end == version || (i < 2 && *end != '.'))
+            return false; /* no version that we can tell */
+        version = end + 1;
+    }
+    if (numbers[0] != 1)
+        return numbers[0] < 1;
+    if (numbers[1] == 2)
+        return numbers[2] < 8;
+    return numbers[1] < 2 || (numbers[1] == 3 && numbers[2] < 3);
 }
 
 static void fill_runtimes(const struct service *service, struct engine_info *out)
@@ -57,6 +64,35 @@ static void fill_runtimes(const struct service *service, struct engine_info *out
                            "1.3.3; set BERTH_DOCKER_RUNC_OK=1 when your distribution has closed "
                            "them in this one",
                            facts->runtimes[i].version);
+    }
+}
+
+/* What is not enforced, and why; while an image is being pulled, that before the rest. */
+static void fill_missing(const struct service *service, struct engine_info *out)
+{
+    const uint64_t can = out->capabilities;
+    char pulled[ENGINE_TEXT_MAX];
+    images_progress(&service->images, pulled, sizeof(pulled));
+    const struct {
+        bool said;
+        const char *text;
+    } words[] = {
+        {pulled[0] != '\0', pulled},
+        {(can & ENGINE_CAP_STORAGE) == 0,
+         "storage: the Docker daemon's storage driver bounds no container's files"},
+        {(can & ENGINE_CAP_MEMORY) == 0, "memory: the Docker daemon has no control group for it"},
+        {(can & ENGINE_CAP_CPU) == 0, "cpu: the Docker daemon has no control group for it"},
+        {(can & ENGINE_CAP_PIDS) == 0,
+         "processes: the Docker daemon, or this runtime, counts none"},
+        {service->gpu_count == 0, "gpu: BERTH_DOCKER_GPUS names none"},
+    };
+    size_t used = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+        size_t size = strlen(words[i].text);
+        if (!words[i].said || used + size + 3 > sizeof(out->missing))
+            continue;
+        used += (size_t)snprintf(out->missing + used, sizeof(out->missing) - used, "%s%s",
+                                 used > 0 ? "; " : "", words[i].text);
     }
 }
 
@@ -84,8 +120,5 @@ void info_fill(const struct service *service, struct engine_info *out)
         (void)snprintf(out->unavailable, sizeof(out->unavailable), "%s", err.public_message);
         return;
     }
-    images_progress(&service->images, out->missing, sizeof(out->missing));
-    if (out->missing[0] == '\0' && (out->capabilities & ENGINE_CAP_MEMORY) == 0)
-        (void)snprintf(out->missing, sizeof(out->missing),
-                       "the Docker daemon's host has no control group for memory");
+    fill_missing(service, out);
 }

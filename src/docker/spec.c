@@ -29,7 +29,7 @@ enum {
     CPU_MILLIS_MIN = 10,
     CPU_MILLIS_MAX = 1024 * 1000,
     PIDS_MIN = 2,
-    PIDS_SPARE = 24,    /* init, and its children that work on files */
+    PIDS_SPARE = 3,     /* init, and its children that work on files */
     GVISOR_PIDS = 1024, /* threads of the Sentry, and stubs that hold the code's address spaces */
     OPEN_FILES_MAX = 1048576,
     OPEN_FILES_LEAST = 8192, /* init's own; the code's limit is set by init */

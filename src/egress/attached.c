@@ -135,17 +135,21 @@ void attached_flows_changed(struct attached *attached)
     watch_channel(attached);
 }
 
-/* A connected TCP socket, or nothing that we take. */
+/* A connected TCP socket, or the end of one that a carrier brings (wire/carrier.h), or nothing that
+ * we take. */
 static bool is_of_the_code(int fd)
 {
     int domain = 0, type = 0, protocol = 0;
     socklen_t size = sizeof(int);
-    struct sockaddr_in peer;
+    struct sockaddr_storage peer;
     socklen_t peer_size = sizeof(peer);
-    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_INET &&
-           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM &&
-           getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
-           protocol == IPPROTO_TCP && getpeername(fd, (struct sockaddr *)&peer, &peer_size) == 0 &&
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0)
+        return false;
+    bool tcp = domain == AF_INET && protocol == IPPROTO_TCP;
+    return (tcp || domain == AF_UNIX) && type == SOCK_STREAM &&
+           getpeername(fd, (struct sockaddr *)&peer, &peer_size) == 0 &&
            fd_set_nonblocking(fd, true, NULL) == 0;
 }
 
