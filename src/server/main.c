@@ -212,7 +212,7 @@ static int server_start_core(struct server *server, const struct options *option
     if (strcmp(server->settings.engine, "fake") == 0)
         result = engine_fake_new(&events, &engine, err);
     else
-        result = engine_native_new(options->engine_socket, &events, &engine, err);
+        result = engine_process_new("native", options->engine_socket, &events, &engine, err);
     if (result == 0)
         core_set_engine(server->core, engine);
     return result;
