@@ -409,6 +409,9 @@ class Container:
     def ended(self):
         return self.process.poll() is not None
 
+    def destroy(self, _):
+        self.close()
+
     def close(self):
         if self.carrier:
             self.carrier.close()

@@ -16,8 +16,9 @@
 
 #define KILL_RETRY_NS (2 * CLOCK_NS_PER_MS)
 #define OOM_POLL_NS (2 * CLOCK_NS_PER_MS)
-#define HANG_UP_NS CLOCK_NS_PER_S /* from the hang-up of a terminal to the kill */
-#define CREDIT_STEP (64U * 1024U) /* credit is given back in pieces of at least this */
+#define OOM_LOOK_NS (50 * CLOCK_NS_PER_MS) /* where no event says when */
+#define HANG_UP_NS CLOCK_NS_PER_S          /* from the hang-up of a terminal to the kill */
+#define CREDIT_STEP (64U * 1024U)          /* credit is given back in pieces of at least this */
 #define READ_STEP FRAME_DATA_MAX
 #define FILE_IDLE_MS 30000 /* without one byte, while the child could move some */
 #define FILE_IDLE_MAX_MS (UINT64_C(1) << 40)
@@ -502,7 +503,8 @@ int64_t job_wakeup_ns(const struct job *job, const struct job_table *table)
     int64_t owed = job->kind != JOB_FREE ? outlet_wakeup_ns(job->outlet) : INT64_MAX;
     wakeup = owed < wakeup ? owed : wakeup;
     if (job->oom_watch_ns != 0) {
-        int64_t poll = clock_now_ns() + OOM_POLL_NS;
+        int64_t poll =
+            clock_now_ns() + (job->oom_watch_ns == INT64_MAX ? OOM_LOOK_NS : OOM_POLL_NS);
         wakeup = poll < wakeup ? poll : wakeup;
     }
     return wakeup;

@@ -1,0 +1,38 @@
+"""An init in a container that somebody else made (tests/carried.py): what it serves is what it serves
+on the native engine, so the same tests are held against it, under runc and in gVisor."""
+import shutil
+
+import pytest
+
+import carried
+import test_init_sessions
+from test_init_sessions import start_kernel
+
+globals().update({name: test for name, test in vars(test_init_sessions).items()
+                  if name.startswith("test_")})
+
+
+class Engine:
+    def __init__(self, runtime):
+        self.runtime = runtime
+
+    def create(self, storage=None, **options):
+        return carried.Container(self.runtime, **options).sandbox
+
+
+@pytest.fixture(scope="module", params=["runc", "runsc"])
+def engine(request):
+    assert shutil.which(request.param), f"{request.param}: scripts/deps.sh"
+    return Engine(request.param)
+
+
+@pytest.fixture
+def sandbox(engine):
+    with engine.create() as one:
+        yield one
+
+
+@pytest.fixture
+def kernel(sandbox):
+    start_kernel(sandbox)
+    yield sandbox
