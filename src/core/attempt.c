@@ -95,6 +95,8 @@ static int enter(struct attempt *attempt, struct core *core, const struct attemp
                                                   .lang = subject->lang,
                                                   .labels = subject->labels,
                                                   .session_id = subject->session_id,
+                                                  .engine = subject->engine,
+                                                  .runtime = subject->runtime,
                                                   .exit = {.start_error = ""},
                                                   .created_us = clock_wall_us()};
     return 0;
@@ -242,13 +244,28 @@ void attempt_end_cancelled(struct attempt *attempt)
     attempt_end_by(attempt, cause != KILL_NONE ? (enum kill_cause)cause : KILL_USER);
 }
 
+/* Its sandbox is gone: what its caller did, what its engine says of it, or "server". */
+static enum kill_cause cause_of_loss(struct attempt *attempt, int result)
+{
+    const struct attempt_subject *subject = &attempt->subject;
+    char id[SANDBOX_ID_MAX + 1];
+    if (attempt->live.cancel_cause == KILL_USER || attempt->sink_failed)
+        return KILL_USER;
+    (void)pthread_mutex_lock(&attempt->core->lock); /* it guards sandbox_id */
+    (void)snprintf(id, sizeof(id), "%s",
+                   subject->sandbox_id ? subject->sandbox_id : attempt->live.sandbox_id);
+    (void)pthread_mutex_unlock(&attempt->core->lock);
+    enum kill_cause cause = result == -ERR_CLOSED ? box_wait_cause(attempt->core, id) : KILL_NONE;
+    /* The end of a session may have told it before. */
+    return cause == KILL_OOM || attempt->live.cancel_cause == KILL_OOM ? KILL_OOM : KILL_SERVER;
+}
+
 bool attempt_is_lost(struct attempt *attempt, int result, const struct err *failure)
 {
     if (result != -ERR_CLOSED && result != -ERR_TIMEOUT && result != -ERR_PROTOCOL)
         return false;
     log_warn("execution %s: the sandbox was lost: %s", attempt->live.id, failure->message);
-    int cause = attempt->live.cancel_cause;
-    attempt_end_by(attempt, cause == KILL_USER || attempt->sink_failed ? KILL_USER : KILL_SERVER);
+    attempt_end_by(attempt, cause_of_loss(attempt, result));
     attempt->outcome.exit.wall_us = (uint64_t)(clock_wall_us() - attempt->outcome.started_us);
     return true;
 }

@@ -12,9 +12,11 @@
 /* What it is for; strings are borrowed. */
 struct attempt_subject {
     const char *owner, *labels, *lang;
-    const char *idempotency_key; /* NULL: none */
-    const char *session_id;      /* NULL: none */
-    int gone_fd;                 /* of the client; -1: none */
+    const char *idempotency_key;  /* NULL: none */
+    const char *session_id;       /* NULL: none */
+    const char *engine, *runtime; /* that it runs on; runtime "": the engine named none */
+    const char *sandbox_id;       /* of a session; NULL: that of its live */
+    int gone_fd;                  /* of the client; -1: none */
     bool outlives_client;
 };
 

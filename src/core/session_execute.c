@@ -88,8 +88,9 @@ static int run_program(struct attempt *attempt, struct session *session, const s
 {
     const char **env = NULL;
     PLAN_AUTO struct plan plan = {0};
-    struct execution_request asked = {.lang = lang, .image = session->row.image, .cells = true};
+    struct execution_request asked = {.lang = lang, .cells = true};
     bool heard = false;
+    (void)snprintf(plan.image, sizeof(plan.image), "%s", session->row.image);
     int result = session_copy_network(attempt->core, session, &plan.network, err);
     if (result == 0)
         result = read_env(&session->row, &env, &asked.env_count, err);
@@ -236,6 +237,9 @@ static int execute_in(struct core *core, struct session *session,
                                             .lang = session->row.lang,
                                             .idempotency_key = request->idempotency_key,
                                             .session_id = session->row.id,
+                                            .engine = session->row.engine,
+                                            .runtime = session->row.runtime,
+                                            .sandbox_id = session->row.sandbox_id,
                                             .gone_fd = -1,
                                             .outlives_client = true};
     int result = check_timeout(core, &timeout_ms, err);
