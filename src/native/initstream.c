@@ -47,7 +47,7 @@ static int make_secret(int run_fd, const char *id, uint8_t secret[static CARRIER
 }
 
 int initstream_make(int run_fd, const char *id, uint8_t out_secret[static CARRIER_SECRET_SIZE],
-                 struct err *err)
+                    struct err *err)
 {
     uint8_t secret[CARRIER_SECRET_SIZE];
     for (int which = FILE_IN; which <= FILE_OUT; which++) {
@@ -82,7 +82,7 @@ void initstream_remove(int run_fd, const char *id)
 }
 
 int initstream_each(int run_fd, void (*fn)(void *context, const char *id), void *context,
-                 struct err *err)
+                    struct err *err)
 {
     int copy_fd = openat(run_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = copy_fd < 0 ? NULL : fdopendir(copy_fd);
@@ -204,8 +204,8 @@ static int open_streams(struct initstream *stream, int run_fd, const char *id, s
     return result == 0 ? initstream_step(stream, err) : result;
 }
 
-int initstream_open(int run_fd, const char *id, int epoll_fd, uint64_t data, struct initstream **out,
-                 struct err *err)
+int initstream_open(int run_fd, const char *id, int epoll_fd, uint64_t data,
+                    struct initstream **out, struct err *err)
 {
     struct initstream *stream = calloc(1, sizeof(*stream));
     if (!stream)

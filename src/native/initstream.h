@@ -14,7 +14,7 @@
 
 /* Makes the files, with a new secret; none may be there. */
 int initstream_make(int run_fd, const char *id, uint8_t out_secret[static CARRIER_SECRET_SIZE],
-                 struct err *err);
+                    struct err *err);
 
 /* Whether there are files for id. */
 bool initstream_exists(int run_fd, const char *id);
@@ -24,7 +24,7 @@ void initstream_remove(int run_fd, const char *id);
 
 /* Calls fn, which may remove the files, for every id that has some. */
 int initstream_each(int run_fd, void (*fn)(void *context, const char *id), void *context,
-                 struct err *err);
+                    struct err *err);
 
 /* What a sandbox is started with. */
 struct initstream_ends {
@@ -41,10 +41,10 @@ void initstream_close_ends(struct initstream_ends *ends);
 /* The engine's end. */
 struct initstream;
 
-/* Opens it and begins with a reset. What is to be waited for is watched by epoll_fd with data, until
- * initstream_close(). ERR_NOT_FOUND: there are no files, or nobody holds their other ends. */
-int initstream_open(int run_fd, const char *id, int epoll_fd, uint64_t data, struct initstream **out,
-                 struct err *err);
+/* Opens it and begins with a reset. What is to be waited for is watched by epoll_fd with data,
+ * until initstream_close(). ERR_NOT_FOUND: there are no files, or nobody holds their other ends. */
+int initstream_open(int run_fd, const char *id, int epoll_fd, uint64_t data,
+                    struct initstream **out, struct err *err);
 /* Closes all channels. NULL is allowed. */
 void initstream_close(struct initstream *stream);
 

@@ -30,7 +30,8 @@ enum { PIDS_EACH = 16, PIDS_OWN = 256 }; /* measured: 7 a process, 60 */
 static bool is_roots(const char *path, bool folder)
 {
     struct stat info;
-    return stat(path, &info) == 0 && info.st_uid == 0 && (info.st_mode & (S_IWGRP | S_IWOTH)) == 0 &&
+    return stat(path, &info) == 0 && info.st_uid == 0 &&
+           (info.st_mode & (S_IWGRP | S_IWOTH)) == 0 &&
            (folder ? S_ISDIR(info.st_mode)
                    : S_ISREG(info.st_mode) && (info.st_mode & S_IXUSR) != 0);
 }
@@ -130,8 +131,8 @@ int runsc_find(struct runsc *out, struct err *err)
 
 uint64_t runsc_capabilities(uint64_t native)
 {
-    const uint64_t lacks = ENGINE_CAP_PIDS | ENGINE_CAP_ZYGOTE | ENGINE_CAP_LAYERS |
-                           ENGINE_CAP_GPU | ENGINE_CAP_FULL;
+    const uint64_t lacks =
+        ENGINE_CAP_PIDS | ENGINE_CAP_ZYGOTE | ENGINE_CAP_LAYERS | ENGINE_CAP_GPU | ENGINE_CAP_FULL;
     return native & ~lacks;
 }
 

@@ -28,6 +28,7 @@ struct runsc {
     char version[ENGINE_NAME_MAX];
     char platform[16];
     char init_path[PATH_MAX]; /* of berth-init on the host */
+    char failure[ENGINE_TEXT_MAX]; /* why the last start failed; "" it did not */
 };
 
 /* Finds the program: BERTH_RUNSC names it, else it is looked for in the folders of PATH that nobody

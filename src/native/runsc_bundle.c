@@ -11,8 +11,8 @@
 static const char *const strict_rights[] = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"};
 /* And what the code has in profile container: what Docker gives. */
 static const char *const container_rights[] = {
-    "CAP_CHOWN",      "CAP_DAC_OVERRIDE", "CAP_FSETID",           "CAP_FOWNER", "CAP_MKNOD",
-    "CAP_NET_RAW",    "CAP_SETGID",       "CAP_SETUID",           "CAP_SETFCAP", "CAP_SETPCAP",
+    "CAP_CHOWN",      "CAP_DAC_OVERRIDE", "CAP_FSETID",           "CAP_FOWNER",     "CAP_MKNOD",
+    "CAP_NET_RAW",    "CAP_SETGID",       "CAP_SETUID",           "CAP_SETFCAP",    "CAP_SETPCAP",
     "CAP_SYS_CHROOT", "CAP_KILL",         "CAP_NET_BIND_SERVICE", "CAP_AUDIT_WRITE"};
 
 static json_t *make_rights(bool container)
@@ -48,14 +48,13 @@ static json_t *make_mounts(void)
     (void)json_array_append_new(mounts, make_mount("/proc", "proc", "proc", "rw"));
     (void)json_array_append_new(mounts, make_mount("/dev", "tmpfs", "tmpfs", "rw"));
     (void)json_array_append_new(mounts, make_mount("/sys", "sysfs", "sysfs", "ro"));
-    (void)json_array_append_new(mounts,
-                                make_mount("/dev/shm", "bind", RUNSC_ROOT "/.shm", "rw"));
+    (void)json_array_append_new(mounts, make_mount("/dev/shm", "bind", RUNSC_ROOT "/.shm", "rw"));
     /* The counters of its groups, for init. */
-    (void)json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:[s, s]}", "destination",
-                                                  "/sys/fs/cgroup", "type", "bind", "source",
-                                                  RUNSC_ROOT "/sys/fs/cgroup", "options", "rbind",
-                                                  "ro"));
-    (void)json_array_append_new(mounts, make_mount(INIT_CARRIED_FOLDER, "bind", RUNSC_INIT, "rbind"));
+    (void)json_array_append_new(
+        mounts, json_pack("{s:s, s:s, s:s, s:[s, s]}", "destination", "/sys/fs/cgroup", "type",
+                          "bind", "source", RUNSC_ROOT "/sys/fs/cgroup", "options", "rbind", "ro"));
+    (void)json_array_append_new(mounts,
+                                make_mount(INIT_CARRIED_FOLDER, "bind", RUNSC_INIT, "rbind"));
     return mounts;
 }
 
@@ -72,10 +71,10 @@ static json_t *make_linux(const struct engine_create *spec)
 int runsc_write_bundle(const struct engine_create *spec, struct buf *out, struct err *err)
 {
     const bool container = strcmp(spec->profile, "container") == 0;
-    json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.0",
-                               "process", make_process(container), "root", "path", RUNSC_ROOT,
-                               "readonly", 0, "hostname", "sandbox", "mounts", make_mounts(),
-                               "linux", make_linux(spec));
+    json_t *config =
+        json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.0", "process",
+                  make_process(container), "root", "path", RUNSC_ROOT, "readonly", 0, "hostname",
+                  "sandbox", "mounts", make_mounts(), "linux", make_linux(spec));
     MEM_AUTO char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
     json_decref(config);
     if (!text)

@@ -60,7 +60,7 @@ struct sandbox {
     bool keeps;                 /* its disk outlives its processes ... */
     bool forget;                /* ... unless it is to be destroyed */
     bool runsc;                 /* that runtime runs it: pid is that of its keeper ... */
-    struct initstream *stream;    /* ... and this the way to its init; NULL: not now */
+    struct initstream *stream;  /* ... and this the way to its init; NULL: not now */
     int64_t beat_at_ns;         /* when init is to be told again that we live */
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     uint32_t create_op;      /* ENGINE_OP_CREATE or ENGINE_OP_START */

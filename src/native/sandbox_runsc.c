@@ -81,7 +81,7 @@ static int open_way(const struct sandbox_host *host, struct sandbox *sandbox, st
         return 0;
     sandbox->beat_at_ns = 0;
     return initstream_open(host->run_fd, sandbox->id, host->epoll_fd, (uint64_t)(uintptr_t)sandbox,
-                        &sandbox->stream, err);
+                           &sandbox->stream, err);
 }
 
 void sandbox_runsc_step(struct sandbox *sandbox)

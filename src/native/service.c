@@ -117,6 +117,9 @@ static void settle(struct service *service, struct sandbox *sandbox);
 static void fail_creation(struct service *service, struct sandbox *sandbox, const struct err *error)
 {
     log_warn("sandbox %s was not made: %s", sandbox->id, error->message);
+    if (sandbox->runsc && error->kind == ERR_INTERNAL)
+        (void)snprintf(service->host.runsc.failure, sizeof(service->host.runsc.failure), "%s",
+                       error->message);
     if (sandbox->create_request != 0)
         service_answer_error(service, sandbox->create_op, sandbox->create_request, error);
     sandbox->create_request = 0;
@@ -139,6 +142,8 @@ static void finish_creation(struct service *service, struct sandbox *sandbox)
     }
     if (sandbox->create_request == 0)
         return; /* the client that asked is gone; the next one finds the id in its list */
+    if (sandbox->runsc)
+        service->host.runsc.failure[0] = '\0';
     sandbox->create_request = 0;
     service_answer(service, &msg, channel_fd);
 }

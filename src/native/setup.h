@@ -24,10 +24,10 @@
  * 'U', and 'R' comes from the keeper of the sandbox (init/keep.h), when the program has started. */
 struct setup_runsc {
     const struct runsc *runsc;
-    uint64_t memory_bytes;    /* that the sandbox sees */
+    uint64_t memory_bytes;       /* that the sandbox sees */
     struct initstream_ends ends; /* standard streams of its init */
-    struct buf bundle;        /* config.json */
-    struct buf config;        /* of its init, encoded */
+    struct buf bundle;           /* config.json */
+    struct buf config;           /* of its init, encoded */
 };
 
 struct setup {

@@ -61,9 +61,8 @@ static void make_own_root(const struct setup *setup)
     static const struct {
         const char *path;
         mode_t mode;
-    } folders[] = {{"proc", 0755},  {"dev", 0755},     {"state", 0700}, {"bundle", 0700},
-                   {"tmp", 01777}, {"sandbox", 0755}, {"init", 0700},
-                   {"whole", 0755}};
+    } folders[] = {{"proc", 0755}, {"dev", 0755},     {"state", 0700}, {"bundle", 0700},
+                   {"tmp", 01777}, {"sandbox", 0755}, {"init", 0700},  {"whole", 0755}};
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     if (mountfd_tmpfs(OWN_BYTES, OWN_INODES, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, &err) != 0)
@@ -76,8 +75,8 @@ static void make_own_root(const struct setup *setup)
     bind_file(setup, setup->runsc->runsc->init_path, &RUNSC_INIT "/init"[1],
               MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID);
     bind_file(setup, "/dev/null", "dev/null", 0);
-    write_file(setup, &RUNSC_BUNDLE "/config.json"[1], &setup->runsc->bundle);
-    write_file(setup, &RUNSC_INIT "/config"[1], &setup->runsc->config);
+    write_file(setup, &RUNSC_BUNDLE "/config.json"[1], &setup -> runsc -> bundle);
+    write_file(setup, &RUNSC_INIT "/config"[1], &setup -> runsc -> config);
 }
 
 /* The code of a sandbox that had stopped may have left anything there. */
@@ -108,8 +107,8 @@ static void make_sandbox_root(const struct setup *setup)
     make_sandbox_folder(setup, tmp_fd, strrchr(INIT_CARRIED_TMP_MARK, '/') + 1, 0700);
 }
 
-/* gVisor shows as memory what /proc/meminfo tells it here. What is mounted over a part of /proc makes
- * the kernel refuse another one to the namespaces below, unless there is a whole one too. */
+/* gVisor shows as memory what /proc/meminfo tells it here. What is mounted over a part of /proc
+ * makes the kernel refuse another one to the namespaces below, unless there is a whole one too. */
 static void show_memory(const struct setup *setup, int proc_fd)
 {
     struct err err = ERR_INIT;
@@ -146,7 +145,8 @@ static _Noreturn void start_runsc(const struct setup *setup, int error_fd)
     static char detach[] = "--detach";
     static char bundle[] = "--bundle=" RUNSC_BUNDLE;
     static char id[] = "sandbox";
-    char *const argv[] = {name, state, platform, network, groups, log, run, detach, bundle, id, NULL};
+    char *const argv[] = {name, state,  platform, network, groups, log,
+                          run,  detach, bundle,   id,      NULL};
     char *const envp[] = {NULL};
     (void)execve(RUNSC_PROGRAM, argv, envp);
     (void)dprintf(2, "execute runsc: %s\n", strerror(errno));
@@ -163,13 +163,13 @@ static void let_through(int fd)
 static _Noreturn void become_keeper(const struct setup *setup, pid_t starter, int error_fd)
 {
     const struct init_config *config = setup->config;
-    const int kept[] = {setup->socket_fd,      config->oom_event_fd,
-                        config->memory_dir_fd, setup->id_lock_fd,
-                        setup->image_lock_fd,  setup->runsc->ends.held_fds[0],
-                        error_fd,              setup->runsc->ends.held_fds[1]};
+    const int kept[] = {
+        setup->socket_fd,  config->oom_event_fd,          config->memory_dir_fd,
+        setup->id_lock_fd, setup->image_lock_fd,          setup->runsc->ends.held_fds[0],
+        error_fd,          setup->runsc->ends.held_fds[1]};
     char numbers[INIT_KEEP_ARGUMENTS][16];
     const int values[INIT_KEEP_ARGUMENTS] = {(int)starter, setup->socket_fd, error_fd,
-                                        config->oom_event_fd, config->memory_dir_fd};
+                                             config->oom_event_fd, config->memory_dir_fd};
     char name[] = "berth-init";
     char role[] = "keep";
     char *argv[INIT_KEEP_ARGUMENTS + 3] = {name, role};
