@@ -215,7 +215,7 @@ static int kill_first(void *context, const char *execution_id, struct err *err)
     (void)pthread_mutex_lock(&killer->rig->core->lock);
     memcpy(id, killer->rig->core->lives->sandbox_id, sizeof(id));
     (void)pthread_mutex_unlock(&killer->rig->core->lock);
-    box_on_gone(killer->rig->core, id);
+    box_on_gone(killer->rig->core, NULL, id, KILL_NONE);
     return engine_destroy(killer->rig->engine, id, clock_now_ns() + HANG_NS, err);
 }
 
