@@ -362,7 +362,7 @@ int loop_run(const struct init_config *config, struct err *err)
         if (result != 0)
             return result;
         pipes_adapt(config);
-        loop.jobs.timers.orphan_from = clock_now_ns();
+        loop.jobs.timers.orphan_from = clock_now_ns() + CONNECT_GRACE_NS;
     } else if (listen(loop.listen_fd, CONNECTION_MAX) != 0) {
         return err_sys(err, errno, "listen");
     }
