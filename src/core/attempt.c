@@ -37,6 +37,12 @@ static int on_output(void *context, int stream, const uint8_t *data, size_t size
 {
     struct attempt *attempt = context;
     struct record_piece piece;
+    attempt->uncounted = attempt->events == attempt->events_at ? attempt->uncounted + 1 : 1;
+    attempt->events_at = attempt->events;
+    if (attempt->skip > 0) {
+        attempt->skip--;
+        return 0;
+    }
     atomic_fetch_add_explicit(&attempt->core->metrics.output_bytes, size, memory_order_relaxed);
     int result = record_output(attempt->record, stream, data, size, &piece, err);
     return result == 0 ? pass_on(attempt, &piece, err) : result;
@@ -68,7 +74,22 @@ void attempt_watch(struct attempt *attempt, uint64_t timeout_ms, struct channel_
             clock_now_ns() + (int64_t)timeout_ms * CLOCK_NS_PER_MS + attempt->core->answer_ns,
         .output = on_output,
         .message = on_message,
-        .context = attempt};
+        .context = attempt,
+        .events = &attempt->events};
+}
+
+void attempt_begin_events(struct attempt *attempt)
+{
+    attempt->events = attempt->events_at = 0;
+    attempt->uncounted = attempt->skip = 0;
+}
+
+void attempt_attach(struct attempt *attempt, struct sandbox_attach *out)
+{
+    if (attempt->events == attempt->events_at)
+        attempt->skip += attempt->uncounted;
+    attempt->uncounted = 0;
+    *out = (struct sandbox_attach){.execution_id = attempt->live.id, .after = attempt->events};
 }
 
 /* ---- beginning ---- */

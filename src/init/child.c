@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -199,6 +200,13 @@ static int exec_found(const struct sandbox_exec *exec)
     return result;
 }
 
+void child_close_from(unsigned first, bool on_exec)
+{
+    unsigned flags = on_exec ? 4U /* CLOSE_RANGE_CLOEXEC */ : 0;
+    if (syscall(SYS_close_range, first, ~0U, flags) != 0)
+        (void)syscall(SYS_close_range, first, (unsigned)INT_MAX, flags); /* the most for gVisor */
+}
+
 /* Init's descriptors are close-on-exec. Here they go earlier, before a path of the caller's is
  * touched: all but the one that tells of a failure, and a kernel's. Returns the former. */
 static int keep_needed(const struct child_pipes *pipes)
@@ -217,7 +225,7 @@ static int keep_needed(const struct child_pipes *pipes)
         else
             (void)close(KERNEL_FD + i);
     }
-    fd_close_from(STATUS_FD + 1);
+    child_close_from(STATUS_FD + 1U, false);
     return STATUS_FD;
 }
 

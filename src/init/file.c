@@ -260,7 +260,7 @@ static void begin(const struct init_config *config, const struct child_pipes *pi
         identity_become_code(config, false))
         _exit(errno > 0 && errno < 128 ? errno : EIO);
     /* Among init's descriptors is the other end of our own pipe. */
-    fd_close_from(3);
+    child_close_from(3, false);
     child_set_limits(config);
     child_reset_signals();
     (void)umask(022);

@@ -362,7 +362,6 @@ int loop_run(const struct init_config *config, struct err *err)
         if (result != 0)
             return result;
         pipes_adapt(config);
-        /* The engine opens a channel next; should it die in between, nobody else ever does. */
         loop.jobs.timers.orphan_from = clock_now_ns() + CONNECT_GRACE_NS;
     } else if (listen(loop.listen_fd, CONNECTION_MAX) != 0) {
         return err_sys(err, errno, "listen");

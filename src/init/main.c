@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -64,7 +63,7 @@ int main(int argc, char **argv)
     init_config_clear(&config);
     int result = carried ? carried_read_config(&config, &err) : read_config(&config, &err);
     /* They came through exec open; no child of ours is to pass them through another. */
-    (void)syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
+    child_close_from(3, true);
     if (result == 0) {
         fault_set(config.fault);
         fault_point("init.start");

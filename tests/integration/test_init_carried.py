@@ -8,16 +8,26 @@ import carried
 import test_init_sessions
 from test_init_sessions import start_kernel
 
+# Many sandboxes for what init does the same everywhere.
+LEFT_OUT = ("test_an_acknowledged_renewal_is_never_lost",)
 globals().update({name: test for name, test in vars(test_init_sessions).items()
-                  if name.startswith("test_")})
+                  if name.startswith("test_") and name not in LEFT_OUT})
 
 
 class Engine:
     def __init__(self, runtime):
         self.runtime = runtime
+        self.containers = {}
 
     def create(self, storage=None, **options):
-        return carried.Container(self.runtime, **options).sandbox
+        container = carried.Container(self.runtime, **options)
+        self.containers[container.id] = container
+        return container.sandbox
+
+    def init_pid(self, sandbox_id):
+        """Whether it lives, as the native engine's tests ask for it."""
+        container = self.containers[sandbox_id]
+        return None if container.ended() else container.process.pid
 
 
 @pytest.fixture(scope="module", params=["runc", "runsc"])
