@@ -4,12 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -223,29 +221,6 @@ ssize_t fd_recv(int socket_fd, void *data, size_t size, int *fds, size_t *fd_cou
     if (fd_count)
         *fd_count = count;
     return received;
-}
-
-/* poll(2) tells of many at once which are open. */
-static void close_one_by_one(int first)
-{
-    enum { AT_ONCE = 512, MOST = 4096 };
-    struct pollfd fds[AT_ONCE];
-    for (int from = first; from < MOST; from += AT_ONCE) {
-        for (int i = 0; i < AT_ONCE; i++)
-            fds[i] = (struct pollfd){.fd = from + i};
-        if (poll(fds, AT_ONCE, 0) < 0)
-            return;
-        for (int i = 0; i < AT_ONCE; i++) {
-            if ((fds[i].revents & POLLNVAL) == 0)
-                (void)close(fds[i].fd);
-        }
-    }
-}
-
-void fd_close_from(int first)
-{
-    if (syscall(SYS_close_range, (unsigned)first, ~0U, 0U) != 0)
-        close_one_by_one(first);
 }
 
 void fd_raise_limit(void)

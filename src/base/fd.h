@@ -52,10 +52,6 @@ ssize_t fd_send_some(int socket_fd, const void *data, size_t size, const int *fd
 ssize_t fd_recv(int socket_fd, void *data, size_t size, int *fds, size_t *fd_count, int flags,
                 struct err *err);
 
-/* Closes every descriptor from first on. Where the kernel has no close_range(2), as gVisor's, only
- * those below 4096 are found. */
-void fd_close_from(int first);
-
 /* Raises the soft limit of open files to the hard one; what cannot be raised stays. */
 void fd_raise_limit(void);
 

@@ -263,3 +263,25 @@ def test_a_stopped_one_starts_again(engine):
     box = engine.restart_sandbox("kept", **{**spec, "runtime": "native"})  # they are plain files
     assert box.sh("cat /workspace/kept && echo more >> /workspace/kept").stdout == b"precious\n"
     box.destroy()
+
+
+# ---- through the server ----
+
+def test_the_server_uses_it(make_server, engine):
+    server = make_server({"BERTH_ENGINE_SESSIONS": "native/runsc"})
+    done = server.execute("print(open('/proc/version').read())", runtime="runsc")
+    assert done["runtime"] == "runsc" and os.uname().release not in done["stdout"], done
+    done = server.execute("x = bytearray(1 << 31)", runtime="runsc",
+                          resources={"ram": "128MB"})
+    assert (done["status"], done["killed_by"], done["limits_hit"]) == ("killed", "oom", ["memory"])
+    answer = server.post({}, path="/sessions").json()
+    path = f"/sessions/{answer['session_id']}"
+    assert answer["runtime"] == "runsc", answer
+    assert server.post({"code": "x = 41"}, path=path + "/execute").json()["state"] == "kept"
+    server.kill()
+    server.start()
+    assert server.post({"code": "print(x + 1)"}, path=path + "/execute").json()["stdout"] == "42\n"
+    refused = server.post({"code": "1", "runtime": "runsc", "libraries": ["six"]})
+    assert refused.status == 400 and "runsc" in refused.json()["detail"], refused
+    assert server.request("DELETE", path).status == 200
+    server.wait_clean()
