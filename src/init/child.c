@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -28,8 +29,11 @@ enum {
     OWN_FILES_MIN = 256 /* init: a pipe a job, and more for the execution */
 };
 #define OWN_FILE_SIZE_MIN                                                                          \
-    (1U << 20)              /* init: what a kernel reads when it starts is a file in memory */
-#define OOM_SCORE_ADJ "500" /* as if it had half of the memory more */
+    (1U << 20) /* init: what a kernel reads when it starts is a file in memory */
+/* As if it had so many thousandths of the memory more. In a container that somebody else made init
+ * is in the code's memory group, and what the engine asked for is on both. */
+#define OOM_SCORE_ADJ "500"
+#define OOM_SCORE_ADJ_CARRIED "800"
 
 /* Reports why nothing was started, and ends the child. */
 static _Noreturn void fail_start(int status_fd, int exit_code, const char *what, int sys_errno)
@@ -68,10 +72,11 @@ static void set_common_limits(void)
     limit(RLIMIT_MSGQUEUE, 0);
 }
 
-/* The cgroup's pids.max counts better: all users together. */
+/* The cgroup's pids.max counts better: all users together. Without a user namespace of its own this
+ * would count who has the same number in other containers. */
 static bool limits_processes(const struct init_config *config)
 {
-    return config->cgroup_mode == INIT_CGROUP_NONE && config->pids_max > 0;
+    return config->cgroup_mode == INIT_CGROUP_NONE && !config->carried && config->pids_max > 0;
 }
 
 void child_set_limits(const struct init_config *config)
@@ -120,9 +125,10 @@ void child_set_own_limits(const struct init_config *config)
 /* When the host runs out of memory, the code goes before init and before the host's services. A
  * preference, no protection: the code may take it back down to what init has (proc(5)). Fails where
  * there is no /proc. */
-static void offer_to_oom(void)
+static void offer_to_oom(const struct init_config *config)
 {
-    (void)fd_write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE_ADJ, NULL);
+    (void)fd_write_file_at(AT_FDCWD, "/proc/self/oom_score_adj",
+                           config->carried ? OOM_SCORE_ADJ_CARRIED : OOM_SCORE_ADJ, NULL);
 }
 
 int child_set_streams(const struct child_pipes *pipes)
@@ -194,6 +200,13 @@ static int exec_found(const struct sandbox_exec *exec)
     return result;
 }
 
+void child_close_from(unsigned first, bool on_exec)
+{
+    unsigned flags = on_exec ? 4U /* CLOSE_RANGE_CLOEXEC */ : 0;
+    if (syscall(SYS_close_range, first, ~0U, flags) != 0)
+        (void)syscall(SYS_close_range, first, (unsigned)INT_MAX, flags); /* the most for gVisor */
+}
+
 /* Init's descriptors are close-on-exec. Here they go earlier, before a path of the caller's is
  * touched: all but the one that tells of a failure, and a kernel's. Returns the former. */
 static int keep_needed(const struct child_pipes *pipes)
@@ -212,7 +225,7 @@ static int keep_needed(const struct child_pipes *pipes)
         else
             (void)close(KERNEL_FD + i);
     }
-    (void)syscall(SYS_close_range, STATUS_FD + 1U, ~0U, 0U);
+    child_close_from(STATUS_FD + 1U, false);
     return STATUS_FD;
 }
 
@@ -223,7 +236,7 @@ _Noreturn void child_exec(const struct init_config *config, const struct sandbox
     struct err err = ERR_INIT;
     if (group_join(config, &err) != 0)
         fail_start(status_fd, EXIT_NOT_RUNNABLE, "join the cgroup", err.sys_errno);
-    offer_to_oom();
+    offer_to_oom(config);
     (void)setsid();
     if (child_set_streams(pipes) != 0)
         fail_start(status_fd, EXIT_NOT_RUNNABLE, "standard streams", errno);

@@ -6,6 +6,7 @@
 #ifndef BERTH_INIT_CHILD_H
 #define BERTH_INIT_CHILD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -44,6 +45,8 @@ int child_lower_limits(pid_t pid, const struct init_config *config);
 /* The same for init itself: Debian's PAM wants to give whoever su or sudo makes the limits of PID
  * 1, and those above the code's own would be refused and complained of. */
 void child_set_own_limits(const struct init_config *config);
+/* Closes what is open from this descriptor on; on_exec: no sooner than execve(2) does. */
+void child_close_from(unsigned first, bool on_exec);
 /* Every signal by default, none blocked. */
 void child_reset_signals(void);
 

@@ -216,11 +216,15 @@ static int read_cause(const struct frame *frame, enum kill_cause *out, struct er
 }
 
 /* Into the code of a run, or into standard input. */
-static int on_data(struct job *job, const struct frame *frame, struct err *err)
+static int on_data(struct job *job, struct job_table *jobs, const struct frame *frame,
+                   struct err *err)
 {
     if (job->kind == JOB_RUN && frame->stream % STREAM_STEP == STREAM_CONTROL)
         return run_feed_code(job, frame->payload, frame->size, err);
-    return job_feed(job, frame->payload, frame->size, err);
+    int result = job_feed(job, frame->payload, frame->size, err);
+    if (result == 0)
+        job_watch_typing(job, jobs, frame->payload, frame->size);
+    return result;
 }
 
 static void on_close(struct job *job, struct job_table *jobs, const struct frame *frame)
@@ -294,7 +298,7 @@ static int on_stream(struct connection *connection, struct job_table *jobs,
         return on_held_stream(jobs, connection, frame, err);
     switch (frame->type) {
     case FRAME_DATA:
-        return on_data(job, frame, err);
+        return on_data(job, jobs, frame, err);
     case FRAME_CLOSE:
         on_close(job, jobs, frame);
         return 0;

@@ -26,6 +26,10 @@
 #define MQUEUE_MAGIC 0x19800202
 #endif
 
+/* gVisor has no openat2(2). We are the code's user there, in the code's own root, and what a link
+ * leads to the code could open itself; what is_kernels_own() is refused to writers as well then. */
+static bool is_plain;
+
 /* A ".." in the path is EAGAIN when anything of the host was renamed or mounted meanwhile, since
  * the kernel then can't tell that it stayed inside; to be tried again (openat2(2)). */
 static int open_inside(int root_fd, const char *path, int flags, mode_t mode, uint64_t resolve)
@@ -41,7 +45,8 @@ static int open_inside(int root_fd, const char *path, int flags, mode_t mode, ui
         if (fd >= 0 || errno != EAGAIN)
             break;
     }
-    return fd;
+    is_plain = fd < 0 && errno == ENOSYS;
+    return is_plain ? openat(root_fd, path, flags | O_CLOEXEC, mode) : fd;
 }
 
 /* Writing stays on the root's own mount: nothing below it is the code's to write but what the code
@@ -106,6 +111,24 @@ static int copy_in(int fd)
     }
 }
 
+/* A file that the kernel makes up when it is read: no bytes of the sandbox's. */
+static bool is_kernels_own(int fd)
+{
+    static const uint32_t types[] = {PROC_SUPER_MAGIC,    SYSFS_MAGIC,        CGROUP_SUPER_MAGIC,
+                                     CGROUP2_SUPER_MAGIC, DEVPTS_SUPER_MAGIC, MQUEUE_MAGIC,
+                                     NSFS_MAGIC,          SECURITYFS_MAGIC,   DEBUGFS_MAGIC,
+                                     TRACEFS_MAGIC,       BPF_FS_MAGIC,       EFIVARFS_MAGIC,
+                                     PSTOREFS_MAGIC,      BINFMTFS_MAGIC};
+    struct statfs info;
+    if (fstatfs(fd, &info) != 0)
+        return true;
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        if ((uint32_t)info.f_type == types[i])
+            return true;
+    }
+    return false;
+}
+
 static int write_file(const struct sandbox_put_file *put)
 {
     char path[2 * SANDBOX_PATH_MAX];
@@ -127,6 +150,8 @@ static int write_file(const struct sandbox_put_file *put)
         return errno;
     if (!S_ISREG(info.st_mode))
         return EINVAL;
+    if (is_plain && is_kernels_own(fd))
+        return EXDEV;
     /* First what may fail: another user's file that we may write, but not change the mode of, keeps
      * its bytes. From here on the name plays no part: whatever the code does to it, the bytes go
      * into the file that was checked. */
@@ -135,24 +160,6 @@ static int write_file(const struct sandbox_put_file *put)
     if (ftruncate(fd, 0) != 0)
         return errno;
     return copy_in(fd);
-}
-
-/* A file that the kernel makes up when it is read: no bytes of the sandbox's. */
-static bool is_kernels_own(int fd)
-{
-    static const uint32_t types[] = {PROC_SUPER_MAGIC,    SYSFS_MAGIC,        CGROUP_SUPER_MAGIC,
-                                     CGROUP2_SUPER_MAGIC, DEVPTS_SUPER_MAGIC, MQUEUE_MAGIC,
-                                     NSFS_MAGIC,          SECURITYFS_MAGIC,   DEBUGFS_MAGIC,
-                                     TRACEFS_MAGIC,       BPF_FS_MAGIC,       EFIVARFS_MAGIC,
-                                     PSTOREFS_MAGIC,      BINFMTFS_MAGIC};
-    struct statfs info;
-    if (fstatfs(fd, &info) != 0)
-        return true;
-    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
-        if ((uint32_t)info.f_type == types[i])
-            return true;
-    }
-    return false;
 }
 
 /* Returns 0 or an errno. */
@@ -253,7 +260,7 @@ static void begin(const struct init_config *config, const struct child_pipes *pi
         identity_become_code(config, false))
         _exit(errno > 0 && errno < 128 ? errno : EIO);
     /* Among init's descriptors is the other end of our own pipe. */
-    (void)syscall(SYS_close_range, 3U, ~0U, 0U);
+    child_close_from(3, false);
     child_set_limits(config);
     child_reset_signals();
     (void)umask(022);

@@ -67,7 +67,7 @@ static bool is_spared(pid_t pid)
  * seen on 6.1.0-50 of Debian 12). From the first such kill on children join by themselves. */
 pid_t group_fork(const struct init_config *config)
 {
-    if (config->cgroup_mode != INIT_CGROUP_V2 || killed_whole)
+    if (config->carried || config->cgroup_mode != INIT_CGROUP_V2 || killed_whole)
         return fork();
     struct clone_args args;
     memset(&args, 0, sizeof(args));
@@ -90,6 +90,12 @@ int group_join(const struct init_config *config, struct err *err)
             return err_sys(err, errno, "join cgroup %zu", i);
     }
     return 0;
+}
+
+/* Whether the code is in a group that init is not in. */
+static bool has_own_group(const struct init_config *config)
+{
+    return config->pids_dir_fd >= 0 && !config->carried;
 }
 
 /* Processes of the code, by their numbers in init's pid namespace; the end may be cut. */
@@ -145,7 +151,7 @@ static bool list_namespace(struct pid_list *list)
 static bool list_code(const struct init_config *config, struct pid_list *list)
 {
     list->count = 0;
-    return config->pids_dir_fd >= 0 ? list_cgroup(config, list) : list_namespace(list);
+    return has_own_group(config) ? list_cgroup(config, list) : list_namespace(list);
 }
 
 static void kill_listed(const struct pid_list *list)
@@ -173,7 +179,7 @@ void group_kill(const struct init_config *config)
      */
     if (config->pids_max_fd >= 0)
         (void)!pwrite(config->pids_max_fd, "0", 1, 0);
-    if (config->pids_dir_fd < 0) {
+    if (!has_own_group(config)) {
         kill_without_cgroups(config);
         return;
     }
@@ -220,6 +226,16 @@ size_t group_kill_session(const struct init_config *config, pid_t session)
     listed.count = count; /* all are found before the first is gone: it may be an ancestor */
     kill_listed(&listed);
     return count;
+}
+
+void group_signal_session(const struct init_config *config, pid_t session, int number)
+{
+    if (session <= 1 || !list_code(config, &listed))
+        return;
+    for (size_t i = 0; i < listed.count; i++) {
+        if (listed.pids[i] > 1 && getsid(listed.pids[i]) == session)
+            (void)kill(listed.pids[i], number);
+    }
 }
 
 void group_reopen(const struct init_config *config)
@@ -287,14 +303,14 @@ static bool counts_nobody(const struct init_config *config)
 
 bool group_is_empty(const struct init_config *config)
 {
-    if (counts_nobody(config))
+    bool own = has_own_group(config);
+    if (own && counts_nobody(config))
         return true;
-    if ((config->pids_dir_fd >= 0 || spared_count > 0) && list_code(config, &listed))
+    if ((own || spared_count > 0) && list_code(config, &listed))
         return listed.count == 0;
     siginfo_t info;
     memset(&info, 0, sizeof(info));
-    return config->pids_dir_fd < 0 && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 &&
-           errno == ECHILD;
+    return !own && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD;
 }
 
 /* The value of `key` in a file of "key value" lines; 0 when either is missing. */

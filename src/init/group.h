@@ -47,6 +47,9 @@ void group_kill(const struct init_config *config);
  * what another execution left. Returns how many there were. */
 size_t group_kill_session(const struct init_config *config, pid_t session);
 
+/* The same signal to every process of the code that is in this session, and to no other. */
+void group_signal_session(const struct init_config *config, pid_t session, int number);
+
 /* Whether no living process of the code is left. Without cgroups: of init's children. */
 bool group_is_empty(const struct init_config *config);
 

@@ -64,6 +64,40 @@ int identity_shed(enum init_profile profile, struct err *err)
     return 0;
 }
 
+static int read_capabilities(uint64_t *out)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    memset(data, 0, sizeof(data));
+    if (syscall(SYS_capget, &header, data) != 0)
+        return -1;
+    *out = data[0].permitted | (uint64_t)data[1].permitted << 32;
+    return 0;
+}
+
+int identity_shed_carried(enum init_profile profile, struct err *err)
+{
+    const uint64_t needed = CAP(CAP_SETUID) | CAP(CAP_SETGID) | CAP(CAP_KILL);
+    bool strict = profile == INIT_PROFILE_STRICT;
+    uint64_t has = 0;
+    if (read_capabilities(&has) != 0)
+        return err_sys(err, errno, "capget");
+    if ((has & needed) != needed)
+        return err_set(err, ERR_UNSUPPORTED, "the container lacks capabilities: it has %llx",
+                       (unsigned long long)has);
+    if (strict && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return err_sys(err, errno, "no_new_privs");
+    if (filter_install(FILTER_INIT) != 0 && (strict || errno != EACCES))
+        return err_sys(err, errno, "init's seccomp filter");
+    bound_capabilities(strict ? 0 : container_caps);
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (set_capabilities(has & (strict ? needed : container_caps)) != 0)
+        return err_sys(err, errno, "drop the capabilities");
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+        return err_sys(err, errno, "dumpable");
+    return 0;
+}
+
 static int enter_namespace(const struct init_config *config)
 {
     if (setns(config->userns_fd, CLONE_NEWUSER) != 0)
@@ -104,7 +138,14 @@ static const char *take_ids(const struct init_config *config)
     if (setresuid(config->uid, config->uid, config->uid) != 0)
         return "set the user";
     /* Ids that were never 0 in this namespace keep their capabilities through setresuid(2). */
-    return set_capabilities(root ? container_caps : 0) == 0 ? NULL : "set the capabilities";
+    uint64_t caps = root ? container_caps : 0;
+    uint64_t has = 0;
+    if (config->carried && root) { /* what its engine left us */
+        if (read_capabilities(&has) != 0)
+            return "read the capabilities";
+        caps &= has;
+    }
+    return set_capabilities(caps) == 0 ? NULL : "set the capabilities";
 }
 
 const char *identity_become_code(const struct init_config *config, bool with_filter)
@@ -119,7 +160,9 @@ const char *identity_become_code(const struct init_config *config, bool with_fil
         return "no new privileges";
     /* Without no_new_privs a filter needs CAP_SYS_ADMIN, which ends in take_ids(). Nothing in
      * between runs a byte of the code's. */
-    if (with_filter && filter_install(container ? FILTER_CONTAINER : FILTER_STRICT) != 0)
+    bool optional = config->carried && container;
+    if (with_filter && filter_install(container ? FILTER_CONTAINER : FILTER_STRICT) != 0 &&
+        !(optional && errno == EACCES))
         return "seccomp filter";
-    return config->userns_fd >= 0 ? take_ids(config) : NULL;
+    return config->userns_fd >= 0 || config->carried ? take_ids(config) : NULL;
 }

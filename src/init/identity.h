@@ -16,6 +16,12 @@
  */
 int identity_shed(enum init_profile profile, struct err *err);
 
+/* The same in a container that somebody else made, as its root: there is no inner user namespace,
+ * so that init keeps what it takes to become the code and to signal it, which the code does not get
+ * in profile strict. In profile container, whose root is init's own user, it has what init has. The
+ * filter is init's where it can be installed: with no_new_privs, or CAP_SYS_ADMIN. */
+int identity_shed_carried(enum init_profile profile, struct err *err);
+
 /* In a fresh child: becomes the code. Enters the inner user namespace, where there is one, takes
  * config->uid and config->gid and what the profile leaves of capabilities; there is no way back.
  * with_filter adds the profile's seccomp filter. Returns NULL, or what failed, with errno. */

@@ -16,8 +16,9 @@
 
 #define KILL_RETRY_NS (2 * CLOCK_NS_PER_MS)
 #define OOM_POLL_NS (2 * CLOCK_NS_PER_MS)
-#define HANG_UP_NS CLOCK_NS_PER_S /* from the hang-up of a terminal to the kill */
-#define CREDIT_STEP (64U * 1024U) /* credit is given back in pieces of at least this */
+#define OOM_LOOK_NS (50 * CLOCK_NS_PER_MS) /* where no event says when */
+#define HANG_UP_NS CLOCK_NS_PER_S          /* from the hang-up of a terminal to the kill */
+#define CREDIT_STEP (64U * 1024U)          /* credit is given back in pieces of at least this */
 #define READ_STEP FRAME_DATA_MAX
 #define FILE_IDLE_MS 30000 /* without one byte, while the child could move some */
 #define FILE_IDLE_MAX_MS (UINT64_C(1) << 40)
@@ -242,12 +243,26 @@ void job_kill(struct job *job, struct job_table *table, enum kill_cause cause)
         job_table_kill_group(table, cause);
 }
 
+/* The whole session, where it can't be said who has its foreground. */
+static void interrupt_terminal(struct job *job, const struct init_config *config)
+{
+    if (!terminal_interrupt(job->outputs[0].fd))
+        group_signal_session(config, job->session, SIGINT);
+}
+
+void job_watch_typing(struct job *job, struct job_table *table, const void *typed, size_t size)
+{
+    if (job->terminal && job->outputs[0].fd >= 0 &&
+        terminal_is_deaf(job->outputs[0].fd, typed, size))
+        group_signal_session(table->config, job->session, SIGINT);
+}
+
 void job_interrupt(struct job *job, struct job_table *table)
 {
     if (job->kind == JOB_RUN)
         run_interrupt(job, table);
     else if (job->kind == JOB_EXEC && job->terminal && job->outputs[0].fd >= 0)
-        terminal_interrupt(job->outputs[0].fd);
+        interrupt_terminal(job, table->config);
     else if (job->kind == JOB_EXEC && job->pid > 0 && kill(-job->pid, SIGINT) != 0)
         (void)kill(job->pid, SIGINT); /* it has no group of its own yet */
 }
@@ -363,10 +378,11 @@ static bool step_kill(struct job *job, struct job_table *table, int64_t now_ns)
 }
 
 /* A process that left the session may hold the outputs, beside a kernel: what it wrote so far is
- * read, and no more. Alone there is none, and the end of the pipes comes. */
+ * read, and no more. Alone there is none, and the end of the pipes comes; that of a terminal does
+ * not on gVisor. */
 static bool step_rest(struct job *job, struct job_table *table)
 {
-    if (job_table_is_shared(table, job) && !job->draining)
+    if ((job->terminal || job_table_is_shared(table, job)) && !job->draining)
         job_drain(job);
     job_step_output(job, table);
     if (job->draining && job_is_drained(job)) {
@@ -487,7 +503,8 @@ int64_t job_wakeup_ns(const struct job *job, const struct job_table *table)
     int64_t owed = job->kind != JOB_FREE ? outlet_wakeup_ns(job->outlet) : INT64_MAX;
     wakeup = owed < wakeup ? owed : wakeup;
     if (job->oom_watch_ns != 0) {
-        int64_t poll = clock_now_ns() + OOM_POLL_NS;
+        int64_t poll =
+            clock_now_ns() + (job->oom_watch_ns == INT64_MAX ? OOM_LOOK_NS : OOM_POLL_NS);
         wakeup = poll < wakeup ? poll : wakeup;
     }
     return wakeup;

@@ -72,7 +72,8 @@ struct job {
     int64_t ended_ns;
     int64_t deadline_ns; /* INT64_MAX: none; of a file: when its child has moved no byte too long */
     int64_t next_kill_ns; /* while killing: when to try again */
-    int64_t oom_watch_ns; /* until then the OOM counter is asked often; 0: not */
+    int64_t oom_watch_ns; /* until then the OOM counter is asked often; 0: not; INT64_MAX: to the
+                             end, now and then */
     bool killing;
     bool group_gone; /* of an execution: no process is left */
     int kill_rounds; /* of its session alone */
@@ -93,6 +94,8 @@ void job_clear(struct job *job);
 void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t stream);
 /* The code runs: whoever reads is told. */
 void job_say_started(struct job *job);
+/* What it uses counts from here. */
+void job_begin_usage(struct job *job, const struct init_config *config);
 /* Takes our ends of the pipes. */
 void job_take_pipes(struct job *job, struct pipes *pipes);
 
@@ -109,6 +112,8 @@ int job_start_get_file(struct job *job, const struct init_config *config,
 /* Bytes for standard input; ERR_PROTOCOL beyond the credit that was given. */
 int job_feed(struct job *job, const void *data, size_t size, struct err *err);
 void job_feed_end(struct job *job);
+/* What was typed may be an interrupt that its terminal does not make. */
+void job_watch_typing(struct job *job, struct job_table *table, const void *typed, size_t size);
 
 /* Ends the job; the first cause stays. A file keeps what was written of it, and of one that is read
  * no more is sent. */

@@ -25,6 +25,14 @@ void job_begin(struct job *job, enum job_kind kind, struct buf *out, uint32_t st
     job->started_ns = clock_now_ns();
 }
 
+void job_begin_usage(struct job *job, const struct init_config *config)
+{
+    group_read_base(config, &job->base);
+    /* A container's group of v1 has a counter, but no event that init may ask for. */
+    if (config->carried && config->cgroup_mode == INIT_CGROUP_V1)
+        job->oom_watch_ns = INT64_MAX;
+}
+
 void job_say_started(struct job *job)
 {
     struct held *held = job->held;
@@ -49,7 +57,7 @@ static int fork_exec(struct job *job, const struct init_config *config,
                      struct err *err)
 {
     fault_point("init.exec");
-    group_read_base(config, &job->base);
+    job_begin_usage(job, config);
     pid_t pid = group_fork(config);
     if (pid < 0)
         return err_sys(err, errno, "fork");

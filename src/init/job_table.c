@@ -143,7 +143,8 @@ void job_table_watch_oom(struct job_table *table)
 
 static bool may_have(const struct init_config *config, const struct sandbox_limits *limits)
 {
-    bool counted = config->cgroup_mode != INIT_CGROUP_NONE || config->pids_max == 0;
+    bool counted =
+        config->cgroup_mode != INIT_CGROUP_NONE || config->carried || config->pids_max == 0;
     return limits->file_size_max <= config->file_size_max &&
            limits->open_files_max <= config->open_files_max &&
            limits->pids_max <= (counted ? SANDBOX_PIDS_MAX : config->pids_max);

@@ -13,13 +13,15 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
+#include "init/carried.h"
 #include "init/connection.h"
 #include "init/job_table.h"
+#include "init/pipes.h"
 
 enum {
     SERVED_MAX = 9, /* connections beside that of egress: one of them may become it */
     CONNECTION_MAX = SERVED_MAX + 1,
-    POLL_MAX = 10 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX
+    POLL_MAX = 13 + CONNECTION_MAX + 5 * JOB_MAX + LEFTOVER_MAX
 };
 #define CONNECT_GRACE_NS (10 * CLOCK_NS_PER_S) /* from the commit to the first connection */
 
@@ -30,6 +32,7 @@ struct loop {
     int setup_fd; /* -1 once committed */
     int oom_fd;
     bool over;
+    struct carried carried;
     struct connection connections[CONNECTION_MAX];
     struct job_table jobs;
 };
@@ -74,9 +77,8 @@ static void end_connection(struct loop *loop, struct connection *connection)
     count_orphan(loop);
 }
 
-static void accept_connection(struct loop *loop)
+static void begin_connection(struct loop *loop, int fd)
 {
-    int fd = accept4(loop->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return;
     for (size_t i = 0; i < CONNECTION_MAX; i++) {
@@ -87,6 +89,17 @@ static void accept_connection(struct loop *loop)
         return;
     }
     (void)close(fd);
+}
+
+/* Whether the engine has opened one that can begin. */
+static bool has_waiting(const struct loop *loop)
+{
+    return loop->carried.waiting_count > 0 && has_free_connection(loop);
+}
+
+static void accept_connection(struct loop *loop)
+{
+    begin_connection(loop, accept4(loop->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 /* One SIGCHLD may stand for many children, and no second one is pending beside it (signal(7)). */
@@ -171,12 +184,14 @@ static void poll_add_all(struct loop *loop, struct poll_set *set)
 
 static int64_t next_wakeup(const struct loop *loop)
 {
-    if (loop->jobs.unsettled)
+    if (loop->jobs.unsettled || has_waiting(loop))
         return 0;
     int64_t wakeup = timers_end_ns(&loop->jobs.timers);
     int64_t jobs = job_table_wakeup_ns(&loop->jobs);
     int64_t network = network_wakeup_ns(&loop->jobs.network);
+    int64_t carried = carried_wakeup_ns(&loop->carried);
     wakeup = network < wakeup ? network : wakeup;
+    wakeup = carried < wakeup ? carried : wakeup;
     return jobs < wakeup ? jobs : wakeup;
 }
 
@@ -224,6 +239,7 @@ static void on_setup(struct loop *loop)
 /* What the loop itself waits for, by what poll(2) saw of it. */
 struct seen {
     short signals, clients, setup, oom;
+    short carried_in, carried_out, channels;
     short connections[CONNECTION_MAX];
 };
 
@@ -234,6 +250,13 @@ static void poll_add_own(struct loop *loop, struct poll_set *set, struct seen *s
     poll_add(set, loop->setup_fd, POLLIN, &seen->setup);
     poll_add(set, loop->oom_fd, loop->config->cgroup_mode == INIT_CGROUP_V2 ? POLLPRI : POLLIN,
              &seen->oom);
+    if (loop->carried.carrier) {
+        int64_t now_ns = clock_now_ns();
+        const struct carried *carried = &loop->carried;
+        poll_add(set, carried->in_fd, carried_in_events(carried, now_ns), &seen->carried_in);
+        poll_add(set, carried->out_fd, carried_out_events(carried, now_ns), &seen->carried_out);
+        poll_add(set, carrier_fd(carried->carrier), POLLIN, &seen->channels);
+    }
     for (size_t i = 0; i < CONNECTION_MAX; i++) {
         const struct connection *connection = &loop->connections[i];
         /* Its end is always heard of. */
@@ -250,6 +273,18 @@ static void read_connection(struct loop *loop, struct connection *connection, sh
     bool readable = (seen & (POLLIN | POLLHUP | POLLERR)) != 0;
     if (readable && connection_read(connection, &loop->jobs, NULL) < 0)
         end_connection(loop, connection);
+}
+
+/* What came over the stream is in the sockets of the connections now; poll(2) has not seen that. */
+static void read_carried(struct loop *loop, struct seen *seen)
+{
+    bool heard = carried_read(&loop->carried, seen->carried_in, clock_now_ns());
+    while (has_waiting(loop))
+        begin_connection(loop, carried_take_connection(&loop->carried));
+    for (size_t i = 0; heard && i < CONNECTION_MAX; i++) {
+        if (connection_may_read(&loop->connections[i], &loop->jobs))
+            seen->connections[i] |= POLLIN;
+    }
 }
 
 /* Whoever said EGRESS and is it no more: its end is how it hears of that. */
@@ -280,6 +315,8 @@ static void turn(struct loop *loop, struct poll_set *set)
         on_setup(loop);
     if (seen.oom != 0)
         on_oom_event(loop);
+    if (loop->carried.carrier)
+        read_carried(loop, &seen);
     for (size_t i = 0; i < CONNECTION_MAX; i++)
         read_connection(loop, &loop->connections[i], seen.connections[i]);
     if (seen.clients != 0)
@@ -294,6 +331,7 @@ static void turn(struct loop *loop, struct poll_set *set)
             end_connection(loop, connection);
     }
     end_replaced(loop);
+    carried_write(&loop->carried, clock_now_ns());
     network_step(&loop->jobs.network, clock_now_ns());
     run_make_ready(&loop->jobs); /* behind what somebody waits for */
     check_end(loop);
@@ -319,8 +357,15 @@ int loop_run(const struct init_config *config, struct err *err)
     loop.signal_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     if (loop.signal_fd < 0)
         return err_sys(err, errno, "signalfd");
-    if (listen(loop.listen_fd, CONNECTION_MAX) != 0)
+    if (config->carried) {
+        int result = carried_open(&loop.carried, config, err);
+        if (result != 0)
+            return result;
+        pipes_adapt(config);
+        loop.jobs.timers.orphan_from = clock_now_ns() + CONNECT_GRACE_NS;
+    } else if (listen(loop.listen_fd, CONNECTION_MAX) != 0) {
         return err_sys(err, errno, "listen");
+    }
     fault_point("init.listen");
     if (loop.setup_fd >= 0 && send(loop.setup_fd, "R", 1, MSG_NOSIGNAL) != 1)
         return err_sys(err, errno, "tell the engine that init is ready");

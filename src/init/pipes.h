@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "wire/init_config.h"
 
 /* The child's side is closed in init once the child has it. */
 struct pipes {
@@ -22,6 +23,10 @@ enum pipes_wanted {
     PIPES_STDERR = 1 << 2,
     PIPES_STATUS = 1 << 3
 };
+
+/* Called once, before the first: finds out what the pipes of this kernel need, so that the code can
+ * open them again by name. */
+void pipes_adapt(const struct init_config *config);
 
 /* Makes those of enum pipes_wanted. After a failure too, pipes_done() closes what was made. */
 int pipes_make(struct pipes *pipes, unsigned wanted, struct err *err);

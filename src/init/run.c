@@ -226,7 +226,7 @@ static int hand_over(struct job *job, struct job_table *table, struct err *err)
                                   : take_pipes(table, &pipes, err);
     if (result == 0) {
         fault_point("init.run");
-        group_read_base(table->config, &job->base);
+        job_begin_usage(job, table->config);
         job->started_ns = job->ended_ns = clock_now_ns();
         if (run.timeout_ms > 0 && run.timeout_ms < UINT64_C(1) << 40)
             job->deadline_ns = job->started_ns + (int64_t)run.timeout_ms * CLOCK_NS_PER_MS;

@@ -1,10 +1,17 @@
 /* Owns the making of a terminal and what init does to it. */
 #include "init/terminal.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/major.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -15,6 +22,24 @@ static struct winsize winsize_of(uint32_t size)
                             .ws_row = (unsigned short)(size & 0xffff)};
 }
 
+/* The other side by its descriptor, not by its name: /dev/pts may be anything by now. gVisor has
+ * only the name; its code can put nothing else there but by what would be its own terminal. */
+static int open_peer(int ptmx_fd)
+{
+    char path[32];
+    unsigned number = 0;
+    struct stat info;
+    int fd = ioctl(ptmx_fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 || errno != ENOTTY || ioctl(ptmx_fd, TIOCGPTN, &number) != 0)
+        return fd;
+    (void)snprintf(path, sizeof(path), "/dev/pts/%u", number);
+    FD_AUTO int named = open(path, O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
+    if (named < 0 || fstat(named, &info) != 0 || !S_ISCHR(info.st_mode) ||
+        info.st_rdev != makedev(UNIX98_PTY_SLAVE_MAJOR, number))
+        return -1;
+    return fd_take(&named);
+}
+
 int terminal_enter(int socket_fd, uint32_t size)
 {
     const struct winsize winsize = winsize_of(size);
@@ -22,8 +47,7 @@ int terminal_enter(int socket_fd, uint32_t size)
     FD_AUTO int other_fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (other_fd < 0 || ioctl(other_fd, TIOCSPTLCK, &unlocked) != 0)
         return -1;
-    /* By the descriptor, not by the name: /dev/pts may be anything by now. */
-    FD_AUTO int fd = ioctl(other_fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    FD_AUTO int fd = open_peer(other_fd);
     if (fd < 0 || ioctl(fd, TIOCSWINSZ, &winsize) != 0 || ioctl(fd, TIOCSCTTY, 0) != 0)
         return -1;
     for (int i = 0; i < 3; i++) {
@@ -51,7 +75,15 @@ void terminal_resize(int fd, uint32_t size)
     (void)ioctl(fd, TIOCSWINSZ, &winsize);
 }
 
-void terminal_interrupt(int fd)
+bool terminal_interrupt(int fd)
 {
-    (void)ioctl(fd, TIOCSIG, SIGINT);
+    return ioctl(fd, TIOCSIG, SIGINT) == 0 || errno != ENOTTY;
+}
+
+bool terminal_is_deaf(int fd, const void *typed, size_t size)
+{
+    struct termios modes;
+    if (ioctl(fd, TIOCSIG, 0) == 0 || errno != ENOTTY || ioctl(fd, TCGETS, &modes) != 0)
+        return false; /* Linux: 0 is no signal, which is another error (tty_ioctl(2)) */
+    return (modes.c_lflag & ISIG) != 0 && memchr(typed, modes.c_cc[VINTR], size) != NULL;
 }

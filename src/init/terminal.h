@@ -7,6 +7,7 @@
 #define BERTH_INIT_TERMINAL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* In the child, leader of a session without a terminal: makes one of size (columns << 16 | rows),
@@ -19,7 +20,10 @@ int terminal_take(int socket_fd, bool *over);
 
 /* On init's side. */
 void terminal_resize(int fd, uint32_t size);
-/* To whatever has the foreground. */
-void terminal_interrupt(int fd);
+/* SIGINT to whatever has the foreground. False on gVisor, where nobody but the code can say what
+ * that is. */
+bool terminal_interrupt(int fd);
+/* Whether these bytes are to interrupt, and the terminal is of those that do not do it. */
+bool terminal_is_deaf(int fd, const void *typed, size_t size);
 
 #endif

@@ -2,18 +2,19 @@
  * is spoken to (the standard streams of a container, of a remote daemon, of gVisor).
  *
  * Both ends run this: the engine opens channels and hands their sockets to the server; init gets a
- * socket for each and serves it as a connection that it accepted. A descriptor that is passed over
- * a channel's socket (unix(7), SCM_RIGHTS) becomes a channel of its own, whose other end is passed
- * at the same place of the stream over there. So neither the server nor the rest of init knows of
- * it.
+ * socket for each and serves it as a connection that it accepted. A socket that is passed over a
+ * channel's socket (unix(7), SCM_RIGHTS) becomes a channel of its own, whose other end is passed at
+ * the same place of the stream over there. So neither the server nor the rest of init knows of it.
  *
  * The stream may lose what was under way whenever the engine goes or its connection breaks. The
- * engine therefore begins with a reset: CARRIER_SECRET_SIZE bytes that only it and init know (they
- * are looked for in all that comes, whatever it is in the midst of) and CARRIER_TOKEN_SIZE random
- * ones. Init closes all channels and answers with the token, which the engine looks for likewise.
- * Then frames follow: type (u8), three bytes of 0, channel (u32), size (u32), little endian, and so
- * many bytes, at most CARRIER_FRAME_MAX. Data needs credit, CARRIER_WINDOW bytes to begin with for
- * each channel and direction, so that no channel holds up another one.
+ * engine therefore begins with a reset: CARRIER_SECRET_SIZE bytes that only it and init know, with
+ * ff for each byte of 0 (they are looked for in all that comes, whatever it is in the midst of),
+ * CARRIER_TOKEN_SIZE random ones and a byte of 0. Init closes all channels and answers with the
+ * token, which the engine looks for likewise. Then frames follow: type (u8), three bytes of 0,
+ * channel (u32), size (u32), little endian, so many bytes, at most CARRIER_FRAME_MAX, and a byte of
+ * 0: since the secret has none, no whole frame ends with what could be the secret's beginning, and
+ * none has to wait for the next one. Data needs credit, CARRIER_WINDOW bytes to begin with for each
+ * channel and direction, so that no channel holds up another one.
  *
  * Nothing here blocks; one thread. */
 #ifndef BERTH_WIRE_CARRIER_H
@@ -29,15 +30,20 @@
 #define CARRIER_TOKEN_SIZE 16
 #define CARRIER_FRAME_MAX (16U * 1024U)
 #define CARRIER_WINDOW (128U * 1024U)
-#define CARRIER_CHANNEL_MAX 272 /* of init's connections and what goes through its network */
+#define CARRIER_CHANNEL_MAX 272  /* of init's connections and what goes through its network */
+#define CARRIER_BEAT_MS 10000    /* an engine that says so often carrier_beat() ... */
+#define CARRIER_SILENCE_MS 60000 /* ... and then nothing for so long is gone, to init */
 
 enum carrier_type {
-    CARRIER_OPEN = 1, /* a new channel; the engine's are odd, init's even */
-    CARRIER_DATA,
+    CARRIER_OPEN =
+        1,        /* a new channel; the engine's are odd, init's even, each larger than the last */
+    CARRIER_DATA, /* at least one byte */
     CARRIER_CREDIT, /* u32: so many bytes more */
     CARRIER_EOF,    /* the writing side was shut down */
-    CARRIER_CLOSE,  /* the channel is over, both ways */
+    CARRIER_CLOSE,  /* the channel is over, both ways; not answered */
     CARRIER_PASS,   /* u32: a channel that begins, whose socket goes with this one's next byte */
+    CARRIER_BEAT,   /* to init, on channel 0: the engine lives */
+    CARRIER_TYPE_COUNT
 };
 
 struct carrier;
@@ -67,15 +73,24 @@ void carrier_sent(struct carrier *carrier, size_t size);
 
 /* Outer: whether init has answered the reset: before that nothing is heard of it. */
 bool carrier_is_up(const struct carrier *carrier);
-/* Outer: a new channel, whose socket is the caller's; may be called before it is up. */
+/* Outer: a new channel, whose socket is the caller's, non-blocking; may be called before it is up.
+ */
 int carrier_open(struct carrier *carrier, int *out_fd, struct err *err);
 size_t carrier_channel_count(const struct carrier *carrier);
+
+/* Outer: to be called every CARRIER_BEAT_MS, so that init learns of an engine that is gone, which
+ * the standard streams of a container don't tell it. Whoever never does is never taken for gone. */
+void carrier_beat(struct carrier *carrier);
+/* Inner: whether the engine that is attached has ever beaten. */
+bool carrier_has_beaten(const struct carrier *carrier);
+/* Inner: the engine is gone: all channels are closed, and the next reset is waited for. */
+void carrier_drop(struct carrier *carrier);
 
 /* Readable when a channel's socket has something to be seen to: an epoll(7) descriptor of the
  * carrier's, to be watched beside the stream. */
 int carrier_fd(const struct carrier *carrier);
-/* Sees to the sockets; does not wait. While much is pending for the stream, sockets are not read.
- */
+/* Sees to the sockets; does not wait. While much is pending for the stream, sockets are not read:
+ * that goes on by itself with carrier_sent(). */
 void carrier_step(struct carrier *carrier);
 
 #endif

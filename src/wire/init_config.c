@@ -30,6 +30,7 @@ enum init_tag {
     TAG_PROFILE,
     TAG_FAULT,
     TAG_FILE_IDLE,
+    TAG_SECRET,
 };
 
 void init_config_clear(struct init_config *config)
@@ -67,6 +68,8 @@ int init_config_encode(const struct init_config *config, struct buf *out, struct
     tlv_put_u64(&writer, TAG_PROFILE, (uint64_t)config->profile);
     if (config->fault[0] != '\0')
         tlv_put_str(&writer, TAG_FAULT, config->fault);
+    if (config->carried)
+        tlv_put_bytes(&writer, TAG_SECRET, config->secret, sizeof(config->secret));
     tlv_put_u64(&writer, TAG_CGROUP_MODE, (uint64_t)config->cgroup_mode);
     put_fd(&writer, TAG_LISTEN_FD, config->listen_fd);
     put_fd(&writer, TAG_SETUP_FD, config->setup_fd);
@@ -166,7 +169,7 @@ static int decode_number(const struct tlv_field *field, struct init_config *conf
         *small = (uint32_t)value;
     else if (fd)
         *fd = (int)value;
-    else if (field->tag == TAG_CGROUP_MODE && value <= INIT_CGROUP_V2)
+    else if (field->tag == TAG_CGROUP_MODE && value <= INIT_CGROUP_SEEN)
         config->cgroup_mode = (enum init_cgroup_mode)value;
     else if (field->tag == TAG_PROFILE && value <= INIT_PROFILE_CONTAINER)
         config->profile = (enum init_profile)value;
@@ -205,6 +208,11 @@ int init_config_decode(const void *data, size_t size, struct init_config *config
             if (field.size != sizeof(decoded.nonce))
                 return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field.size);
             memcpy(decoded.nonce, field.data, sizeof(decoded.nonce));
+        } else if (field.tag == TAG_SECRET) {
+            if (field.size != sizeof(decoded.secret))
+                return err_set(err, ERR_PROTOCOL, "a secret of %zu bytes", field.size);
+            memcpy(decoded.secret, field.data, sizeof(decoded.secret));
+            decoded.carried = true;
         } else {
             result = decode_number(&field, &decoded, err);
         }

@@ -1,7 +1,9 @@
 /* What an engine tells an init at its start: identities, limits and the descriptors it inherits.
  *
  * The native engine's setup stage writes it into a pipe that init reads to its end before anything
- * else. Tagged fields, so that engine and init may differ by a version. */
+ * else. In a container that somebody else makes it is a file, INIT_CARRIED_CONFIG, which init reads
+ * and removes; it then has no descriptor but standard input and output, which are a carrier's.
+ * Tagged fields, so that engine and init may differ by a version. */
 #ifndef BERTH_WIRE_INIT_CONFIG_H
 #define BERTH_WIRE_INIT_CONFIG_H
 
@@ -10,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "wire/carrier.h"
 #include "wire/sandbox.h"
 
 #define INIT_FD_CONFIG 3 /* the pipe that holds this; the other descriptors follow in any order */
@@ -20,7 +23,22 @@ enum init_profile {
     INIT_PROFILE_CONTAINER, /* root of the inner user namespace, with a container's capabilities */
 };
 
-enum init_cgroup_mode { INIT_CGROUP_NONE, INIT_CGROUP_V1, INIT_CGROUP_V2 };
+/* Such a container: the root's own folder, mode 0700, with the program and its configuration
+ * (0600). The command is INIT_CARRIED_PROGRAM INIT_CARRIED_WORD, as root and as PID 1, with
+ * CAP_SETUID, CAP_SETGID, CAP_KILL and CAP_SETPCAP, and in profile container those that the code
+ * shall have. */
+#define INIT_CARRIED_FOLDER "/.berth"
+#define INIT_CARRIED_PROGRAM "/.berth/init"
+#define INIT_CARRIED_CONFIG "/.berth/config"
+#define INIT_CARRIED_WORD "carried"
+
+enum init_cgroup_mode {
+    INIT_CGROUP_NONE,
+    INIT_CGROUP_V1,
+    INIT_CGROUP_V2,
+    INIT_CGROUP_SEEN, /* a container's own, as far as /sys/fs/cgroup shows it: init is in it too,
+                         and writes nothing there */
+};
 
 /* Descriptors are -1 where there is none. Directories are O_PATH, files open for what is named. */
 struct init_config {
@@ -38,6 +56,9 @@ struct init_config {
     uint64_t orphan_ms;
     uint64_t
         file_idle_ms; /* a file's child that moves no byte for so long is killed; 0: the usual */
+
+    bool carried; /* standard input and output are a carrier's; there is no inner user namespace */
+    uint8_t secret[CARRIER_SECRET_SIZE]; /* of that */
 
     int listen_fd; /* bound stream socket; init calls listen(2) */
     int setup_fd;  /* SEQPACKET to the engine: init writes 'R', reads 'C' (commit), with which our
