@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps languages engines build run test test-installers test-vm test-upgrade bench bench-memory bench-engines bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps languages engines build run test test-installers test-engines test-vm test-upgrade bench bench-memory bench-engines bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -32,6 +32,12 @@ test: build languages engines ## unit tests, then the suites against the real pr
 test-installers: build languages ## libraries of rust, go, typescript and java from their registries
 	@BERTH_INSTALLERS=1 BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider \
 		-ra tests/integration/test_library_installers.py
+
+test-engines: build engines ## every conformance case and attack on docker and gVisor too (long)
+	@BERTH_TEST_WAYS=all BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider -ra \
+		tests/integration/test_conformance.py tests/integration/test_conformance_limits.py \
+		tests/integration/test_conformance_sessions.py tests/integration/test_docker_daemon.py \
+		tests/integration/test_engines.py tests/integration/test_runsc.py tests/security/test_attacks.py
 
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
 	@BUILD=$(BUILD) scripts/test_vm.sh

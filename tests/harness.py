@@ -251,7 +251,7 @@ class Server:
             alive = alive and status.get("Name") != "berth-release"
             if alive and self.process and int(status["PPid"]) == self.process.pid:
                 program = os.path.basename(read(f"/proc/{name}/cmdline").split("\0")[0])
-                if program in (*PROGRAMS, "berth-docker") and program != "berth-monitor":
+                if program in PROGRAMS and program != "berth-monitor":
                     found[program] = int(name)
         return found
 

@@ -2,8 +2,9 @@
 each behind a server of its own whose default it is. A suite takes `subject` and speaks the same HTTP to
 all of them; what a way can't do is a capability that it lacks, which the suites look at, never a skip.
 
-BERTH_TEST_WAYS="native docker" chooses ways; without it gVisor's, which are slow, run only what a
-module or a test is marked with (`pytest.mark.every_way`), and `make test-engines` runs all on all."""
+`make test` runs all on native and fake, and on the others, where a sandbox takes a second, what is marked
+(`pytest.mark.every_way`). `make test-engines` runs all on all: BERTH_TEST_WAYS=all; that may also name
+ways, "native docker"."""
 import contextlib
 import os
 import pathlib
@@ -13,7 +14,6 @@ import harness
 from harness import wait_until
 
 FAKE = {"BERTH_ENGINE": "fake", "BERTH_TESTING": "1"}
-RUNSC = {"BERTH_ENGINE_EXECUTE": "{}/runsc", "BERTH_ENGINE_SESSIONS": "{}/runsc"}
 # name: (its engine, its runtime or the engine's first, the engine's program, settings)
 WAYS = {
     "native": ("native", None, "berth-native", {}),
@@ -25,22 +25,26 @@ WAYS = {
     "native/runsc": ("native", "runsc", "berth-native", {
         "BERTH_ENGINE_EXECUTE": "native/runsc", "BERTH_ENGINE_SESSIONS": "native/runsc"}),
 }
-SLOW_WAYS = ("docker/runsc", "native/runsc")
+SLOW_WAYS = ("docker", "docker/runsc", "native/runsc")
 
 
 def chosen():
     """The ways of this run."""
     named = os.environ.get("BERTH_TEST_WAYS")
-    names = (list(WAYS) if named == "all" else named.split()) if named else ["native", "fake"]
+    names = list(WAYS) if named in (None, "", "all") else named.split()
     unknown = set(names) - set(WAYS)
     assert not unknown, f"BERTH_TEST_WAYS: there is no {unknown}; there are {', '.join(WAYS)}"
     return names
 
 
+def everything():
+    """Whether slow ways run all, too."""
+    return bool(os.environ.get("BERTH_TEST_WAYS"))
+
+
 def names_for(every_way):
     """The ways that a test runs on."""
-    everything = os.environ.get("BERTH_TEST_WAYS") is not None
-    return [name for name in chosen() if every_way or everything or name not in SLOW_WAYS]
+    return [name for name in chosen() if every_way or everything() or name not in SLOW_WAYS]
 
 
 def settings_for(name, daemon=None, env=None):
@@ -109,8 +113,8 @@ class Subject:
         runtime = self._runtime(entry)
         self.capabilities = set((runtime or entry)["capabilities"])
         self.profiles = entry["profiles"]
-        self.slow = name not in ("native", "fake")  # a sandbox takes a second of the processor
-        self.size = 6 if self.slow else 30          # of a crowd that it is through with soon
+        self.slow = name in SLOW_WAYS
+        self.size = 6 if self.slow else 30  # of a crowd that it is through with soon
 
     def info(self):
         found = [one for one in self.server.get("/api/v1/info").json()["engines"]

@@ -2,6 +2,7 @@
 refused in words where it is not. The fake engine's scripts take nothing of a host, so of the limits it
 only shows the refusals (BERTH_FAKE_LACKS)."""
 import json
+import re
 
 import pytest
 
@@ -14,6 +15,7 @@ from sessions import Session
 WORDS = {"memory", "cpu", "pids", "storage", "isolated", "idmap", "stop", "freeze", "snapshot",
          "stats", "disk", "container", "private_ids", "limit", "zygote", "layers", "gpu", "full"}
 UP = "up.example.net"
+SPARE = 3  # a container's limit is for init and its helpers as well
 
 
 def both(subject, **fields):
@@ -64,7 +66,8 @@ def test_the_process_limit(subject):
         return
     done = subject.server.execute(code)
     number, count = done["stdout"].split()
-    assert (number, done["limits_hit"]) == ("11", ["pids"]) and int(count) <= 128, done
+    assert (number, done["limits_hit"]) == ("11", ["pids"]), done
+    assert int(count) <= 128 + SPARE, done
 
 
 @pytest.mark.every_way
@@ -84,12 +87,28 @@ def test_the_storage_limit(subject):
 @pytest.mark.every_way
 @pytest.mark.not_on("fake")  # a script takes no time of a processor
 def test_the_processor_limit(subject):
-    """Half a core: the code gets no more of the time that went by than that, and a bit."""
-    code = ("import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass\n"
-            "print(time.process_time() / 2)")
-    if subject.can("cpu"):
-        done = subject.server.execute(code, resources={"cpu": "0.5"})
-        assert float(done["stdout"]) < 0.75, done
+    """Half a core, by the time that the kernel charges to the sandbox's group: under gVisor the code's own
+    clocks count what they like."""
+    assert subject.can("cpu"), "each way of running enforces it where groups are to be had"
+    one = Session(subject.server, resources={"cpu": "0.5"})
+    one.run("import time")
+    sandbox = next(iter(subject.server.inits()))
+    before = processor_ns(subject.server, sandbox)
+    done = one.run("begun = time.monotonic()\nend = begun + 2\nwhile time.monotonic() < end: pass\n"
+                   "print(time.monotonic() - begun)")
+    used = (processor_ns(subject.server, sandbox) - before) / 1e9
+    assert used < 0.75 * float(done["stdout"]), (used, done)
+    one.delete()
+
+
+def processor_ns(server, sandbox_id):
+    """What the kernel charged to the groups of a sandbox's code."""
+    for folder in server.groups_of(sandbox_id):
+        if v1 := harness.read(folder / "cpuacct.usage"):
+            return int(v1)
+        if found := re.search(r"usage_usec (\d+)", harness.read(folder / "cpu.stat")):
+            return int(found[1]) * 1000
+    raise AssertionError(f"no group of {sandbox_id} counts time: {server.groups_of(sandbox_id)}")
 
 
 @pytest.mark.not_on("fake")  # a script opens no files

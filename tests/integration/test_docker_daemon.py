@@ -72,6 +72,7 @@ def wait_none(daemon, server):
 # ---- killed ----
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("live_restore", [True, False])
 def test_it_is_killed_under_load(own, live_restore):
     daemon, server = own(live_restore)
@@ -166,6 +167,7 @@ def test_a_container_that_an_operator_removes(own):
     wait_none(daemon, server)
 
 
+@pytest.mark.every_way
 def test_strays_are_swept_and_others_stay(own):
     """Labels are the truth: what is this instance's and no sandbox of it goes, whatever its state."""
     daemon, server = own()
