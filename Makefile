@@ -10,7 +10,7 @@ SECONDS_EACH ?= 30
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
-deps: ## install what is missing (apt) and make the system user "berth"
+deps: ## install what is missing (apt) and make the system users
 	@scripts/deps.sh
 
 languages: ## install the toolchains of the languages that tests run (apt)

@@ -4,7 +4,7 @@ _berth() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session languages layers drain image version help" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "serve run ps logs session languages layers engines drain image version help" -- "$cur")
         return
     fi
     if [[ $command == session ]]; then
@@ -33,21 +33,22 @@ _berth() {
     local words=""
     case $command in
     serve) words="--host --port --state --help" ;;
-    run) words="--code --lang --timeout --ram --cpu --storage --image --profile --env --network --allow --library --file --stdin --json --help" ;;
+    run) words="--code --lang --timeout --ram --cpu --storage --image --profile --engine --runtime --env --network --allow --library --file --stdin --json --help" ;;
     ps) words="--all --json --help" ;;
-    languages) words="--image --json --help" ;;
+    languages) words="--engine --image --json --help" ;;
+    engines) words="--json --help" ;;
     logs) words="--follow --save-images --help" ;;
     layers) words="ls rm --json --help" ;;
     drain) words="--lift --help" ;;
     "image pull" | "image import") words="--name --replace --tls-verify=false --authfile --images --help" ;;
     "image ls") words="--json --images --help" ;;
     "image rm") words="--images --help" ;;
-    "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --env --network --allow --library --json --help" ;;
+    "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --engine --runtime --env --network --allow --library --json --help" ;;
     "session exec") words="--file --timeout --stdin --save-images --json --help" ;;
     "session attach") words="--timeout --save-images --help" ;;
     "session ls") words="--quiet --json --help" ;;
     "session rm") words="--help" ;;
-    help) words="serve run ps logs session languages layers drain image version" ;;
+    help) words="serve run ps logs session languages layers engines drain image version" ;;
     esac
     if [[ ($command == run || $command == "image import") && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -5,7 +5,7 @@ _berth() {
     local -a commands
     commands=('serve:start the server' 'run:run code in a fresh sandbox'
         'ps:list the executions of a server' 'logs:print what an execution has said'
-        'session:sandboxes that keep their state' 'languages:what code may be written in' 'layers:libraries that a server keeps'
+        'session:sandboxes that keep their state' 'languages:what code may be written in' 'layers:libraries that a server keeps' 'engines:what runs sandboxes'
         'drain:end all that runs on a server'
         'image:OCI images for the server'
         'version:print the version' 'help:show help')
@@ -21,13 +21,14 @@ _berth() {
         _arguments '(-c --code)'{-c,--code}'[the code]:code:' '(-l --lang)'{-l,--lang}'[language]:language:(bash c cpp go java javascript lua perl php python r ruby rust sql typescript)' \
             '(-t --timeout)'{-t,--timeout}'[seconds]:seconds:' '--ram[memory limit]:size:' '--cpu[cores]:cores:' \
             '--storage[size of the writable root]:size:' '--image[what is under /]:image:' \
-            '--profile[rights inside]:profile:(strict container)' '*'{-e,--env}'[variable]:NAME=VALUE:' \
+            '--profile[rights inside]:profile:(strict container)' '--engine[what runs it]:engine:' '--runtime[in which of its ways]:runtime:' '*'{-e,--env}'[variable]:NAME=VALUE:' \
             '--network[where to connect]:mode:(none egress)' '*--allow[egress to these alone]:rule:' \
             '*--library[of the language]:name:' '*--file[copy in]:file:_files' \
             '--stdin[standard input]:file:_files' '--json[print the object]' '--help' '*:file:_files'
         ;;
     ps) _arguments '--all' '--json' '--help' ;;
-    languages) _arguments '--image:image:' '--json' '--help' ;;
+    languages) _arguments '--engine:engine:' '--image:image:' '--json' '--help' ;;
+    engines) _arguments '--json' '--help' ;;
     logs) _arguments '(-f --follow)'{-f,--follow}'[wait for the rest]' '--save-images[folder]:folder:_files -/' '--help' ;;
     layers) _values command ls rm ;;
     drain) _arguments '--lift[take requests again]' '--help' ;;
@@ -49,7 +50,7 @@ _berth() {
             _arguments '(-l --lang)'{-l,--lang}'[language]:language:(bash c cpp go java javascript lua perl php python r ruby rust sql typescript)' \
                 '(-t --timeout)'{-t,--timeout}'[end it after]:seconds:' '--idle-timeout[end it when idle]:seconds:' \
                 '--ram[memory limit]:size:' '--cpu[cores]:cores:' '--storage[size of the writable root]:size:' \
-                '--image[what is under /]:image:' '--profile[rights inside]:profile:(strict container)' \
+                '--image[what is under /]:image:' '--profile[rights inside]:profile:(strict container)' '--engine[what runs it]:engine:' '--runtime[in which of its ways]:runtime:' \
                 '*'{-e,--env}'[variable]:NAME=VALUE:' '--network[where to connect]:mode:(none egress)' \
                 '*--allow[egress to these alone]:rule:' '*--library[of the language]:name:' '--json[print the object]' '--help'
             ;;
@@ -63,7 +64,7 @@ _berth() {
         rm) _arguments '--help' '*:id:' ;;
         esac
         ;;
-    help) _values command serve run ps logs session languages layers drain image version ;;
+    help) _values command serve run ps logs session languages layers engines drain image version ;;
     esac
 }
 _berth "$@"

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs what the build and the tests need, by apt, and makes the system user that the server runs
-# as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests of them run.
+# Installs what the build and the tests need, by apt, and makes the system users that the server and
+# berth-egress run as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests of them run.
 # Does nothing, and needs no root, when nothing is missing.
 set -eu
 
 packages="gcc make meson ninja-build pkg-config libmicrohttpd-dev libjansson-dev libsqlite3-dev
 libwslay-dev libseccomp-dev libarchive-dev libinih-dev libmnl-dev nftables libcurl4-openssl-dev libedit-dev libcmocka-dev musl-tools
 musl-dev
-linux-libc-dev python3 python3-pytest clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
+linux-libc-dev python3 python3-pytest python3-pytest-xdist clang clang-format clang-tidy libclang-rt-14-dev groff-base wrk
 curl e2fsprogs sudo uidmap skopeo golang-github-containers-common python3-numpy python3-pandas python3-matplotlib"
 
 # A Node of another origin than Debian's has npm in it; Maven, npm and cargo install libraries.
@@ -43,9 +43,10 @@ if [ -n "$missing" ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 fi
 
-user=${BERTH_USER:-berth}
-if ! getent passwd "$user" >/dev/null; then
-    echo "deps: making the system user $user, which the server runs as"
-    as_root useradd --system --user-group --no-create-home --home-dir /nonexistent \
-        --shell /usr/sbin/nologin "$user"
-fi
+for user in "${BERTH_USER:-berth}" "${BERTH_EGRESS_USER:-berth-egress}"; do
+    if ! getent passwd "$user" >/dev/null; then
+        echo "deps: making the system user $user"
+        as_root useradd --system --user-group --no-create-home --home-dir /nonexistent \
+            --shell /usr/sbin/nologin "$user"
+    fi
+done

@@ -25,6 +25,6 @@ export TSAN_OPTIONS=second_deadlock_stack=1:log_path="$reports/tsan"
 status=0
 # What a sanitizer keeps of freed memory looks like growth: the two tests that measure it are left out.
 BERTH_BUILD=$mixed /usr/bin/python3 -B -m pytest -p no:cacheprovider -q tests/integration \
-    -k "not two_thousand_in_a_row and not two_hundred_at_once" || status=1
+    -n "${BERTH_TEST_JOBS:-3}" --dist loadfile -k "not two_thousand_in_a_row and not two_hundred_at_once" || status=1
 find "$reports" -type f -size +0 -exec cat {} + -exec false {} + || status=1
 exit "$status"

@@ -20,12 +20,11 @@ run_suites() { # NAME, what to run
         --junitxml "$results/$name.xml" "$@"
 }
 
-# The kernels' need no server and measure nothing of the host, so they go beside the rest.
-run_suites kernels tests/kernel >"$results/kernels.log" 2>&1 </dev/null &
-kernels=$!
-run_suites suites tests --ignore tests/kernel || failed=1
-wait "$kernels" || failed=1
-cat "$results/kernels.log"
+# Most of a test is waiting, so a few go side by side, each file in one process. Those of the load need
+# the machine for themselves.
+load=tests/integration/test_load.py
+run_suites suites -n "${BERTH_TEST_JOBS:-3}" --dist loadfile tests --ignore "$load" || failed=1
+run_suites load "$load" || failed=1
 
 /usr/bin/python3 -B scripts/count_tests.py "$results" || failed=1
 exit "$failed"

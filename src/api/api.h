@@ -18,7 +18,6 @@ struct http_server;
 
 struct api_config {
     struct core *core;       /* borrowed; outlives the api */
-    const char *engine_name; /* the one that runs sandboxes: "native" */
     uint64_t timeout_max_ms; /* of an execution */
     uint64_t session_timeout_max_ms;
     struct access_policy access; /* strings borrowed */

@@ -26,12 +26,8 @@ static int api_append_time(struct buf *out, struct err *err)
 
 static int api_append_engines(struct api_call *call, bool details, struct buf *out, struct err *err)
 {
-    int result = buf_append_str(out, ",\"engines\":[", err);
-    if (result == 0)
-        result = core_engine_json(call->api->config.core, details, out, err);
-    if (result == 0)
-        result = buf_append_str(out, "]", err);
-    return result;
+    int result = buf_append_str(out, ",\"engines\":", err);
+    return result == 0 ? core_engines_json(call->api->config.core, details, out, err) : result;
 }
 
 static int api_append_names(const struct lang *lang, struct buf *out, struct err *err)
@@ -89,6 +85,10 @@ int api_info(struct api_call *call, struct err *err)
         result = core_limits_json(call->api->config.core, out, err);
     if (result == 0)
         result = api_append_engines(call, true, out, err);
+    if (result == 0)
+        result = buf_append_str(out, ",\"engine_choice\":", err);
+    if (result == 0)
+        result = core_engine_choice_json(call->api->config.core, out, err);
     if (result == 0)
         result = buf_append_str(out, ",\"capacity\":", err);
     if (result == 0) /* after the engines: they set the budget */

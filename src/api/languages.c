@@ -5,6 +5,8 @@
 
 int api_languages(struct api_call *call, struct err *err)
 {
-    return core_languages_json(call->api->config.core, http_request_query(call->request, "image"),
-                               http_request_gone_fd(call->request), &call->response->body, err);
+    const struct languages_ask ask = {.engine = http_request_query(call->request, "engine"),
+                                      .image = http_request_query(call->request, "image")};
+    return core_languages_json(call->api->config.core, &ask, http_request_gone_fd(call->request),
+                               &call->response->body, err);
 }

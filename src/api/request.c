@@ -73,19 +73,6 @@ static int request_read_resources(struct api_request *request, struct err *err)
     return 0;
 }
 
-/* A field that has one value on this server. */
-static int request_only(const struct api_request *request, const char *field, const char *only,
-                        struct err *err)
-{
-    const char *value = NULL;
-    int result = json_get_text(request->json, field, &value, NULL, err);
-    if (result < 0 || !value || (only && strcmp(value, only) == 0))
-        return result;
-    if (!only)
-        return err_public(err, ERR_UNSUPPORTED, "%s: this server offers no choice here yet", field);
-    return err_public(err, ERR_UNSUPPORTED, "%s: this server offers only \"%s\" yet", field, only);
-}
-
 /* What they may look like depends on the language, and is core's to say. */
 static int request_read_libraries(struct api_request *request, struct err *err)
 {
@@ -111,8 +98,7 @@ static int request_read_libraries(struct api_request *request, struct err *err)
     return 0;
 }
 
-static int request_read_choices(struct api_request *request, const struct api_config *config,
-                                struct err *err)
+static int request_read_choices(struct api_request *request, struct err *err)
 {
     int result = request_read_libraries(request, err);
     if (result == 0)
@@ -125,9 +111,9 @@ static int request_read_choices(struct api_request *request, const struct api_co
     if (result == 0)
         result = json_get_text(request->json, "profile", &request->execution.profile, NULL, err);
     if (result == 0)
-        result = request_only(request, "engine", config->engine_name, err);
+        result = json_get_text(request->json, "engine", &request->execution.engine, NULL, err);
     if (result == 0)
-        result = request_only(request, "runtime", NULL, err);
+        result = json_get_text(request->json, "runtime", &request->execution.runtime, NULL, err);
     return result;
 }
 
@@ -352,14 +338,13 @@ static int request_read_code(struct api_request *request, const struct api_confi
 }
 
 /* Where it is run. */
-static int request_read_place(struct api_request *request, const struct api_config *config,
-                              struct err *err)
+static int request_read_place(struct api_request *request, struct err *err)
 {
     int result = request_read_lang(request, err);
     if (result == 0)
         result = request_read_resources(request, err);
     if (result == 0)
-        result = request_read_choices(request, config, err);
+        result = request_read_choices(request, err);
     return result == 0 ? request_read_env(request, err) : result;
 }
 
@@ -385,7 +370,7 @@ static int request_read(struct api_request *request, struct api_call *call,
         result = request_read_times(request->json, config, &request->execution.timeout_ms,
                                     &request->idle_ms, err);
     if (result == 0 && kind != API_REQUEST_CELL)
-        result = request_read_place(request, config, err);
+        result = request_read_place(request, err);
     if (result == 0 && kind == API_REQUEST_CELL)
         result = request_read_libraries(request, err);
     if (result == 0 && kind == API_REQUEST_EXECUTE)

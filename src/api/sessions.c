@@ -20,6 +20,8 @@ int api_sessions_create(struct api_call *call, struct err *err)
                                             .lang = asked->lang,
                                             .env = asked->env,
                                             .env_count = asked->env_count,
+                                            .engine = asked->engine,
+                                            .runtime = asked->runtime,
                                             .image = asked->image,
                                             .profile = asked->profile,
                                             .libraries = asked->libraries,

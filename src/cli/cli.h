@@ -13,6 +13,7 @@ int cli_logs(int argc, char **argv);
 int cli_session(int argc, char **argv);
 int cli_layers(int argc, char **argv);
 int cli_languages(int argc, char **argv);
+int cli_engines(int argc, char **argv);
 int cli_drain(int argc, char **argv);
 int cli_image(int argc, char **argv);
 

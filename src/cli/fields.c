@@ -120,6 +120,10 @@ int fields_take_place(int option, const char *value, json_t *request, struct err
         return set_string(request, "image", value, err);
     case 'p':
         return set_string(request, "profile", value, err);
+    case 'G':
+        return set_string(request, "engine", value, err);
+    case 'R':
+        return set_string(request, "runtime", value, err);
     case 'e':
         return add_env(request, value, err);
     case 'N':

@@ -15,6 +15,7 @@ enum { FIELDS_BODY_MAX = 4000000 }; /* the server takes bodies of up to 4 MB */
     {"lang", required_argument, NULL, 'l'}, {"ram", required_argument, NULL, 'r'},                 \
         {"cpu", required_argument, NULL, 'u'}, {"storage", required_argument, NULL, 's'},          \
         {"image", required_argument, NULL, 'I'}, {"profile", required_argument, NULL, 'p'},        \
+        {"engine", required_argument, NULL, 'G'}, {"runtime", required_argument, NULL, 'R'},       \
         {"env", required_argument, NULL, 'e'}, {"network", required_argument, NULL, 'N'},          \
         {"allow", required_argument, NULL, 'A'},                                                   \
     {                                                                                              \
@@ -28,6 +29,8 @@ enum { FIELDS_BODY_MAX = 4000000 }; /* the server takes bodies of up to 4 MB */
     "      --storage SIZE      size of the writable file system\n"                                 \
     "      --image NAME        what is under / (default host: the server's own system)\n"          \
     "      --profile PROFILE   strict (default), or container: root inside\n"                      \
+    "      --engine NAME       what runs it, where the server has a choice: berth engines\n"       \
+    "      --runtime NAME      and in which of its ways, such as runsc\n"                          \
     "  -e, --env NAME=VALUE    set a variable; may be repeated\n"                                  \
     "      --network MODE      none (default), or egress: out to what the operator allows\n"       \
     "      --allow RULE        egress to these alone: HOST, HOST:PORT, *.HOST; may be\n"           \

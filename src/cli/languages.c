@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "cli/call.h"
@@ -13,12 +14,13 @@
 #include "wire/json.h"
 
 static const char help[] =
-    "usage: berth languages [--image NAME] [--json]\n"
+    "usage: berth languages [--engine NAME] [--image NAME] [--json]\n"
     "\n"
     "Lists the languages that an image of the server at $BERTH_URL or\n" CLIENT_DEFAULT_URL
     " has, with their versions.\n"
     "\n"
-    "      --image NAME   of that image (default host: the server's own system)\n"
+    "      --engine NAME  of that engine (default the server's: berth engines)\n"
+    "      --image NAME   of that image (default its first: host, the server's own system)\n"
     "      --json         print the server's answer\n"
     "  -h, --help         this text\n";
 
@@ -58,18 +60,32 @@ static void print_table(const json_t *answer)
     }
 }
 
-static int show(const char *image, bool raw, struct err *err)
+/* Appends "?KEY=VALUE", or with an ampersand behind another one. */
+static int add_query(char path[static PATH_SIZE], const char *key, const char *value,
+                     struct err *err)
+{
+    size_t used = strlen(path);
+    if (!value)
+        return 0;
+    char *word = curl_easy_escape(NULL, value, 0);
+    int size = snprintf(path + used, PATH_SIZE - used, "%c%s=%s", strchr(path, '?') ? '&' : '?',
+                        key, word ? word : "");
+    curl_free(word);
+    if (word && size > 0 && (size_t)size < PATH_SIZE - used)
+        return 0;
+    return err_set(err, ERR_BAD_INPUT, "--%s: there is no such name", key);
+}
+
+static int show(const char *engine, const char *image, bool raw, struct err *err)
 {
     bool is_default = false;
     char path[PATH_SIZE] = "/languages";
     JSON_AUTO struct json_t *answer = NULL;
-    if (image) {
-        char *word = curl_easy_escape(NULL, image, 0);
-        int size = snprintf(path, sizeof(path), "/languages?image=%s", word ? word : "");
-        curl_free(word);
-        if (!word || size < 0 || (size_t)size >= sizeof(path))
-            return err_set(err, ERR_BAD_INPUT, "--image: no image has such a name");
-    }
+    int added = add_query(path, "engine", engine, err);
+    if (added == 0)
+        added = add_query(path, "image", image, err);
+    if (added != 0)
+        return added;
     int result = call_json(client_url(&is_default), "GET", path, NULL, &answer, err);
     if (result != 0 || raw)
         return result == 0 ? call_print(answer, err) : result;
@@ -80,18 +96,22 @@ static int show(const char *image, bool raw, struct err *err)
 int cli_languages(int argc, char **argv)
 {
     static const struct option known[] = {
+        {"engine", required_argument, NULL, 'g'},
         {"image", required_argument, NULL, 'I'},
         {"json", no_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
+    const char *engine = NULL;
     const char *image = NULL;
     bool raw = false;
     int option = 0;
     opterr = 0;
     optind = 1;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
-        if (option == 'I') {
+        if (option == 'g') {
+            engine = optarg;
+        } else if (option == 'I') {
             image = optarg;
         } else if (option == 'j') {
             raw = true;
@@ -105,7 +125,7 @@ int cli_languages(int argc, char **argv)
         return CLI_EXIT_USAGE;
     }
     struct err err = ERR_INIT;
-    if (show(image, raw, &err) != 0) {
+    if (show(engine, image, raw, &err) != 0) {
         (void)fprintf(stderr, "berth languages: %s\n", err.message);
         return CLI_EXIT_FAILED;
     }

@@ -20,6 +20,7 @@ static const char help[] = "usage: berth COMMAND [options]\n"
                            "  session   sandboxes that keep their state: make, use, list, end\n"
                            "  layers    libraries that a server keeps: list, remove\n"
                            "  languages what code may be written in here\n"
+                           "  engines   what a server runs sandboxes with\n"
                            "  drain     end all that runs on a server\n"
                            "  image     OCI images for the server: pull, import, list, remove\n"
                            "  version   print the version\n"
@@ -55,7 +56,7 @@ static const struct {
     {"logs", cli_logs},   {"session", cli_session},   {"languages", cli_languages},
     {"drain", cli_drain}, {"image", cli_image},       {"version", cli_version},
     {"help", cli_help},   {"--version", cli_version}, {"--help", cli_help},
-    {"-h", cli_help},     {"layers", cli_layers},
+    {"-h", cli_help},     {"layers", cli_layers},     {"engines", cli_engines},
 };
 
 static int dispatch(int argc, char **argv)

@@ -37,6 +37,12 @@ static int on_output(void *context, int stream, const uint8_t *data, size_t size
 {
     struct attempt *attempt = context;
     struct record_piece piece;
+    attempt->uncounted = attempt->events == attempt->events_at ? attempt->uncounted + 1 : 1;
+    attempt->events_at = attempt->events;
+    if (attempt->skip > 0) {
+        attempt->skip--;
+        return 0;
+    }
     atomic_fetch_add_explicit(&attempt->core->metrics.output_bytes, size, memory_order_relaxed);
     int result = record_output(attempt->record, stream, data, size, &piece, err);
     return result == 0 ? pass_on(attempt, &piece, err) : result;
@@ -68,7 +74,22 @@ void attempt_watch(struct attempt *attempt, uint64_t timeout_ms, struct channel_
             clock_now_ns() + (int64_t)timeout_ms * CLOCK_NS_PER_MS + attempt->core->answer_ns,
         .output = on_output,
         .message = on_message,
-        .context = attempt};
+        .context = attempt,
+        .events = &attempt->events};
+}
+
+void attempt_begin_events(struct attempt *attempt)
+{
+    attempt->events = attempt->events_at = 0;
+    attempt->uncounted = attempt->skip = 0;
+}
+
+void attempt_attach(struct attempt *attempt, struct sandbox_attach *out)
+{
+    if (attempt->events == attempt->events_at)
+        attempt->skip += attempt->uncounted;
+    attempt->uncounted = 0;
+    *out = (struct sandbox_attach){.execution_id = attempt->live.id, .after = attempt->events};
 }
 
 /* ---- beginning ---- */
@@ -95,6 +116,8 @@ static int enter(struct attempt *attempt, struct core *core, const struct attemp
                                                   .lang = subject->lang,
                                                   .labels = subject->labels,
                                                   .session_id = subject->session_id,
+                                                  .engine = subject->engine,
+                                                  .runtime = subject->runtime,
                                                   .exit = {.start_error = ""},
                                                   .created_us = clock_wall_us()};
     return 0;
@@ -242,13 +265,28 @@ void attempt_end_cancelled(struct attempt *attempt)
     attempt_end_by(attempt, cause != KILL_NONE ? (enum kill_cause)cause : KILL_USER);
 }
 
+/* Its sandbox is gone: what its caller did, what its engine says of it, or "server". */
+static enum kill_cause cause_of_loss(struct attempt *attempt, int result)
+{
+    const struct attempt_subject *subject = &attempt->subject;
+    char id[SANDBOX_ID_MAX + 1];
+    if (attempt->live.cancel_cause == KILL_USER || attempt->sink_failed)
+        return KILL_USER;
+    (void)pthread_mutex_lock(&attempt->core->lock); /* it guards sandbox_id */
+    (void)snprintf(id, sizeof(id), "%s",
+                   subject->sandbox_id ? subject->sandbox_id : attempt->live.sandbox_id);
+    (void)pthread_mutex_unlock(&attempt->core->lock);
+    enum kill_cause cause = result == -ERR_CLOSED ? box_wait_cause(attempt->core, id) : KILL_NONE;
+    /* The end of a session may have told it before. */
+    return cause == KILL_OOM || attempt->live.cancel_cause == KILL_OOM ? KILL_OOM : KILL_SERVER;
+}
+
 bool attempt_is_lost(struct attempt *attempt, int result, const struct err *failure)
 {
     if (result != -ERR_CLOSED && result != -ERR_TIMEOUT && result != -ERR_PROTOCOL)
         return false;
     log_warn("execution %s: the sandbox was lost: %s", attempt->live.id, failure->message);
-    int cause = attempt->live.cancel_cause;
-    attempt_end_by(attempt, cause == KILL_USER || attempt->sink_failed ? KILL_USER : KILL_SERVER);
+    attempt_end_by(attempt, cause_of_loss(attempt, result));
     attempt->outcome.exit.wall_us = (uint64_t)(clock_wall_us() - attempt->outcome.started_us);
     return true;
 }

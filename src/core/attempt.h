@@ -12,9 +12,11 @@
 /* What it is for; strings are borrowed. */
 struct attempt_subject {
     const char *owner, *labels, *lang;
-    const char *idempotency_key; /* NULL: none */
-    const char *session_id;      /* NULL: none */
-    int gone_fd;                 /* of the client; -1: none */
+    const char *idempotency_key;  /* NULL: none */
+    const char *session_id;       /* NULL: none */
+    const char *engine, *runtime; /* that it runs on; runtime "": the engine named none */
+    const char *sandbox_id;       /* of a session; NULL: that of its live */
+    int gone_fd;                  /* of the client; -1: none */
     bool outlives_client;
 };
 
@@ -35,6 +37,11 @@ struct attempt {
     struct channel_exit exit;
     struct execution_outcome outcome;
     int64_t begun_ns;
+    uint64_t events;    /* of init's, taken on the channels so far */
+    uint64_t events_at; /* what they were when output came last */
+    unsigned uncounted; /* pieces of output since then: init counts them with the message that they
+                           came amid */
+    unsigned skip;      /* such pieces that come once more */
 };
 
 /* Enters it among those that live. ERR_UNAVAILABLE: the server stops. */
@@ -64,6 +71,10 @@ int attempt_say(struct attempt *attempt, int stream, const uint8_t *data, size_t
                 struct err *err);
 /* What to watch while it runs. */
 void attempt_watch(struct attempt *attempt, uint64_t timeout_ms, struct channel_watch *out);
+/* Another program of it begins, whose events init counts from 1. */
+void attempt_begin_events(struct attempt *attempt);
+/* Its channel broke: what to attach to on another one. */
+void attempt_attach(struct attempt *attempt, struct sandbox_attach *out);
 /* After channel_exec() or its like failed: whether that is an outcome, "the sandbox was lost". */
 bool attempt_is_lost(struct attempt *attempt, int result, const struct err *failure);
 

@@ -1,5 +1,5 @@
-/* Owns the core object: its parts, the table of what lives, the housekeeper that reconciles with
- * the engine, and the answers about executions that are asked for by id. */
+/* Owns the core object: its parts, the table of what lives, and the answers about executions that
+ * are asked for by id. */
 #include "core/core.h"
 
 #include <errno.h>
@@ -30,23 +30,8 @@
 
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
 #define ANSWER_NS (10 * CLOCK_NS_PER_S)
+#define CAUSE_NS CLOCK_NS_PER_S
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
-#define RECONCILE_RETRY_NS CLOCK_NS_PER_S
-
-int core_engine(struct core *core, struct engine **out, struct err *err)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    struct engine *engine = core->engine;
-    (void)pthread_mutex_unlock(&core->lock);
-    if (!engine) {
-        int result = err_public(err, ERR_UNAVAILABLE, "the sandbox engine is not there yet");
-        if (err)
-            err->retry_after_s = 1;
-        return result;
-    }
-    *out = engine;
-    return 0;
-}
 
 int live_begin(struct core *core, const char *owner, const char *id, struct record *record,
                struct live *live, struct err *err)
@@ -204,93 +189,6 @@ void live_wait(struct core *core, const char *id)
     (void)pthread_mutex_unlock(&core->lock);
 }
 
-static void on_gone(void *context, const char *id, enum kill_cause cause)
-{
-    (void)cause;
-    box_on_gone(context, id);
-}
-
-static void on_destroyed(void *context, const char *id)
-{
-    box_on_destroyed(context, id);
-}
-
-static void on_connected(void *context)
-{
-    struct core *core = context;
-    (void)pthread_mutex_lock(&core->lock);
-    core->reconcile_wanted = true;
-    (void)pthread_cond_signal(&core->housekeeper_wanted);
-    (void)pthread_mutex_unlock(&core->lock);
-}
-
-void core_engine_events(struct core *core, struct engine_events *out)
-{
-    *out = (struct engine_events){
-        .context = core, .gone = on_gone, .destroyed = on_destroyed, .connected = on_connected};
-}
-
-static int reconcile(struct core *core, struct err *err)
-{
-    struct engine *engine = NULL;
-    struct engine_info info;
-    int result = core_engine(core, &engine, err);
-    if (result == 0)
-        result = engine_probe(engine, clock_now_ns() + 5 * CLOCK_NS_PER_S, &info, err);
-    if (result != 0)
-        return result;
-    core_set_info(core, &info);
-    if (info.unavailable[0] != '\0')
-        log_error("engine %s can make no sandbox: %s", info.name, info.unavailable);
-    network_try_again(core);
-    result = box_reconcile(core, err);
-    if (result == 0)
-        result = layers_reconcile(core, engine, err);
-    if (result == 0)
-        session_reconcile(core);
-    return result;
-}
-
-/* Waits until there is something to reconcile. Returns false when it is time to stop. */
-static bool wait_for_work(struct core *core, int64_t not_before_ns)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    for (;;) {
-        int64_t now_ns = clock_now_ns();
-        if (core->housekeeper_stop)
-            break;
-        if (core->reconcile_wanted && core->engine && now_ns >= not_before_ns)
-            break;
-        if (now_ns >= not_before_ns) {
-            (void)pthread_cond_wait(&core->housekeeper_wanted, &core->lock);
-            continue;
-        }
-        const struct timespec until = {.tv_sec = (time_t)(not_before_ns / CLOCK_NS_PER_S),
-                                       .tv_nsec = (long)(not_before_ns % CLOCK_NS_PER_S)};
-        (void)pthread_cond_timedwait(&core->housekeeper_wanted, &core->lock, &until);
-    }
-    core->reconcile_wanted = false;
-    bool go_on = !core->housekeeper_stop;
-    (void)pthread_mutex_unlock(&core->lock);
-    return go_on;
-}
-
-static void *housekeeper_main(void *context)
-{
-    struct core *core = context;
-    int64_t not_before_ns = 0;
-    while (wait_for_work(core, not_before_ns)) {
-        struct err err = ERR_INIT;
-        not_before_ns = 0;
-        if (reconcile(core, &err) == 0)
-            continue;
-        log_warn("reconciling with the engine: %s", err.message);
-        not_before_ns = clock_now_ns() + RECONCILE_RETRY_NS;
-        on_connected(core);
-    }
-    return NULL;
-}
-
 /* Ends what an earlier server left. A full disk must not keep the server from starting: executions
  * are ended when they are asked for (read_execution()), the table of sandboxes is only for people.
  */
@@ -331,7 +229,9 @@ static int open_parts(struct core *core, struct err *err)
     const struct admission_config places = {.living_max = core->config.sandboxes_max,
                                             .creates_max = core->config.creates_max,
                                             .queue_max = core->config.queue_max};
-    int result = admission_new(&places, &core->admission, err);
+    int result = engines_open(core, err);
+    if (result == 0)
+        result = admission_new(&places, &core->admission, err);
     if (result == 0)
         result = store_open(core->config.db_path, &core->store, err);
     if (result == 0 && core->config.keep_bytes != 0)
@@ -345,10 +245,6 @@ static int open_parts(struct core *core, struct err *err)
         return result;
     if (core->config.compile_cache_bytes != 0)
         open_compile_cache(core);
-    int status = pthread_create(&core->housekeeper, NULL, housekeeper_main, core);
-    if (status != 0)
-        return err_sys(err, status, "start the housekeeper");
-    core->housekeeper_runs = true;
     if (core->config.pool_max == 0)
         return 0;
     return pool_new(core, core->config.pool_min, &core->pool, err);
@@ -363,12 +259,12 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
     kept_init(&core->kept, config->answers_max_bytes);
     core->create_budget_ns = CREATE_BUDGET_NS;
     core->answer_ns = ANSWER_NS;
+    core->cause_wait_ns = CAUSE_NS;
     (void)pthread_mutex_init(&core->lock, NULL);
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&core->changed, &attributes);
-    (void)pthread_cond_init(&core->housekeeper_wanted, &attributes);
     (void)pthread_cond_init(&core->network_changed, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     int result = open_parts(core, err);
@@ -378,14 +274,6 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
     }
     *out = core;
     return 0;
-}
-
-void core_set_engine(struct core *core, struct engine *engine)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    core->engine = engine;
-    (void)pthread_mutex_unlock(&core->lock);
-    on_connected(core);
 }
 
 void core_stop(struct core *core)
@@ -427,8 +315,6 @@ static void drain(struct core *core)
     int status = 0;
     while (has_own_box_locked(core) && status != ETIMEDOUT)
         status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
-    core->housekeeper_stop = true;
-    (void)pthread_cond_signal(&core->housekeeper_wanted);
     (void)pthread_mutex_unlock(&core->lock);
 }
 
@@ -437,12 +323,11 @@ void core_free(struct core *core)
     if (!core)
         return;
     drain(core);
-    if (core->housekeeper_runs)
-        (void)pthread_join(core->housekeeper, NULL);
+    engines_stop(core);
     pool_join(core->pool);
     network_stop(core);
     layers_stop(core);
-    engine_free(core->engine); /* its thread calls until here */
+    engines_free(core);
     pool_free(core->pool);
     session_free_all(core);
     layers_close(core);
@@ -459,7 +344,7 @@ void core_free(struct core *core)
     admission_free(core->admission);
     kept_done(&core->kept);
     (void)pthread_cond_destroy(&core->network_changed);
-    (void)pthread_cond_destroy(&core->housekeeper_wanted);
+    engines_close(core);
     (void)pthread_cond_destroy(&core->changed);
     (void)pthread_mutex_destroy(&core->lock);
     free(core);

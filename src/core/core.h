@@ -22,15 +22,23 @@ struct lang;
 struct network_rules;
 
 #define CORE_OWNER_LOCAL "local" /* who calls without a token on a loopback server */
+#define CORE_ENGINES_MAX 4
 
 struct core_config {
     const char *db_path;
-    uint32_t sandboxes_max; /* living at once; more wait */
-    uint32_t creates_max;   /* creations in flight at once */
-    uint32_t queue_max;     /* waiting; past it 503 with Retry-After */
-    uint32_t pool_min;      /* sandboxes made ahead of the default kind, whatever the demand */
-    uint32_t pool_max;      /* of all kinds; they count beside sandboxes_max. 0: none */
-    bool zygote;            /* kernels may be forked from a warm one, where the engine has one */
+    const char *const *engines;  /* their names; the first is taken where nobody says; borrowed for
+                                    the core's life, as all strings here */
+    size_t engine_count;         /* up to CORE_ENGINES_MAX */
+    const char *engine_execute;  /* "engine" or "engine/runtime" of executions in sandboxes of their
+                                    own that name none; NULL: the first */
+    const char *engine_sessions; /* the same of sessions */
+    bool engine_choice;          /* requests may name others than these */
+    uint32_t sandboxes_max;      /* living at once; more wait */
+    uint32_t creates_max;        /* creations in flight at once */
+    uint32_t queue_max;          /* waiting; past it 503 with Retry-After */
+    uint32_t pool_min;           /* sandboxes made ahead of the default kind, whatever the demand */
+    uint32_t pool_max;           /* of all kinds; they count beside sandboxes_max. 0: none */
+    bool zygote;        /* kernels may be forked from a warm one, where the engine has one */
     uint32_t turns_max; /* executions that wait for their turn in a session, of all sessions: each
                            holds a connection, its client's or one that was left; 0: no bound */
     uint64_t queue_wait_ms; /* longest wait in the queue; past it 503 */
@@ -72,11 +80,12 @@ struct core_config {
 /* Opens the store, runs its migrations, and ends what an earlier server left: executions that were
  * running become killed_by "server". */
 int core_new(const struct core_config *config, struct core **out, struct err *err);
-/* The engine's callbacks into this core; pass it to the engine's constructor. */
-void core_engine_events(struct core *core, struct engine_events *out);
-/* Gives the core its engine (takes it over) and reconciles: sandboxes that nobody owns are
- * destroyed. */
-void core_set_engine(struct core *core, struct engine *engine);
+/* The callbacks of engine number index of the config into this core; pass it to the engine's
+ * constructor. */
+void core_engine_events(struct core *core, size_t index, struct engine_events *out);
+/* Gives the core that engine (takes it over, also after a failure) and reconciles: sandboxes of it
+ * that nobody owns are destroyed. */
+int core_set_engine(struct core *core, size_t index, struct engine *engine, struct err *err);
 /* Connects to berth-egress, which sandboxes with network "egress" need, in the background. */
 int core_open_egress(struct core *core, const char *socket_path, struct err *err);
 /* Begins to stop: no new execution begins (ERR_UNAVAILABLE), and each one that runs is cancelled
@@ -108,6 +117,7 @@ struct execution_request {
     const char *labels;          /* a JSON object as text; NULL: {} */
     const struct lang *lang;     /* NULL: of none, a sandbox for any program */
     bool cells;                  /* a session's: code comes in cells, to its kernel if it has one */
+    bool of_session;             /* the defaults are those of sessions */
     const char *code;
     size_t code_size;
     const char *stdin_data;
@@ -116,7 +126,8 @@ struct execution_request {
     size_t file_count;
     const char *const *env; /* "NAME=value" */
     size_t env_count;
-    const char *image;            /* NULL: "host" */
+    const char *engine, *runtime; /* NULL: the default of the family, of the engine */
+    const char *image;            /* NULL: the first of the engine's */
     const char *profile;          /* NULL: "strict" */
     const char *const *libraries; /* requirements, as the caller wrote them */
     size_t library_count;
@@ -185,10 +196,13 @@ int core_execution_list(struct core *core, const char *owner, const char *status
 /* Prometheus text (exposition format 0.0.4) of everything that the core counts. */
 int core_metrics(struct core *core, struct buf *out, struct err *err);
 
-/* The engine as a JSON object, for /health: {"name", "status", "version", "cgroups",
- * "capabilities", "limits", "unavailable"}. With details, for /api/v1/info, also what this host
- * can't enforce ("not_enforced"), why ("missing"), "images" and "profiles". */
-int core_engine_json(struct core *core, bool details, struct buf *out, struct err *err);
+/* The engines as a JSON list, for /health: each {"name", "status", "version", "default", "cgroups",
+ * "capabilities", "limits", "unavailable"}. With details, for /api/v1/info, also what the host
+ * can't enforce ("not_enforced"), why ("missing"), "images", "profiles" and "runtimes". */
+int core_engines_json(struct core *core, bool details, struct buf *out, struct err *err);
+/* Which engine a request gets that names none, and whether it may name one, as JSON, for
+ * /api/v1/info. */
+int core_engine_choice_json(struct core *core, struct buf *out, struct err *err);
 
 /* What may be reserved and what is, as JSON, for /api/v1/info. */
 int core_capacity_json(struct core *core, struct buf *out, struct err *err);

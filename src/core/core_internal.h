@@ -8,6 +8,7 @@
 #include "base/id.h"
 #include "core/admission.h"
 #include "core/core.h"
+#include "core/engines.h"
 #include "core/kept.h"
 #include "core/metrics.h"
 #include "core/network.h"
@@ -43,11 +44,13 @@ struct live {
 /* A sandbox that this server made and that is not gone. */
 struct box {
     char id[SANDBOX_ID_MAX + 1];
+    struct engine_slot *slot; /* NULL: of an engine that this server was started without */
     enum sandbox_state state;
     bool holds_place; /* of admission, with its reservation */
     bool of_session;  /* it stays when the server stops */
     bool died;        /* by itself */
-    bool adopted;     /* of an earlier server, which may have told egress of it */
+    bool died_of_memory;
+    bool adopted; /* of an earlier server, which may have told egress of it */
     struct reservation reserve;
     struct network_use *network; /* what it is to have; NULL: none, and never had */
     struct box *next;
@@ -65,20 +68,18 @@ struct core {
     struct languages *languages;    /* the same */
     int64_t create_budget_ns;       /* all tries to make one sandbox together */
     int64_t answer_ns;              /* init may take so long to answer a small question */
-    pthread_t housekeeper, network_thread;
-    bool housekeeper_runs, network_runs;
+    int64_t cause_wait_ns;          /* between the end of an init and the engine's word for it */
+    pthread_t network_thread;
+    bool network_runs;
     struct egress *egress; /* set before the first request; NULL: there is none */
 
     /* Rank 3, above admission (2) and the engine's (1). Guards all that follows. */
     pthread_mutex_t lock;
-    pthread_cond_t changed;            /* an execution ended, a box went */
-    pthread_cond_t housekeeper_wanted; /* its own: executions end all the time */
-    pthread_cond_t network_changed;    /* the same for network_use.c */
-    struct engine *engine;             /* set once */
-    struct engine_info info;
-    bool info_known;
-    int64_t info_ns; /* when it was asked for last */
-    bool stopping, housekeeper_stop, reconcile_wanted, network_stop, network_wanted;
+    pthread_cond_t changed;         /* an execution ended, a box went */
+    pthread_cond_t network_changed; /* for network_use.c: executions end all the time */
+    struct engine_slot slots[CORE_ENGINES_MAX];
+    size_t slot_count; /* fixed, as the names */
+    bool stopping, engines_stop, network_stop, network_wanted;
     struct live *lives;
     struct box *boxes;
     struct session *sessions;           /* session_internal.h */
@@ -93,9 +94,13 @@ struct core {
 struct plan {
     uint64_t timeout_ms;
     struct resources resources;
-    const char *image, *profile; /* borrowed from the request */
-    const struct lang *kernel;   /* whose kernel is to wait in the sandbox; NULL: none, as for a
-                                    program of a language whose kernel takes cells only */
+    struct engine_slot *slot;
+    char runtime[ENGINE_NAME_MAX]; /* "": the engine names none */
+    char image[ENGINE_IMAGE_MAX];
+    uint64_t capabilities;     /* of the runtime */
+    const char *profile;       /* borrowed from the request */
+    const struct lang *kernel; /* whose kernel is to wait in the sandbox; NULL: none, as for a
+                                  program of a language whose kernel takes cells only */
     const char *zygote; /* what the engine may fork the kernel from: a language; "": nothing */
     const char **envp;  /* NULL-ended, entries borrowed; freed by plan_done() */
     size_t envc;
@@ -106,25 +111,16 @@ struct plan {
 /* ERR_BAD_INPUT (public) names the field and what the host has. May ask the engine. */
 int plan_make(struct core *core, const struct execution_request *request, struct plan *out,
               struct err *err);
-/* The variables alone, of those of the plan. Of a session (request->cells), which may get libraries
- * at any time, a caller's own list of folders goes before ours that leads to them. */
+/* The variables alone, of those of the plan, which has its image. Of a session (request->cells),
+ * which may get libraries at any time, a caller's own list of folders goes before ours that leads
+ * to them. */
 int plan_env(const struct execution_request *request, struct plan *plan, struct err *err);
 void plan_done(struct plan *plan);
 /* The names of the images, separated by spaces; an engine that names none has "host". */
 const char *plan_images(const struct engine_info *info);
 #define PLAN_AUTO __attribute__((cleanup(plan_done)))
 
-/* core.c and core_info.c */
-/* The engine, or ERR_UNAVAILABLE before it is set. */
-int core_engine(struct core *core, struct engine **out, struct err *err);
-/* What the engine's host has; asks the engine, until deadline_ns, when what is known is older than
- * age_max_ns (INT64_MAX: of any age). */
-int core_engine_info(struct core *core, int64_t age_max_ns, int64_t deadline_ns,
-                     struct engine_info *out, struct err *err);
-/* Takes what the engine said of its host, and the budget that follows from it. */
-void core_set_info(struct core *core, const struct engine_info *info);
-/* Whether the engine has said what its host has. */
-bool core_knows_info(struct core *core);
+/* core.c */
 /* Whether core_stop() was called. */
 bool core_is_stopping(struct core *core);
 int core_say_stopping(struct err *err);
@@ -181,14 +177,23 @@ void box_ready(struct core *core, const char *id);
 /* Says that it is a session's from now on, which is in the table. False: it died meanwhile. */
 bool box_keep(struct core *core, const char *id);
 /* Enters a session's sandbox that an earlier server made, with what is reserved for it. */
-int box_adopt(struct core *core, const char *id, const struct reservation *reserve,
-              struct err *err);
-/* Ends it, without waiting. */
+int box_adopt(struct core *core, struct engine_slot *slot, const char *id,
+              const struct reservation *reserve, struct err *err);
+/* The engine of one in the table. ERR_NOT_FOUND: it is in there no more; ERR_UNAVAILABLE (public):
+ * its engine is not there. */
+int box_engine(struct core *core, const char *id, struct engine **out, struct err *err);
+/* Ends it, without waiting. Of an engine that this server was started without only the entry goes:
+ * a server with it finds that the sandbox is nobody's. */
 void box_destroy(struct core *core, const char *id);
-void box_on_destroyed(struct core *core, const char *id);
-void box_on_gone(struct core *core, const char *id);
+/* What an engine says of its own; slot NULL: of any. */
+void box_on_destroyed(struct core *core, const struct engine_slot *slot, const char *id);
+void box_on_gone(struct core *core, const struct engine_slot *slot, const char *id,
+                 enum kill_cause cause);
+/* Waits, for a moment, until it is known how one ended whose channel did. Returns KILL_OOM when its
+ * engine says so. */
+enum kill_cause box_wait_cause(struct core *core, const char *id);
 /* Destroys what the engine has and nobody owns. */
-int box_reconcile(struct core *core, struct err *err);
+int box_reconcile(struct core *core, struct engine_slot *slot, struct err *err);
 
 /* execution_read.c */
 /* Reads a row, and sets *out to its outcome's whole object when there is one. ERR_UNAVAILABLE: too

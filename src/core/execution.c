@@ -93,7 +93,7 @@ static int compile_key(const struct fresh *fresh, struct buf *out, struct err *e
     char image[LANGUAGES_IDENTITY_SIZE];
     if (!core->compiled || !lang->program || request->file_count > 0 ||
         request->library_count > 0 || request->code_size > COMPILE_CACHE_KEY_MAX / 2 ||
-        !languages_identity(fresh->plan.image, image))
+        !languages_identity(fresh->plan.slot->name, fresh->plan.image, image))
         return 0;
     int result = buf_printf(out, err, "%s\n%s\n%s\n", request->owner, image, lang->name);
     for (size_t i = 0; result == 0 && i < LANG_ARGS_MAX && lang->compile[i]; i++)
@@ -270,8 +270,12 @@ static int execute_live(struct fresh *fresh, bool omit_streamed, struct answer *
         return result < 0 ? result : 0;
     fault_point("server.queued");
     const struct execution_request *request = fresh->request;
-    result = library_ask_wait(&fresh->libraries, attempt, request->lang, fresh->plan.image,
-                              request->keep_template, err);
+    const struct layer_want where = {.lang = request->lang,
+                                     .slot = fresh->plan.slot,
+                                     .runtime = fresh->plan.runtime,
+                                     .image = fresh->plan.image,
+                                     .keep = request->keep_template};
+    result = library_ask_wait(&fresh->libraries, attempt, &where, err);
     if (result >= 0)
         result = result == 0 ? run_attempt(fresh, err) : 0;
     if (result == 0)
@@ -292,6 +296,8 @@ static int execute_planned(struct fresh *fresh, struct core *core,
     const struct attempt_subject subject = {.owner = request->owner,
                                             .labels = request->labels,
                                             .lang = request->lang->name,
+                                            .engine = fresh->plan.slot->name,
+                                            .runtime = fresh->plan.runtime,
                                             .idempotency_key = request->idempotency_key,
                                             .gone_fd = request->gone_fd,
                                             .outlives_client = request->idempotency_key != NULL};
@@ -314,11 +320,14 @@ int core_execute(struct core *core, const struct execution_request *request,
         result = answer_known_key(core, request, out, err);
     if (result != 0)
         return result < 0 ? result : 0;
+    const struct engine_ask which = {.engine = request->engine, .runtime = request->runtime};
     struct execution_request asked = *request; /* with the variables of its libraries */
     struct fresh fresh = {.request = &asked};
     struct err failure = ERR_INIT;
-    result = library_ask_make(request->lang, request->libraries, request->library_count,
-                              request->env, request->env_count, &fresh.libraries, &failure);
+    result = engines_allow(core, &which, &failure);
+    if (result == 0)
+        result = library_ask_make(request->lang, request->libraries, request->library_count,
+                                  request->env, request->env_count, &fresh.libraries, &failure);
     if (fresh.libraries.env) {
         asked.env = fresh.libraries.env;
         asked.env_count = fresh.libraries.env_count;

@@ -90,12 +90,25 @@ static int put_end(struct buf *out, const struct execution_outcome *outcome, str
     return result == 0 ? put_usage(out, outcome, err) : result;
 }
 
+static const char *known(const char *name)
+{
+    return name && name[0] != '\0' ? name : NULL;
+}
+
 /* What berth tells beside the contract's keys. */
 static int put_extra(struct buf *out, const struct execution_outcome *outcome, struct err *err)
 {
     int result = buf_append_str(out, ",", err);
     if (result == 0)
         result = put_string(out, "lang", outcome->lang, err);
+    if (result == 0)
+        result = buf_append_str(out, ",", err);
+    if (result == 0)
+        result = put_string(out, "engine", known(outcome->engine), err);
+    if (result == 0)
+        result = buf_append_str(out, ",", err);
+    if (result == 0)
+        result = put_string(out, "runtime", known(outcome->runtime), err);
     if (result == 0)
         result = buf_append_str(out, ",", err);
     if (result == 0)

@@ -23,6 +23,7 @@ enum execution_phase {
 struct execution_outcome {
     const char *id, *lang, *labels; /* labels: a JSON object as text */
     const char *session_id;         /* NULL: it had a sandbox of its own */
+    const char *engine, *runtime;   /* NULL, "": not known */
     enum execution_state state;
     enum execution_phase phase;
     struct sandbox_exit exit;

@@ -42,14 +42,26 @@ static bool has_image(const struct engine_info *info, const char *name)
     return false;
 }
 
-/* An image that the operator added since the engine was asked is there as well. */
-static int plan_image(struct core *core, const struct execution_request *request,
-                      struct engine_info *info, struct plan *plan, struct err *err)
+/* Asks the engine anew, as what it said may not be so any more. */
+static int refresh(const struct plan *plan, struct engine_info *info, struct err *err)
 {
-    plan->image = request->image ? request->image : "host";
+    return slot_info(plan->slot, INFO_FRESH_NS, clock_now_ns() + INFO_WAIT_NS, info, err);
+}
+
+/* An image that the operator added since the engine was asked is there as well. */
+static int plan_image(const struct execution_request *request, struct engine_info *info,
+                      struct plan *plan, struct err *err)
+{
+    const char *images = plan_images(info);
+    int size = request->image ? (int)strnlen(request->image, sizeof(plan->image))
+                              : (int)strcspn(images, " ");
+    const char *name = request->image ? request->image : images;
+    if (size >= (int)sizeof(plan->image))
+        return err_public(err, ERR_BAD_INPUT, "image: longer than the name of one");
+    (void)snprintf(plan->image, sizeof(plan->image), "%.*s", size, name);
     if (has_image(info, plan->image))
         return 0;
-    int result = core_engine_info(core, INFO_FRESH_NS, clock_now_ns() + INFO_WAIT_NS, info, err);
+    int result = refresh(plan, info, err);
     if (result != 0 || has_image(info, plan->image))
         return result;
     return err_public(err, ERR_BAD_INPUT, "image: there is no \"%.63s\"; there is: %.200s",
@@ -89,27 +101,51 @@ static int plan_timeout(const struct core *core, const struct execution_request 
                       plan->timeout_ms, config->timeout_max_ms);
 }
 
-/* What depends on the engine's host. */
-static int plan_host(struct core *core, const struct execution_request *request, struct plan *plan,
-                     struct err *err)
+/* The engine and what it can do now. */
+static int plan_engine(struct core *core, const struct execution_request *request,
+                       struct engine_info *info, struct plan *plan, struct err *err)
+{
+    const struct engine_ask ask = {
+        .engine = request->engine, .runtime = request->runtime, .of_session = request->of_session};
+    const char *runtime = NULL;
+    int result = engines_choose(core, &ask, &plan->slot, &runtime, err);
+    if (result == 0)
+        result = slot_info(plan->slot, INT64_MAX, clock_now_ns() + INFO_WAIT_NS, info, err);
+    if (result == 0 && info->unavailable[0] != '\0')
+        result = refresh(plan, info, err);
+    if (result == 0 && info->unavailable[0] != '\0') {
+        result = err_public(err, ERR_UNAVAILABLE, "the engine can make no sandbox here: %.200s",
+                            info->unavailable);
+        if (err)
+            err->retry_after_s = 1;
+    }
+    if (result != 0)
+        return result;
+    result = engines_runtime(plan->slot, runtime, info, plan->runtime, NULL);
+    if (result != 0) {
+        result = refresh(plan, info, err);
+        if (result == 0)
+            result = engines_runtime(plan->slot, runtime, info, plan->runtime, err);
+    }
+    plan->capabilities = info->capabilities;
+    return result;
+}
+
+/* What depends on the engine's host. An image that is looked for may have made the info anew, with
+ * the capabilities of another runtime. */
+static int plan_host(struct core *core, const struct execution_request *request,
+                     struct engine_info *info, struct plan *plan, struct err *err)
 {
     const struct resources_ask ask = {.memory_bytes = request->memory_bytes,
                                       .storage_bytes = request->storage_bytes,
                                       .cpu_millis = request->cpu_millis,
                                       .gpu_count = request->gpu_count};
-    struct engine_info info;
-    int result = core_engine_info(core, INT64_MAX, clock_now_ns() + INFO_WAIT_NS, &info, err);
-    if (result == 0 && info.unavailable[0] != '\0')
-        result = err_public(err, ERR_UNAVAILABLE, "the engine can make no sandbox here: %.200s",
-                            info.unavailable);
+    info->capabilities = plan->capabilities;
+    int result = plan_profile(request, info, plan, err);
     if (result == 0)
-        result = plan_profile(request, &info, plan, err);
-    if (result == 0)
-        result = plan_image(core, request, &info, plan, err);
-    if (result == 0)
-        result = resources_plan(&core->config, &info, &ask, &plan->resources, err);
+        result = resources_plan(&core->config, info, &ask, &plan->resources, err);
     if (result == 0 && request->lang)
-        result = languages_check(core, plan->image, request->lang, err);
+        result = languages_check(core, plan, request->lang, err);
     return result;
 }
 
@@ -176,7 +212,7 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
     for (size_t i = 0; !later && i < LANG_ENV_MAX && lang->libraries_env[i]; i++)
         set_env(plan, lang->libraries_env[i]);
     size_t network_count = 0;
-    const char *const *network = network_env(&plan->network, request->image, &network_count);
+    const char *const *network = network_env(&plan->network, plan->image, &network_count);
     for (size_t i = 0; i < network_count; i++)
         set_env(plan, network[i]);
     size_t size = 0;
@@ -201,7 +237,8 @@ static int plan_network(struct core *core, const struct execution_request *reque
                         struct plan *plan, struct err *err)
 {
     int result = network_plan(core->config.network, &request->network, &plan->network, err);
-    return result == 0 ? network_check(core, &plan->network, err) : result;
+    return result == 0 ? network_check(core, plan->slot, plan->capabilities, &plan->network, err)
+                       : result;
 }
 
 static int check_files(const struct execution_request *request, struct err *err)
@@ -223,15 +260,20 @@ int plan_make(struct core *core, const struct execution_request *request, struct
     plan.kernel = lang && lang->kernel && (request->cells || lang->scripts) ? lang : NULL;
     bool warm = core->config.zygote && plan.kernel && plan.kernel->protocol == LANG_PROTOCOL_FRAMES;
     plan.zygote = warm ? lang->name : "";
+    struct engine_info info;
     int result = check_files(request, err);
+    if (result == 0)
+        result = plan_timeout(core, request, &plan, err);
+    if (result == 0)
+        result = plan_engine(core, request, &info, &plan, err);
+    if (result == 0)
+        result = plan_image(request, &info, &plan, err);
     if (result == 0)
         result = plan_network(core, request, &plan, err);
     if (result == 0)
         result = plan_env(request, &plan, err);
     if (result == 0)
-        result = plan_timeout(core, request, &plan, err);
-    if (result == 0)
-        result = plan_host(core, request, &plan, err);
+        result = plan_host(core, request, &info, &plan, err);
     if (result != 0) {
         plan_done(&plan);
         return result;

@@ -17,14 +17,16 @@
 
 struct kernel_input {
     const struct lang *lang;
-    struct buf data; /* empty: it could not be made */
+    const struct engine_slot *slot; /* each has a "host" of its own */
+    struct buf data;                /* empty: it could not be made */
     struct kernel_input *next;
 };
 
-static struct kernel_input *find_locked(struct core *core, const struct lang *lang)
+static struct kernel_input *find_locked(struct core *core, const struct lang *lang,
+                                        const struct plan *plan)
 {
     struct kernel_input *input = core->kernel_inputs;
-    while (input && input->lang != lang)
+    while (input && (input->lang != lang || input->slot != plan->slot))
         input = input->next;
     return input;
 }
@@ -95,12 +97,13 @@ void kernel_input_prepare(struct core *core, const struct lang *lang, const stru
     if (!lang->kernel || !lang->kernel_compile[0] || strcmp(plan->image, "host") != 0)
         return;
     (void)pthread_mutex_lock(&core->lock);
-    bool known = find_locked(core, lang) != NULL;
+    bool known = find_locked(core, lang, plan) != NULL;
     (void)pthread_mutex_unlock(&core->lock);
     struct kernel_input *input = known ? NULL : calloc(1, sizeof(*input));
     if (!input)
         return;
     input->lang = lang;
+    input->slot = plan->slot;
     buf_init(&input->data, INPUT_MAX);
     if (compile(core, lang, plan, cancel_fd, &input->data, &failure) != 0) {
         log_info("the kernel of %s is not compiled: %s", lang->name, failure.message);
@@ -111,7 +114,7 @@ void kernel_input_prepare(struct core *core, const struct lang *lang, const stru
         return;
     }
     (void)pthread_mutex_lock(&core->lock);
-    known = find_locked(core, lang) != NULL;
+    known = find_locked(core, lang, plan) != NULL;
     if (!known) {
         input->next = core->kernel_inputs;
         core->kernel_inputs = input;
@@ -123,16 +126,16 @@ void kernel_input_prepare(struct core *core, const struct lang *lang, const stru
     }
 }
 
-void kernel_input_get(struct core *core, const struct lang *lang, const char *image,
+void kernel_input_get(struct core *core, const struct lang *lang, const struct plan *plan,
                       const void **out_data, size_t *out_size)
 {
     const struct embedded_file *text = lang_kernel_source(lang);
     *out_data = text->data;
     *out_size = text->size;
-    if (strcmp(image, "host") != 0)
+    if (strcmp(plan->image, "host") != 0)
         return;
     (void)pthread_mutex_lock(&core->lock);
-    const struct kernel_input *input = find_locked(core, lang);
+    const struct kernel_input *input = find_locked(core, lang, plan);
     if (input && input->data.size > 0) {
         *out_data = input->data.data;
         *out_size = input->data.size;

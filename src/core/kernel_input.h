@@ -17,8 +17,8 @@ struct plan;
 void kernel_input_prepare(struct core *core, const struct lang *lang, const struct plan *plan,
                           int cancel_fd);
 
-/* What to give a kernel of lang in that image; lives as long as the core. */
-void kernel_input_get(struct core *core, const struct lang *lang, const char *image,
+/* What to give a kernel of lang in the plan's image; lives as long as the core. */
+void kernel_input_get(struct core *core, const struct lang *lang, const struct plan *plan,
                       const void **out_data, size_t *out_size);
 
 void kernel_input_free_all(struct core *core);

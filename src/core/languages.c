@@ -22,13 +22,15 @@
 #include "wire/json.h"
 
 enum { IMAGES_MAX = 32, LANGS_MAX = 64, LINE_SIZE = 128, SAID_MAX = 4096 };
+#define INFO_NS (10 * CLOCK_NS_PER_S)
 #define PROBE_MS 10000                      /* of one version */
 #define HOST_AGE_NS (3600 * CLOCK_NS_PER_S) /* known for so long, if its files are the same */
 #define IMAGE_AGE_NS (60 * CLOCK_NS_PER_S)  /* an image's name may mean another one since */
 
 /* One image; the line of a language that it lacks is empty. */
 struct known {
-    char image[ENGINE_NAME_MAX];
+    char engine[ENGINE_NAME_MAX];
+    char image[ENGINE_IMAGE_MAX];
     char identity[LANGUAGES_IDENTITY_SIZE];
     int64_t asked_ns;
     char lines[LANGS_MAX][LINE_SIZE];
@@ -69,9 +71,10 @@ void languages_free(struct languages *languages)
 static const char *const host_folders[] = {"/usr/bin",   "/usr/lib",       "/etc/alternatives",
                                            "/usr/local", "/usr/local/bin", "/usr/local/lib"};
 
-bool languages_identity(const char *image, char out[static LANGUAGES_IDENTITY_SIZE])
+bool languages_identity(const char *engine, const char *image,
+                        char out[static LANGUAGES_IDENTITY_SIZE])
 {
-    int used = snprintf(out, LANGUAGES_IDENTITY_SIZE, "%.60s", image);
+    int used = snprintf(out, LANGUAGES_IDENTITY_SIZE, "%.63s %.255s", engine, image);
     if (strcmp(image, "host") != 0)
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(host_folders); i++) {
@@ -83,10 +86,15 @@ bool languages_identity(const char *image, char out[static LANGUAGES_IDENTITY_SI
     return true;
 }
 
-static struct known *find_locked(struct languages *languages, const char *image)
+static bool is_of(const struct known *known, const char *engine, const char *image)
+{
+    return strcmp(known->engine, engine) == 0 && strcmp(known->image, image) == 0;
+}
+
+static struct known *find_locked(struct languages *languages, const char *engine, const char *image)
 {
     for (size_t i = 0; i < IMAGES_MAX; i++) {
-        if (languages->images[i] && strcmp(languages->images[i]->image, image) == 0)
+        if (languages->images[i] && is_of(languages->images[i], engine, image))
             return languages->images[i];
     }
     return NULL;
@@ -106,7 +114,7 @@ static void remember_locked(struct languages *languages, struct known *known)
     struct known **place = &languages->images[0];
     for (size_t i = 0; i < IMAGES_MAX; i++) {
         struct known **at = &languages->images[i];
-        bool same = *at && strcmp((*at)->image, known->image) == 0;
+        bool same = *at && is_of(*at, known->engine, known->image);
         if (same || (*place && (!*at || (*at)->asked_ns < (*place)->asked_ns)))
             place = at;
         if (same)
@@ -222,7 +230,7 @@ static int ask_image(struct core *core, int gone_fd, struct known *known, struct
 {
     const struct record_limits nothing = {0};
     const struct execution_request request = {
-        .owner = CORE_OWNER_LOCAL, .image = known->image, .gone_fd = -1};
+        .owner = CORE_OWNER_LOCAL, .engine = known->engine, .image = known->image, .gone_fd = -1};
     struct live live = {0};
     struct plan plan;
     struct err failure = ERR_INIT;
@@ -247,11 +255,11 @@ static int ask_image(struct core *core, int gone_fd, struct known *known, struct
 }
 
 /* Waits until nobody asks. NULL: the image is not known. */
-static const struct known *wait_locked(struct languages *languages, const char *image,
+static const struct known *wait_locked(struct languages *languages, const struct known *place,
                                        const char *identity, bool identified)
 {
     for (;;) {
-        const struct known *known = find_locked(languages, image);
+        const struct known *known = find_locked(languages, place->engine, place->image);
         if (known && is_fresh(known, identity, identified))
             return known;
         if (!languages->asking)
@@ -260,17 +268,16 @@ static const struct known *wait_locked(struct languages *languages, const char *
     }
 }
 
-/* Copies what is known of the image, and asks it first when that is nothing, or old. */
-static int learn(struct core *core, const char *image, int gone_fd, struct known *out,
-                 struct err *err)
+/* Fills in what is known of the engine's image that *out names, and asks it first when that is
+ * nothing, or old. */
+static int learn(struct core *core, int gone_fd, struct known *out, struct err *err)
 {
     struct languages *languages = core->languages;
     char identity[LANGUAGES_IDENTITY_SIZE]; /* from before: what changes meanwhile is asked again */
-    bool identified = languages_identity(image, identity);
+    bool identified = languages_identity(out->engine, out->image, identity);
     (void)pthread_mutex_lock(&languages->lock);
-    const struct known *known = wait_locked(languages, image, identity, identified);
+    const struct known *known = wait_locked(languages, out, identity, identified);
     bool fresh = known != NULL;
-    memset(out, 0, sizeof(*out));
     if (known)
         *out = *known;
     else
@@ -278,7 +285,6 @@ static int learn(struct core *core, const char *image, int gone_fd, struct known
     (void)pthread_mutex_unlock(&languages->lock);
     if (fresh)
         return 0;
-    (void)snprintf(out->image, sizeof(out->image), "%s", image);
     memcpy(out->identity, identity, sizeof(identity));
     int result = ask_image(core, gone_fd, out, err);
     out->asked_ns = clock_now_ns();
@@ -338,22 +344,49 @@ static int put_lang(struct buf *out, const struct lang *lang, const char *line, 
                : result;
 }
 
-int core_languages_json(struct core *core, const char *image, int gone_fd, struct buf *out,
-                        struct err *err)
+/* Which engine and which image the caller means. */
+static int find_place(struct core *core, const struct languages_ask *ask, struct known *out,
+                      struct err *err)
+{
+    const struct engine_ask which = {.engine = ask->engine};
+    struct engine_slot *slot = NULL;
+    struct engine_info info;
+    const char *runtime = NULL;
+    int result = engines_allow(core, &which, err);
+    if (result == 0)
+        result = engines_choose(core, &which, &slot, &runtime, err);
+    if (result == 0 && !ask->image)
+        result = slot_info(slot, INT64_MAX, clock_now_ns() + INFO_NS, &info, err);
+    if (result != 0)
+        return result;
+    if (ask->image && strlen(ask->image) >= sizeof(out->image))
+        return err_public(err, ERR_BAD_INPUT, "image: longer than the name of one");
+    const char *images = ask->image ? ask->image : plan_images(&info);
+    int size = ask->image ? (int)strlen(ask->image) : (int)strcspn(images, " ");
+    (void)snprintf(out->engine, sizeof(out->engine), "%s", slot->name);
+    (void)snprintf(out->image, sizeof(out->image), "%.*s", size, images);
+    return 0;
+}
+
+int core_languages_json(struct core *core, const struct languages_ask *ask, int gone_fd,
+                        struct buf *out, struct err *err)
 {
     size_t count = 0;
     const struct lang *const *all = lang_all(&count);
-    MEM_AUTO struct known *known = malloc(sizeof(*known));
-    const char *name = image ? image : "host";
+    MEM_AUTO struct known *known = calloc(1, sizeof(*known));
     if (!known)
         return err_set(err, ERR_INTERNAL, "no memory for languages");
-    if (strlen(name) >= sizeof(known->image))
-        return err_public(err, ERR_BAD_INPUT, "image: longer than the name of one");
-    int result = learn(core, name, gone_fd, known, err);
+    int result = find_place(core, ask, known, err);
+    if (result == 0)
+        result = learn(core, gone_fd, known, err);
     if (result == 0)
         result = buf_append_str(out, "{", err);
     if (result == 0)
-        result = put_text(out, "image", name, err);
+        result = put_text(out, "engine", known->engine, err);
+    if (result == 0)
+        result = buf_append_str(out, ",", err);
+    if (result == 0)
+        result = put_text(out, "image", known->image, err);
     if (result == 0)
         result = buf_append_str(out, ",\"languages\":[", err);
     bool first = true;
@@ -370,14 +403,14 @@ int core_languages_json(struct core *core, const char *image, int gone_fd, struc
 }
 
 /* Whether the image lacks it as far as is known, and what it has. */
-static bool lacks_locked(struct languages *languages, const char *image, const struct lang *lang,
-                         char *out_there, size_t size, struct known *out)
+static bool lacks_locked(struct languages *languages, const struct plan *plan,
+                         const struct lang *lang, char *out_there, size_t size, struct known *out)
 {
     size_t count = 0;
     size_t used = 0;
     bool lacks = false;
     const struct lang *const *all = lang_all(&count);
-    const struct known *known = find_locked(languages, image);
+    const struct known *known = find_locked(languages, plan->slot->name, plan->image);
     for (size_t i = 0; known && i < count; i++)
         lacks = lacks || (all[i] == lang && known->lines[i][0] == '\0');
     for (size_t i = 0; lacks && i < count && used < size - 1; i++) {
@@ -392,19 +425,21 @@ static bool lacks_locked(struct languages *languages, const char *image, const s
     return lacks;
 }
 
-int languages_check(struct core *core, const char *image, const struct lang *lang, struct err *err)
+int languages_check(struct core *core, const struct plan *plan, const struct lang *lang,
+                    struct err *err)
 {
     char there[200] = "";
     char identity[LANGUAGES_IDENTITY_SIZE];
     struct known known;
     (void)pthread_mutex_lock(&core->languages->lock);
-    bool lacks = lacks_locked(core->languages, image, lang, there, sizeof(there), &known);
+    bool lacks = lacks_locked(core->languages, plan, lang, there, sizeof(there), &known);
     (void)pthread_mutex_unlock(&core->languages->lock);
     if (!lacks)
         return 0;
-    bool identified = languages_identity(image, identity);
+    bool identified = languages_identity(plan->slot->name, plan->image, identity);
     if (!is_fresh(&known, identity, identified))
         return 0;
-    return err_public(err, ERR_BAD_INPUT, "lang: image \"%.60s\" has no %s; it has: %s", image,
-                      lang->name, there[0] != '\0' ? there : "none of the languages here");
+    return err_public(err, ERR_BAD_INPUT, "lang: image \"%.60s\" has no %s; it has: %s",
+                      plan->image, lang->name,
+                      there[0] != '\0' ? there : "none of the languages here");
 }

@@ -95,20 +95,28 @@ static int make_plan(struct work *work, struct err *err)
     const struct core_config *config = &work->core->config;
     struct engine_info info;
     struct err failure = ERR_INIT;
-    int result = core_engine_info(work->core, INT64_MAX, clock_now_ns() + INFO_NS, &info, err);
+    const char *asked = work->build->runtime[0] != '\0' ? work->build->runtime : NULL;
+    char runtime[ENGINE_NAME_MAX];
+    int result = slot_info(work->build->slot, INT64_MAX, clock_now_ns() + INFO_NS, &info, err);
+    if (result == 0)
+        result = engines_runtime(work->build->slot, asked, &info, runtime, err);
     if (result != 0)
         return result;
     struct execution_request request = {.owner = work->build->owner,
                                         .lang = work->build->lang,
+                                        .engine = work->build->slot->name,
+                                        .runtime = asked,
                                         .image = work->build->image,
                                         .env = work->env.items,
                                         .env_count = work->env.count,
                                         .gone_fd = -1};
     if ((info.capabilities & ENGINE_CAP_MEMORY) != 0)
         request.memory_bytes = least(config->layers_memory_bytes, info.memory_bytes);
-    if ((info.capabilities & ENGINE_CAP_DISK) != 0)
+    if ((info.capabilities & ENGINE_CAP_STORAGE) == 0)
+        request.storage_bytes = 0; /* what is not enforced can't be asked for */
+    else if ((info.capabilities & ENGINE_CAP_DISK) != 0)
         request.storage_bytes = least(config->layers_storage_bytes, info.disk_bytes);
-    else if ((info.capabilities & ENGINE_CAP_STORAGE) != 0 && request.memory_bytes != 0)
+    else if (request.memory_bytes != 0)
         request.storage_bytes = least(least(config->layers_storage_bytes, info.storage_bytes),
                                       request.memory_bytes / 2);
     ask_for_network(work, &request.network);
@@ -386,7 +394,7 @@ static int import(struct work *work, uint64_t *out_size, struct err *err)
     const struct engine_layer_import wanted = {.name = work->build->name,
                                                .tar_fd = work->spool_fd,
                                                .size_max_bytes = core->config.layers_max_bytes};
-    int result = core_engine(core, &engine, err);
+    int result = slot_engine(work->build->slot, &engine, err);
     if (result == 0)
         result =
             engine_layer_import(engine, &wanted, clock_now_ns() + IMPORT_NS, out_size, &failure);
@@ -394,7 +402,7 @@ static int import(struct work *work, uint64_t *out_size, struct err *err)
         result = layers_make_room(core, 1, *out_size, &failure);
     if (result == 0)
         return 0;
-    layers_drop(core, work->build->name);
+    layers_drop(core, work->build->slot->name, work->build->name);
     if (failure.kind == ERR_BAD_INPUT)
         return err_public(err, ERR_BAD_INPUT, "libraries: %.300s", failure.public_message);
     return err_copy(err, &failure);
@@ -413,6 +421,7 @@ static int fill_row(struct work *work, uint64_t size_bytes, struct store_layer *
     memcpy(row->owner, build->owner, sizeof(row->owner));
     memcpy(row->image, build->image, sizeof(row->image));
     (void)snprintf(row->lang, sizeof(row->lang), "%s", build->lang->name);
+    (void)snprintf(row->engine, sizeof(row->engine), "%s", build->slot->name);
     row->key = strdup(build->key);
     const char *requirements = buf_cstr(&list);
     row->requirements = requirements ? strdup(requirements) : NULL;
@@ -443,7 +452,7 @@ static int work_through(struct work *work, struct store_layer *out_row, struct e
         return result;
     result = fill_row(work, size_bytes, out_row, err);
     if (result != 0)
-        layers_drop(work->core, work->build->name);
+        layers_drop(work->core, work->build->slot->name, work->build->name);
     return result;
 }
 

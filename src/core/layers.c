@@ -180,8 +180,7 @@ static char *key_of(struct core *core, const struct layer_want *want)
     buf_init(&key, KEY_MAX_BYTES);
     const struct core_config *config = &core->config;
     char image[LANGUAGES_IDENTITY_SIZE];
-    if (!languages_identity(want->image, image)) /* no more is known of it than its name */
-        (void)snprintf(image, sizeof(image), "%s", want->image);
+    (void)languages_identity(want->slot->name, want->image, image);
     int result = buf_printf(&key, NULL, "%s\n%s\n%s\n%s", image, want->lang->name,
                             config->layers_env ? config->layers_env : "",
                             config->layers_allow ? config->layers_allow : "");
@@ -210,6 +209,9 @@ static struct layer_build *build_new(struct core *core, const struct layer_want 
     id_hex(build->name + strlen(build->name), 8);
     (void)snprintf(build->owner, sizeof(build->owner), "%s", want->owner);
     (void)snprintf(build->image, sizeof(build->image), "%s", want->image);
+    build->slot = want->slot;
+    (void)snprintf(build->runtime, sizeof(build->runtime), "%s",
+                   want->runtime ? want->runtime : "");
     buf_init(&build->failure.words[0], (size_t)core->config.keep_output_bytes);
     buf_init(&build->failure.words[1], (size_t)core->config.keep_output_bytes);
     build->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -237,7 +239,7 @@ static int enter_built(struct layer_build *build, struct store_layer *row, struc
     struct core *core = build->core;
     build->layer = use_known(core, build->key, false);
     if (build->layer) {
-        layers_drop(core, build->name);
+        layers_drop(core, build->slot->name, build->name);
         return 0;
     }
     fault_point("server.layer_imported");
@@ -247,7 +249,7 @@ static int enter_built(struct layer_build *build, struct store_layer *row, struc
     if (result == 0 && !layer)
         result = err_set(err, ERR_INTERNAL, "no memory for a layer");
     if (result != 0)
-        layers_drop(core, build->name);
+        layers_drop(core, build->slot->name, build->name);
     build->layer = layer;
     return result;
 }
@@ -409,7 +411,7 @@ static int take_built(struct core *core, struct layer_build *build, int cancel_f
 bool layer_is_there(struct core *core, const struct layer_want *want)
 {
     struct layers *layers = core->layers;
-    MEM_AUTO char *key = layers ? key_of(core, want) : NULL;
+    MEM_AUTO char *key = layers && want->slot ? key_of(core, want) : NULL;
     if (!key)
         return false;
     (void)pthread_mutex_lock(&layers->lock);
@@ -419,16 +421,21 @@ bool layer_is_there(struct core *core, const struct layer_want *want)
 }
 
 /* Whether there are layers here at all. */
-static int check_host(struct core *core, struct err *err)
+static int check_host(struct core *core, const struct layer_want *want, struct err *err)
 {
     struct engine_info info;
+    char runtime[ENGINE_NAME_MAX];
+    bool named = want->runtime && want->runtime[0] != '\0';
     if (!core->layers)
         return err_public(err, ERR_UNSUPPORTED,
                           "libraries: this server installs none (BERTH_LAYERS_MAX)");
-    int result = core_engine_info(core, INT64_MAX, clock_now_ns() + ATTACH_NS, &info, err);
+    int result = slot_info(want->slot, INT64_MAX, clock_now_ns() + ATTACH_NS, &info, err);
+    if (result == 0)
+        result = engines_runtime(want->slot, named ? want->runtime : NULL, &info, runtime, err);
     if (result == 0 && (info.capabilities & ENGINE_CAP_LAYERS) == 0)
-        result = err_public(err, ERR_UNSUPPORTED,
-                            "libraries: the engine %s can't show any in a sandbox", info.name);
+        result = err_public(
+            err, ERR_UNSUPPORTED, "libraries: the engine %s can't show any in a sandbox%s%s",
+            want->slot->name, named ? " of the runtime " : "", named ? want->runtime : "");
     return result;
 }
 
@@ -436,7 +443,7 @@ int layer_take(struct core *core, const struct layer_want *want, int cancel_fd, 
                struct layer_use *out, struct err *err)
 {
     *out = (struct layer_use){0};
-    int result = check_host(core, err);
+    int result = check_host(core, want, err);
     while (result == 0 && !out->layer) {
         struct layer_build *build = NULL;
         char *key = key_of(core, want);
@@ -473,7 +480,7 @@ int layer_attach(struct core *core, struct layer *layer, const char *sandbox_id,
 {
     struct engine *engine = NULL;
     struct err failure = ERR_INIT;
-    int result = core_engine(core, &engine, err);
+    int result = slot_engine(engines_find(core, layer->row.engine), &engine, err);
     if (result != 0)
         return result;
     result = engine_layer_attach(engine, sandbox_id, layer->row.name, clock_now_ns() + ATTACH_NS,
@@ -484,7 +491,7 @@ int layer_attach(struct core *core, struct layer *layer, const char *sandbox_id,
         layers_unlink_locked(core->layers, layer);
         (void)pthread_mutex_unlock(&core->layers->lock);
         if (mine)
-            layers_drop(core, layer->row.name);
+            layers_drop(core, layer->row.engine, layer->row.name);
         result = err_public(err, ERR_UNAVAILABLE, "libraries: they were taken away; try again");
         if (err)
             err->retry_after_s = 1;

@@ -16,7 +16,7 @@
 #include "wire/sandbox.h"
 
 struct core;
-struct engine;
+struct engine_slot;
 struct lang;
 struct layer;
 struct layer_build;
@@ -27,6 +27,8 @@ struct library_set;
 struct layer_want {
     const char *owner;
     const struct lang *lang;
+    struct engine_slot *slot; /* NULL: of an engine that this server was started without */
+    const char *runtime;      /* that shows it; NULL, "": the engine's first */
     const char *image;
     const struct library_set *set;
     bool keep;
@@ -83,7 +85,7 @@ int layers_open(struct core *core, struct err *err);
 /* Those that are in use are known to be: what nobody uses may go from now on. */
 int layers_start(struct core *core, struct err *err);
 /* The engine is there: what it has and nobody knows goes, and what it lacks is forgotten. */
-int layers_reconcile(struct core *core, struct engine *engine, struct err *err);
+int layers_reconcile(struct core *core, struct engine_slot *slot, struct err *err);
 /* The thread that tidies ends, while there is an engine; nobody builds one any more. */
 void layers_stop(struct core *core);
 /* After it; nobody uses one any more. */

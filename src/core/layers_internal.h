@@ -24,7 +24,9 @@ struct layer_build {
     /* Fixed */
     char name[STORE_ID_SIZE];
     char owner[STORE_TEXT_SIZE];
-    char image[STORE_TEXT_SIZE];
+    char image[STORE_IMAGE_SIZE];
+    struct engine_slot *slot;
+    char runtime[STORE_TEXT_SIZE]; /* that its sandbox has; "": the engine's first */
     const struct lang *lang;
     struct library_set set;
     char *key;
@@ -74,7 +76,7 @@ void layer_free(struct layer *layer);
  * (public): the others are in use. */
 int layers_make_room(struct core *core, unsigned count, uint64_t size_bytes, struct err *err);
 /* Takes the row and the engine's layer away, of one that is in no list. */
-void layers_drop(struct core *core, const char *name);
+void layers_drop(struct core *core, const char *engine, const char *name);
 
 /* layer_build.c: makes the layer; blocks. live_id is set by it. Returns 0 with *out_row filled
  * (not in the store yet), LAYER_FAILED or a failure. */

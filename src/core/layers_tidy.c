@@ -18,14 +18,14 @@
 #define ENGINE_NS (10 * CLOCK_NS_PER_S)
 #define LOOK_US INT64_C(30000000) /* the keeper looks at least so often */
 
-void layers_drop(struct core *core, const char *name)
+void layers_drop(struct core *core, const char *engine_name, const char *name)
 {
     struct engine *engine = NULL;
     struct err err = ERR_INIT;
     int result = store_layer_remove(core->store, name, &err);
     fault_point("server.layer_removed");
     if (result == 0)
-        result = core_engine(core, &engine, &err);
+        result = slot_engine(engines_find(core, engine_name), &engine, &err);
     if (result == 0)
         result = engine_layer_remove(engine, name, clock_now_ns() + ENGINE_NS, &err);
     if (result != 0) /* it goes when the engine is there again */
@@ -70,7 +70,7 @@ static void evict(struct core *core, struct layer *layer, const char *why)
 {
     log_info("layer %s goes: %s", layer->row.name, why);
     atomic_fetch_add(&core->metrics.layers_evicted, 1);
-    layers_drop(core, layer->row.name);
+    layers_drop(core, layer->row.engine, layer->row.name);
     layer_free(layer);
 }
 
@@ -218,13 +218,14 @@ static bool is_listed(const struct engine_layer *list, size_t count, const char 
     return false;
 }
 
-/* One that the engine did not have, of those that were here before it was asked. */
-static struct layer *take_lost(struct layers *layers, const struct engine_layer *list, size_t count,
-                               int64_t asked_us)
+/* One that the engine did not have, of its own that were here before it was asked. */
+static struct layer *take_lost(struct layers *layers, const char *engine,
+                               const struct engine_layer *list, size_t count, int64_t asked_us)
 {
     (void)pthread_mutex_lock(&layers->lock);
     struct layer *lost = layers->list;
-    while (lost && (lost->row.created_us >= asked_us || is_listed(list, count, lost->row.name)))
+    while (lost && (strcmp(lost->row.engine, engine) != 0 || lost->row.created_us >= asked_us ||
+                    is_listed(list, count, lost->row.name)))
         lost = lost->next;
     if (lost) {
         layers_unlink_locked(layers, lost);
@@ -234,14 +235,18 @@ static struct layer *take_lost(struct layers *layers, const struct engine_layer 
     return lost;
 }
 
-int layers_reconcile(struct core *core, struct engine *engine, struct err *err)
+int layers_reconcile(struct core *core, struct engine_slot *slot, struct err *err)
 {
+    struct engine *engine = NULL;
     struct engine_layer *list = NULL;
     size_t count = 0;
     if (!core->layers)
         return 0;
     int64_t asked_us = clock_wall_us();
-    int result = engine_layer_list(engine, clock_now_ns() + ENGINE_NS, &list, &count, err);
+    int result = slot_engine(slot, &engine, err);
+    if (result != 0)
+        return result;
+    result = engine_layer_list(engine, clock_now_ns() + ENGINE_NS, &list, &count, err);
     if (result == -ERR_UNSUPPORTED)
         return 0;
     for (size_t i = 0; i < count && result == 0; i++) {
@@ -251,7 +256,7 @@ int layers_reconcile(struct core *core, struct engine *engine, struct err *err)
         result = engine_layer_remove(engine, list[i].name, clock_now_ns() + ENGINE_NS, err);
     }
     struct layer *lost = NULL;
-    while (result == 0 && (lost = take_lost(core->layers, list, count, asked_us))) {
+    while (result == 0 && (lost = take_lost(core->layers, slot->name, list, count, asked_us))) {
         struct layer_use use = {.layer = lost};
         log_warn("layer %s is not there any more", lost->row.name);
         result = store_layer_remove(core->store, lost->row.name, err);
@@ -284,9 +289,10 @@ static int put_layer(const struct layer *layer, bool first, struct buf *out, str
     clock_format_iso8601(row->created_us, created);
     clock_format_iso8601(row->used_us, used);
     int result = buf_printf(out, err,
-                            "%s{\"name\":\"%s\",\"lang\":\"%s\",\"image\":\"%s\",\"libraries\":%s,"
-                            "\"installed\":",
-                            first ? "" : ",", row->name, row->lang, row->image, row->requirements);
+                            "%s{\"name\":\"%s\",\"lang\":\"%s\",\"engine\":\"%s\",\"image\":\"%s\","
+                            "\"libraries\":%s,\"installed\":",
+                            first ? "" : ",", row->name, row->lang, row->engine, row->image,
+                            row->requirements);
     if (result == 0)
         result = json_append_bytes(out, (const uint8_t *)row->resolved, strlen(row->resolved), err);
     return result != 0 ? result
@@ -302,8 +308,8 @@ static int put_build(const struct layer_build *build, bool first, struct buf *ou
     char begun[CLOCK_ISO8601_SIZE];
     clock_format_iso8601(build->begun_us, begun);
     int result =
-        buf_printf(out, err, "%s{\"lang\":\"%s\",\"image\":\"%s\",\"libraries\":", first ? "" : ",",
-                   build->lang->name, build->image);
+        buf_printf(out, err, "%s{\"lang\":\"%s\",\"engine\":\"%s\",\"image\":\"%s\",\"libraries\":",
+                   first ? "" : ",", build->lang->name, build->slot->name, build->image);
     if (result == 0)
         result = library_set_json(&build->set, out, err);
     return result != 0 ? result
@@ -354,7 +360,7 @@ int core_layer_remove(struct core *core, const char *name, struct buf *out, stru
     }
     if (!use.layer)
         return err_public(err, ERR_NOT_FOUND, "there is no layer \"%.40s\"", name);
-    layers_drop(core, use.layer->row.name);
+    layers_drop(core, use.layer->row.engine, use.layer->row.name);
     int result =
         buf_printf(out, err, "{\"name\":\"%s\",\"status\":\"removed\"}", use.layer->row.name);
     layer_give(core, &use);

@@ -85,16 +85,14 @@ static int end_by_installer(struct attempt *attempt, const struct layer_failure 
     return result;
 }
 
-int library_ask_wait(struct library_ask *ask, struct attempt *attempt, const struct lang *lang,
-                     const char *image, bool keep, struct err *err)
+int library_ask_wait(struct library_ask *ask, struct attempt *attempt,
+                     const struct layer_want *where, struct err *err)
 {
     if (ask->set.count == 0)
         return 0;
-    const struct layer_want want = {.owner = attempt->subject.owner,
-                                    .lang = lang,
-                                    .image = image,
-                                    .set = &ask->set,
-                                    .keep = keep};
+    struct layer_want want = *where;
+    want.owner = attempt->subject.owner;
+    want.set = &ask->set;
     struct core *core = attempt->core;
     int result = layer_is_there(core, &want) ? 0 : attempt_say_queued(attempt, err);
     if (result == 0)

@@ -24,10 +24,11 @@ int library_ask_make(const struct lang *lang, const char *const *texts, size_t c
                      struct err *err);
 void library_ask_done(struct core *core, struct library_ask *ask);
 
-/* The layer of the set, which may have to be built, for an attempt that has not started. Returns 1
+/* The layer of the set, which may have to be built, for an attempt that has not started; where:
+ * all but the set and the owner. Returns 1
  * when there is an outcome instead: the installer failed, or it was cancelled. */
-int library_ask_wait(struct library_ask *ask, struct attempt *attempt, const struct lang *lang,
-                     const char *image, bool keep, struct err *err);
+int library_ask_wait(struct library_ask *ask, struct attempt *attempt,
+                     const struct layer_want *where, struct err *err);
 
 /* Shows it in the sandbox, if there is one. As layer_attach(). */
 int library_ask_attach(const struct library_ask *ask, struct core *core, const char *sandbox_id,

@@ -54,19 +54,14 @@ void network_use_free(struct network_use *use)
     free(use);
 }
 
-int network_check(struct core *core, const struct network *network, struct err *err)
+int network_check(const struct core *core, const struct engine_slot *slot, uint64_t capabilities,
+                  const struct network *network, struct err *err)
 {
-    struct engine_info info;
-    if (network->mode == NETWORK_FULL) {
-        int result = core_engine_info(core, INT64_MAX, clock_now_ns() + TELL_NS, &info, err);
-        if (result == 0 && (info.capabilities & ENGINE_CAP_FULL) == 0)
-            result =
-                err_public(err, ERR_UNSUPPORTED,
-                           "network: the engine %s has no \"full\" here (GET /api/v1/info says "
-                           "why), use \"egress\"",
-                           info.name);
-        return result;
-    }
+    if (network->mode == NETWORK_FULL && (capabilities & ENGINE_CAP_FULL) == 0)
+        return err_public(err, ERR_UNSUPPORTED,
+                          "network: the engine %s has no \"full\" here (GET /api/v1/info says "
+                          "why), use \"egress\"",
+                          slot ? slot->name : "of it");
     if (network->mode == NETWORK_EGRESS && !core->egress)
         return err_public(err, ERR_UNSUPPORTED,
                           "network: this server has no way out, berth-egress was not started");
@@ -139,7 +134,7 @@ static int attach(struct core *core, const struct telling *telling,
     struct engine *engine = NULL;
     FD_AUTO int fd = -1;
     int64_t deadline_ns = clock_now_ns() + TELL_NS;
-    int result = core_engine(core, &engine, err);
+    int result = box_engine(core, telling->id, &engine, err);
     if (result == 0)
         result = engine_open_channel(engine, telling->id, deadline_ns, &fd, err);
     return result == 0 ? egress_attach(core->egress, &sandbox, fd_take(&fd), deadline_ns, err)
@@ -160,7 +155,7 @@ static int detach(struct core *core, const struct telling *telling, struct err *
 int network_tell_engine(struct core *core, const char *sandbox_id, bool full, struct err *err)
 {
     struct engine *engine = NULL;
-    int result = core_engine(core, &engine, err);
+    int result = box_engine(core, sandbox_id, &engine, err);
     return result == 0 ? engine_network(engine, sandbox_id, full, clock_now_ns() + FULL_NS, err)
                        : result;
 }

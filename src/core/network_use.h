@@ -7,10 +7,13 @@
 #include "wire/sandbox.h"
 
 struct core;
+struct engine_slot;
 struct network_use;
 
-/* Whether a sandbox can be given that network here. ERR_UNSUPPORTED (public). */
-int network_check(struct core *core, const struct network *network, struct err *err);
+/* Whether a sandbox of an engine, with these capabilities, can be given that network here.
+ * ERR_UNSUPPORTED (public). */
+int network_check(const struct core *core, const struct engine_slot *slot, uint64_t capabilities,
+                  const struct network *network, struct err *err);
 
 /* Gives a sandbox in the table its network, in place of the one that it has. What egress can't be
  * told now it is told later, by a thread: that is no failure. The rest is for network_settle(). */

@@ -36,11 +36,12 @@ struct stock {
     struct stock *next;
 };
 
-/* Guarded by pool->lock, but for what never changes: image, profile, kernel, processors. */
+/* Guarded by pool->lock, but for what never changes: image, profile, kernel, processors, and of the
+ * plan the engine and the runtime. */
 struct shelf {
-    char image[ENGINE_NAME_MAX], profile[16];
+    char image[ENGINE_IMAGE_MAX], profile[16];
     const struct lang *kernel; /* NULL: none waits in them, and they serve every language */
-    struct plan plan; /* of its sandboxes; its strings are the two above and the language's */
+    struct plan plan;          /* of its sandboxes; its strings are that above and the language's */
     unsigned processors;
     struct stock *first, **end; /* oldest first */
     unsigned count, filling;
@@ -76,12 +77,17 @@ static unsigned processors_of(const struct plan *plan)
 }
 
 /* A file may not grow above what the kernel's process began with, so a shelf serves what is
- * smaller. */
+ * smaller. A root on disk keeps the size that it was made with. */
 static bool fits(const struct shelf *shelf, const struct plan *plan)
 {
+    const struct resources *made = &shelf->plan.resources;
+    const struct resources *wanted = &plan->resources;
     return shelf->kernel == plan->kernel && shelf->processors == processors_of(plan) &&
+           shelf->plan.slot == plan->slot && strcmp(shelf->plan.runtime, plan->runtime) == 0 &&
            strcmp(shelf->image, plan->image) == 0 && strcmp(shelf->profile, plan->profile) == 0 &&
-           plan->resources.storage_bytes <= shelf->plan.resources.storage_bytes;
+           made->disk == wanted->disk &&
+           (made->disk ? wanted->storage_bytes == made->storage_bytes
+                       : wanted->storage_bytes <= made->storage_bytes);
 }
 
 /* The smallest that fits: else one request for a large root would send all the others to its shelf
@@ -111,6 +117,9 @@ static struct shelf *shelf_new(struct core *core, const struct plan *plan)
     const struct execution_request request = {.owner = "",
                                               .lang = shelf->kernel,
                                               .cells = true,
+                                              .engine = plan->slot->name,
+                                              .runtime =
+                                                  plan->runtime[0] != '\0' ? plan->runtime : NULL,
                                               .image = shelf->image,
                                               .profile = shelf->profile,
                                               .gone_fd = -1};
@@ -123,7 +132,8 @@ static struct shelf *shelf_new(struct core *core, const struct plan *plan)
     struct resources *resources = &shelf->plan.resources;
     if (processors_of(&shelf->plan) != shelf->processors)
         resources->cpu_millis = plan->resources.cpu_millis;
-    if (resources->disk || resources->storage_bytes < plan->resources.storage_bytes) {
+    if (resources->disk != plan->resources.disk ||
+        (!resources->disk && resources->storage_bytes < plan->resources.storage_bytes)) {
         uint64_t memory = resources->memory_bytes;
         *resources = plan->resources;
         if (memory > resources->memory_bytes)
@@ -282,7 +292,7 @@ bool pool_take(struct pool *pool, const struct plan *plan, struct pool_item *out
 {
     bool known = true;
     struct stock *stock = NULL;
-    if (!pool || plan->resources.disk)
+    if (!pool || (plan->resources.disk && !plan->resources.disk_only))
         return false;
     struct metrics *metrics = &pool->core->metrics;
     while ((stock = take(pool, plan, &known)) && !channel_alive(stock->item.channel)) {
@@ -383,6 +393,8 @@ static struct shelf *neediest_locked(struct pool *pool, int64_t now_ns)
         return NULL;
     for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
         unsigned has = shelf->count + shelf->filling;
+        if (shelf->pause_ns > 0 && shelf->filling > 0) /* one thread tries; the others have work */
+            continue;
         if (has < shelf->target && shelf->target - has > most && now_ns >= shelf->not_before_ns) {
             neediest = shelf;
             most = shelf->target - has;
@@ -399,7 +411,16 @@ static bool requests_wait(struct core *core)
     return stats.waiting > 0;
 }
 
-/* Makes one for the shelf, which stays while it is being filled. */
+static void pause_locked(struct shelf *shelf, int64_t now_ns)
+{
+    shelf->pause_ns = shelf->pause_ns == 0                 ? PAUSE_MIN_NS
+                      : 2 * shelf->pause_ns < PAUSE_MAX_NS ? 2 * shelf->pause_ns
+                                                           : PAUSE_MAX_NS;
+    shelf->not_before_ns = now_ns + shelf->pause_ns;
+}
+
+/* Makes one for the shelf, which stays while it is being filled. An engine that is away is not
+ * asked for each of its kinds. */
 static void fill(struct pool *pool, struct shelf *shelf)
 {
     struct stock *stock = calloc(1, sizeof(*stock));
@@ -415,10 +436,12 @@ static void fill(struct pool *pool, struct shelf *shelf)
     (void)pthread_mutex_lock(&pool->lock);
     shelf->filling--;
     if (!made) {
-        shelf->pause_ns = shelf->pause_ns == 0                 ? PAUSE_MIN_NS
-                          : 2 * shelf->pause_ns < PAUSE_MAX_NS ? 2 * shelf->pause_ns
-                                                               : PAUSE_MAX_NS;
-        shelf->not_before_ns = now_ns + shelf->pause_ns;
+        pause_locked(shelf, now_ns);
+        for (struct shelf *other = pool->shelves; other && engine_is_away(&failure);
+             other = other->next) {
+            if (other != shelf && other->plan.slot == shelf->plan.slot)
+                pause_locked(other, now_ns);
+        }
     } else {
         shelf->pause_ns = 0;
     }
@@ -443,19 +466,25 @@ static void sleep_locked(struct pool *pool, int64_t until_ns)
     (void)pthread_cond_timedwait(&pool->changed, &pool->lock, &until);
 }
 
-/* The kind that a request without wishes asks for. False: it is not known yet what there is. */
-static bool open_default(struct pool *pool)
+/* The kinds that requests without wishes ask for: in sandboxes of their own, and for sessions where
+ * these go elsewhere. False: it is not known yet what there is. */
+static bool open_default(struct pool *pool, bool of_session)
 {
     const struct lang *lang = NULL;
     struct plan plan;
-    if (pool->kept_min == 0 || lang_find("python", &lang, NULL) != 0)
+    struct engine_slot *slot = NULL;
+    const char *runtime = NULL;
+    const struct engine_ask ask = {.of_session = of_session};
+    if (pool->kept_min == 0 || lang_find("python", &lang, NULL) != 0 ||
+        engines_choose(pool->core, &ask, &slot, &runtime, NULL) != 0)
         return true;
-    if (!core_knows_info(pool->core))
+    if (!slot_knows_info(slot))
         return false;
-    const struct execution_request request = {.owner = "", .lang = lang, .gone_fd = -1};
+    const struct execution_request request = {
+        .owner = "", .lang = lang, .cells = of_session, .of_session = of_session, .gone_fd = -1};
     if (plan_make(pool->core, &request, &plan, NULL) != 0)
         return false;
-    if (!plan.resources.disk)
+    if (!plan.resources.disk || plan.resources.disk_only)
         open_shelf(pool, &plan, pool->kept_min);
     plan_done(&plan);
     return true;
@@ -466,11 +495,11 @@ static void *worker_main(void *context)
     struct pool *pool = context;
     (void)pthread_mutex_lock(&pool->lock);
     bool leads = pthread_equal(pthread_self(), pool->workers[0]) != 0;
-    bool opened = !leads;
+    bool opened[2] = {!leads, !leads};
     while (!pool->stopping) {
         (void)pthread_mutex_unlock(&pool->lock);
-        if (!opened)
-            opened = open_default(pool);
+        for (int family = 0; family < 2; family++)
+            opened[family] = opened[family] || open_default(pool, family > 0);
         bool yields = requests_wait(pool->core);
         bool drains = core_is_draining(pool->core);
         (void)pthread_mutex_lock(&pool->lock);
@@ -500,7 +529,10 @@ static void *worker_main(void *context)
 static int start_workers(struct pool *pool, struct err *err)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned wanted = cores < 1 ? 1 : cores > WORKERS_MAX ? WORKERS_MAX : (unsigned)cores;
+    unsigned least = pool->core->slot_count > 1 ? 2 : 1; /* one may wait for an engine */
+    unsigned wanted = cores < (long)least   ? least
+                      : cores > WORKERS_MAX ? WORKERS_MAX
+                                            : (unsigned)cores;
     (void)pthread_mutex_lock(&pool->lock); /* they look at pool->workers when they have it */
     int status = 0;
     while (status == 0 && pool->worker_count < wanted) {

@@ -1,9 +1,9 @@
 /* The pool: sandboxes made ahead, each used once, each with a language's kernel waiting in it, or
  * with none.
  *
- * One shelf for each kind that was asked for: image, kernel, profile, number of processors that
- * it shows. How many stand on it follows demand: more when it ran empty, fewer when some were never
- * needed. A refill is paced: it waits while requests wait. */
+ * One shelf for each kind that was asked for: engine, runtime, image, kernel, profile, processors
+ * that it shows. How many stand on it follows demand: more when it ran empty, fewer when some were
+ * never needed. A refill is paced: it waits while requests wait. */
 #ifndef BERTH_CORE_POOL_H
 #define BERTH_CORE_POOL_H
 

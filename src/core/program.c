@@ -80,6 +80,7 @@ static int run_step(struct attempt *attempt, struct channel *channel, const stru
     if (!job->of_session)
         exec.watch.interrupt_fd = -1; /* only a session offers it, and an earlier init lacks it */
     attempt->outcome.phase = phase;
+    attempt_begin_events(attempt);
     return channel_exec(channel, &exec, &attempt->exit, err);
 }
 

@@ -63,7 +63,7 @@ static int start_kernel(struct core *core, struct channel *channel, const struct
         .cwd = "/workspace", .argv = argv, .argc = argc, .envp = plan->envp, .envc = plan->envc};
     if (lang->protocol == LANG_PROTOCOL_LINES)
         kernel.protocol = SANDBOX_KERNEL_LINES;
-    kernel_input_get(core, lang, plan->image, &kernel.input, &kernel.input_size);
+    kernel_input_get(core, lang, plan, &kernel.input, &kernel.input_size);
     const struct channel_watch watch = {.cancel_fd = cancel_fd,
                                         .interrupt_fd = -1,
                                         .gone_fd = gone_fd,
@@ -95,13 +95,14 @@ static int set_limits(struct core *core, const struct plan *plan, const struct p
                                  .cpu_millis = resources->cpu_millis,
                                  .pids_max = core->config.pids_max};
     memcpy(spec.id, item->sandbox_id, sizeof(spec.id));
-    int result = core_engine(core, &engine, err);
+    int result = slot_engine(plan->slot, &engine, err);
     if (result == 0)
         result = engine_limit(engine, &spec, clock_now_ns() + LIMIT_NS, err);
     if (result == 0) {
         const struct sandbox_limits limits = {.file_size_max = resources->storage_bytes +
                                                                SANDBOX_FILE_SIZE_SPARE};
-        channel_limits_later(item->channel, &limits);
+        if (resources->storage_bytes != 0) /* else nobody bounds it */
+            channel_limits_later(item->channel, &limits);
     }
     return result;
 }

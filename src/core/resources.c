@@ -112,6 +112,14 @@ static uint64_t memory_budget(const struct core_config *config, const struct eng
                                             : info->memory_bytes / 5 * 4;
 }
 
+/* Whether roots on disk are reserved. Those of an engine that has no others and holds none to its
+ * size (containers on a daemon's disk) are on a disk that nobody here knows. */
+static bool counts_disk(const struct engine_info *info)
+{
+    bool holds = info->storage_bytes != 0 || (info->capabilities & ENGINE_CAP_STORAGE) != 0;
+    return holds && (info->capabilities & ENGINE_CAP_DISK) != 0;
+}
+
 unsigned resources_pool_max(const struct core_config *config, const struct engine_info *info)
 {
     uint64_t each = max_u64(config->reserve_min_bytes, 1);
@@ -124,7 +132,7 @@ struct reservation resources_budget(const struct core_config *config,
 {
     struct reservation budget = {.memory_bytes = memory_budget(config, info)};
     budget.memory_bytes -= ahead_bytes(config, budget.memory_bytes);
-    if ((info->capabilities & ENGINE_CAP_DISK) != 0) {
+    if (counts_disk(info)) {
         budget.disk_bytes = config->disk_budget_bytes;
         if (budget.disk_bytes == 0)
             budget.disk_bytes = info->disk_bytes / 5 * 4;
@@ -252,7 +260,9 @@ static int plan_storage(const struct core_config *config, const struct engine_in
         return err_public(err, ERR_UNSUPPORTED,
                           "files can't be kept: this host has no writable roots on disk: %s", why);
     }
-    out->disk = ask->needs_disk || asked > in_memory;
+    /* An engine without roots in memory has them on disk, or says no figure of them at all. */
+    out->disk_only = info->storage_bytes == 0 && has_disk;
+    out->disk = ask->needs_disk || asked > in_memory || out->disk_only;
     if (out->disk && (!has_disk || asked > info->disk_bytes))
         return refuse_storage(info, out, asked, in_memory, err);
     /* A default takes what there is: it never moves a small sandbox to the disk. */
@@ -289,7 +299,7 @@ int resources_plan(const struct core_config *config, const struct engine_info *i
     plan.reserve.memory_bytes =
         max_u64(config->reserve_min_bytes,
                 reserved_part(plan.memory_bytes, config->memory_overcommit_millis));
-    if (plan.disk)
+    if (plan.disk && counts_disk(info))
         plan.reserve.disk_bytes = reserved_part(plan.storage_bytes, config->disk_overcommit_millis);
     const struct reservation budget = resources_budget(config, info);
     result =

@@ -31,12 +31,14 @@ struct resources {
     uint64_t memory_bytes, storage_bytes;
     uint32_t cpu_millis;
     uint32_t gpu_count;
-    bool disk; /* the writable root is on disk, else in memory */
+    bool disk;      /* the writable root is on disk, else in memory */
+    bool disk_only; /* since its engine has no others */
     struct reservation reserve;
 };
 
 /* The figures of one sandbox. A root is in memory when it fits into half of the sandbox's memory
- * and nothing needs the disk; else on disk. ERR_BAD_INPUT (public) names the field, what there is
+ * and nothing needs the disk; else on disk. An engine with no roots in memory
+ * (storage_bytes 0) has them all on disk. ERR_BAD_INPUT (public) names the field, what there is
  * and what would be right; ERR_UNSUPPORTED (public): the field names what this host can't enforce.
  */
 int resources_plan(const struct core_config *config, const struct engine_info *info,

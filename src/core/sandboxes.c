@@ -29,11 +29,23 @@ struct box *box_find_locked(struct core *core, const char *id)
     return box;
 }
 
+int box_engine(struct core *core, const char *id, struct engine **out, struct err *err)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    const struct box *box = box_find_locked(core, id);
+    const struct engine_slot *slot = box ? box->slot : NULL;
+    (void)pthread_mutex_unlock(&core->lock);
+    if (!box)
+        return err_set(err, ERR_NOT_FOUND, "there is no sandbox %s any more", id);
+    return slot_engine(slot, out, err);
+}
+
 /* reserve NULL: it holds no place. */
-static void add_box(struct core *core, struct box *box, struct live *live,
+static void add_box(struct core *core, struct box *box, struct engine_slot *slot, struct live *live,
                     const struct reservation *reserve)
 {
     id_hex(box->id, 8);
+    box->slot = slot;
     box->state = SANDBOX_CREATING;
     box->holds_place = reserve != NULL;
     if (reserve)
@@ -96,12 +108,14 @@ bool box_keep(struct core *core, const char *id)
     return lives;
 }
 
-int box_adopt(struct core *core, const char *id, const struct reservation *reserve, struct err *err)
+int box_adopt(struct core *core, struct engine_slot *slot, const char *id,
+              const struct reservation *reserve, struct err *err)
 {
     struct box *box = calloc(1, sizeof(*box));
     if (!box)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
     (void)snprintf(box->id, sizeof(box->id), "%s", id);
+    box->slot = slot;
     box->state = SANDBOX_READY;
     box->holds_place = true;
     box->of_session = box->adopted = true;
@@ -115,9 +129,11 @@ int box_adopt(struct core *core, const char *id, const struct reservation *reser
 }
 
 /* Ends a box; its place stays with it, or is kept back for another try. */
-static void end_box(struct core *core, struct engine *engine, const char *id, bool keep_place)
+static void end_box(struct core *core, const char *id, bool keep_place)
 {
     struct network_use *network = NULL;
+    const struct engine_slot *slot = NULL;
+    struct engine *engine = NULL;
     (void)pthread_mutex_lock(&core->lock);
     struct box *box = box_find_locked(core, id);
     if (box) {
@@ -125,32 +141,39 @@ static void end_box(struct core *core, struct engine *engine, const char *id, bo
         if (keep_place)
             box->holds_place = false;
         network = take(box->network);
+        slot = box->slot;
+        engine = slot ? slot->engine : NULL;
     }
     (void)pthread_mutex_unlock(&core->lock);
     network_forget(core, id, network);
     fault_point("server.destroy");
-    engine_destroy_later(engine, id);
+    if (engine)
+        engine_destroy_later(engine, id);
+    else if (!slot)
+        box_on_destroyed(core, NULL, id);
 }
 
 void box_destroy(struct core *core, const char *id)
 {
-    struct engine *engine = NULL;
-    if (core_engine(core, &engine, NULL) == 0)
-        end_box(core, engine, id, false);
+    end_box(core, id, false);
 }
 
 /* One try; live NULL: for the pool, without a place. *out_id is set also on failure, "" when there
  * is nothing to destroy. */
-static int try_create(struct core *core, struct live *live, struct engine *engine,
-                      const struct plan *plan, const struct box_life *life,
-                      const struct engine_wait *wait, char out_id[static SANDBOX_ID_MAX + 1],
-                      int *out_fd, uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+static int try_create(struct core *core, struct live *live, const struct plan *plan,
+                      const struct box_life *life, const struct engine_wait *wait,
+                      char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
+                      uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
+    struct engine *engine = NULL;
     out_id[0] = '\0';
+    int result = slot_engine(plan->slot, &engine, err);
+    if (result != 0)
+        return result;
     struct box *box = calloc(1, sizeof(*box));
     if (!box)
         return err_set(err, ERR_INTERNAL, "no memory for a sandbox");
-    add_box(core, box, live, live ? &plan->resources.reserve : NULL);
+    add_box(core, box, plan->slot, live, live ? &plan->resources.reserve : NULL);
     memcpy(out_id, box->id, sizeof(box->id));
     struct engine_create spec = {.disk = plan->resources.disk,
                                  .memory_bytes = plan->resources.memory_bytes,
@@ -161,20 +184,23 @@ static int try_create(struct core *core, struct live *live, struct engine *engin
                                  .open_files_max = core->config.open_files_max,
                                  .lifetime_ms = life->lifetime_ms,
                                  .orphan_ms = life->orphan_ms};
-    (void)snprintf(spec.image, sizeof(spec.image), "%s", plan->image);
+    memcpy(spec.image, plan->image, sizeof(spec.image));
+    memcpy(spec.runtime, plan->runtime, sizeof(spec.runtime));
     (void)snprintf(spec.profile, sizeof(spec.profile), "%s", plan->profile);
     (void)snprintf(spec.kernel, sizeof(spec.kernel), "%s", plan->zygote);
     memcpy(spec.id, out_id, sizeof(spec.id));
-    store_sandbox_put(core->store, out_id, live ? live->owner : "", engine->name,
+    store_sandbox_put(core->store, out_id, live ? live->owner : "", plan->slot->name,
                       sandbox_state_name(SANDBOX_CREATING), clock_wall_us());
     fault_point("server.create");
-    int result = engine_create_watched(engine, &spec, wait, out_fd, out_nonce, err);
+    result = engine_create_watched(engine, &spec, wait, out_fd, out_nonce, err);
     fault_point("server.created");
     if (result != 0) {
         atomic_fetch_add(&core->metrics.creates_failed, 1);
+        atomic_fetch_add(&plan->slot->creates_failed, 1);
         return result;
     }
     atomic_fetch_add(&core->metrics.sandboxes_created, 1);
+    atomic_fetch_add(&plan->slot->sandboxes_created, 1);
     move_box(core, out_id, SANDBOX_READY);
     return 0;
 }
@@ -205,7 +231,7 @@ static void make_presentable(struct err *failure)
 }
 
 /* Tries until there is a sandbox, a reason to stop trying, or the budget of time is used up. */
-static int create_in_tries(struct core *core, struct live *live, int gone_fd, struct engine *engine,
+static int create_in_tries(struct core *core, struct live *live, int gone_fd,
                            const struct plan *plan, const struct box_life *life,
                            char out_id[static SANDBOX_ID_MAX + 1], int *out_fd,
                            uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
@@ -217,8 +243,7 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
                                      .gone_fd = gone_fd};
     for (;;) {
         struct err failure = ERR_INIT;
-        int result =
-            try_create(core, live, engine, plan, life, &wait, out_id, out_fd, out_nonce, &failure);
+        int result = try_create(core, live, plan, life, &wait, out_id, out_fd, out_nonce, &failure);
         bool cancelled = engine_wait_is_over(&wait, 0);
         if (result == 0 && !cancelled)
             return 0;
@@ -226,7 +251,7 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd, st
                      clock_now_ns() < wait.deadline_ns;
         fd_close(out_fd);
         if (out_id[0] != '\0')
-            end_box(core, engine, out_id, again);
+            end_box(core, out_id, again);
         else if (!again)
             admission_release(core->admission, &plan->resources.reserve);
         if (cancelled)
@@ -249,15 +274,12 @@ int box_create(struct core *core, struct live *live, int gone_fd, const struct p
 {
     const struct quota_use use = {.memory_bytes = plan->resources.memory_bytes,
                                   .cpu_millis = plan->resources.cpu_millis};
-    struct engine *engine = NULL;
     int result = quota_check(live->owner, QUOTA_SANDBOX, &use, err);
-    if (result == 0)
-        result = core_engine(core, &engine, err);
     if (result != 0) {
         admission_release(core->admission, &plan->resources.reserve);
         return result;
     }
-    return create_in_tries(core, live, gone_fd, engine, plan, life, out_id, out_fd, out_nonce, err);
+    return create_in_tries(core, live, gone_fd, plan, life, out_id, out_fd, out_nonce, err);
 }
 
 int box_create_ahead(struct core *core, const struct plan *plan, int cancel_fd,
@@ -268,22 +290,18 @@ int box_create_ahead(struct core *core, const struct plan *plan, int cancel_fd,
     const struct engine_wait wait = {.deadline_ns = clock_now_ns() + core->create_budget_ns,
                                      .cancel_fd = cancel_fd,
                                      .gone_fd = -1};
-    struct engine *engine = NULL;
-    int result = core_engine(core, &engine, err);
-    if (result != 0)
-        return result;
-    result = try_create(core, NULL, engine, plan, &life, &wait, out_id, out_fd, out_nonce, err);
+    int result = try_create(core, NULL, plan, &life, &wait, out_id, out_fd, out_nonce, err);
     if (result != 0 && out_id[0] != '\0')
-        end_box(core, engine, out_id, false);
+        end_box(core, out_id, false);
     return result;
 }
 
-void box_on_destroyed(struct core *core, const char *id)
+void box_on_destroyed(struct core *core, const struct engine_slot *slot, const char *id)
 {
     struct box *found = NULL;
     (void)pthread_mutex_lock(&core->lock);
     for (struct box **at = &core->boxes; *at; at = &(*at)->next) {
-        if (strcmp((*at)->id, id) == 0) {
+        if (strcmp((*at)->id, id) == 0 && (!slot || (*at)->slot == slot)) {
             found = *at;
             *at = found->next;
             (void)sandbox_state_move(&found->state, SANDBOX_GONE);
@@ -302,14 +320,21 @@ void box_on_destroyed(struct core *core, const char *id)
     free(found);
 }
 
-void box_on_gone(struct core *core, const char *id)
+void box_on_gone(struct core *core, const struct engine_slot *slot, const char *id,
+                 enum kill_cause cause)
 {
     (void)pthread_mutex_lock(&core->lock);
     struct box *box = box_find_locked(core, id);
-    bool expected = box && box->state == SANDBOX_DESTROYING;
+    if (box && slot && box->slot != slot)
+        box = NULL; /* it is not that engine's to speak of */
+    bool expected = !box || box->state == SANDBOX_DESTROYING;
     bool of_session = box && box->of_session;
-    if (box)
+    struct engine_slot *died_of = box ? box->slot : NULL;
+    if (box) {
         box->died = true;
+        box->died_of_memory = cause == KILL_OOM;
+        (void)pthread_cond_broadcast(&core->changed); /* box_wait_cause() */
+    }
     /* Its channel ends too; this is for a descriptor that somebody else still holds. Under this
      * lock, as an execution that nobody heard of goes on in another sandbox. */
     for (struct live *live = core->lives; live && !expected && !of_session; live = live->next) {
@@ -319,26 +344,48 @@ void box_on_gone(struct core *core, const char *id)
     (void)pthread_mutex_unlock(&core->lock);
     if (expected)
         return; /* its init saw our channel close before the engine read our destroy */
-    if (of_session && session_on_gone(core, id))
+    if (of_session && session_on_gone(core, id, cause))
         return;
     (void)pool_on_gone(core->pool, id);
     atomic_fetch_add(&core->metrics.sandboxes_died, 1);
-    log_warn("sandbox %s died by itself", id);
+    if (died_of)
+        atomic_fetch_add(&died_of->sandboxes_died, 1);
+    log_warn("sandbox %s died by itself%s", id, cause == KILL_OOM ? ", of its memory" : "");
+}
+
+enum kill_cause box_wait_cause(struct core *core, const char *id)
+{
+    enum kill_cause cause = KILL_NONE;
+    int64_t until_ns = clock_now_ns() + core->cause_wait_ns;
+    const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+                                   .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
+    (void)pthread_mutex_lock(&core->lock);
+    for (int status = 0; status == 0 && !core->stopping;) {
+        const struct box *box = box_find_locked(core, id);
+        if (!box || box->died || box->state == SANDBOX_DESTROYING) {
+            cause = box && box->died_of_memory ? KILL_OOM : KILL_NONE;
+            break;
+        }
+        status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
+    }
+    (void)pthread_mutex_unlock(&core->lock);
+    return cause;
 }
 
 /* Asks again for what is to be destroyed: the engine may have had no memory for it, and a box that
  * it has forgotten would hold its place for ever. An id that is gone succeeds. */
-static int repeat_destructions(struct core *core, struct engine *engine, struct err *err)
+static int repeat_destructions(struct core *core, const struct engine_slot *slot,
+                               struct engine *engine, struct err *err)
 {
     MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
     size_t count = 0;
     (void)pthread_mutex_lock(&core->lock);
     for (const struct box *box = core->boxes; box; box = box->next)
-        count += box->state == SANDBOX_DESTROYING ? 1 : 0;
+        count += box->slot == slot && box->state == SANDBOX_DESTROYING ? 1 : 0;
     ids = calloc(count + 1, sizeof(*ids));
     count = 0;
     for (const struct box *box = core->boxes; box && ids; box = box->next) {
-        if (box->state == SANDBOX_DESTROYING)
+        if (box->slot == slot && box->state == SANDBOX_DESTROYING)
             memcpy(ids[count++], box->id, sizeof(box->id));
     }
     (void)pthread_mutex_unlock(&core->lock);
@@ -349,12 +396,12 @@ static int repeat_destructions(struct core *core, struct engine *engine, struct 
     return 0;
 }
 
-int box_reconcile(struct core *core, struct err *err)
+int box_reconcile(struct core *core, struct engine_slot *slot, struct err *err)
 {
     struct engine *engine = NULL;
-    int result = core_engine(core, &engine, err);
+    int result = slot_engine(slot, &engine, err);
     if (result == 0)
-        result = repeat_destructions(core, engine, err);
+        result = repeat_destructions(core, slot, engine, err);
     if (result != 0)
         return result;
     MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
@@ -366,7 +413,8 @@ int box_reconcile(struct core *core, struct err *err)
      * listed and not in the table is nobody's. */
     for (size_t i = 0; i < count; i++) {
         (void)pthread_mutex_lock(&core->lock);
-        bool owned = box_find_locked(core, ids[i]) != NULL;
+        const struct box *box = box_find_locked(core, ids[i]);
+        bool owned = box && box->slot == slot;
         (void)pthread_mutex_unlock(&core->lock);
         if (owned)
             continue;

@@ -113,6 +113,8 @@ bool session_close(struct core *core, struct session *session, enum kill_cause c
     for (struct session_turn *turn = mine ? session->turns : NULL; turn; turn = turn->next) {
         if (turn->live)
             live_cancel_locked(turn->live, cause);
+        if (cause == KILL_OOM)
+            cause = KILL_SERVER;
     }
     (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
@@ -155,10 +157,10 @@ static void end_rows(struct core *core, const struct session *session)
 }
 
 static void end_by_server(struct core *core, struct session *session, enum session_end end,
-                          const char *why)
+                          enum kill_cause cause, const char *why)
 {
     struct err err = ERR_INIT;
-    if (!session_close(core, session, KILL_SERVER))
+    if (!session_close(core, session, cause))
         return;
     atomic_fetch_add(&core->metrics.sessions_ended[end], 1);
     log_info("session %s has ended: %s", session->row.id, why);
@@ -170,7 +172,7 @@ static void end_by_server(struct core *core, struct session *session, enum sessi
 
 void session_drop(struct core *core, struct session *session, const char *why)
 {
-    end_by_server(core, session, SESSION_END_LOST, why);
+    end_by_server(core, session, SESSION_END_LOST, KILL_SERVER, why);
 }
 
 void session_end_all(struct core *core)
@@ -183,7 +185,8 @@ void session_end_all(struct core *core)
         (void)pthread_mutex_unlock(&core->lock);
         if (!session)
             return;
-        end_by_server(core, session, SESSION_END_DRAINED, "the server is being drained");
+        end_by_server(core, session, SESSION_END_DRAINED, KILL_SERVER,
+                      "the server is being drained");
         session_unref(core, session);
     }
 }
@@ -201,7 +204,7 @@ static enum session_end end_of_gone(struct core *core, const struct session *ses
     return SESSION_END_LOST;
 }
 
-bool session_on_gone(struct core *core, const char *sandbox_id)
+bool session_on_gone(struct core *core, const char *sandbox_id, enum kill_cause cause)
 {
     (void)pthread_mutex_lock(&core->lock);
     struct session *session = core->sessions;
@@ -213,8 +216,11 @@ bool session_on_gone(struct core *core, const char *sandbox_id)
     if (!session)
         return false;
     enum session_end end = end_of_gone(core, session);
-    end_by_server(core, session, end,
-                  end == SESSION_END_LOST ? "its init died" : "its time is over");
+    if (cause == KILL_OOM)
+        end_by_server(core, session, SESSION_END_LOST, KILL_OOM, "its memory was used up");
+    else
+        end_by_server(core, session, end, KILL_SERVER,
+                      end == SESSION_END_LOST ? "its init died" : "its time is over");
     session_unref(core, session);
     return true;
 }
@@ -390,10 +396,13 @@ int session_append_json(struct core *core, const struct session *session, struct
     const struct store_session *row = &session->row;
     struct glance glance;
     look_at(core, session, &glance);
+    const char *quote = row->runtime[0] != '\0' ? "\"" : "";
     int result = buf_printf(out, err,
                             "{\"session_id\":\"%s\",\"status\":\"active\",\"lang\":\"%s\","
-                            "\"image\":\"%s\",\"profile\":\"%s\",\"engine\":\"%s\",\"labels\":%s",
-                            row->id, row->lang, row->image, row->profile, row->engine,
+                            "\"image\":\"%s\",\"profile\":\"%s\",\"engine\":\"%s\","
+                            "\"runtime\":%s%s%s,\"labels\":%s",
+                            row->id, row->lang, row->image, row->profile, row->engine, quote,
+                            row->runtime[0] != '\0' ? row->runtime : "null", quote,
                             row->labels ? row->labels : "{}");
     if (result == 0)
         result = put_time(out, "created_at", row->created_us, err);

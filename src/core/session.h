@@ -28,8 +28,9 @@ struct session_request {
     const struct lang *lang;
     const char *const *env; /* "NAME=value" */
     size_t env_count;
-    const char *image;   /* NULL: "host" */
-    const char *profile; /* NULL: "strict" */
+    const char *engine, *runtime; /* NULL: the default of sessions, of the engine */
+    const char *image;            /* NULL: the first of the engine's */
+    const char *profile;          /* NULL: "strict" */
     const char *const *libraries;
     size_t library_count;
     bool keep_template;

@@ -30,7 +30,11 @@ static int load_one(struct core *core, struct store_session *row, struct err *er
     session->unsettled = session->to_settle = true;
     const struct reservation reserve = {.memory_bytes = session->row.reserve_memory_bytes,
                                         .disk_bytes = session->row.reserve_disk_bytes};
-    int result = box_adopt(core, session->row.sandbox_id, &reserve, err);
+    struct engine_slot *slot = engines_find(core, session->row.engine);
+    if (!slot)
+        log_warn("session %s is of the engine %s, which is not one of BERTH_ENGINES",
+                 session->row.id, session->row.engine);
+    int result = box_adopt(core, slot, session->row.sandbox_id, &reserve, err);
     if (result == 0)
         result = session_libraries_load(core, session, err);
     if (result == 0)
@@ -127,8 +131,8 @@ static bool take_settling(struct core *core, struct session *session)
     return wanted;
 }
 
-/* The sessions that there are, each with a reference. */
-static struct session **collect(struct core *core, size_t *out_count)
+/* The sessions of an engine, each with a reference. */
+static struct session **collect(struct core *core, const char *engine, size_t *out_count)
 {
     (void)pthread_mutex_lock(&core->lock);
     size_t count = 0;
@@ -137,6 +141,8 @@ static struct session **collect(struct core *core, size_t *out_count)
     struct session **all = calloc(count > 0 ? count : 1, sizeof(struct session *));
     size_t filled = 0;
     for (struct session *session = all ? core->sessions : NULL; session; session = session->next) {
+        if (strcmp(session->row.engine, engine) != 0)
+            continue;
         session->references++;
         all[filled++] = session;
     }
@@ -145,10 +151,10 @@ static struct session **collect(struct core *core, size_t *out_count)
     return all;
 }
 
-void session_reconcile(struct core *core)
+void session_reconcile(struct core *core, const struct engine_slot *slot)
 {
     size_t count = 0;
-    MEM_AUTO struct session **all = collect(core, &count);
+    MEM_AUTO struct session **all = collect(core, slot->name, &count);
     for (size_t i = 0; i < count; i++) {
         struct session *session = all[i];
         bool stops = core_is_stopping(core); /* each look may wait for an engine that is away */
@@ -164,9 +170,11 @@ void session_reconcile(struct core *core)
 
 void session_settle_again(struct core *core, struct session *session)
 {
+    struct engine_slot *slot = engines_find(core, session->row.engine);
     (void)pthread_mutex_lock(&core->lock);
-    session->unsettled = session->to_settle = core->reconcile_wanted = true;
-    (void)pthread_cond_signal(&core->housekeeper_wanted);
+    session->unsettled = session->to_settle = true;
+    if (slot)
+        slot_reconcile_locked(slot);
     (void)pthread_mutex_unlock(&core->lock);
 }
 

@@ -18,11 +18,17 @@
 #define HELD_NS                                                                                    \
     (3600 * 24 * CLOCK_NS_PER_S) /* for one that still runs; init enforces its timeout */
 
+int session_engine(struct core *core, const struct session *session, struct engine **out,
+                   struct err *err)
+{
+    return slot_engine(engines_find(core, session->row.engine), out, err);
+}
+
 bool session_sandbox_ended(struct core *core, const struct session *session)
 {
     struct engine *engine = NULL;
     enum engine_state state = ENGINE_STATE_RUNNING;
-    if (core_engine(core, &engine, NULL) != 0)
+    if (session_engine(core, session, &engine, NULL) != 0)
         return false;
     int result =
         engine_inspect(engine, session->row.sandbox_id, clock_now_ns() + INSPECT_NS, &state, NULL);
@@ -75,7 +81,7 @@ int session_open_channel(struct core *core, struct session *session, struct chan
 {
     struct engine *engine = NULL;
     FD_AUTO int fd = -1;
-    int result = core_engine(core, &engine, err);
+    int result = session_engine(core, session, &engine, err);
     if (result == 0)
         result = engine_open_channel(engine, session->row.sandbox_id,
                                      clock_now_ns() + core->answer_ns, &fd, err);
@@ -120,6 +126,9 @@ static int follow_held(struct core *core, struct session *session, struct channe
     const struct attempt_subject subject = {.owner = row->owner,
                                             .lang = row->lang,
                                             .session_id = session->row.id,
+                                            .engine = session->row.engine,
+                                            .runtime = session->row.runtime,
+                                            .sandbox_id = session->row.sandbox_id,
                                             .gone_fd = -1,
                                             .outlives_client = true};
     live_wait(core, row->id); /* whoever left it is about to go */

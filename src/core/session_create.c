@@ -37,6 +37,9 @@ static int plan(struct making *making, struct err *err)
     const struct execution_request as_execution = {.owner = request->owner,
                                                    .lang = request->lang,
                                                    .cells = true,
+                                                   .of_session = true,
+                                                   .engine = request->engine,
+                                                   .runtime = request->runtime,
                                                    .env = request->env,
                                                    .env_count = request->env_count,
                                                    .image = request->image,
@@ -50,7 +53,11 @@ static int plan(struct making *making, struct err *err)
     making->lifetime_ms =
         request->lifetime_ms != 0 ? request->lifetime_ms : config->session_timeout_ms;
     making->idle_ms = request->idle_ms != 0 ? request->idle_ms : config->session_idle_ms;
-    int result = session_check_times(making->core, &making->lifetime_ms, err);
+    const struct engine_ask asked = {
+        .engine = request->engine, .runtime = request->runtime, .of_session = true};
+    int result = engines_allow(making->core, &asked, err);
+    if (result == 0)
+        result = session_check_times(making->core, &making->lifetime_ms, err);
     return result == 0 ? plan_make(making->core, &as_execution, &making->plan, err) : result;
 }
 
@@ -118,10 +125,7 @@ static int fill_row(const struct making *making, struct store_session *row, stru
 {
     const struct session_request *request = making->request;
     const struct resources *resources = &making->plan.resources;
-    struct engine *engine = NULL;
-    int result = core_engine(making->core, &engine, err);
-    if (result == 0)
-        result = copy_texts(making, row, err);
+    int result = copy_texts(making, row, err);
     if (result == 0)
         result = copy_env(making, row, err);
     if (result != 0)
@@ -131,7 +135,8 @@ static int fill_row(const struct making *making, struct store_session *row, stru
     (void)snprintf(row->lang, sizeof(row->lang), "%s", request->lang->name);
     (void)snprintf(row->image, sizeof(row->image), "%s", making->plan.image);
     (void)snprintf(row->profile, sizeof(row->profile), "%s", making->plan.profile);
-    (void)snprintf(row->engine, sizeof(row->engine), "%s", engine->name);
+    (void)snprintf(row->engine, sizeof(row->engine), "%s", making->plan.slot->name);
+    (void)snprintf(row->runtime, sizeof(row->runtime), "%s", making->plan.runtime);
     (void)snprintf(row->sandbox_id, sizeof(row->sandbox_id), "%s", making->ready.sandbox_id);
     memcpy(row->nonce, making->ready.nonce, sizeof(row->nonce));
     row->memory_bytes = resources->memory_bytes;
@@ -246,7 +251,7 @@ static int create(struct making *making, struct buf *out, struct err *err)
     if (result == 0)
         result = live_begin(core, request->owner, NULL, record, &making->live, err);
     if (result == 0) {
-        result = session_libraries_wait(core, request, making->plan.image, &making->live,
+        result = session_libraries_wait(core, request, &making->plan, &making->live,
                                         &making->libraries, err);
         if (result == 0)
             result = make(making, out, err);

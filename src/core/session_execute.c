@@ -14,6 +14,9 @@
 #include "core/session_libraries.h"
 
 #define LOG_IDLE_MAX (64U * 1024U) /* of what init may go on holding while the session is idle */
+#define AGAIN_NS (20 * CLOCK_NS_PER_MS)
+#define TAKE_UPS 5
+#define NO_WAY 1      /* beside 0 and negative kinds */
 #define GRACE_MS 1000 /* from the interrupt at a timeout to the kernel's end (contract) */
 
 /* What runs is left to init, and to whoever settles the session next. */
@@ -88,8 +91,9 @@ static int run_program(struct attempt *attempt, struct session *session, const s
 {
     const char **env = NULL;
     PLAN_AUTO struct plan plan = {0};
-    struct execution_request asked = {.lang = lang, .image = session->row.image, .cells = true};
+    struct execution_request asked = {.lang = lang, .cells = true};
     bool heard = false;
+    (void)snprintf(plan.image, sizeof(plan.image), "%s", session->row.image);
     int result = session_copy_network(attempt->core, session, &plan.network, err);
     if (result == 0)
         result = read_env(&session->row, &env, &asked.env_count, err);
@@ -112,6 +116,78 @@ static int run_program(struct attempt *attempt, struct session *session, const s
     return result;
 }
 
+/* On the session's channel. */
+static int run_on_channel(struct attempt *attempt, struct session *session, const struct lang *lang,
+                          const struct session_execution *request, uint64_t timeout_ms,
+                          struct err *err)
+{
+    return lang->kernel ? run_cell(attempt, session, request, timeout_ms, err)
+                        : run_program(attempt, session, lang, request, timeout_ms, err);
+}
+
+/* Whether a channel that broke is worth another one: nobody has ended the session, nor this. */
+static bool may_go_on(const struct attempt *attempt, struct session *session)
+{
+    return attempt->live.cancel_cause == KILL_NONE && !core_is_stopping(attempt->core) &&
+           !session_is_closed(attempt->core, session);
+}
+
+/* Another channel, once the engine has a way to init again. */
+static int open_again(struct core *core, struct session *session, int64_t until_ns)
+{
+    for (;;) {
+        struct channel *channel = NULL;
+        int result = session_open_channel(core, session, &channel, NULL);
+        if (result == 0)
+            session_set_channel(core, session, channel);
+        if (result != -ERR_UNAVAILABLE || core_is_stopping(core) ||
+            session_is_closed(core, session) || clock_now_ns() >= until_ns)
+            return result;
+        clock_sleep_ns(AGAIN_NS);
+    }
+}
+
+/* The channel broke, which says nothing of the sandbox where channels go through an engine that was
+ * started anew: init is asked on another one. What it does not know never began, and is sent again.
+ * NO_WAY: there is none to init; ERR_CLOSED: that one broke too. */
+static int take_up(struct attempt *attempt, struct session *session, const struct lang *lang,
+                   const struct session_execution *request, uint64_t timeout_ms, struct err *err)
+{
+    struct core *core = attempt->core;
+    struct sandbox_attach attach;
+    struct channel_watch watch;
+    session_set_channel(core, session, NULL);
+    if (open_again(core, session, clock_now_ns() + core->answer_ns) != 0)
+        return NO_WAY;
+    log_info("session %s: execution %s is looked for on another channel", session->row.id,
+             attempt->live.id);
+    attempt_attach(attempt, &attach);
+    attempt_watch(attempt, timeout_ms + GRACE_MS, &watch);
+    int result = channel_attach(session->channel, &attach, &watch, &attempt->exit, err);
+    if (result == 0)
+        attempt->outcome.exit = attempt->exit.exit;
+    if (result != -ERR_NOT_FOUND)
+        return result;
+    return attempt->events == 0 && attempt->uncounted == 0
+               ? run_on_channel(attempt, session, lang, request, timeout_ms, err)
+               : NO_WAY; /* a compiler that ended with its channel */
+}
+
+/* Runs the code, over as many channels as it takes. */
+static int run_to_end(struct attempt *attempt, struct session *session, const struct lang *lang,
+                      const struct session_execution *request, uint64_t timeout_ms, struct err *err)
+{
+    int result = run_on_channel(attempt, session, lang, request, timeout_ms, err);
+    for (int i = 0; i < TAKE_UPS && result == -ERR_CLOSED && may_go_on(attempt, session); i++) {
+        struct err failure = ERR_INIT;
+        int again = take_up(attempt, session, lang, request, timeout_ms, &failure);
+        if (again == NO_WAY)
+            break;
+        result = again == 0 ? 0 : err_copy(err, &failure);
+    }
+    return result;
+}
+
 /* Runs the code with the turn taken. On success the outcome is filled; on failure nothing ran. */
 static int run_code(struct attempt *attempt, struct session *session,
                     const struct session_execution *request, uint64_t timeout_ms, struct err *err)
@@ -122,8 +198,7 @@ static int run_code(struct attempt *attempt, struct session *session,
     if (result != 0)
         return result;
     attempt->ran = true;
-    result = lang->kernel ? run_cell(attempt, session, request, timeout_ms, &failure)
-                          : run_program(attempt, session, lang, request, timeout_ms, &failure);
+    result = run_to_end(attempt, session, lang, request, timeout_ms, &failure);
     if (result == 0)
         return 0;
     session_set_channel(attempt->core, session, NULL);
@@ -236,6 +311,9 @@ static int execute_in(struct core *core, struct session *session,
                                             .lang = session->row.lang,
                                             .idempotency_key = request->idempotency_key,
                                             .session_id = session->row.id,
+                                            .engine = session->row.engine,
+                                            .runtime = session->row.runtime,
+                                            .sandbox_id = session->row.sandbox_id,
                                             .gone_fd = -1,
                                             .outlives_client = true};
     int result = check_timeout(core, &timeout_ms, err);

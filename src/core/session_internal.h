@@ -53,8 +53,9 @@ bool session_exists(struct core *core, const char *id);
 void session_free_all(struct core *core);
 /* Enters one, with a reference for the caller. */
 void session_add(struct core *core, struct session *session);
-/* Takes it out of the table and ends its executions; the caller destroys its sandbox. Returns false
- * when somebody else did. */
+/* Takes it out of the table and ends its executions; the caller destroys its sandbox. KILL_OOM is
+ * what runs now, the others never began: they end by the server. Returns false when somebody else
+ * did. */
 bool session_close(struct core *core, struct session *session, enum kill_cause cause);
 /* The same, by the server, and its row and its sandbox go. why is for the log. */
 void session_drop(struct core *core, struct session *session, const char *why);
@@ -63,7 +64,7 @@ void session_drop(struct core *core, struct session *session, const char *why);
 void session_end_all(struct core *core);
 
 /* Its sandbox ended by itself: the session is over. Returns whether there was one. */
-bool session_on_gone(struct core *core, const char *sandbox_id);
+bool session_on_gone(struct core *core, const char *sandbox_id, enum kill_cause cause);
 /* The session as an object. */
 int session_append_json(struct core *core, const struct session *session, struct buf *out,
                         struct err *err);
@@ -82,6 +83,9 @@ void session_set_running(struct core *core, struct session_turn *turn, struct li
 int session_check_times(const struct core *core, uint64_t *lifetime_ms, struct err *err);
 
 /* session_channel.c */
+/* The engine that its sandbox is of. ERR_UNAVAILABLE (public): it is not there. */
+int session_engine(struct core *core, const struct session *session, struct engine **out,
+                   struct err *err);
 /* A further channel to its init; the caller's to close. */
 int session_open_channel(struct core *core, struct session *session, struct channel **out,
                          struct err *err);
@@ -137,9 +141,9 @@ void session_give_place(struct core *core, struct session *session);
 void session_leave_all(struct core *core);
 /* Reads the sessions of an earlier server. Called before there is an engine. */
 int session_load(struct core *core, struct err *err);
-/* The engine is there: sessions whose sandbox is gone are dropped, and what ran in the others while
- * there was no server is settled, by threads. */
-void session_reconcile(struct core *core);
+/* An engine is there: sessions of it whose sandbox is gone are dropped, and what ran in the others
+ * while there was no server is settled, by threads. */
+void session_reconcile(struct core *core, const struct engine_slot *slot);
 /* Init may hold an outcome that is not in the store. A thread fetches it from there until it can;
  * whoever has the turn before does the same. */
 void session_settle_again(struct core *core, struct session *session);

@@ -32,14 +32,16 @@ static int say_failed(const struct layer_failure *failure, struct err *err)
 }
 
 int session_libraries_wait(struct core *core, const struct session_request *request,
-                           const char *image, struct live *live, struct library_ask *ask,
+                           const struct plan *plan, struct live *live, struct library_ask *ask,
                            struct err *err)
 {
     if (ask->set.count == 0)
         return 0;
     const struct layer_want want = {.owner = request->owner,
                                     .lang = request->lang,
-                                    .image = image,
+                                    .slot = plan->slot,
+                                    .runtime = plan->runtime,
+                                    .image = plan->image,
                                     .set = &ask->set,
                                     .keep = request->keep_template};
     int result = layer_take(core, &want, live->cancel_fd, request->gone_fd, &ask->use, err);
@@ -158,7 +160,11 @@ static int wait_unhurried(struct attempt *attempt, struct session *session, cons
     bool extend = idle_ms_of(core, session) != 0 && idle_ms_of(core, session) < longest_ms;
     if (extend)
         set_idle(session, longest_ms);
-    int result = library_ask_wait(ask, attempt, lang, session->row.image, false, err);
+    const struct layer_want where = {.lang = lang,
+                                     .slot = engines_find(core, session->row.engine),
+                                     .runtime = session->row.runtime,
+                                     .image = session->row.image};
+    int result = library_ask_wait(ask, attempt, &where, err);
     if (extend)
         set_idle(session, idle_ms_of(core, session)); /* which a renewal may have changed */
     return result;

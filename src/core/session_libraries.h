@@ -10,7 +10,7 @@
 /* While it is made: waits for the layer. What the installer says is ERR_BAD_INPUT (public): there
  * is no session to tell it in. */
 int session_libraries_wait(struct core *core, const struct session_request *request,
-                           const char *image, struct live *live, struct library_ask *ask,
+                           const struct plan *plan, struct live *live, struct library_ask *ask,
                            struct err *err);
 /* What its row is to say of them; 1: nothing, it has none. *list is the caller's, who began it, and
  * *out points into it. */

@@ -155,6 +155,22 @@ static int change(struct core *core, struct session *session, const struct netwo
     return tell_egress(core, session, err);
 }
 
+/* Whether its engine can give it that. */
+static int check(struct core *core, const struct session *session, const struct network *network,
+                 struct err *err)
+{
+    struct engine_info info = {0};
+    char runtime[ENGINE_NAME_MAX];
+    struct engine_slot *slot = engines_find(core, session->row.engine);
+    const char *asked = session->row.runtime[0] != '\0' ? session->row.runtime : NULL;
+    int result = 0;
+    if (network->mode == NETWORK_FULL)
+        result = slot_info(slot, INT64_MAX, clock_now_ns() + INIT_NS, &info, err);
+    if (result == 0 && network->mode == NETWORK_FULL)
+        result = engines_runtime(slot, asked, &info, runtime, err);
+    return result == 0 ? network_check(core, slot, info.capabilities, network, err) : result;
+}
+
 int core_session_set_network(struct core *core, const char *owner, const char *id,
                              const struct network_ask *ask, struct buf *out, struct err *err)
 {
@@ -164,7 +180,7 @@ int core_session_set_network(struct core *core, const char *owner, const char *i
     if (result == 0)
         result = network_plan(core->config.network, ask, &network, err);
     if (result == 0)
-        result = network_check(core, &network, err);
+        result = check(core, session, &network, err);
     if (result == 0)
         result = session_begin_change(core, session, err);
     if (result == 0) {

@@ -172,10 +172,11 @@ bool engine_wait_is_over(const struct engine_wait *wait, int timeout_ms);
 /* Whether an error says that nobody answered: a repeated call may find the engine back. */
 bool engine_is_away(const struct err *err);
 
-/* native: the client of a berth-native process, over the SEQPACKET socket at path. Connects in the
- * background and again whenever the connection breaks. */
-int engine_native_new(const char *socket_path, const struct engine_events *events,
-                      struct engine **out, struct err *err);
+/* The client of an engine process (berth-native, berth-docker), over the SEQPACKET socket at path.
+ * Connects in the background and again whenever the connection breaks. name: what operators and
+ * requests call it; borrowed for the engine's life. */
+int engine_process_new(const char *name, const char *socket_path,
+                       const struct engine_events *events, struct engine **out, struct err *err);
 
 /* fake: sandboxes that are threads of this process and run tiny scripts, with faults to inject; for
  * tests only. See fake.h. */

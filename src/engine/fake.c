@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "engine/fake_info.h"
 #include "engine/fake_layers.h"
 #include "engine/fake_sandbox.h"
 
@@ -22,7 +23,7 @@ static const char *const fault_names[FAKE_FAULT_COUNT] = {
     "limit-away",   "layer-refused", "layer-fails",  "layer-away",     "close-early",
     "close-output", "close-exit",    "dies",         "garbage",        "oversized",
     "wrong-nonce",  "wrong-exit",    "wrong-stream", "no-credit",      "mute",
-    "silent",       "kernel-fails",  "kernel-dies",  "attach-unknown",
+    "silent",       "kernel-fails",  "kernel-dies",  "attach-unknown", "dies-of-memory",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -35,6 +36,7 @@ enum task_kind { TASK_CONNECTED, TASK_DESTROY, TASK_GONE };
 struct task {
     enum task_kind kind;
     char id[SANDBOX_ID_MAX + 1];
+    enum kill_cause cause; /* TASK_GONE */
     struct task *next;
 };
 
@@ -70,18 +72,25 @@ static struct fake *fake_of(struct engine *engine)
     return (struct fake *)engine;
 }
 
-static void add_task(struct fake *fake, enum task_kind kind, const char *id)
+static void add_task_of(struct fake *fake, enum task_kind kind, const char *id,
+                        enum kill_cause cause)
 {
     struct task *task = calloc(1, sizeof(*task));
     if (!task)
         abort();
     task->kind = kind;
+    task->cause = cause;
     (void)snprintf(task->id, sizeof(task->id), "%s", id);
     (void)pthread_mutex_lock(&fake->lock);
     *fake->tasks_tail = task;
     fake->tasks_tail = &task->next;
     (void)pthread_cond_broadcast(&fake->changed);
     (void)pthread_mutex_unlock(&fake->lock);
+}
+
+static void add_task(struct fake *fake, enum task_kind kind, const char *id)
+{
+    add_task_of(fake, kind, id, KILL_NONE);
 }
 
 /* Takes the injected fault when it is within [low, high]. */
@@ -106,7 +115,7 @@ static struct entry *find_locked(struct fake *fake, const char *id)
     return entry;
 }
 
-static void on_died(void *context, const char *id)
+static void on_died(void *context, const char *id, enum kill_cause cause)
 {
     struct fake *fake = context;
     (void)pthread_mutex_lock(&fake->lock);
@@ -114,7 +123,7 @@ static void on_died(void *context, const char *id)
     if (entry)
         entry->stopped = entry->spec.keep_files;
     (void)pthread_mutex_unlock(&fake->lock);
-    add_task(fake, TASK_GONE, id);
+    add_task_of(fake, TASK_GONE, id, cause);
 }
 
 static int fake_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
@@ -129,18 +138,6 @@ static int fake_probe(struct engine *engine, int64_t deadline_ns, struct engine_
     return 0;
 }
 
-/* Whether word is one of the words of list, which spaces separate. */
-static bool has_word(const char *list, const char *word)
-{
-    size_t size = strlen(word);
-    for (const char *at = list; size > 0 && (at = strstr(at, word)); at += size) {
-        bool begins = at == list || at[-1] == ' ';
-        if (begins && (at[size] == ' ' || at[size] == '\0'))
-            return true;
-    }
-    return false;
-}
-
 /* What a real engine checks too. Remembers the spec. */
 static int check_spec(struct fake *fake, const struct engine_create *spec, struct err *err)
 {
@@ -149,8 +146,16 @@ static int check_spec(struct fake *fake, const struct engine_create *spec, struc
     (void)pthread_mutex_lock(&fake->lock);
     fake->last_create = *spec;
     (void)pthread_mutex_unlock(&fake->lock);
-    if (!has_word(info.images, spec->image[0] != '\0' ? spec->image : "host"))
+    if (!fake_has_word(info.images, spec->image[0] != '\0' ? spec->image : "host"))
         return err_public(err, ERR_BAD_INPUT, "image: there is no \"%s\"", spec->image);
+    bool known = spec->runtime[0] == '\0';
+    for (size_t i = 0; i < info.runtime_count && !known; i++) {
+        known = strcmp(info.runtimes[i].name, spec->runtime) == 0;
+        if (known)
+            info.capabilities = info.runtimes[i].capabilities;
+    }
+    if (!known)
+        return err_public(err, ERR_BAD_INPUT, "runtime: there is no \"%s\"", spec->runtime);
     if (strcmp(spec->profile, "container") == 0 && (info.capabilities & ENGINE_CAP_CONTAINER) == 0)
         return err_set(err, ERR_UNSUPPORTED, "no profile \"container\" here");
     if (spec->disk && (info.capabilities & ENGINE_CAP_DISK) == 0)
@@ -509,7 +514,7 @@ static void do_task(struct fake *fake, const struct task *task)
     if (task->kind == TASK_CONNECTED && events->connected)
         events->connected(events->context);
     if (task->kind == TASK_GONE && events->gone)
-        events->gone(events->context, task->id, KILL_NONE);
+        events->gone(events->context, task->id, task->cause);
     if (task->kind != TASK_DESTROY)
         return;
     while (fake_destroy(&fake->base, task->id, INT64_MAX, NULL) != 0)
@@ -614,38 +619,6 @@ static void inject_from_environment(struct engine *engine)
     }
 }
 
-/* BERTH_FAKE_LACKS="memory disk": the host of this fake can't do that. BERTH_FAKE_HAS="zygote": it
- * can do that too. */
-static void set_info(struct fake *fake)
-{
-    fake->info = (struct engine_info){
-        .name = "fake",
-        .version = BERTH_VERSION,
-        .capabilities = ENGINE_CAP_MEMORY | ENGINE_CAP_CPU | ENGINE_CAP_PIDS | ENGINE_CAP_STORAGE |
-                        ENGINE_CAP_STOP | ENGINE_CAP_DISK | ENGINE_CAP_CONTAINER |
-                        ENGINE_CAP_LIMIT | ENGINE_CAP_LAYERS,
-        .cgroup_mode = "none",
-        .memory_bytes = UINT64_C(8) << 30,
-        .cpu_millis = 4000,
-        .storage_bytes = UINT64_C(4) << 30,
-        .disk_bytes = UINT64_C(64) << 30,
-        .images = "host debian"};
-    const char *lacks = getenv("BERTH_FAKE_LACKS");
-    const char *has = getenv("BERTH_FAKE_HAS");
-    for (unsigned i = 0; i < ENGINE_CAP_COUNT; i++) {
-        if (has && has_word(has, engine_cap_name(i)))
-            fake->info.capabilities |= UINT64_C(1) << i;
-        if (lacks && has_word(lacks, engine_cap_name(i)))
-            fake->info.capabilities &= ~(UINT64_C(1) << i);
-    }
-    fake->info.gpu_count = (fake->info.capabilities & ENGINE_CAP_GPU) != 0 ? 2 : 0;
-    if ((fake->info.capabilities & ENGINE_CAP_DISK) == 0)
-        fake->info.disk_bytes = 0;
-    if (lacks && lacks[0] != '\0')
-        (void)snprintf(fake->info.missing, sizeof(fake->info.missing),
-                       "BERTH_FAKE_LACKS says so: %s", lacks);
-}
-
 int engine_fake_new(const struct engine_events *events, struct engine **out, struct err *err)
 {
     struct fake *fake = calloc(1, sizeof(*fake));
@@ -660,7 +633,7 @@ int engine_fake_new(const struct engine_events *events, struct engine **out, str
     (void)pthread_mutex_init(&fake->lock, NULL);
     (void)pthread_cond_init(&fake->changed, NULL);
     inject_from_environment(&fake->base);
-    set_info(fake);
+    fake_info(&fake->info);
     add_task(fake, TASK_CONNECTED, "");
     int status = pthread_create(&fake->thread, NULL, worker_main, fake);
     if (status != 0) {

@@ -73,6 +73,7 @@ enum engine_fake_fault {
     FAKE_FAULT_KERNEL_FAILS,   /* no kernel can be started (ENOENT) */
     FAKE_FAULT_KERNEL_DIES,    /* by signal 11; struck by an execution: between two runs */
     FAKE_FAULT_ATTACH_UNKNOWN, /* no held execution is known to ATTACH */
+    FAKE_FAULT_DIES_OF_MEMORY, /* as DIES, and the engine says that it was the memory limit */
     FAKE_FAULT_COUNT
 };
 
@@ -81,8 +82,9 @@ const char *engine_fake_fault_name(enum engine_fake_fault fault);
 
 /* Makes a fake engine. BERTH_FAKE_FAULT=NAME[:COUNT] in the environment injects a fault at once;
  * BERTH_FAKE_LACKS takes capabilities away and BERTH_FAKE_HAS adds some, by their names, with
- * spaces between; it has no zygotes by itself. events.connected is called from the engine's own
- * thread. */
+ * spaces between; it has no zygotes by itself. BERTH_FAKE_RUNTIMES names runtimes: the first can
+ * all of that, the others lack layers, limit and the profile container; it has none by itself.
+ * events.connected is called from the engine's own thread. */
 int engine_fake_new(const struct engine_events *events, struct engine **out, struct err *err);
 
 /* The next count operations (creations, destructions, changes of limits, layers)

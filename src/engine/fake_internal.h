@@ -114,7 +114,7 @@ struct fake_kernel {
 struct fake_sandbox {
     char id[SANDBOX_ID_MAX + 1];
     uint8_t nonce[SANDBOX_NONCE_SIZE];
-    void (*died)(void *context, const char *id);
+    void (*died)(void *context, const char *id, enum kill_cause cause);
     void *context;
     pthread_t thread; /* of the connections */
     bool runs;        /* that thread is there to be joined; its owner's */

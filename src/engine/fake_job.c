@@ -249,6 +249,7 @@ void fake_job_strike(struct fake_job *job)
         box->silent = true;
         break;
     case FAKE_FAULT_DIES:
+    case FAKE_FAULT_DIES_OF_MEMORY:
         fake_die(box);
         break;
     case FAKE_FAULT_KERNEL_DIES:
@@ -363,7 +364,7 @@ static void end_job(struct fake_job *job)
     }
     if (job->killed && job->cause != KILL_SIGNAL)
         job->exit_code = EXIT_KILLED;
-    if (box->fault == FAKE_FAULT_DIES)
+    if (box->fault == FAKE_FAULT_DIES || box->fault == FAKE_FAULT_DIES_OF_MEMORY)
         fake_die(box);
     job->ended = true;
     if (!box->over)

@@ -281,9 +281,10 @@ static void *box_main(void *context)
             close_connection(box, &box->connections[i]);
     }
     bool by_self = box->by_self;
+    enum kill_cause cause = box->fault == FAKE_FAULT_DIES_OF_MEMORY ? KILL_OOM : KILL_NONE;
     (void)pthread_mutex_unlock(&box->lock);
     if (by_self)
-        box->died(box->context, box->id);
+        box->died(box->context, box->id, cause);
     return NULL;
 }
 

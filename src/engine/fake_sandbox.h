@@ -13,8 +13,9 @@ struct fake_spec {
     const char *id;
     struct fake_sandbox *left; /* one that ended, whose files this one gets; NULL: none */
     enum engine_fake_fault fault;
-    uint64_t lifetime_ms, orphan_ms;             /* 0: never */
-    void (*died)(void *context, const char *id); /* on the sandbox's thread: it ended by itself */
+    uint64_t lifetime_ms, orphan_ms; /* 0: never */
+    /* On the sandbox's thread: it ended by itself; cause: KILL_OOM or KILL_NONE. */
+    void (*died)(void *context, const char *id, enum kill_cause cause);
     void *context;
 };
 

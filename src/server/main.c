@@ -41,7 +41,8 @@
 
 struct options {
     const char *db_path;
-    const char *engine_socket;
+    const char *engine_sockets[CORE_ENGINES_MAX]; /* "NAME=PATH"; PATH alone: of native */
+    size_t engine_socket_count;
     const char *egress_socket; /* NULL: there is no way out */
     const char *host;
     uint16_t port;
@@ -59,10 +60,11 @@ struct server {
 
 static void server_usage(FILE *out)
 {
-    (void)fputs("usage: berth-server --db PATH --engine-socket PATH [--egress-socket PATH]\n"
-                "                    --listen-fd N [--ready-fd N] --host HOST --port PORT\n"
-                "Started by berth-monitor; \"berth serve\" starts that.\n",
-                out);
+    (void)fputs(
+        "usage: berth-server --db PATH --engine-socket [NAME=]PATH... [--egress-socket PATH]\n"
+        "                    --listen-fd N [--ready-fd N] --host HOST --port PORT\n"
+        "Started by berth-monitor; \"berth serve\" starts that.\n",
+        out);
 }
 
 /* What the operator offers of the network. */
@@ -101,8 +103,8 @@ static int server_options(int argc, char **argv, struct options *out)
         bool bad = false;
         if (option == 'd')
             out->db_path = optarg;
-        else if (option == 'e')
-            out->engine_socket = optarg;
+        else if (option == 'e' && out->engine_socket_count < CORE_ENGINES_MAX)
+            out->engine_sockets[out->engine_socket_count++] = optarg;
         else if (option == 'w')
             out->egress_socket = optarg;
         else if (option == 'H')
@@ -124,7 +126,7 @@ static int server_options(int argc, char **argv, struct options *out)
         else if (option == 'r')
             out->ready_fd = (int)number;
     }
-    if (optind == argc && out->db_path && out->engine_socket && out->listen_fd >= 0)
+    if (optind == argc && out->db_path && out->engine_socket_count > 0 && out->listen_fd >= 0)
         return 0;
     server_usage(stderr);
     return EXIT_USAGE;
@@ -154,6 +156,10 @@ static struct core_config server_core_config(const struct settings *settings, co
 {
     return (struct core_config){
         .db_path = db_path,
+        .engines = settings->engines,
+        .engine_count = settings->engine_count,
+        .engine_execute = settings->engine_execute,
+        .engine_sessions = settings->engine_sessions,
         .sandboxes_max = (uint32_t)settings->sandboxes_max,
         .creates_max = (uint32_t)settings->creates_max,
         .queue_max = (uint32_t)settings->queue_max,
@@ -195,12 +201,52 @@ static struct core_config server_core_config(const struct settings *settings, co
     };
 }
 
+/* Whether calls that run code need no token. */
+static bool server_is_open(const struct server *server, const struct options *options)
+{
+    return server->settings.auth_off ||
+           (access_is_loopback(options->host) && !*server->settings.public_host);
+}
+
+/* The socket of an engine; NULL: none was given. */
+static const char *server_engine_socket(const struct options *options, const char *name)
+{
+    size_t size = strlen(name);
+    for (size_t i = 0; i < options->engine_socket_count; i++) {
+        const char *socket = options->engine_sockets[i];
+        if (socket[0] == '/' && strcmp(name, "native") == 0)
+            return socket;
+        if (strncmp(socket, name, size) == 0 && socket[size] == '=')
+            return socket + size + 1;
+    }
+    return NULL;
+}
+
+static int server_start_engine(struct server *server, const struct options *options, size_t index,
+                               struct err *err)
+{
+    const char *name = server->settings.engines[index];
+    const char *socket = server_engine_socket(options, name);
+    struct engine_events events;
+    struct engine *engine = NULL;
+    int result = 0;
+    core_engine_events(server->core, index, &events);
+    if (strcmp(name, "fake") == 0)
+        result = engine_fake_new(&events, &engine, err);
+    else if (!socket)
+        result = err_set(err, ERR_BAD_INPUT, "no --engine-socket for the engine %s", name);
+    else
+        result = engine_process_new(name, socket, &events, &engine, err);
+    return result == 0 ? core_set_engine(server->core, index, engine, err) : result;
+}
+
 static int server_start_core(struct server *server, const struct options *options, struct err *err)
 {
     struct core_config config = server_core_config(&server->settings, options->db_path);
     config.network = &server->network;
-    struct engine_events events;
-    struct engine *engine = NULL;
+    /* Where everybody may run code, everybody may say where. */
+    config.engine_choice = server->settings.engine_choice_said ? server->settings.engine_choice
+                                                               : server_is_open(server, options);
     int result = core_new(&config, &server->core, err);
     if (result < 0)
         return result;
@@ -208,13 +254,8 @@ static int server_start_core(struct server *server, const struct options *option
         result = core_open_egress(server->core, options->egress_socket, err);
     if (result < 0)
         return result;
-    core_engine_events(server->core, &events);
-    if (strcmp(server->settings.engine, "fake") == 0)
-        result = engine_fake_new(&events, &engine, err);
-    else
-        result = engine_native_new(options->engine_socket, &events, &engine, err);
-    if (result == 0)
-        core_set_engine(server->core, engine);
+    for (size_t i = 0; i < config.engine_count && result == 0; i++)
+        result = server_start_engine(server, options, i, err);
     return result;
 }
 
@@ -223,7 +264,6 @@ static int server_start_http(struct server *server, const struct options *option
     const struct settings *settings = &server->settings;
     struct api_config api_config = {
         .core = server->core,
-        .engine_name = settings->engine,
         .timeout_max_ms = settings->timeout_max_ms,
         .session_timeout_max_ms = settings->session_timeout_max_ms,
         .access = {.bind_host = options->host,
@@ -261,8 +301,10 @@ static void server_say_access(const struct server *server, const struct options 
                  options->port);
     else if (!access_is_loopback(options->host) || *settings->public_host)
         log_info("not on a loopback address alone: every call but a few needs a token");
-    if (strcmp(settings->engine, "fake") == 0)
-        log_warn("BERTH_ENGINE=fake: nothing is isolated, for tests only");
+    for (size_t i = 0; i < settings->engine_count; i++) {
+        if (strcmp(settings->engines[i], "fake") == 0)
+            log_warn("the engine fake isolates nothing, it is for tests only");
+    }
 }
 
 static int server_serve(struct server *server, const struct options *options,

@@ -187,16 +187,76 @@ static int settings_check(const struct settings *settings, struct err *err)
     if (settings->memory_budget_bytes != 0 &&
         settings->reserve_min_bytes > settings->memory_budget_bytes)
         return err_set(err, ERR_BAD_INPUT, "BERTH_RESERVE_MIN is above BERTH_MEMORY");
-    if (strcmp(settings->engine, "native") == 0)
-        return 0;
-    if (strcmp(settings->engine, "fake") != 0)
-        return err_set(err, ERR_BAD_INPUT, "BERTH_ENGINE: expected native, got \"%.60s\"",
-                       settings->engine);
-    if (!settings->testing)
-        return err_set(err, ERR_BAD_INPUT,
-                       "BERTH_ENGINE=fake runs no real sandboxes; it is for tests, with "
-                       "BERTH_TESTING=1");
     return 0;
+}
+
+/* ---- engines ---- */
+
+static bool settings_has_engine(const struct settings *settings, const char *name, size_t size)
+{
+    for (size_t i = 0; i < settings->engine_count; i++) {
+        if (strlen(settings->engines[i]) == size && memcmp(settings->engines[i], name, size) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int settings_add_engine(struct settings *settings, const char *name, size_t size,
+                               struct err *err)
+{
+    static const char *const names[] = {"native", "docker", "fake"};
+    _Static_assert(ARRAY_SIZE(names) <= SETTINGS_ENGINES_MAX, "each is named once");
+    const char *found = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (strlen(names[i]) == size && memcmp(names[i], name, size) == 0)
+            found = names[i];
+    }
+    if (!found)
+        return err_set(err, ERR_BAD_INPUT, "BERTH_ENGINES: expected native, docker, got \"%.*s\"",
+                       (int)size, name);
+    if (strcmp(found, "fake") == 0 && !settings->testing)
+        return err_set(err, ERR_BAD_INPUT,
+                       "BERTH_ENGINES: fake runs no real sandboxes; it is for tests, with "
+                       "BERTH_TESTING=1");
+    if (settings_has_engine(settings, found, size))
+        return err_set(err, ERR_BAD_INPUT, "BERTH_ENGINES: %s is named twice", found);
+    settings->engines[settings->engine_count++] = found;
+    return 0;
+}
+
+/* What a family gets has to be there; whether the engine has the runtime, it says later. */
+static int settings_family(const struct settings *settings, const char *name, const char **out,
+                           struct err *err)
+{
+    const char *text = settings_text(name, NULL);
+    size_t size = text ? strcspn(text, "/") : 0;
+    *out = text;
+    if (!text || (settings_has_engine(settings, text, size) && strcmp(text + size, "/") != 0))
+        return 0;
+    return err_set(err, ERR_BAD_INPUT,
+                   "%s: expected one of BERTH_ENGINES, alone or as engine/runtime, got \"%.60s\"",
+                   name, text);
+}
+
+static int settings_engines(struct settings *settings, struct err *err)
+{
+    const char *at = settings_text("BERTH_ENGINES", settings_text("BERTH_ENGINE", "native"));
+    int result = 0;
+    for (at += strspn(at, " "); *at != '\0' && result == 0; at += strspn(at, " ")) {
+        size_t size = strcspn(at, " ");
+        result = settings_add_engine(settings, at, size, err);
+        at += size;
+    }
+    if (result == 0 && settings->engine_count == 0)
+        result = err_set(err, ERR_BAD_INPUT, "BERTH_ENGINES: names no engine");
+    if (result == 0)
+        result = settings_family(settings, "BERTH_ENGINE_EXECUTE", &settings->engine_execute, err);
+    if (result == 0)
+        result =
+            settings_family(settings, "BERTH_ENGINE_SESSIONS", &settings->engine_sessions, err);
+    settings->engine_choice_said = settings_text("BERTH_ENGINE_CHOICE", NULL) != NULL;
+    return result == 0 ? settings_switch("BERTH_ENGINE_CHOICE", &settings->engine_choice, err)
+                       : result;
 }
 
 int settings_load(struct settings *out, struct err *err)
@@ -216,7 +276,6 @@ int settings_load(struct settings *out, struct err *err)
         settings.creates_max = cores > 0 ? 2 * (uint64_t)cores : 2;
     }
     settings.public_host = settings_text("BERTH_PUBLIC_HOST", "");
-    settings.engine = settings_text("BERTH_ENGINE", "native");
     settings.layers_env = settings_text("BERTH_LAYERS_ENV", "");
     settings.layers_allow = settings_text("BERTH_LAYERS_ALLOW", "");
     settings.network_modes = settings_text("BERTH_NETWORK_MODES", "none,egress");
@@ -229,6 +288,8 @@ int settings_load(struct settings *out, struct err *err)
         result = settings_switch("BERTH_ZYGOTE", &settings.zygote, err);
     if (result == 0)
         result = settings_check_env("BERTH_LAYERS_ENV", settings.layers_env, err);
+    if (result == 0)
+        result = settings_engines(&settings, err);
     if (result == 0)
         result = settings_check(&settings, err);
     if (result < 0)

@@ -5,15 +5,22 @@
  * BERTH_LAYERS_ALLOW where they may connect to, of what BERTH_EGRESS_ALLOW says.
  * What the lists of BERTH_NETWORK_MODES and BERTH_EGRESS_ALLOW mean, core/network.h knows.
  *
- * Two are only here: BERTH_REGISTER (on; off: POST /register needs a token) and BERTH_ENGINE
- * (native; fake: for tests, with BERTH_TESTING=1 only). */
+ * BERTH_ENGINES (native) are the engines that run sandboxes, with spaces between, the first by
+ * default: native, docker, and with BERTH_TESTING=1 fake, for tests. BERTH_ENGINE is an earlier
+ * name of it. BERTH_ENGINE_EXECUTE and BERTH_ENGINE_SESSIONS say what a family gets where a request
+ * names none, "engine" or "engine/runtime"; BERTH_ENGINE_CHOICE whether it may name one.
+ *
+ * Only here: BERTH_REGISTER (on; off: POST /register needs a token). */
 #ifndef BERTH_SERVER_SETTINGS_H
 #define BERTH_SERVER_SETTINGS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
+
+#define SETTINGS_ENGINES_MAX 4
 
 struct settings {
     uint64_t sandboxes_max, creates_max, queue_max, queue_wait_ms;
@@ -29,7 +36,10 @@ struct settings {
     uint64_t layers_memory_bytes, layers_storage_bytes;
     uint64_t connection_max, body_max_bytes, bodies_max_bytes, answers_max_bytes;
     const char *public_host; /* "" when unset; the strings are the environment's */
-    const char *engine;
+    const char *engines[SETTINGS_ENGINES_MAX]; /* names, each once */
+    size_t engine_count;
+    const char *engine_execute, *engine_sessions; /* "engine[/runtime]"; NULL: the first */
+    bool engine_choice, engine_choice_said;       /* not said: by whether a token is needed */
     const char *layers_env, *layers_allow;
     const char *network_modes, *egress_allow; /* lists; egress_allow NULL: the default */
     uint64_t egress_bytes_max, egress_connections_max;
@@ -39,7 +49,8 @@ struct settings {
     bool testing;
 };
 
-/* Reads the environment. ERR_BAD_INPUT says which variable is wrong and what would be right. */
+/* Reads the environment.
+ * ERR_BAD_INPUT says which variable is wrong and what would be right. */
 int settings_load(struct settings *out, struct err *err);
 
 #endif

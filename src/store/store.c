@@ -14,9 +14,12 @@
 #define SESSION_COLUMNS                                                                            \
     "id, owner, labels, idempotency_key, lang, image, profile, engine, sandbox_id, nonce,"         \
     " memory_bytes, storage_bytes, cpu_millis, disk, reserve_memory_bytes, reserve_disk_bytes,"    \
-    " timeout_ms, idle_ms, created_us, lifetime_us, env, network, network_env"
+    " timeout_ms, idle_ms, created_us, lifetime_us, env, network, network_env,"                    \
+    " runtime"
 #define LAYER_COLUMNS                                                                              \
-    "name, owner, key, lang, image, requirements, resolved, size_bytes, created_us, used_us, keep"
+    "name, owner, key, lang, image, requirements, resolved, size_bytes, created_us, used_us, "     \
+    "keep,"                                                                                        \
+    " engine"
 
 static const char *const sql_texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -54,7 +57,7 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_TEXT_DROP] = "UPDATE executions SET text = NULL, text_size = NULL WHERE id = ?1",
     [SQL_SESSION_INSERT] = "INSERT INTO sessions (" SESSION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5,"
                            " ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,"
-                           " ?20, ?21, ?22, ?23)",
+                           " ?20, ?21, ?22, ?23, ?24)",
     [SQL_SESSION_RENEW] = "UPDATE sessions SET timeout_ms = ?2, idle_ms = ?3, lifetime_us = ?4"
                           " WHERE id = ?1",
     [SQL_SESSION_NETWORK] = "UPDATE sessions SET network = ?2, network_env = ?3 WHERE id = ?1",
@@ -63,7 +66,7 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_SESSION_ALL] = "SELECT " SESSION_COLUMNS " FROM sessions ORDER BY created_us, id",
     [SQL_LAYER_INSERT] =
         "INSERT OR REPLACE INTO layers (" LAYER_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
-        " ?7, ?8, ?9, ?10, ?11)",
+        " ?7, ?8, ?9, ?10, ?11, ?12)",
     [SQL_LAYER_USED] = "UPDATE layers SET used_us = ?2, keep = max(keep, ?3) WHERE name = ?1",
     [SQL_LAYER_REMOVE] = "DELETE FROM layers WHERE name = ?1",
     [SQL_LAYER_ALL] = "SELECT " LAYER_COLUMNS " FROM layers ORDER BY created_us, name",

@@ -32,6 +32,7 @@ bool store_is_failing(const struct store *store);
 
 #define STORE_ID_SIZE 72
 #define STORE_TEXT_SIZE 64
+#define STORE_IMAGE_SIZE 256
 #define STORE_NONCE_SIZE 16
 
 /* A row of an execution as it is read back. Times are microseconds since 1970, 0 when not set. */
@@ -135,9 +136,10 @@ struct store_session {
     char id[STORE_ID_SIZE];
     char owner[STORE_TEXT_SIZE];
     char lang[STORE_TEXT_SIZE];
-    char image[STORE_TEXT_SIZE];
+    char image[STORE_IMAGE_SIZE];
     char profile[STORE_TEXT_SIZE];
     char engine[STORE_TEXT_SIZE];
+    char runtime[STORE_TEXT_SIZE]; /* "": the engine named none */
     char sandbox_id[STORE_ID_SIZE];
     uint8_t nonce[STORE_NONCE_SIZE];
     uint64_t memory_bytes, storage_bytes, reserve_memory_bytes, reserve_disk_bytes;
@@ -180,10 +182,11 @@ struct store_layer {
     char name[STORE_ID_SIZE];
     char owner[STORE_TEXT_SIZE]; /* who asked for it first */
     char lang[STORE_TEXT_SIZE];
-    char image[STORE_TEXT_SIZE];
-    char *key;          /* what it is found by; these three are heap when it was read */
-    char *requirements; /* a JSON list as text */
-    char *resolved;     /* what was installed, in the installer's words */
+    char image[STORE_IMAGE_SIZE];
+    char engine[STORE_TEXT_SIZE]; /* that keeps it */
+    char *key;                    /* what it is found by; these three are heap when it was read */
+    char *requirements;           /* a JSON list as text */
+    char *resolved;               /* what was installed, in the installer's words */
     uint64_t size_bytes;
     int64_t created_us, used_us;
     bool keep; /* it stays while nobody uses it */

@@ -31,7 +31,8 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
     (void)sqlite3_bind_int64(statement, index++, (sqlite3_int64)row->size_bytes);
     (void)sqlite3_bind_int64(statement, index++, row->created_us);
     (void)sqlite3_bind_int64(statement, index++, row->used_us);
-    (void)sqlite3_bind_int(statement, index, row->keep);
+    (void)sqlite3_bind_int(statement, index++, row->keep);
+    store_bind_text(statement, index, row->engine);
     return store_step(&store->writer, statement, err);
 }
 
@@ -120,6 +121,7 @@ static int read_layer(sqlite3_stmt *statement, struct store_layer *out, struct e
     out->created_us = sqlite3_column_int64(statement, 8);
     out->used_us = sqlite3_column_int64(statement, 9);
     out->keep = sqlite3_column_int(statement, 10) != 0;
+    store_column_text(statement, 11, out->engine, sizeof(out->engine));
     int result = copy_text(statement, 2, &out->key, err);
     if (result == 0)
         result = copy_text(statement, 5, &out->requirements, err);

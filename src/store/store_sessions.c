@@ -62,7 +62,8 @@ static int run_insert(struct store *store, struct store_job *job, struct err *er
     else
         (void)sqlite3_bind_null(statement, index++);
     store_bind_text(statement, index++, row->network ? row->network : "none");
-    bind_u64(statement, index, row->network_env);
+    bind_u64(statement, index++, row->network_env);
+    store_bind_text(statement, index, row->runtime);
     result = store_step(&store->writer, statement, err);
     return result == 0 && job->session_layer ? store_run_session_layer(store, job, err) : result;
 }
@@ -206,6 +207,7 @@ static int read_session(sqlite3_stmt *statement, struct store_session *out, stru
     out->created_us = sqlite3_column_int64(statement, 18);
     out->lifetime_us = sqlite3_column_int64(statement, 19);
     out->network_env = (uint32_t)sqlite3_column_int64(statement, 22);
+    store_column_text(statement, 23, out->runtime, sizeof(out->runtime));
     return 0;
 }
 

@@ -380,6 +380,36 @@ static int copy_flag(const struct tlv_field *field, bool *out, struct err *err)
     return result;
 }
 
+/* What a PROBE reply alone has. */
+static int info_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
+{
+    struct engine_info *info = &msg->info;
+    switch ((enum engine_tag)field->tag) {
+    case TAG_NAME:
+        return copy_text(field, info->name, sizeof(info->name), err);
+    case TAG_VERSION:
+        return copy_text(field, info->version, sizeof(info->version), err);
+    case TAG_CGROUP_MODE:
+        return copy_text(field, info->cgroup_mode, sizeof(info->cgroup_mode), err);
+    case TAG_IMAGES:
+        return copy_text(field, info->images, sizeof(info->images), err);
+    case TAG_MISSING:
+        return copy_text(field, info->missing, sizeof(info->missing), err);
+    case TAG_UNAVAILABLE:
+        return copy_text(field, info->unavailable, sizeof(info->unavailable), err);
+    case TAG_CAPABILITIES:
+        return tlv_u64(field, &info->capabilities, err);
+    case TAG_RUNTIME:
+        return runtime_field(field, msg, err);
+    case TAG_RUNTIME_VERSION:
+    case TAG_RUNTIME_CAPABILITIES:
+    case TAG_RUNTIME_WARNING:
+        return runtime_detail(field, info, err);
+    default:
+        return 0; /* of a later version */
+    }
+}
+
 static int message_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
     struct engine_create *create = &msg->create;
@@ -419,20 +449,6 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
                      : copy_flag(field, &create->disk, err);
     case TAG_KEEP_FILES:
         return copy_flag(field, &create->keep_files, err);
-    case TAG_IMAGES:
-        return copy_text(field, info->images, sizeof(info->images), err);
-    case TAG_MISSING:
-        return copy_text(field, info->missing, sizeof(info->missing), err);
-    case TAG_NAME:
-        return copy_text(field, info->name, sizeof(info->name), err);
-    case TAG_VERSION:
-        return copy_text(field, info->version, sizeof(info->version), err);
-    case TAG_CAPABILITIES:
-        return tlv_u64(field, &info->capabilities, err);
-    case TAG_CGROUP_MODE:
-        return copy_text(field, info->cgroup_mode, sizeof(info->cgroup_mode), err);
-    case TAG_UNAVAILABLE:
-        return copy_text(field, info->unavailable, sizeof(info->unavailable), err);
     case TAG_STATE:
         return state_field(field, msg, err);
     case TAG_NONCE:
@@ -445,14 +461,10 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
         return copy_flag(field, &msg->more, err);
     case TAG_FULL:
         return copy_flag(field, &msg->full, err);
-    case TAG_RUNTIME:
-        return runtime_field(field, msg, err);
-    case TAG_RUNTIME_VERSION:
-    case TAG_RUNTIME_CAPABILITIES:
-    case TAG_RUNTIME_WARNING:
-        return runtime_detail(field, info, err);
     case TAG_CAUSE:
         return cause_field(field, msg, err);
+    default:
+        return info_field(field, msg, err);
     case TAG_LAYER:
         return layer_field(field, msg, err);
     case TAG_LAYER_SIZE:
@@ -462,7 +474,6 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
     case TAG_ENTRIES_MAX:
         return tlv_u64(field, &msg->entries_max, err);
     }
-    return 0;
 }
 
 int engine_msg_decode(const void *data, size_t size, struct engine_msg *msg, struct err *err)

@@ -118,15 +118,15 @@ struct engine_runtime {
 struct engine_info {
     char name[ENGINE_NAME_MAX];
     char version[ENGINE_NAME_MAX];
-    uint64_t capabilities; /* of the runtime that is taken when none is named */
-    char cgroup_mode[16];              /* "v1", "v2", "hybrid", "none" */
-    uint64_t memory_bytes;             /* of the host, or of the cgroup that berth was put into */
-    uint32_t cpu_millis;               /* 1000 a core */
-    uint32_t gpu_count;                /* with ENGINE_CAP_GPU, whether in use or not */
-    uint64_t storage_bytes;            /* the largest writable root in memory */
-    uint64_t disk_bytes;               /* the largest writable root on disk; 0: none */
-    char images[ENGINE_IMAGES_MAX];    /* names, separated by spaces; the first is taken
-                                          when none is named */
+    uint64_t capabilities;          /* of the runtime that is taken when none is named */
+    char cgroup_mode[16];           /* "v1", "v2", "hybrid", "none" */
+    uint64_t memory_bytes;          /* of the host, or of the cgroup that berth was put into */
+    uint32_t cpu_millis;            /* 1000 a core */
+    uint32_t gpu_count;             /* with ENGINE_CAP_GPU, whether in use or not */
+    uint64_t storage_bytes;         /* the largest writable root in memory */
+    uint64_t disk_bytes;            /* the largest writable root on disk; 0: none */
+    char images[ENGINE_IMAGES_MAX]; /* names, separated by spaces; the first is taken
+                                       when none is named */
     /* The first is taken when none is named. None at all: an older engine, which has one way. */
     struct engine_runtime runtimes[ENGINE_RUNTIMES_MAX];
     size_t runtime_count;
@@ -135,17 +135,17 @@ struct engine_info {
 };
 
 struct engine_create {
-    char id[SANDBOX_ID_MAX + 1]; /* id_is_name() */
-    char image[ENGINE_IMAGE_MAX];  /* as the engine names it: "host", or one of engine_info.images */
+    char id[SANDBOX_ID_MAX + 1];  /* id_is_name() */
+    char image[ENGINE_IMAGE_MAX]; /* as the engine names it: "host", or one of engine_info.images */
     char runtime[ENGINE_NAME_MAX]; /* one of engine_info.runtimes; "": the first */
-    char profile[16];            /* "strict" or "container" */
-    bool disk;                   /* the writable root is on disk; else in memory, counted there */
-    bool keep_files;             /* STOP, and any other end but DESTROY, keeps the files; needs
-                                    disk */
-    uint64_t memory_bytes;       /* without swap */
-    uint64_t storage_bytes;      /* of the writable root; START keeps the size it was made with */
-    uint32_t cpu_millis;         /* quota, 1000 a core */
-    uint32_t gpu_count;          /* whole ones, its own alone; ERR_UNAVAILABLE: too few are free */
+    char profile[16];              /* "strict" or "container" */
+    bool disk;                     /* the writable root is on disk; else in memory, counted there */
+    bool keep_files;               /* STOP, and any other end but DESTROY, keeps the files; needs
+                                      disk */
+    uint64_t memory_bytes;         /* without swap */
+    uint64_t storage_bytes;        /* of the writable root; START keeps the size it was made with */
+    uint32_t cpu_millis;           /* quota, 1000 a core */
+    uint32_t gpu_count; /* whole ones, its own alone; ERR_UNAVAILABLE: too few are free */
     uint32_t pids_max;
     uint32_t open_files_max; /* RLIMIT_NOFILE */
     uint64_t lifetime_ms;    /* init ends the sandbox after this, whoever still lives; 0 never */

@@ -79,7 +79,7 @@ static void check_refusal(const struct err *err)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct api api = {.config = {.engine_name = "native", .timeout_max_ms = TIMEOUT_MAX_MS}};
+    static struct api api = {.config = {.timeout_max_ms = TIMEOUT_MAX_MS}};
     static bool loaded;
     if (!loaded)
         fuzz_require(lang_load(NULL) == 0);

@@ -270,7 +270,7 @@ def test_an_image_without_a_language(make_server):
     first = server.execute("print(1)", image="bare")  # nothing is known of the image
     assert (first["status"], first["exit_code"], first["phase"]) == ("error", 127, "run"), first
     answer = server.get("/languages?image=bare", timeout_secs=SECS)
-    assert answer.json() == {"image": "bare", "languages": []}, answer
+    assert answer.json() == {"engine": "native", "image": "bare", "languages": []}, answer
     assert_error(server.post({"code": "print(1)", "image": "bare"}), 400, "lang", "bare", "python")
     assert_error(server.post({"lang": "python", "image": "bare"}, path="/sessions"), 400, "lang", "python")
     server.hello()

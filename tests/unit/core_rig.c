@@ -32,7 +32,11 @@ int rig_remove_folder(void **state)
 
 struct core_config rig_config(void)
 {
+    static const char *const engines[] = {"fake"};
     return (struct core_config){.db_path = db_path,
+                                .engines = engines,
+                                .engine_count = 1,
+                                .engine_choice = true,
                                 .sandboxes_max = 64,
                                 .creates_max = 8,
                                 .queue_max = 1000,
@@ -61,9 +65,9 @@ void rig_open(struct rig *rig, const struct core_config *config)
     struct err err = ERR_INIT;
     struct engine_events events;
     assert_ok(core_new(config, &rig->core, &err), err);
-    core_engine_events(rig->core, &events);
+    core_engine_events(rig->core, 0, &events);
     assert_ok(engine_fake_new(&events, &rig->engine, &err), err);
-    core_set_engine(rig->core, rig->engine);
+    assert_ok(core_set_engine(rig->core, 0, rig->engine, &err), err);
 }
 
 void rig_make_session(struct core *core, const struct session_request *request,

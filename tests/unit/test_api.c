@@ -28,6 +28,7 @@ struct rig {
 static int rig_open(void **state)
 {
     static struct rig rig;
+    static const char *const engines[] = {"fake"};
     static char db_path[64];
     struct engine *engine = NULL;
     struct engine_events events;
@@ -52,19 +53,21 @@ static int rig_open(void **state)
                                             .cpu_millis = 1000,
                                             .pids_max = 64,
                                             .open_files_max = 1024,
+                                            .engines = engines,
+                                            .engine_count = 1,
+                                            .engine_choice = true,
                                             .keep_output_bytes = 1U << 20,
                                             .output_max_bytes = 64U << 20,
                                             .keep_outcome_ms = 3600000};
     if (core_new(&core_config, &rig.core, &err) != 0)
         return -1;
-    core_engine_events(rig.core, &events);
+    core_engine_events(rig.core, 0, &events);
     if (engine_fake_new(&events, &engine, &err) != 0)
         return -1;
-    core_set_engine(rig.core, engine);
-    const struct api_config config = {.core = rig.core,
-                                      .engine_name = "native",
-                                      .timeout_max_ms = 60000,
-                                      .access = {.bind_host = "127.0.0.1"}};
+    if (core_set_engine(rig.core, 0, engine, &err) != 0)
+        return -1;
+    const struct api_config config = {
+        .core = rig.core, .timeout_max_ms = 60000, .access = {.bind_host = "127.0.0.1"}};
     if (api_new(&config, &rig.api, &err) != 0)
         return -1;
     api_handlers(rig.api, &rig.handlers);

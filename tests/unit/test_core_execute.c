@@ -200,7 +200,7 @@ static void profiles_and_images(void **state)
     (void)snprintf(info.missing, sizeof(info.missing), "no luck");
     (void)snprintf(info.images, sizeof(info.images), "host later");
     engine_fake_set_info(rig.engine, &info);
-    core_set_info(rig.core, &info);
+    slot_set_info(&rig.core->slots[0], &info);
     request = request_of("out x\n");
     request.profile = "container";
     expect_refused(&rig, &request, ERR_UNSUPPORTED, "no luck");
@@ -209,8 +209,8 @@ static void profiles_and_images(void **state)
     expect_refused(&rig, &request, ERR_UNSUPPORTED, "resources.cpu: this host can't enforce it");
     /* An image that came after the engine was asked is found by asking once more. */
     info.images[4] = '\0';
-    core_set_info(rig.core, &info);
-    rig.core->info_ns -= 2 * CLOCK_NS_PER_S;
+    slot_set_info(&rig.core->slots[0], &info);
+    rig.core->slots[0].info_ns -= 2 * CLOCK_NS_PER_S;
     request = request_of("out x\n");
     request.image = "later";
     text = run(rig.core, &request, &err);
@@ -619,7 +619,7 @@ static void orphans_are_destroyed(void **state)
     struct engine *engine = NULL;
     struct engine_events events;
     assert_int_equal(core_new(&config, &core, NULL), 0);
-    core_engine_events(core, &events);
+    core_engine_events(core, 0, &events);
     assert_int_equal(engine_fake_new(&events, &engine, NULL), 0);
     const struct engine_create spec = {.id = "orphan"};
     const struct engine_create kept = {.id = "stopped", .disk = true, .keep_files = true};
@@ -629,7 +629,7 @@ static void orphans_are_destroyed(void **state)
     assert_int_equal(engine_create(engine, &kept, INT64_MAX, &fds[1], nonce, NULL), 0);
     assert_int_equal(engine_stop(engine, "stopped", INT64_MAX, NULL), 0);
     assert_int_equal(engine_fake_living(engine), 1);
-    core_set_engine(core, engine);
+    assert_int_equal(core_set_engine(core, 0, engine, NULL), 0);
     size_t count = 1;
     while (count > 0) { /* the one that is stopped is nobody's as well */
         char(*ids)[SANDBOX_ID_MAX + 1] = NULL;

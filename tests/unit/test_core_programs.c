@@ -179,13 +179,14 @@ static void an_image_says_what_it_has(void **state)
     EXPECT(rig.core, &request, "\"stdout\":\"x\\n\""); /* nothing is known yet */
     BUF_AUTO struct buf out;
     buf_init(&out, 1 << 20);
-    assert_ok(core_languages_json(rig.core, NULL, -1, &out, &err), err);
-    rig_assert_parts("languages", buf_cstr(&out),
-                     (const char *const[]){"{\"image\":\"host\",\"languages\":[{\"name\":",
-                                           "{\"name\":\"python\",\"aliases\":[\"python3\",\"py\"],"
-                                           "\"version\":\"1.0\",\"version_line\":\"fake 1.0\","
-                                           "\"state\":true,\"compiled\":false,",
-                                           "{\"name\":\"c\",\"aliases\":[],", NULL});
+    assert_ok(core_languages_json(rig.core, &(struct languages_ask){0}, -1, &out, &err), err);
+    rig_assert_parts(
+        "languages", buf_cstr(&out),
+        (const char *const[]){"{\"engine\":\"fake\",\"image\":\"host\",\"languages\":[{\"name\":",
+                              "{\"name\":\"python\",\"aliases\":[\"python3\",\"py\"],"
+                              "\"version\":\"1.0\",\"version_line\":\"fake 1.0\","
+                              "\"state\":true,\"compiled\":false,",
+                              "{\"name\":\"c\",\"aliases\":[],", NULL});
     assert_null(strstr(buf_cstr(&out), "\"lua\"")); /* `lua -v`: the fake has no such script */
     BUF_AUTO struct buf answer;
     buf_init(&answer, 1 << 20);
@@ -193,7 +194,9 @@ static void an_image_says_what_it_has(void **state)
     assert_non_null(strstr(err.public_message, "lang: image \"host\" has no lua; it has: bash, c"));
     request.image = "debian"; /* another one, which nobody asked */
     EXPECT(rig.core, &request, "\"stdout\":\"x\\n\"");
-    assert_fails(core_languages_json(rig.core, "missing", -1, &out, &err), ERR_BAD_INPUT, err);
+    assert_fails(
+        core_languages_json(rig.core, &(struct languages_ask){.image = "missing"}, -1, &out, &err),
+        ERR_BAD_INPUT, err);
     core_free(rig.core);
 }
 

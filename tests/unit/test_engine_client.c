@@ -145,7 +145,7 @@ static void replies_out_of_order(void **state)
     struct engine *engine = NULL;
     struct call calls[2];
     struct engine_msg first, second;
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     int fd = accept_one();
     call_start(&calls[0], engine, "one", 10000);
     call_start(&calls[1], engine, "two", 10000);
@@ -183,7 +183,7 @@ static void a_restart_fails_who_waits_and_serves_who_comes(void **state)
     struct engine *engine = NULL;
     struct call call;
     struct engine_msg msg;
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     int fd = accept_one();
     call_start(&call, engine, "one", 10000);
     receive(fd, &msg);
@@ -216,7 +216,7 @@ static void a_late_create_is_destroyed(void **state)
     struct engine *engine = NULL;
     struct call call;
     struct engine_msg create, destroy;
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     int fd = accept_one();
     call_start(&call, engine, "late", 30);
     receive(fd, &create);
@@ -249,7 +249,7 @@ static void a_watched_create_ends_early(void **state)
     struct engine_msg create, destroy;
     uint64_t one = 1;
     int gone_fd = eventfd(0, EFD_CLOEXEC);
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     int fd = accept_one();
     call_start_watched(&call, engine, "left", HANG_MS, gone_fd);
     receive(fd, &create);
@@ -277,7 +277,7 @@ static void destructions_are_repeated(void **state)
     struct engine *engine = NULL;
     struct engine_msg msg;
     destroyed_count = 0;
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     engine_destroy_later(engine, "box"); /* perhaps before there is a connection */
     engine_destroy_later(engine, "box"); /* the same again is one */
     int fd = accept_one();
@@ -318,7 +318,7 @@ static void a_forgotten_destruction_is_asked_for(void **state)
     struct engine *engine = NULL;
     struct engine_msg msg;
     connected_count = destroyed_count = 0;
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     int fd = accept_one();
     wait_count(&connected_count, 1);
     no_memory = true;
@@ -379,7 +379,7 @@ static void a_list_comes_in_pages(void **state)
     struct engine *engine = NULL;
     struct listing list;
     struct engine_msg msg;
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     int fd = accept_one();
     list_start(&list, engine, fd, &msg);
     reply_page(fd, &msg, ids, 2, true);
@@ -457,7 +457,7 @@ static void limits_have_one_answer(void **state)
     struct engine *engine = NULL;
     struct limiting limit;
     struct engine_msg msg, late;
-    assert_int_equal(engine_native_new(path, &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", path, &events, &engine, NULL), 0);
     int fd = accept_one();
     limit_start(&limit, engine, fd, 10000, &msg);
     reply(fd, &msg, -1);
@@ -483,7 +483,8 @@ static void calls_have_deadlines(void **state)
     (void)state;
     struct engine *engine = NULL;
     struct engine_info info;
-    assert_int_equal(engine_native_new("/nonexistent/socket", &events, &engine, NULL), 0);
+    assert_int_equal(engine_process_new("native", "/nonexistent/socket", &events, &engine, NULL),
+                     0);
     struct err err = ERR_INIT;
     assert_int_equal(engine_probe(engine, clock_now_ns() + 20 * CLOCK_NS_PER_MS, &info, &err),
                      -ERR_UNAVAILABLE);

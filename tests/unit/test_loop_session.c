@@ -218,7 +218,7 @@ static void test_an_interrupt_before_the_kernel_is_ready(void **state)
     start_committed(*state);
     client_greet(&client);
     send_kernel(&client, 4, "python3");
-    run_code(&client, 8, "import time; time.sleep(600)", false);
+    run_code(&client, 8, "import time\nwhile True: time.sleep(0.01)", false);
     run_code(&client, 12, "print('second')", false);
     client_send(&client, FRAME_INTERRUPT, 8, NULL, 0);
     client_send(&client, FRAME_INTERRUPT, 8, NULL, 0);

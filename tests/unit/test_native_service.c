@@ -112,7 +112,7 @@ static int rig_open(void **state)
         return -1;
     start_engine(&rig);
     below("native.sock", path, sizeof(path));
-    return engine_native_new(path, &no_events, &rig.engine, NULL);
+    return engine_process_new("native", path, &no_events, &rig.engine, NULL);
 }
 
 /* Ends all sandboxes of the instance, and sees that nothing is left of them. */

@@ -10,7 +10,7 @@
 #include "lang/lang.h"
 #include "languages.h"
 
-static struct api api = {.config = {.engine_name = "native", .timeout_max_ms = 60000}};
+static struct api api = {.config = {.timeout_max_ms = 60000}};
 
 static int read_with(const char *body, size_t size, const char *const *headers,
                      struct api_request **out, struct err *err)
@@ -96,6 +96,8 @@ static void test_everything(void **state)
     assert_int_equal(execution->storage_bytes, 1 << 20);
     assert_string_equal(execution->image, "debian");
     assert_string_equal(execution->profile, "container");
+    assert_string_equal(execution->engine, "native");
+    assert_null(execution->runtime);
     assert_string_equal(execution->network.mode, "none");
     assert_false(execution->network.narrowed);
     assert_int_equal(execution->library_count, 2);
@@ -245,8 +247,8 @@ static void test_choices(void **state)
             ERR_BAD_INPUT, "network.allow[1]");
     refused("{\"code\":\"x\",\"image\":5}", ERR_BAD_INPUT, "image");
     refused("{\"code\":\"x\",\"profile\":[]}", ERR_BAD_INPUT, "profile");
-    refused("{\"code\":\"x\",\"engine\":\"docker\"}", ERR_UNSUPPORTED, "engine");
-    refused("{\"code\":\"x\",\"runtime\":\"runsc\"}", ERR_UNSUPPORTED, "runtime");
+    refused("{\"code\":\"x\",\"engine\":1}", ERR_BAD_INPUT, "engine");
+    refused("{\"code\":\"x\",\"runtime\":[\"runsc\"]}", ERR_BAD_INPUT, "runtime");
 }
 
 static void test_env(void **state)

@@ -28,6 +28,10 @@ static const char *const names[] = {"BERTH_MAX_SANDBOXES",
                                     "BERTH_AUTH",
                                     "BERTH_REGISTER",
                                     "BERTH_ENGINE",
+                                    "BERTH_ENGINES",
+                                    "BERTH_ENGINE_EXECUTE",
+                                    "BERTH_ENGINE_SESSIONS",
+                                    "BERTH_ENGINE_CHOICE",
                                     "BERTH_TESTING",
                                     "BERTH_MEMORY",
                                     "BERTH_MEMORY_OVERCOMMIT",
@@ -94,7 +98,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings.body_max_bytes, 4U << 20);
     assert_int_equal(settings.bodies_max_bytes, 256U << 20);
     assert_string_equal(settings.public_host, "");
-    assert_string_equal(settings.engine, "native");
+    assert_string_equal(settings.engines[0], "native");
     assert_string_equal(settings.network_modes, "none,egress");
     assert_null(settings.egress_allow);
     assert_int_equal(settings.egress_bytes_max, UINT64_C(16) << 30);
@@ -225,7 +229,7 @@ static void test_refusals(void **state)
         {"BERTH_AUTH", "no"},
         {"BERTH_AUTH", "OFF"},
         {"BERTH_REGISTER", "maybe"},
-        {"BERTH_ENGINE", "docker"},
+        {"BERTH_ENGINE", "podman"},
         {"BERTH_ENGINE", "fake"},
         {"BERTH_TIMEOUT", "3601"}, /* above BERTH_TIMEOUT_MAX */
     };
@@ -278,11 +282,38 @@ static void test_the_fake_engine_is_for_tests(void **state)
     (void)setenv("BERTH_ENGINE", "fake", 1);
     (void)setenv("BERTH_TESTING", "1", 1);
     struct settings settings = loaded();
-    assert_string_equal(settings.engine, "fake");
+    assert_string_equal(settings.engines[0], "fake");
     assert_true(settings.testing);
     (void)unsetenv("BERTH_ENGINE");
     (void)setenv("BERTH_TESTING", "yes", 1);
     refused("BERTH_ENGINE", "fake");
+}
+
+static void test_engines_are_a_list(void **state)
+{
+    (void)state;
+    (void)setenv("BERTH_ENGINE", "native", 1); /* the earlier name counts for less */
+    (void)setenv("BERTH_ENGINES", " docker  native ", 1);
+    (void)setenv("BERTH_ENGINE_EXECUTE", "native", 1);
+    (void)setenv("BERTH_ENGINE_SESSIONS", "docker/runsc", 1);
+    struct settings settings = loaded();
+    assert_int_equal(settings.engine_count, 2);
+    assert_string_equal(settings.engines[0], "docker");
+    assert_string_equal(settings.engines[1], "native");
+    assert_string_equal(settings.engine_execute, "native");
+    assert_string_equal(settings.engine_sessions, "docker/runsc");
+    assert_false(settings.engine_choice_said);
+    (void)setenv("BERTH_ENGINE_CHOICE", "off", 1);
+    settings = loaded();
+    assert_true(settings.engine_choice_said);
+    assert_false(settings.engine_choice);
+    refused("BERTH_ENGINE_EXECUTE", "podman");
+    refused("BERTH_ENGINE_EXECUTE", "doc");
+    refused("BERTH_ENGINE_SESSIONS", "docker/");
+    refused("BERTH_ENGINES", "native native");
+    refused("BERTH_ENGINES", "native,docker");
+    refused("BERTH_ENGINES", " ");
+    refused("BERTH_ENGINE_CHOICE", "perhaps");
 }
 
 int main(void)
@@ -293,6 +324,7 @@ int main(void)
         cmocka_unit_test_setup(test_refusals, clear),
         cmocka_unit_test_setup(test_ranges_are_said, clear),
         cmocka_unit_test_setup(test_the_fake_engine_is_for_tests, clear),
+        cmocka_unit_test_setup(test_engines_are_a_list, clear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

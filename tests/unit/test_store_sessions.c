@@ -18,6 +18,7 @@ static struct store_session session_of(const char *id, const char *sandbox_id, c
                                     .image = "host",
                                     .profile = "strict",
                                     .engine = "native",
+                                    .runtime = "runsc",
                                     .memory_bytes = UINT64_C(5) << 30,
                                     .storage_bytes = 7,
                                     .reserve_memory_bytes = 8,

@@ -1,16 +1,16 @@
-/* Owns what the native client says about library layers. */
+/* Owns what the client of an engine process says about library layers. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "engine/native_internal.h"
+#include "engine/process_internal.h"
 
 static int call(struct engine *engine, struct engine_msg *request, int passed_fd,
                 int64_t deadline_ns, struct engine_msg *reply, struct err *err)
 {
     const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
-    return native_link_call(native_of(engine), request, passed_fd, &wait, reply, NULL, err);
+    return process_link_call(process_of(engine), request, passed_fd, &wait, reply, NULL, err);
 }
 
 static int set_name(struct engine_msg *request, const char *name, struct err *err)
@@ -22,8 +22,8 @@ static int set_name(struct engine_msg *request, const char *name, struct err *er
     return 0;
 }
 
-int native_layer_import(struct engine *engine, const struct engine_layer_import *import,
-                        int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err)
+int process_layer_import(struct engine *engine, const struct engine_layer_import *import,
+                         int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LAYER_IMPORT,
                                  .size_max_bytes = import->size_max_bytes,
@@ -37,8 +37,8 @@ int native_layer_import(struct engine *engine, const struct engine_layer_import 
     return result;
 }
 
-int native_layer_attach(struct engine *engine, const char *id, const char *name,
-                        int64_t deadline_ns, struct err *err)
+int process_layer_attach(struct engine *engine, const char *id, const char *name,
+                         int64_t deadline_ns, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LAYER_ATTACH};
     struct engine_msg reply = {0};
@@ -47,8 +47,8 @@ int native_layer_attach(struct engine *engine, const char *id, const char *name,
     return result != 0 ? result : call(engine, &request, -1, deadline_ns, &reply, err);
 }
 
-int native_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
-                        struct err *err)
+int process_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
+                         struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LAYER_REMOVE};
     struct engine_msg reply = {0};
@@ -73,8 +73,8 @@ static int append_layers(struct engine_msg *reply, struct engine_layer **layers,
     return 0;
 }
 
-int native_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
-                      size_t *out_count, struct err *err)
+int process_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
+                       size_t *out_count, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LAYER_LIST};
     MEM_AUTO struct engine_layer *layers = NULL;

@@ -1,5 +1,5 @@
-/* Owns the operations of the native engine in the server: each is a message to a berth-native
- * process and its reply. Holds no truth: a sandbox exists when the engine says so. */
+/* Owns the operations of an engine that is another process, as the server sees it: each is a
+ * message to it and its reply. Holds no truth: a sandbox exists when the engine says so. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,21 +9,21 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "engine/native_internal.h"
+#include "engine/process_internal.h"
 
-static int call(struct native *native, struct engine_msg *request, int64_t deadline_ns,
+static int call(struct process *process, struct engine_msg *request, int64_t deadline_ns,
                 struct engine_msg *reply, int *out_fd, struct err *err)
 {
     const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
-    return native_link_call(native, request, -1, &wait, reply, out_fd, err);
+    return process_link_call(process, request, -1, &wait, reply, out_fd, err);
 }
 
-static int native_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
-                        struct err *err)
+static int process_probe(struct engine *engine, int64_t deadline_ns, struct engine_info *out,
+                         struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_PROBE};
     struct engine_msg reply = {0};
-    int result = call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+    int result = call(process_of(engine), &request, deadline_ns, &reply, NULL, err);
     if (result == 0)
         *out = reply.info;
     return result;
@@ -37,7 +37,7 @@ static int make(struct engine *engine, enum engine_op op, const struct engine_cr
     struct engine_msg request = {.op = op, .create = *spec};
     struct engine_msg reply = {0};
     FD_AUTO int fd = -1;
-    int result = native_link_call(native_of(engine), &request, -1, wait, &reply, &fd, err);
+    int result = process_link_call(process_of(engine), &request, -1, wait, &reply, &fd, err);
     if (result != 0 && engine_wait_is_over(wait, 0))
         return err_set(err, ERR_CLOSED, "cancelled while the engine made a sandbox");
     if (result != 0)
@@ -49,17 +49,17 @@ static int make(struct engine *engine, enum engine_op op, const struct engine_cr
     return 0;
 }
 
-static int native_create(struct engine *engine, const struct engine_create *spec,
-                         const struct engine_wait *wait, int *out_channel_fd,
-                         uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+static int process_create(struct engine *engine, const struct engine_create *spec,
+                          const struct engine_wait *wait, int *out_channel_fd,
+                          uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     return make(engine, ENGINE_OP_CREATE, spec, wait, out_channel_fd, out_nonce, err);
 }
 
 /* A start that is not answered in time is left alone: destroying it would destroy its files. */
-static int native_start(struct engine *engine, const struct engine_create *spec,
-                        int64_t deadline_ns, int *out_channel_fd,
-                        uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
+static int process_start(struct engine *engine, const struct engine_create *spec,
+                         int64_t deadline_ns, int *out_channel_fd,
+                         uint8_t out_nonce[static SANDBOX_NONCE_SIZE], struct err *err)
 {
     const struct engine_wait wait = {.deadline_ns = deadline_ns, .cancel_fd = -1, .gone_fd = -1};
     return make(engine, ENGINE_OP_START, spec, &wait, out_channel_fd, out_nonce, err);
@@ -70,41 +70,41 @@ static void set_id(struct engine_msg *msg, const char *id)
     (void)snprintf(msg->id, sizeof(msg->id), "%s", id);
 }
 
-static int native_stop(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
+static int process_stop(struct engine *engine, const char *id, int64_t deadline_ns, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_STOP};
     struct engine_msg reply = {0};
     set_id(&request, id);
-    return call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+    return call(process_of(engine), &request, deadline_ns, &reply, NULL, err);
 }
 
-static int native_destroy(struct engine *engine, const char *id, int64_t deadline_ns,
-                          struct err *err)
+static int process_destroy(struct engine *engine, const char *id, int64_t deadline_ns,
+                           struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_DESTROY};
     struct engine_msg reply = {0};
     set_id(&request, id);
-    return call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+    return call(process_of(engine), &request, deadline_ns, &reply, NULL, err);
 }
 
-static int native_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
-                          enum engine_state *out, struct err *err)
+static int process_inspect(struct engine *engine, const char *id, int64_t deadline_ns,
+                           enum engine_state *out, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_INSPECT};
     struct engine_msg reply = {0};
     set_id(&request, id);
-    int result = call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+    int result = call(process_of(engine), &request, deadline_ns, &reply, NULL, err);
     if (result == 0)
         *out = reply.state;
     return result;
 }
 
-static int native_limit(struct engine *engine, const struct engine_create *spec,
-                        int64_t deadline_ns, struct err *err)
+static int process_limit(struct engine *engine, const struct engine_create *spec,
+                         int64_t deadline_ns, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LIMIT, .create = *spec};
     struct engine_msg reply = {0};
-    return call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+    return call(process_of(engine), &request, deadline_ns, &reply, NULL, err);
 }
 
 /* Appends what one reply listed, and takes its ids. */
@@ -126,15 +126,15 @@ static int append_ids(struct engine_msg *reply, char (**ids)[SANDBOX_ID_MAX + 1]
 
 /* In as many replies as it takes. Each begins after the last id of the one before, so what is made
  * or ends meanwhile leaves no gap and no id comes twice. */
-static int native_list(struct engine *engine, int64_t deadline_ns,
-                       char (**out_ids)[SANDBOX_ID_MAX + 1], size_t *out_count, struct err *err)
+static int process_list(struct engine *engine, int64_t deadline_ns,
+                        char (**out_ids)[SANDBOX_ID_MAX + 1], size_t *out_count, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_LIST};
     MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
     size_t count = 0;
     for (bool more = true; more;) {
         struct engine_msg reply = {0};
-        int result = call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+        int result = call(process_of(engine), &request, deadline_ns, &reply, NULL, err);
         if (result != 0)
             return result;
         more = reply.more;
@@ -151,14 +151,14 @@ static int native_list(struct engine *engine, int64_t deadline_ns,
     return 0;
 }
 
-static int native_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
-                               int *out_channel_fd, struct err *err)
+static int process_open_channel(struct engine *engine, const char *id, int64_t deadline_ns,
+                                int *out_channel_fd, struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_OPEN_CHANNEL};
     struct engine_msg reply = {0};
     FD_AUTO int fd = -1;
     set_id(&request, id);
-    int result = call(native_of(engine), &request, deadline_ns, &reply, &fd, err);
+    int result = call(process_of(engine), &request, deadline_ns, &reply, &fd, err);
     if (result != 0)
         return result;
     if (fd < 0)
@@ -167,68 +167,68 @@ static int native_open_channel(struct engine *engine, const char *id, int64_t de
     return 0;
 }
 
-static int native_network(struct engine *engine, const char *id, bool full, int64_t deadline_ns,
-                          struct err *err)
+static int process_network(struct engine *engine, const char *id, bool full, int64_t deadline_ns,
+                           struct err *err)
 {
     struct engine_msg request = {.op = ENGINE_OP_NETWORK, .full = full};
     struct engine_msg reply = {0};
     set_id(&request, id);
-    return call(native_of(engine), &request, deadline_ns, &reply, NULL, err);
+    return call(process_of(engine), &request, deadline_ns, &reply, NULL, err);
 }
 
-static void native_free(struct engine *engine)
+static void process_free(struct engine *engine)
 {
-    struct native *native = native_of(engine);
-    native_link_stop(native);
-    native_destroy_done(native);
-    fd_close(&native->wake_fd);
-    free(native->message);
-    free(native);
+    struct process *process = process_of(engine);
+    process_link_stop(process);
+    process_destroy_done(process);
+    fd_close(&process->wake_fd);
+    free(process->message);
+    free(process);
 }
 
-static const struct engine_operations native_operations = {
-    .probe = native_probe,
-    .create = native_create,
-    .start = native_start,
-    .stop = native_stop,
-    .destroy = native_destroy,
-    .destroy_later = native_destroy_later,
-    .inspect = native_inspect,
-    .list = native_list,
-    .limit = native_limit,
-    .open_channel = native_open_channel,
-    .layer_import = native_layer_import,
-    .layer_attach = native_layer_attach,
-    .layer_remove = native_layer_remove,
-    .layer_list = native_layer_list,
-    .network = native_network,
-    .free = native_free,
+static const struct engine_operations process_operations = {
+    .probe = process_probe,
+    .create = process_create,
+    .start = process_start,
+    .stop = process_stop,
+    .destroy = process_destroy,
+    .destroy_later = process_destroy_later,
+    .inspect = process_inspect,
+    .list = process_list,
+    .limit = process_limit,
+    .open_channel = process_open_channel,
+    .layer_import = process_layer_import,
+    .layer_attach = process_layer_attach,
+    .layer_remove = process_layer_remove,
+    .layer_list = process_layer_list,
+    .network = process_network,
+    .free = process_free,
 };
 
-int engine_native_new(const char *socket_path, const struct engine_events *events,
-                      struct engine **out, struct err *err)
+int engine_process_new(const char *name, const char *socket_path,
+                       const struct engine_events *events, struct engine **out, struct err *err)
 {
     if (strlen(socket_path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
         return err_set(err, ERR_BAD_INPUT, "the path of the engine's socket is too long: %s",
                        socket_path);
-    MEM_AUTO struct native *native = calloc(1, sizeof(*native));
+    MEM_AUTO struct process *process = calloc(1, sizeof(*process));
     MEM_AUTO uint8_t *message = malloc(ENGINE_MSG_MAX);
     FD_AUTO int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (!native || !message || wake_fd < 0)
+    if (!process || !message || wake_fd < 0)
         return err_set(err, ERR_INTERNAL, "no memory or descriptors for an engine");
-    native->base = (struct engine){.operations = &native_operations, .name = "native"};
+    process->base = (struct engine){.operations = &process_operations, .name = name};
     if (events)
-        native->events = *events;
-    native->address.sun_family = AF_UNIX;
-    (void)snprintf(native->address.sun_path, sizeof(native->address.sun_path), "%s", socket_path);
-    native->forgot_ns = INT64_MAX;
-    native->wake_fd = wake_fd;
-    native->message = message;
-    int result = native_link_start(native, err);
+        process->events = *events;
+    process->address.sun_family = AF_UNIX;
+    (void)snprintf(process->address.sun_path, sizeof(process->address.sun_path), "%s", socket_path);
+    process->forgot_ns = INT64_MAX;
+    process->wake_fd = wake_fd;
+    process->message = message;
+    int result = process_link_start(process, err);
     if (result != 0)
         return result;
     (void)take(message);
     (void)fd_take(&wake_fd);
-    *out = &take(native)->base;
+    *out = &take(process)->base;
     return 0;
 }

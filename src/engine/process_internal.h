@@ -1,7 +1,7 @@
-/* What the files of the native client share: one connection, who waits on it, and what is to be
- * destroyed. For native*.c only. */
-#ifndef BERTH_ENGINE_NATIVE_INTERNAL_H
-#define BERTH_ENGINE_NATIVE_INTERNAL_H
+/* What the files of the client of an engine process share: one connection, who waits on it, and
+ * what is to be destroyed. For process*.c only. */
+#ifndef BERTH_ENGINE_PROCESS_INTERNAL_H
+#define BERTH_ENGINE_PROCESS_INTERNAL_H
 
 #include <pthread.h>
 #include <sys/un.h>
@@ -25,7 +25,7 @@ struct destroying {
 
 struct waiter;
 
-struct native {
+struct process {
     struct engine base;
     struct engine_events events;
     struct sockaddr_un address;
@@ -46,65 +46,65 @@ struct native {
     int64_t forgot_ns; /* when to have a forgotten destruction looked for; INT64_MAX: none is */
 };
 
-static inline struct native *native_of(struct engine *engine)
+static inline struct process *process_of(struct engine *engine)
 {
-    return (struct native *)engine;
+    return (struct process *)engine;
 }
 
-/* ---- native_link.c ---- */
+/* ---- process_link.c ---- */
 
 /* Starts the thread that connects and reads. */
-int native_link_start(struct native *native, struct err *err);
+int process_link_start(struct process *process, struct err *err);
 /* Ends it; nobody may call anything meanwhile. */
-void native_link_stop(struct native *native);
+void process_link_stop(struct process *process);
 
 /* One request and its reply, which is the caller's: engine_msg_done(). Sets its request_id. A
  * CREATE whose caller gave up is destroyed when it comes. passed_fd goes along, -1 for none;
  * borrowed. *out_fd, when not NULL: the descriptor that came along, -1 for none; the caller's. */
-int native_link_call(struct native *native, struct engine_msg *request, int passed_fd,
-                     const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
-                     struct err *err);
+int process_link_call(struct process *process, struct engine_msg *request, int passed_fd,
+                      const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
+                      struct err *err);
 
 /* Sends one message over a connection that is held, with passed_fd (-1: none); waits for room in
  * the socket until deadline_ns. */
-int native_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_t deadline_ns,
-                     struct err *err);
+int process_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_t deadline_ns,
+                      struct err *err);
 /* Lets go of the connection: who counted itself among the senders may not use it any more. */
-void native_link_release(struct native *native);
+void process_link_release(struct process *process);
 /* Has the reader look at what is due. */
-void native_link_wake(struct native *native);
+void process_link_wake(struct process *process);
 
-/* ---- native_layers.c ---- */
+/* ---- process_layers.c ---- */
 
 /* As engine_layer_import() and those beside it. */
-int native_layer_import(struct engine *engine, const struct engine_layer_import *import,
-                        int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err);
-int native_layer_attach(struct engine *engine, const char *id, const char *name,
-                        int64_t deadline_ns, struct err *err);
-int native_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
-                        struct err *err);
-int native_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
-                      size_t *out_count, struct err *err);
+int process_layer_import(struct engine *engine, const struct engine_layer_import *import,
+                         int64_t deadline_ns, uint64_t *out_size_bytes, struct err *err);
+int process_layer_attach(struct engine *engine, const char *id, const char *name,
+                         int64_t deadline_ns, struct err *err);
+int process_layer_remove(struct engine *engine, const char *name, int64_t deadline_ns,
+                         struct err *err);
+int process_layer_list(struct engine *engine, int64_t deadline_ns, struct engine_layer **out_layers,
+                       size_t *out_count, struct err *err);
 
-/* ---- native_destroy.c ---- */
+/* ---- process_destroy.c ---- */
 
 /* As engine_destroy_later(). */
-void native_destroy_later(struct engine *engine, const char *id);
+void process_destroy_later(struct engine *engine, const char *id);
 /* Sends the destructions that are due over fd. Returns when the next one is. */
-int64_t native_destroy_send_due(struct native *native, int fd);
+int64_t process_destroy_send_due(struct process *process, int fd);
 /* Has a forgotten destruction looked for when it is time. Returns when that is. */
-int64_t native_destroy_look_due(struct native *native);
+int64_t process_destroy_look_due(struct process *process);
 /* A reply to a destruction; false when request_id is not one. */
-bool native_destroy_answered(struct native *native, const struct engine_msg *msg);
+bool process_destroy_answered(struct process *process, const struct engine_msg *msg);
 /* Remembers a create that nobody waits for any more. Called with the lock held. */
-void native_destroy_abandon_locked(struct native *native, uint64_t request_id, const char *id);
+void process_destroy_abandon_locked(struct process *process, uint64_t request_id, const char *id);
 /* The late reply to an abandoned create. */
-void native_destroy_late(struct native *native, const struct engine_msg *msg);
+void process_destroy_late(struct process *process, const struct engine_msg *msg);
 /* The connection is gone: what was sent on it has to be sent again. With the lock held, then
  * without it: what the former returned. */
-struct abandoned *native_destroy_unsend_locked(struct native *native);
-void native_destroy_abandoned(struct native *native, struct abandoned *abandoned);
+struct abandoned *process_destroy_unsend_locked(struct process *process);
+void process_destroy_abandoned(struct process *process, struct abandoned *abandoned);
 /* Frees what is still to be destroyed: the next reconciliation does it. */
-void native_destroy_done(struct native *native);
+void process_destroy_done(struct process *process);
 
 #endif

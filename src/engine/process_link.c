@@ -1,4 +1,4 @@
-/* Owns the connection of the native client: a thread that connects, reads and hands replies to the
+/* Owns the connection to an engine process: a thread that connects, reads and hands replies to the
  * callers that wait for them. Callers send for themselves. A connection that breaks fails all that
  * wait; refuses nothing by policy; what the engine says is checked by the decoder. */
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "engine/native_internal.h"
+#include "engine/process_internal.h"
 
 #define BACKOFF_MIN_NS (5 * CLOCK_NS_PER_MS)
 #define BACKOFF_MAX_NS (1000 * CLOCK_NS_PER_MS)
@@ -76,44 +76,44 @@ static bool wait_a_while(pthread_cond_t *cond, pthread_mutex_t *lock,
     return cond_wait_until(cond, lock, until_ns) || !engine_wait_is_over(wait, 0);
 }
 
-void native_link_wake(struct native *native)
+void process_link_wake(struct process *process)
 {
     uint64_t one = 1;
-    (void)!write(native->wake_fd, &one, sizeof(one));
+    (void)!write(process->wake_fd, &one, sizeof(one));
 }
 
-/* Waits for a connection and holds it; give it back with native_link_release(). */
-static int connection_acquire(struct native *native, const struct engine_wait *wait, int *out_fd,
+/* Waits for a connection and holds it; give it back with process_link_release(). */
+static int connection_acquire(struct process *process, const struct engine_wait *wait, int *out_fd,
                               struct err *err)
 {
     int fd = -1;
-    (void)pthread_mutex_lock(&native->lock);
-    while (native->fd < 0 && !native->stop) {
-        if (!wait_a_while(&native->state_changed, &native->lock, wait))
+    (void)pthread_mutex_lock(&process->lock);
+    while (process->fd < 0 && !process->stop) {
+        if (!wait_a_while(&process->state_changed, &process->lock, wait))
             break;
     }
-    if (native->fd >= 0 && !native->stop) {
-        fd = native->fd;
-        native->senders++;
+    if (process->fd >= 0 && !process->stop) {
+        fd = process->fd;
+        process->senders++;
     }
-    (void)pthread_mutex_unlock(&native->lock);
+    (void)pthread_mutex_unlock(&process->lock);
     if (fd < 0)
         return engine_set_away(err, "is not there");
     *out_fd = fd;
     return 0;
 }
 
-void native_link_release(struct native *native)
+void process_link_release(struct process *process)
 {
-    (void)pthread_mutex_lock(&native->lock);
-    if (--native->senders == 0)
-        (void)pthread_cond_broadcast(&native->state_changed);
-    (void)pthread_mutex_unlock(&native->lock);
+    (void)pthread_mutex_lock(&process->lock);
+    if (--process->senders == 0)
+        (void)pthread_cond_broadcast(&process->state_changed);
+    (void)pthread_mutex_unlock(&process->lock);
 }
 
 /* Sends one message; waits for room in the socket until deadline_ns. */
-int native_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_t deadline_ns,
-                     struct err *err)
+int process_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_t deadline_ns,
+                      struct err *err)
 {
     BUF_AUTO struct buf bytes;
     buf_init(&bytes, ENGINE_MSG_MAX);
@@ -132,58 +132,58 @@ int native_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_
     }
 }
 
-static void waiter_add(struct native *native, struct waiter *waiter)
+static void waiter_add(struct process *process, struct waiter *waiter)
 {
     memset(waiter, 0, sizeof(*waiter));
     waiter->fd = -1;
     cond_init(&waiter->answered);
-    (void)pthread_mutex_lock(&native->lock);
-    waiter->request_id = ++native->next_request_id;
-    waiter->next = native->waiters;
-    native->waiters = waiter;
-    (void)pthread_mutex_unlock(&native->lock);
+    (void)pthread_mutex_lock(&process->lock);
+    waiter->request_id = ++process->next_request_id;
+    waiter->next = process->waiters;
+    process->waiters = waiter;
+    (void)pthread_mutex_unlock(&process->lock);
 }
 
 /* Waits for the reply and unlinks the waiter; false when the deadline passed before. */
-static bool waiter_wait(struct native *native, struct waiter *waiter,
+static bool waiter_wait(struct process *process, struct waiter *waiter,
                         const struct engine_wait *wait, const char *create_id)
 {
-    (void)pthread_mutex_lock(&native->lock);
+    (void)pthread_mutex_lock(&process->lock);
     while (!waiter->done) {
-        if (!wait_a_while(&waiter->answered, &native->lock, wait))
+        if (!wait_a_while(&waiter->answered, &process->lock, wait))
             break;
     }
-    for (struct waiter **at = &native->waiters; *at; at = &(*at)->next) {
+    for (struct waiter **at = &process->waiters; *at; at = &(*at)->next) {
         if (*at == waiter) {
             *at = waiter->next;
             break;
         }
     }
     if (!waiter->done && create_id)
-        native_destroy_abandon_locked(native, waiter->request_id, create_id);
-    (void)pthread_mutex_unlock(&native->lock);
+        process_destroy_abandon_locked(process, waiter->request_id, create_id);
+    (void)pthread_mutex_unlock(&process->lock);
     (void)pthread_cond_destroy(&waiter->answered);
     return waiter->done;
 }
 
 /* One request and its reply. The reply is the caller's: engine_msg_done(). */
-int native_link_call(struct native *native, struct engine_msg *request, int passed_fd,
-                     const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
-                     struct err *err)
+int process_link_call(struct process *process, struct engine_msg *request, int passed_fd,
+                      const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
+                      struct err *err)
 {
     static const struct engine_wait no_wait = {.cancel_fd = -1, .gone_fd = -1};
     int fd = -1;
-    int result = connection_acquire(native, wait, &fd, err);
+    int result = connection_acquire(process, wait, &fd, err);
     if (result != 0)
         return result;
     struct waiter waiter;
-    waiter_add(native, &waiter);
+    waiter_add(process, &waiter);
     request->request_id = waiter.request_id;
-    result = native_link_send(fd, request, passed_fd, wait->deadline_ns, err);
-    native_link_release(native);
+    result = process_link_send(fd, request, passed_fd, wait->deadline_ns, err);
+    process_link_release(process);
     const char *create_id = request->op == ENGINE_OP_CREATE ? request->create.id : NULL;
-    bool answered =
-        waiter_wait(native, &waiter, result == 0 ? wait : &no_wait, result == 0 ? create_id : NULL);
+    bool answered = waiter_wait(process, &waiter, result == 0 ? wait : &no_wait,
+                                result == 0 ? create_id : NULL);
     FD_AUTO int received = waiter.fd;
     if (result == 0 && !answered)
         result = engine_set_away(err, "did not answer in time");
@@ -200,10 +200,10 @@ int native_link_call(struct native *native, struct engine_msg *request, int pass
 }
 
 /* Hands a reply to its waiter. Takes *msg and *fd when there is one. */
-static bool deliver(struct native *native, struct engine_msg *msg, int *fd)
+static bool deliver(struct process *process, struct engine_msg *msg, int *fd)
 {
-    (void)pthread_mutex_lock(&native->lock);
-    struct waiter *waiter = native->waiters;
+    (void)pthread_mutex_lock(&process->lock);
+    struct waiter *waiter = process->waiters;
     while (waiter && (waiter->request_id != msg->request_id || waiter->done))
         waiter = waiter->next;
     if (waiter) {
@@ -214,30 +214,31 @@ static bool deliver(struct native *native, struct engine_msg *msg, int *fd)
         msg->layers = NULL;
         (void)pthread_cond_signal(&waiter->answered);
     }
-    (void)pthread_mutex_unlock(&native->lock);
+    (void)pthread_mutex_unlock(&process->lock);
     return waiter != NULL;
 }
 
-static void on_message(struct native *native, struct engine_msg *msg, int *fd)
+static void on_message(struct process *process, struct engine_msg *msg, int *fd)
 {
     if (msg->op == ENGINE_OP_EVENT_GONE && msg->request_id == 0) {
-        if (native->events.gone)
-            native->events.gone(native->events.context, msg->id, msg->cause);
+        if (process->events.gone)
+            process->events.gone(process->events.context, msg->id, msg->cause);
         return;
     }
-    if ((msg->op & ENGINE_REPLY) == 0 || deliver(native, msg, fd) ||
-        native_destroy_answered(native, msg))
+    if ((msg->op & ENGINE_REPLY) == 0 || deliver(process, msg, fd) ||
+        process_destroy_answered(process, msg))
         return;
-    native_destroy_late(native, msg);
+    process_destroy_late(process, msg);
 }
 
 /* Reads and handles one message. Returns false when the connection is over. */
-static bool read_message(struct native *native, int fd)
+static bool read_message(struct process *process, int fd)
 {
     struct err err = ERR_INIT;
     int fds[FD_PASS_MAX];
     size_t fd_count = FD_PASS_MAX;
-    ssize_t size = fd_recv(fd, native->message, ENGINE_MSG_MAX, fds, &fd_count, MSG_DONTWAIT, &err);
+    ssize_t size =
+        fd_recv(fd, process->message, ENGINE_MSG_MAX, fds, &fd_count, MSG_DONTWAIT, &err);
     if (size == -ERR_UNAVAILABLE)
         return true;
     if (size <= 0) {
@@ -249,135 +250,135 @@ static bool read_message(struct native *native, int fd)
     for (size_t i = 1; i < fd_count; i++)
         fd_close(&fds[i]);
     struct engine_msg msg;
-    if (engine_msg_decode(native->message, (size_t)size, &msg, &err) != 0) {
+    if (engine_msg_decode(process->message, (size_t)size, &msg, &err) != 0) {
         log_error("engine: %s", err.message);
         return false;
     }
-    on_message(native, &msg, &received);
+    on_message(process, &msg, &received);
     engine_msg_done(&msg);
     return true;
 }
 
-static bool stopping(struct native *native)
+static bool stopping(struct process *process)
 {
-    (void)pthread_mutex_lock(&native->lock);
-    bool stop = native->stop;
-    (void)pthread_mutex_unlock(&native->lock);
+    (void)pthread_mutex_lock(&process->lock);
+    bool stop = process->stop;
+    (void)pthread_mutex_unlock(&process->lock);
     return stop;
 }
 
 /* Serves a connection until it breaks. Returns whether the engine said anything. */
-static bool serve(struct native *native, int fd)
+static bool serve(struct process *process, int fd)
 {
     bool heard = false;
-    while (!stopping(native)) {
-        int64_t next_ns = native_destroy_send_due(native, fd);
-        int64_t look_ns = native_destroy_look_due(native);
+    while (!stopping(process)) {
+        int64_t next_ns = process_destroy_send_due(process, fd);
+        int64_t look_ns = process_destroy_look_due(process);
         next_ns = look_ns < next_ns ? look_ns : next_ns;
         struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
-                                {.fd = native->wake_fd, .events = POLLIN}};
+                                {.fd = process->wake_fd, .events = POLLIN}};
         if (poll(fds, 2, clock_poll_timeout_ms(next_ns)) < 0 && errno != EINTR)
             break;
         if (fds[1].revents != 0) {
             uint64_t count = 0;
-            (void)!read(native->wake_fd, &count, sizeof(count));
+            (void)!read(process->wake_fd, &count, sizeof(count));
         }
         if (fds[0].revents == 0)
             continue;
-        if (!read_message(native, fd))
+        if (!read_message(process, fd))
             break;
         heard = true;
     }
     return heard;
 }
 
-static int connect_once(struct native *native)
+static int connect_once(struct process *process)
 {
     FD_AUTO int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    if (connect(fd, (const struct sockaddr *)&native->address, sizeof(native->address)) != 0)
+    if (connect(fd, (const struct sockaddr *)&process->address, sizeof(process->address)) != 0)
         return -1;
     return fd_take(&fd);
 }
 
-static void set_connected(struct native *native, int fd)
+static void set_connected(struct process *process, int fd)
 {
-    (void)pthread_mutex_lock(&native->lock);
-    native->fd = fd;
-    (void)pthread_cond_broadcast(&native->state_changed);
-    (void)pthread_mutex_unlock(&native->lock);
+    (void)pthread_mutex_lock(&process->lock);
+    process->fd = fd;
+    (void)pthread_cond_broadcast(&process->state_changed);
+    (void)pthread_mutex_unlock(&process->lock);
 }
 
 /* Fails all that waited on a connection and closes it once nobody sends on it. */
-static void disconnect(struct native *native, int *fd)
+static void disconnect(struct process *process, int *fd)
 {
     (void)shutdown(*fd, SHUT_RDWR); /* wakes senders that wait for room */
-    (void)pthread_mutex_lock(&native->lock);
-    native->fd = -1;
-    while (native->senders > 0)
-        (void)pthread_cond_wait(&native->state_changed, &native->lock);
-    for (struct waiter *waiter = native->waiters; waiter; waiter = waiter->next) {
+    (void)pthread_mutex_lock(&process->lock);
+    process->fd = -1;
+    while (process->senders > 0)
+        (void)pthread_cond_wait(&process->state_changed, &process->lock);
+    for (struct waiter *waiter = process->waiters; waiter; waiter = waiter->next) {
         if (waiter->done)
             continue;
         (void)engine_set_away(&waiter->reply.error, "was restarted");
         waiter->done = true;
         (void)pthread_cond_signal(&waiter->answered);
     }
-    struct abandoned *abandoned = native_destroy_unsend_locked(native);
-    (void)pthread_mutex_unlock(&native->lock);
+    struct abandoned *abandoned = process_destroy_unsend_locked(process);
+    (void)pthread_mutex_unlock(&process->lock);
     fd_close(fd);
-    native_destroy_abandoned(native, abandoned);
+    process_destroy_abandoned(process, abandoned);
 }
 
 static void *reader_main(void *context)
 {
-    struct native *native = context;
+    struct process *process = context;
     int64_t backoff_ns = BACKOFF_MIN_NS;
-    while (!stopping(native)) {
-        int fd = connect_once(native);
+    while (!stopping(process)) {
+        int fd = connect_once(process);
         if (fd >= 0) {
-            set_connected(native, fd);
-            if (native->events.connected)
-                native->events.connected(native->events.context);
-            if (serve(native, fd))
+            set_connected(process, fd);
+            if (process->events.connected)
+                process->events.connected(process->events.context);
+            if (serve(process, fd))
                 backoff_ns = BACKOFF_MIN_NS;
-            disconnect(native, &fd);
-            if (!stopping(native))
+            disconnect(process, &fd);
+            if (!stopping(process))
                 log_warn("engine: the connection broke");
         }
-        struct pollfd stop = {.fd = native->wake_fd, .events = POLLIN};
+        struct pollfd stop = {.fd = process->wake_fd, .events = POLLIN};
         (void)poll(&stop, 1, (int)(backoff_ns / CLOCK_NS_PER_MS));
         if (stop.revents != 0) {
             uint64_t count = 0;
-            (void)!read(native->wake_fd, &count, sizeof(count));
+            (void)!read(process->wake_fd, &count, sizeof(count));
         }
         backoff_ns = 2 * backoff_ns > BACKOFF_MAX_NS ? BACKOFF_MAX_NS : 2 * backoff_ns;
     }
     return NULL;
 }
 
-int native_link_start(struct native *native, struct err *err)
+int process_link_start(struct process *process, struct err *err)
 {
-    (void)pthread_mutex_init(&native->lock, NULL);
-    cond_init(&native->state_changed);
-    native->fd = -1;
-    int status = pthread_create(&native->thread, NULL, reader_main, native);
+    (void)pthread_mutex_init(&process->lock, NULL);
+    cond_init(&process->state_changed);
+    process->fd = -1;
+    int status = pthread_create(&process->thread, NULL, reader_main, process);
     if (status == 0)
         return 0;
-    (void)pthread_cond_destroy(&native->state_changed);
-    (void)pthread_mutex_destroy(&native->lock);
+    (void)pthread_cond_destroy(&process->state_changed);
+    (void)pthread_mutex_destroy(&process->lock);
     return err_sys(err, status, "start the engine's reader");
 }
 
-void native_link_stop(struct native *native)
+void process_link_stop(struct process *process)
 {
-    (void)pthread_mutex_lock(&native->lock);
-    native->stop = true;
-    (void)pthread_cond_broadcast(&native->state_changed);
-    (void)pthread_mutex_unlock(&native->lock);
-    native_link_wake(native);
-    (void)pthread_join(native->thread, NULL);
-    (void)pthread_cond_destroy(&native->state_changed);
-    (void)pthread_mutex_destroy(&native->lock);
+    (void)pthread_mutex_lock(&process->lock);
+    process->stop = true;
+    (void)pthread_cond_broadcast(&process->state_changed);
+    (void)pthread_mutex_unlock(&process->lock);
+    process_link_wake(process);
+    (void)pthread_join(process->thread, NULL);
+    (void)pthread_cond_destroy(&process->state_changed);
+    (void)pthread_mutex_destroy(&process->lock);
 }
