@@ -114,6 +114,7 @@ void container_forget_requests(struct container *container)
     container->waiter_count = 0;
     container->channel_count = 0;
     container->limit_request = 0;
+    container->layer_request = 0;
 }
 
 static void drop_attach(struct container *container)
@@ -409,6 +410,7 @@ static void forget(struct container *container)
     loop_stop_timer(&container->timer);
     web_cancel(&container->call);
     web_cancel(&container->limit_call);
+    web_cancel(&container->layer_call);
     drop_attach(container);
     container->made = false;
     answer_waiters(container, NULL);
@@ -448,12 +450,16 @@ static void remove_it(void *context)
     try_again(container, remove_it);
 }
 
-static void end_limit(struct container *container, const struct err *error)
+static void end_other_calls(struct container *container, const struct err *error)
 {
     web_cancel(&container->limit_call);
+    web_cancel(&container->layer_call);
     if (container->limit_request != 0)
         service_answer_error(container->service, ENGINE_OP_LIMIT, container->limit_request, error);
-    container->limit_request = 0;
+    if (container->layer_request != 0)
+        service_answer_error(container->service, ENGINE_OP_LAYER_ATTACH, container->layer_request,
+                             error);
+    container->limit_request = container->layer_request = 0;
 }
 
 /* What waited for it as something that runs is told that it does not. */
@@ -462,7 +468,7 @@ static void leave_running(struct container *container)
     struct err err = ERR_INIT;
     (void)err_set(&err, ERR_CONFLICT, "sandbox %s is not running", container->create.id);
     answer_channels(container, &err);
-    end_limit(container, &err);
+    end_other_calls(container, &err);
     drop_attach(container);
     loop_stop_timer(&container->timer);
     if (container->create_request != 0)
@@ -704,6 +710,46 @@ void container_limit(struct container *container, const struct engine_create *li
         container->limit_request = request_id;
 }
 
+static void on_layer(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct container *container = context;
+    struct err err = ERR_INIT;
+    uint64_t request_id = container->layer_request;
+    container->layer_call = NULL;
+    container->layer_request = 0;
+    if (error)
+        (void)err_copy(&err, error);
+    else if (status >= 300)
+        (void)web_refused(status, body, "put a layer into a container", &err);
+    if (request_id == 0)
+        return;
+    /* Of the operation: no such layer. Here it is the container, or what its code made there. */
+    if (!error && (err.kind == ERR_NOT_FOUND || err.kind == ERR_INTERNAL))
+        err.kind = ERR_CONFLICT;
+    if (err.kind != ERR_NONE)
+        service_answer_error(container->service, ENGINE_OP_LAYER_ATTACH, request_id, &err);
+    else
+        service_answer_done(container->service, ENGINE_OP_LAYER_ATTACH, request_id);
+}
+
+int container_put_layer(struct container *container, int tar_fd, uint64_t size_bytes,
+                        uint64_t request_id, struct err *err)
+{
+    char path[PATH_SIZE];
+    if (container->state != ENGINE_STATE_RUNNING || container->layer_call)
+        return err_set(err, ERR_CONFLICT, "sandbox %s can't be given a layer now",
+                       container->create.id);
+    if (container->gvisor)
+        return err_set(err, ERR_UNSUPPORTED, "runsc does not see what is put into its files");
+    (void)snprintf(path, sizeof(path), "/containers/%s/archive?path=%%2Fopt%%2Flibraries",
+                   container->name);
+    int result = daemon_upload(&container->service->daemon, path, tar_fd, size_bytes, CALL_NS,
+                               on_layer, container, &container->layer_call, err);
+    if (result == 0)
+        container->layer_request = request_id;
+    return result;
+}
+
 void container_free(struct container *container)
 {
     if (!container)
@@ -711,6 +757,7 @@ void container_free(struct container *container)
     loop_stop_timer(&container->timer);
     web_cancel(&container->call);
     web_cancel(&container->limit_call);
+    web_cancel(&container->layer_call);
     drop_attach(container);
     free(container);
 }
