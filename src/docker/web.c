@@ -19,7 +19,7 @@
 #include <jansson.h>
 
 #define CONNECT_MS 10000L
-enum { REPLY_MAX = 32 << 20, SAID_MAX = 200, FULL_RETRY_S = 30 };
+enum { REPLY_MAX = 32 << 20, SAID_MAX = 200, FULL_RETRY_S = 30, BUSY_RETRY_S = 2 };
 
 struct web_call {
     struct web *web;
@@ -537,6 +537,13 @@ int web_refused(long status, const struct buf *body, const char *what, struct er
         (void)err_public(err, ERR_UNAVAILABLE, "the Docker host has no space left");
         if (err)
             err->retry_after_s = FULL_RETRY_S;
+        (void)err_wrap(err, "%s: %.200s", what, said);
+        return -ERR_UNAVAILABLE;
+    }
+    if (strstr(said, "resource temporarily unavailable")) { /* it could not fork, say */
+        (void)err_public(err, ERR_UNAVAILABLE, "the Docker host is too busy; try again");
+        if (err)
+            err->retry_after_s = BUSY_RETRY_S;
         (void)err_wrap(err, "%s: %.200s", what, said);
         return -ERR_UNAVAILABLE;
     }
