@@ -103,7 +103,7 @@ static int lower(pid_t pid, int resource, rlim_t value)
     return prlimit(pid, resource, &wanted, NULL) == 0 ? 0 : errno;
 }
 
-int child_lower_limits(pid_t pid, const struct init_config *config)
+static int lower_all(pid_t pid, const struct init_config *config)
 {
     int sys_errno = lower(pid, RLIMIT_FSIZE, config->file_size_max);
     if (sys_errno == 0)
@@ -111,6 +111,22 @@ int child_lower_limits(pid_t pid, const struct init_config *config)
     if (sys_errno == 0 && limits_processes(config))
         sys_errno = lower(pid, RLIMIT_NPROC, config->pids_max);
     return sys_errno == ESRCH ? 0 : sys_errno;
+}
+
+/* In a container that somebody else made init owns no user namespace of the code's; there it is the
+ * real ids that have to be the code's. With them alone it can be signalled, and a signal does
+ * nothing to it (signals are blocked, and PID 1 is not stopped or killed from inside). */
+int child_lower_limits(pid_t pid, const struct init_config *config)
+{
+    if (!config->carried)
+        return lower_all(pid, config);
+    if (setresgid(config->gid, (gid_t)-1, (gid_t)-1) != 0 ||
+        setresuid(config->uid, (uid_t)-1, (uid_t)-1) != 0)
+        return errno;
+    int sys_errno = lower_all(pid, config);
+    if (setresuid(0, (uid_t)-1, (uid_t)-1) != 0 || setresgid(0, (gid_t)-1, (gid_t)-1) != 0)
+        _exit(1); /* no init at all is better than one with other ids */
+    return sys_errno;
 }
 
 void child_set_own_limits(const struct init_config *config)
