@@ -64,6 +64,8 @@ struct container {
     struct web_call *call;
     struct web_call *limit_call;
     uint64_t limit_request;
+    struct web_call *layer_call;
+    uint64_t layer_request;
     struct attach *attach;
     struct loop_timer timer; /* of a creation: how long it may take; else when to try again */
     int64_t pause_ns;
@@ -86,6 +88,11 @@ void container_open_channel(struct container *container, uint64_t request_id);
 /* ENGINE_OP_LIMIT */
 void container_limit(struct container *container, const struct engine_create *limits,
                      uint64_t request_id);
+
+/* ENGINE_OP_LAYER_ATTACH, of a tar; answers when its files are there. What an earlier layer had,
+ * and this one has not, stays. */
+int container_put_layer(struct container *container, int tar_fd, uint64_t size_bytes,
+                        uint64_t request_id, struct err *err);
 
 /* The daemon says: it has ended (with that exit code); it ran out of memory; it was removed; it
  * runs not, and is there. */

@@ -301,23 +301,44 @@ int daemon_away(const struct daemon *daemon, struct err *err)
     return result;
 }
 
-int daemon_call(struct daemon *daemon, const char *method, const char *path, struct buf *body,
-                int64_t timeout_ns, web_done_fn done, void *context, struct web_call **out,
-                struct err *err)
+/* A request whose path lacks the API's version. */
+static int start(struct daemon *daemon, struct web_request *request, struct web_call **out,
+                 struct err *err)
 {
     char whole[2048];
     if (!daemon->is_up)
         return daemon_away(daemon, err);
-    int size = snprintf(whole, sizeof(whole), "%s%s", daemon->facts.api, path);
+    int size = snprintf(whole, sizeof(whole), "%s%s", daemon->facts.api, request->path);
     if (size < 0 || (size_t)size >= sizeof(whole))
         return err_set(err, ERR_INTERNAL, "a path of %d bytes", size);
-    const struct web_request request = {.method = method,
-                                        .path = whole,
-                                        .body = body,
-                                        .type =
-                                            strcmp(method, "PUT") == 0 ? "application/x-tar" : NULL,
-                                        .timeout_ns = timeout_ns,
-                                        .done = done,
-                                        .context = context};
-    return web_start(daemon->web, &request, out, err);
+    request->path = whole;
+    request->type = strcmp(request->method, "PUT") == 0 ? "application/x-tar" : NULL;
+    return web_start(daemon->web, request, out, err);
+}
+
+int daemon_call(struct daemon *daemon, const char *method, const char *path, struct buf *body,
+                int64_t timeout_ns, web_done_fn done, void *context, struct web_call **out,
+                struct err *err)
+{
+    struct web_request request = {.method = method,
+                                  .path = path,
+                                  .body = body,
+                                  .timeout_ns = timeout_ns,
+                                  .done = done,
+                                  .context = context};
+    return start(daemon, &request, out, err);
+}
+
+int daemon_upload(struct daemon *daemon, const char *path, int fd, uint64_t size_bytes,
+                  int64_t timeout_ns, web_done_fn done, void *context, struct web_call **out,
+                  struct err *err)
+{
+    struct web_request request = {.method = "PUT",
+                                  .path = path,
+                                  .body_fd = fd,
+                                  .body_size = size_bytes,
+                                  .timeout_ns = timeout_ns,
+                                  .done = done,
+                                  .context = context};
+    return start(daemon, &request, out, err);
 }

@@ -70,6 +70,11 @@ int daemon_call(struct daemon *daemon, const char *method, const char *path, str
                 int64_t timeout_ns, web_done_fn done, void *context, struct web_call **out,
                 struct err *err);
 
+/* PUT of a file's bytes, which is a tar. The descriptor stays the caller's. */
+int daemon_upload(struct daemon *daemon, const char *path, int fd, uint64_t size_bytes,
+                  int64_t timeout_ns, web_done_fn done, void *context, struct web_call **out,
+                  struct err *err);
+
 /* Fills *err with ERR_UNAVAILABLE in public words about a daemon that can't be reached. */
 int daemon_away(const struct daemon *daemon, struct err *err);
 

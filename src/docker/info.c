@@ -26,6 +26,8 @@ uint64_t info_capabilities(const struct service *service, const char *runtime)
         can |= ENGINE_CAP_PIDS;
     if (facts->limits_memory && facts->limits_cpu && facts->limits_pids)
         can |= ENGINE_CAP_LIMIT;
+    if (service->layers)
+        can |= ENGINE_CAP_LAYERS;
     if (service->gpu_count > 0)
         can |= ENGINE_CAP_GPU;
     return can;

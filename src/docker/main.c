@@ -29,20 +29,20 @@ enum { EXIT_USAGE = 2, INIT_MAX = 32 << 20 };
 struct options {
     const char *instance;
     const char *init_path;
+    const char *layers_path;
     struct service_config service;
 };
 
 static int parse_options(int argc, char **argv, struct options *options, struct err *err)
 {
-    static const struct option known[] = {{"instance", required_argument, NULL, 'n'},
-                                          {"init", required_argument, NULL, 'i'},
-                                          {"listen-fd", required_argument, NULL, 'l'},
-                                          {"client-uid", required_argument, NULL, 'u'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"instance", required_argument, NULL, 'n'},   {"init", required_argument, NULL, 'i'},
+        {"layers", required_argument, NULL, 'y'},     {"listen-fd", required_argument, NULL, 'l'},
+        {"client-uid", required_argument, NULL, 'u'}, {NULL, 0, NULL, 0}};
     uint64_t number = 0;
     int option = 0;
     int result = 0;
-    options->service.listen_fd = -1;
+    options->service.listen_fd = options->service.layers_fd = -1;
     while (result == 0 && (option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (option) {
         case 'n':
@@ -50,6 +50,9 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
             break;
         case 'i':
             options->init_path = optarg;
+            break;
+        case 'y':
+            options->layers_path = optarg;
             break;
         case 'l':
             result = parse_u64(optarg, 3, 1 << 20, &number, err);
@@ -112,6 +115,20 @@ static int read_init(const char *path, struct buf *out, struct err *err)
     return result;
 }
 
+/* Made where it is missing; the folder that it lies in keeps everybody else out. */
+static int open_layers(const char *path, int *out_fd, struct err *err)
+{
+    if (!path)
+        return 0;
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_sys(err, errno, "make %s", path);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(err, errno, "open %s", path);
+    *out_fd = fd;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     log_init("docker");
@@ -133,6 +150,8 @@ int main(int argc, char **argv)
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     fd_raise_limit();
     int result = read_init(options.init_path, &init, &err);
+    if (result == 0)
+        result = open_layers(options.layers_path, &options.service.layers_fd, &err);
     options.service.init = init.data;
     options.service.init_size = init.size;
     if (result == 0 && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)

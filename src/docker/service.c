@@ -333,7 +333,8 @@ static void on_running(struct service *service, const struct engine_msg *request
         container_open_channel(container, request->request_id);
 }
 
-static void on_request(struct service *service, const struct engine_msg *msg)
+/* Takes *passed_fd where the operation wants it. */
+static void on_request(struct service *service, const struct engine_msg *msg, int *passed_fd)
 {
     struct err err = ERR_INIT;
     switch ((enum engine_op)msg->op) {
@@ -358,6 +359,12 @@ static void on_request(struct service *service, const struct engine_msg *msg)
     case ENGINE_OP_LIMIT:
         on_running(service, msg);
         return;
+    case ENGINE_OP_LAYER_IMPORT:
+    case ENGINE_OP_LAYER_ATTACH:
+    case ENGINE_OP_LAYER_REMOVE:
+    case ENGINE_OP_LAYER_LIST:
+        service_on_layer(service, msg, passed_fd);
+        return;
     default:
         (void)err_public(&err, ERR_UNSUPPORTED, "the docker engine does not offer this operation");
         service_answer_error(service, msg->op & ~ENGINE_REPLY, msg->request_id, &err);
@@ -380,7 +387,7 @@ static void on_client(void *context, uint32_t events)
     if (size == -ERR_UNAVAILABLE)
         return;
     if (size > 0 && engine_msg_decode(bytes, (size_t)size, &msg, &err) == 0) {
-        on_request(service, &msg);
+        on_request(service, &msg, &passed_fd);
         engine_msg_done(&msg);
         return;
     }
@@ -556,6 +563,8 @@ static int begin(struct service *service, struct err *err)
     const struct service_config *config = service->config;
     int result = fd_set_nonblocking(config->listen_fd, true, err);
     if (result == 0)
+        result = service_open_layers(service, err);
+    if (result == 0)
         result = open_signals(service, err);
     if (result == 0)
         result = loop_watch(service->loop, service->signal_fd, EPOLLIN, on_signal, service,
@@ -603,6 +612,7 @@ int service_run(const struct service_config *config, struct err *err)
     events_stop(&service.events);
     sweep_stop(&service);
     loop_stop_timer(&service.listen_timer);
+    layers_free(service.layers);
     images_done(&service.images);
     daemon_stop(&service.daemon);
     loop_unwatch(service.loop, &service.listen_watch);

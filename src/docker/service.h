@@ -11,6 +11,7 @@ struct service_config {
     const char *instance; /* eight hex digits: whose sandboxes these are */
     int listen_fd;        /* SEQPACKET, listening */
     uid_t client_uid;     /* who may connect, beside root */
+    int layers_fd;        /* a folder of ours for library layers; -1: there are none */
     const void *init;     /* the bytes of berth-init */
     size_t init_size;
 };

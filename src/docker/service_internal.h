@@ -6,6 +6,7 @@
 #include "docker/daemon.h"
 #include "docker/events.h"
 #include "docker/image.h"
+#include "docker/layers.h"
 #include "docker/loop.h"
 #include "docker/service.h"
 
@@ -14,6 +15,7 @@ struct service {
     struct loop *loop;
     struct daemon daemon;
     struct images images;
+    struct layers *layers; /* NULL: this process keeps none */
     struct events events;
     struct container *containers;
     int client_fd; /* -1: none */
@@ -46,6 +48,12 @@ void service_listen(struct service *service);
 struct container *service_find(const struct service *service, const char *id);
 /* An empty one in the table; NULL without memory. */
 struct container *service_add(struct service *service, const char *id);
+
+/* ---- service_layers.c ---- */
+
+/* ENGINE_OP_LAYER_*; *passed_fd is taken by the one that wants it. */
+void service_on_layer(struct service *service, const struct engine_msg *request, int *passed_fd);
+int service_open_layers(struct service *service, struct err *err);
 
 /* ---- info.c ---- */
 

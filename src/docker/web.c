@@ -3,26 +3,31 @@
 #include "docker/web.h"
 
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/mem.h"
 #include "wire/json.h"
 
 #include <jansson.h>
 
 #define CONNECT_MS 10000L
-enum { REPLY_MAX = 32 << 20, SAID_MAX = 200, FULL_RETRY_S = 30 };
+enum { REPLY_MAX = 32 << 20, SAID_MAX = 200, FULL_RETRY_S = 30, BUSY_RETRY_S = 2 };
 
 struct web_call {
     struct web *web;
     CURL *easy;
     struct curl_slist *headers;
     struct buf body; /* of the request */
+    int body_fd;     /* or a file; -1: none */
+    off_t body_at;
     struct buf reply;
     web_data_fn data;
     web_done_fn done;
@@ -190,6 +195,7 @@ static void free_call(struct web_call *call)
         curl_easy_cleanup(call->easy);
     }
     curl_slist_free_all(call->headers);
+    fd_close(&call->body_fd);
     buf_done(&call->body);
     buf_done(&call->reply);
     free(call);
@@ -335,6 +341,7 @@ static struct web_call *make_call(struct web *web, const char *path, int64_t tim
     }
     call->web = web;
     call->easy = easy;
+    call->body_fd = -1;
     buf_init(&call->reply, REPLY_MAX);
     (void)snprintf(url, sizeof(url), "%s%s", web->address->base, path);
     set_address(easy, web->address);
@@ -360,11 +367,39 @@ static int add_call(struct web_call *call, struct err *err)
     return 0;
 }
 
+/* CURLOPT_READFUNCTION(3) */
+static size_t on_body(char *out, size_t one, size_t count, void *context)
+{
+    struct web_call *call = context;
+    ssize_t size = pread(call->body_fd, out, one * count, call->body_at);
+    if (size < 0)
+        return CURL_READFUNC_ABORT;
+    call->body_at += size;
+    return (size_t)size;
+}
+
+static int set_file(struct web_call *call, const struct web_request *request)
+{
+    call->body_fd = fcntl(request->body_fd, F_DUPFD_CLOEXEC, 3);
+    if (call->body_fd < 0)
+        return -ERR_INTERNAL;
+    (void)curl_easy_setopt(call->easy, CURLOPT_UPLOAD, 1L);
+    (void)curl_easy_setopt(call->easy, CURLOPT_READFUNCTION, on_body);
+    (void)curl_easy_setopt(call->easy, CURLOPT_READDATA, call);
+    (void)curl_easy_setopt(call->easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)request->body_size);
+    return 0;
+}
+
 static int set_body(struct web_call *call, const struct web_request *request)
 {
     char type[128];
-    call->body = *request->body;
-    *request->body = (struct buf){.max = call->body.max};
+    if (request->body_size > 0 && set_file(call, request) != 0)
+        return -ERR_INTERNAL;
+    if (request->body) {
+        call->body = *request->body;
+        *request->body = (struct buf){.max = call->body.max};
+        (void)curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->body.data);
+    }
     (void)snprintf(type, sizeof(type), "Content-Type: %s",
                    request->type ? request->type : "application/json");
     call->headers = curl_slist_append(NULL, type);
@@ -372,7 +407,6 @@ static int set_body(struct web_call *call, const struct web_request *request)
     if (!more)
         return -ERR_INTERNAL;
     (void)curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->headers);
-    (void)curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->body.data);
     return 0;
 }
 
@@ -385,7 +419,7 @@ int web_start(struct web *web, const struct web_request *request, struct web_cal
     call->data = request->data;
     call->done = request->done;
     call->context = request->context;
-    if (request->body && set_body(call, request) != 0) {
+    if ((request->body || request->body_size > 0) && set_body(call, request) != 0) {
         free_call(call);
         return err_set(err, ERR_INTERNAL, "no memory for a request");
     }
@@ -503,6 +537,13 @@ int web_refused(long status, const struct buf *body, const char *what, struct er
         (void)err_public(err, ERR_UNAVAILABLE, "the Docker host has no space left");
         if (err)
             err->retry_after_s = FULL_RETRY_S;
+        (void)err_wrap(err, "%s: %.200s", what, said);
+        return -ERR_UNAVAILABLE;
+    }
+    if (strstr(said, "resource temporarily unavailable")) { /* it could not fork, say */
+        (void)err_public(err, ERR_UNAVAILABLE, "the Docker host is too busy; try again");
+        if (err)
+            err->retry_after_s = BUSY_RETRY_S;
         (void)err_wrap(err, "%s: %.200s", what, said);
         return -ERR_UNAVAILABLE;
     }

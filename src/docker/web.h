@@ -31,6 +31,8 @@ struct web_request {
     const char *path;   /* with its query, put behind the address' base */
     const char *type;   /* of the body; NULL: JSON */
     struct buf *body;   /* its bytes are taken; NULL: none */
+    int body_fd;        /* with body_size: the body is this file's; duplicated */
+    uint64_t body_size; /* 0: there is none */
     int64_t timeout_ns; /* for all of it; 0: as long as it takes */
     web_data_fn data;   /* NULL: the body is collected */
     web_done_fn done;

@@ -60,6 +60,7 @@ struct supervisor {
     char db_folder[PATH_MAX + 16];
     char socket[PATH_MAX + 32]; /* "NAME=PATH" */
     char docker_socket[PATH_MAX + 32];
+    char docker_layers[PATH_MAX + 32];
     char egress_socket[PATH_MAX + 16];
     char port[8];
     char uid[16];
@@ -164,9 +165,16 @@ static int start_docker(struct supervisor *supervisor, struct err *err)
         "ASAN_OPTIONS=", "UBSAN_OPTIONS=",  NULL};
     const struct supervise_config *config = supervisor->config;
     struct program *program = &supervisor->programs[ROLE_DOCKER];
-    const char *const argv[] = {"berth-docker",  "--instance", config->state->instance,
-                                "--listen-fd",   "3",          "--client-uid",
-                                supervisor->uid, NULL};
+    const char *const argv[] = {"berth-docker",
+                                "--instance",
+                                config->state->instance,
+                                "--layers",
+                                supervisor->docker_layers,
+                                "--listen-fd",
+                                "3",
+                                "--client-uid",
+                                supervisor->uid,
+                                NULL};
     const char *settings[32];
     pick_settings(names, settings, ARRAY_SIZE(settings));
     struct child_spec spec = {
@@ -454,6 +462,8 @@ static int fill(struct supervisor *supervisor, struct err *err)
                    path);
     (void)snprintf(supervisor->docker_socket, sizeof(supervisor->docker_socket),
                    "docker=%s/run/docker.sock", path);
+    (void)snprintf(supervisor->docker_layers, sizeof(supervisor->docker_layers),
+                   "%s/priv/docker-layers", path);
     (void)snprintf(supervisor->egress_socket, sizeof(supervisor->egress_socket),
                    "%s/run/egress.sock", path);
     (void)snprintf(supervisor->port, sizeof(supervisor->port), "%u", config->port);

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "child.h"
+#include "docker/tar.h"
 #include "engine/engine.h"
 #include "fake_docker.h"
 #include "folder.h"
@@ -70,6 +71,8 @@ static void start_engine(struct rig *rig)
 {
     char host[128];
     char path[108];
+    char layers[108];
+    (void)below("layers", layers);
     (void)snprintf(host, sizeof(host), "unix://%s", below("docker.sock", path));
     rig->pid = fork();
     if (rig->pid != 0)
@@ -82,7 +85,7 @@ static void start_engine(struct rig *rig)
     (void)setenv("BERTH_TESTING", "1", 1);
     (void)setenv("BERTH_SWEEP_MS", "200", 1);
     (void)execl(getenv("BERTH_DOCKER"), "berth-docker", "--instance", INSTANCE, "--listen-fd", "9",
-                "--client-uid", "65534", (char *)NULL);
+                "--client-uid", "65534", "--layers", layers, (char *)NULL);
     require(!"the engine starts");
 }
 
@@ -405,9 +408,10 @@ static void test_a_creation_is_ended_while_it_is_made(void **state)
     const struct engine_create spec = spec_of("one");
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     FD_AUTO int fd = -1;
-    fake_docker_delay(rig->docker, "/containers/create", 600);
-    assert_true(engine_create(rig->engine, &spec, clock_now_ns() + 100 * CLOCK_NS_PER_MS, &fd,
-                              nonce, &err) < 0);
+    wait_for(is_available(rig));
+    fake_docker_delay(rig->docker, "/containers/create", 2000);
+    assert_true(
+        engine_create(rig->engine, &spec, clock_now_ns() + CLOCK_NS_PER_S, &fd, nonce, &err) < 0);
     assert_ok(engine_destroy(rig->engine, "one", soon(), &err), err);
     assert_int_equal(fake_docker_asked(rig->docker, "/containers/create"), 1);
     assert_int_equal(fake_docker_count(rig->docker), 0);
@@ -442,6 +446,66 @@ static void test_an_image_is_pulled_once_it_is_wanted(void **state)
     assert_int_equal(fake_docker_asked(rig->docker, "/images/create?fromImage=other%3A2"), 1);
 }
 
+static int import(struct rig *rig, const char *name, const struct tar_entry *entries, size_t count,
+                  struct err *err)
+{
+    FD_AUTO int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    uint64_t size_bytes = 0;
+    BUF_AUTO struct buf tar;
+    buf_init(&tar, 1 << 20);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(tar_put(&tar, &entries[i], NULL), 0);
+    assert_int_equal(tar_end(&tar, NULL), 0);
+    assert_int_equal(fd_write_all(fd, tar.data, tar.size, NULL), 0);
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    const struct engine_layer_import wanted = {
+        .name = name, .tar_fd = fd, .size_max_bytes = 65536, .entries_max = 100};
+    int result = engine_layer_import(rig->engine, &wanted, soon(), &size_bytes, err);
+    assert_true(result != 0 || size_bytes == 4096);
+    return result;
+}
+
+static void assert_one_layer(struct rig *rig, const char *name)
+{
+    struct engine_layer *layers = NULL;
+    size_t count = 0;
+    struct err err = ERR_INIT;
+    wait_for(engine_layer_list(rig->engine, soon(), &layers, &count, &err) == 0);
+    assert_int_equal(count, 1);
+    assert_string_equal(layers[0].name, name);
+    assert_int_equal(layers[0].size_bytes, 4096);
+    free(layers);
+}
+
+/* What a sandbox wrote is read by berth-unpack; the rest is names. */
+static void test_layers(void **state)
+{
+    static const struct tar_entry good[] = {
+        {.path = "pkg/", .mode = 0700, .owner = 1000},
+        {.path = "pkg/a.py", .mode = 04600, .owner = 1000, .data = "1", .size = 1}};
+    static const struct tar_entry climbs[] = {{.path = "../a", .mode = 0644}};
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    assert_ok(import(rig, "one", good, 2, &err), err);
+    assert_fails(import(rig, "one", good, 2, &err), ERR_CONFLICT, err);
+    assert_fails(import(rig, "two", climbs, 1, &err), ERR_BAD_INPUT, err);
+    assert_non_null(strstr(err.public_message, ".."));
+    assert_fails(import(rig, "two", NULL, 0, &err), ERR_BAD_INPUT, err);
+    stop_engine(rig, SIGKILL);
+    start_engine(rig);
+    assert_one_layer(rig, "one");
+    assert_ok(create(rig, "box", NULL, &err), err);
+    assert_ok(engine_layer_attach(rig->engine, "box", "one", soon(), &err), err);
+    assert_int_equal(fake_docker_asked(rig->docker, "-box/archive?path=%2Fopt%2Flibraries"), 1);
+    assert_fails(engine_layer_attach(rig->engine, "box", "two", soon(), &err), ERR_NOT_FOUND, err);
+    assert_fails(engine_layer_attach(rig->engine, "none", "one", soon(), &err), ERR_CONFLICT, err);
+    fake_docker_refuse(rig->docker, "archive?path=%2Fopt", 1, 500, "it is no folder");
+    assert_fails(engine_layer_attach(rig->engine, "box", "one", soon(), &err), ERR_CONFLICT, err);
+    assert_ok(engine_layer_remove(rig->engine, "one", soon(), &err), err);
+    assert_ok(engine_layer_remove(rig->engine, "one", soon(), &err), err);
+    assert_fails(engine_layer_attach(rig->engine, "box", "one", soon(), &err), ERR_NOT_FOUND, err);
+}
+
 int main(void)
 {
     (void)signal(SIGPIPE, SIG_IGN); /* connections of the pretended daemon break */
@@ -458,6 +522,7 @@ int main(void)
         with_rig(test_a_creation_is_ended_while_it_is_made),
         with_rig(test_limits_are_changed),
         with_rig(test_an_image_is_pulled_once_it_is_wanted),
+        with_rig(test_layers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
