@@ -120,7 +120,7 @@ def test_many_at_once(subject):
 
 @pytest.mark.every_way
 def test_no_leak(subject):
-    subject.run(PROGRAMS["hello"])
+    at_once([lambda: subject.run(PROGRAMS["hello"]) for _ in range(4)])  # as wide as what counts
     wait_until(lambda: subject.living() == 0, "no sandbox lives")
     before = subject.server.snapshot()
     at_once([lambda: subject.run(PROGRAMS["hello"]) for _ in range(subject.size)], 4)

@@ -174,8 +174,8 @@ def test_strays_are_swept_and_others_stay(own):
     server.hello()
     instance = server.instance
 
-    def make(labels, start):
-        answer = daemon.request("POST", "/containers/create", {
+    def make(name, labels, start):
+        answer = daemon.request("POST", f"/containers/create?name={name}", {
             "Image": dockerd.images.NAME, "Cmd": ["sleep", "600"], "Labels": labels,
             "HostConfig": {"NetworkMode": "none"}})
         assert answer.status == 201, answer
@@ -184,10 +184,11 @@ def test_strays_are_swept_and_others_stay(own):
             assert daemon.request("POST", f"/containers/{name}/start").status == 204
         return name
 
-    ours = [make({"berth.instance": instance, "berth.sandbox": f"stray-{start}"}, start)
-            for start in (False, True)]
-    foreign = [make({"berth.instance": "ffffffff", "berth.sandbox": "theirs"}, True),
-               make({}, False)]
+    ours = [make(f"berth-{instance}-{name}", {"berth.instance": instance, "berth.sandbox": name}, start)
+            for name, start in (("stray-made", False), ("stray-running", True))]
+    foreign = [make("berth-ffffffff-theirs", {"berth.instance": "ffffffff",
+                                              "berth.sandbox": "theirs"}, True),
+               make("others", {}, False)]
     ways.kill_program(server, "berth-docker")
     wait_until(lambda: not server.containers(), lambda: f"{ours} go\n{server.log()}")
     there = {one["Id"] for one in daemon.containers()}
