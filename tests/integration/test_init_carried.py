@@ -105,6 +105,12 @@ def test_root_in_a_container(engine):
         assert sandbox.sh("cat /proc/1/environ || readlink /proc/1/fd/0").exit_code != 0
         for number in ("KILL", "STOP", "TERM", "INT"):
             assert sandbox.sh(f"kill -{number} 1; sleep 0.1").exit_code == 0
+        # Its user is init's: limits that init could not go on with, and eyes on it.
+        assert sandbox.sh("prlimit --pid 1 --nofile=3:3").exit_code != 0
+        assert sandbox.run("python3", "-c", "import ctypes, sys; "
+                           "sys.exit(ctypes.CDLL(None).ptrace(16, 1, 0, 0) != 0)").exit_code == 1
+        assert sandbox.sh("chrt -i -p 0 1; renice 19 -p 1; while :; do :; done",
+                          timeout_ms=500).cause == "timeout"
         ended(sandbox.sh("setpriv --reuid 1234 --clear-groups sleep 100 & exit 0"))
         assert sandbox.sh("grep -l '^Uid:.1234' /proc/[0-9]*/status").exit_code != 0
 
