@@ -39,8 +39,21 @@ class Engine:
         return None if container.ended() else container.process.pid
 
 
+# gVisor is slow: there all of them with BERTH_TEST_WAYS=all only (make test-engines).
+QUICK_IN_GVISOR = ("test_state_is_kept_over_runs", "test_exit_codes_stdin_and_environment",
+                   "test_a_slow_reader_slows_the_code", "test_interrupt",
+                   "test_a_timeout_that_loses_it", "test_a_terminal_hangs_up")
+
+
+def is_for_gvisor(name):
+    if name in NOT_IN_GVISOR:
+        return False
+    return (name not in vars(test_init_sessions) or name in QUICK_IN_GVISOR or
+            os.environ.get("BERTH_TEST_WAYS") == "all")
+
+
 def pytest_generate_tests(metafunc):
-    if metafunc.function.__name__ in NOT_IN_GVISOR:
+    if not is_for_gvisor(metafunc.function.__name__):
         metafunc.parametrize("engine", ["runc"], indirect=True, scope="module")
     elif "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", ["runc", "runsc"], indirect=True, scope="module")
