@@ -244,8 +244,8 @@ static int on_list(const struct connection *connection)
     json_t *list = json_array();
     for (size_t i = 0; i < fake->count; i++) {
         const struct fake_container *container = &fake->containers[i];
-        (void)json_array_append_new(
-            list, json_pack("{ss sO}", "State", container->state, "Labels", container->labels));
+        (void)json_array_append_new(list, json_pack("{ss ss sO}", "Id", container->name, "State",
+                                                    container->state, "Labels", container->labels));
     }
     char *text = json_dumps(list, JSON_COMPACT);
     int result = reply(connection, 200, text);
