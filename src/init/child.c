@@ -26,7 +26,8 @@ enum {
     EXIT_NOT_RUNNABLE = 126,
     EXIT_NOT_FOUND = 127,
     STATUS_FD = 5,
-    OWN_FILES_MIN = 256 /* init: a pipe a job, and more for the execution */
+    OWN_FILES_MIN = 256,         /* init: a pipe a job, and more for the execution */
+    OWN_FILES_MIN_CARRIED = 1024 /* and the sockets of a carrier's channels */
 };
 #define OWN_FILE_SIZE_MIN                                                                          \
     (1U << 20) /* init: what a kernel reads when it starts is a file in memory */
@@ -134,8 +135,8 @@ void child_set_own_limits(const struct init_config *config)
     set_common_limits();
     limit(RLIMIT_FSIZE,
           config->file_size_max < OWN_FILE_SIZE_MIN ? OWN_FILE_SIZE_MIN : config->file_size_max);
-    limit(RLIMIT_NOFILE,
-          config->open_files_max < OWN_FILES_MIN ? OWN_FILES_MIN : config->open_files_max);
+    rlim_t files = config->carried ? OWN_FILES_MIN_CARRIED : OWN_FILES_MIN;
+    limit(RLIMIT_NOFILE, config->open_files_max < files ? files : config->open_files_max);
 }
 
 /* When the host runs out of memory, the code goes before init and before the host's services. A
