@@ -226,13 +226,14 @@ static int on_create(const struct connection *connection)
 {
     struct fake_docker *fake = connection->fake;
     const char *name = strstr(connection->line, "name=");
-    json_t *json = json_loads(connection->body ? connection->body : "", 0, NULL);
+    const char *body = connection->body ? connection->body : "";
+    json_t *json = json_loads(body, 0, NULL);
     if (!name || !json || find(fake, name + 5)) {
         json_decref(json);
         return reply_message(connection, 409, "Conflict. The container name is already in use");
     }
     struct fake_container *container = add(fake, name + 5, "created");
-    container->body = strdup(connection->body);
+    container->body = strdup(body);
     container->labels = json_incref(json_object_get(json, "Labels"));
     json_decref(json);
     return reply(connection, 201, "{\"Id\":\"0\",\"Warnings\":[]}");
