@@ -32,6 +32,7 @@ static int64_t interval_ns(void)
 /* One line of the daemon's list. */
 struct found {
     const char *id;    /* of the sandbox */
+    const char *name;  /* by which the daemon knows it, whatever it is called; NULL: by ours */
     const char *state; /* "created", "running", "paused", "exited", "dead", "removing", ... */
     const json_t *labels;
 };
@@ -63,6 +64,9 @@ static void adopt(struct service *service, const struct found *found)
     if (!container)
         return; /* the next sweep */
     container->made = true;
+    if (found->name && strlen(found->name) < sizeof(container->name) &&
+        strspn(found->name, "0123456789abcdef") == strlen(found->name))
+        memcpy(container->name, found->name, strlen(found->name) + 1);
     container->create.keep_files = keep && strcmp(keep, "1") == 0;
     (void)snprintf(container->runtime, sizeof(container->runtime), "%s", runtime ? runtime : "");
     container->gvisor = spec_is_gvisor(container->runtime);
@@ -83,8 +87,17 @@ static void adopt(struct service *service, const struct found *found)
     container_destroy(container);
 }
 
-static void compare(struct service *service, const struct found *found)
+static void compare(struct service *service, struct found *found)
 {
+    char id[SANDBOX_ID_MAX + 1];
+    if (!found->id || !id_is_name(found->id, SANDBOX_ID_MAX)) {
+        /* Of ours, and no sandbox's: it goes by a name of its own. */
+        if (!found->name)
+            return;
+        (void)snprintf(id, sizeof(id), "stray-%.50s", found->name);
+        found->id = id;
+        found->labels = NULL;
+    }
     struct container *container = service_find(service, found->id);
     if (!container)
         adopt(service, found);
@@ -131,13 +144,13 @@ int sweep_take(struct service *service, const struct buf *body, struct err *err)
         return err_set(err, ERR_PROTOCOL, "the Docker daemon's list is none");
     json_array_foreach(list, index, entry)
     {
-        const struct found found = {.labels = json_object_get(entry, "Labels"),
-                                    .state = json_string_value(json_object_get(entry, "State")),
-                                    .id = json_string_value(json_object_get(
-                                        json_object_get(entry, "Labels"), SPEC_LABEL_SANDBOX))};
+        struct found found = {.labels = json_object_get(entry, "Labels"),
+                              .state = json_string_value(json_object_get(entry, "State")),
+                              .name = json_string_value(json_object_get(entry, "Id")),
+                              .id = json_string_value(json_object_get(
+                                  json_object_get(entry, "Labels"), SPEC_LABEL_SANDBOX))};
         const char *instance = label(&found, SPEC_LABEL_INSTANCE);
-        if (found.id && found.state && id_is_name(found.id, SANDBOX_ID_MAX) && instance &&
-            strcmp(instance, service->config->instance) == 0)
+        if (found.state && instance && strcmp(instance, service->config->instance) == 0)
             compare(service, &found);
     }
     miss(service, list);

@@ -65,6 +65,8 @@ static bool reap(struct keep *keep)
         pid_t pid = waitpid(-1, &status, WNOHANG);
         if (pid <= 0)
             return pid == 0 || errno == EINTR;
+        if (pid != keep->starter && keep->setup_fd >= 0 && status == 0)
+            continue; /* a helper of the start; with the last child it is over all the same */
         if (pid != keep->starter || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
             if (keep->setup_fd >= 0)
                 tell_failure(keep, status);

@@ -4,8 +4,9 @@
  * It is started by the setup stage with a child, the starter, that goes when the sandbox runs, and
  * whose children it gets then. Messages to the engine are those of a stage (native/setup.h): 'R'
  * once the starter has ended well, else a text; 'C' comes back. Until that the end of the engine is
- * its own end. It ends too when any of those children does, since none goes on without the others,
- * and when the kernel has killed something for want of memory. */
+ * its own end. It ends too when any of those children does, since none goes on without the others
+ * (until the commit one may end well), and when the kernel has killed something for want of memory.
+ */
 #ifndef BERTH_INIT_KEEP_H
 #define BERTH_INIT_KEEP_H
 

@@ -307,11 +307,5 @@ int initstream_step(struct initstream *stream, struct err *err)
 
 int initstream_channel(struct initstream *stream, int *out_fd, struct err *err)
 {
-    FD_AUTO int fd = -1;
-    int result = carrier_open(stream->carrier, &fd, err);
-    if (result == 0)
-        result = initstream_step(stream, err);
-    if (result == 0)
-        *out_fd = fd_take(&fd);
-    return result;
+    return carrier_open(stream->carrier, out_fd, err);
 }

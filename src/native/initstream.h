@@ -58,7 +58,8 @@ void initstream_beat(struct initstream *stream);
 /* Whether init has answered. */
 bool initstream_is_up(const struct initstream *stream);
 
-/* A further channel, whose socket is the caller's; it may be opened before init has answered. */
+/* A further channel, whose socket is the caller's; it may be opened before init has answered.
+ * initstream_step() sends word of it. On failure the others stay. */
 int initstream_channel(struct initstream *stream, int *out_fd, struct err *err);
 
 #endif

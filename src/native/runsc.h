@@ -27,7 +27,7 @@ struct runsc {
     char path[PATH_MAX];
     char version[ENGINE_NAME_MAX];
     char platform[16];
-    char init_path[PATH_MAX]; /* of berth-init on the host */
+    char init_path[PATH_MAX];      /* of berth-init on the host */
     char failure[ENGINE_TEXT_MAX]; /* why the last start failed; "" it did not */
 };
 

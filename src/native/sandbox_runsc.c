@@ -123,8 +123,8 @@ int sandbox_runsc_connect(const struct sandbox_host *host, struct sandbox *sandb
     int result = open_way(host, sandbox, err);
     if (result == 0)
         result = initstream_channel(sandbox->stream, out_fd, err);
-    if (result != 0)
-        close_way(sandbox);
+    if (result == 0)
+        sandbox_runsc_step(sandbox);
     return result != 0 ? err_set(err, ERR_UNAVAILABLE, "init of %s is not to be reached: %s",
                                  sandbox->id, err->message)
                        : 0;

@@ -117,7 +117,7 @@ static void settle(struct service *service, struct sandbox *sandbox);
 static void fail_creation(struct service *service, struct sandbox *sandbox, const struct err *error)
 {
     log_warn("sandbox %s was not made: %s", sandbox->id, error->message);
-    if (sandbox->runsc && error->kind == ERR_INTERNAL)
+    if (sandbox->runsc && (error->kind == ERR_INTERNAL || error->kind == ERR_CLOSED))
         (void)snprintf(service->host.runsc.failure, sizeof(service->host.runsc.failure), "%s",
                        error->message);
     if (sandbox->create_request != 0)

@@ -233,6 +233,23 @@ def test_the_engine_dies_at(engine, point):
         assert_nothing_left(one.state)
 
 
+@pytest.mark.parametrize("point", ["setup.root", "setup.init", "init.start", "init.listen"])
+def test_a_creation_fails_at(engine, point):
+    """One of the processes of a sandbox dies: the engine says so, and the next creation works."""
+    with Fault(point, armed=False) as fault, Engine(env=fault.env) as one:
+        one.create(**RUNSC).destroy()
+        fault.arm()
+        with pytest.raises(EngineError) as failed:
+            one.create("half", **RUNSC)
+        assert fault.struck() and failed.value.kind in ("internal", "closed"), failed.value
+        assert "the last start failed" in one.runtimes()["runsc"][2]
+        wait_until(lambda: one.list() == [], "nothing is left")
+        one.create(**RUNSC).destroy()
+        assert one.runtimes()["runsc"][2] == ""
+        one.stop()
+        assert_nothing_left(one.state)
+
+
 @pytest.mark.parametrize("point", END)
 def test_the_engine_dies_while_it_ends_one_at(engine, point):
     with Fault(point, armed=False) as fault, Engine(env=fault.env) as one:

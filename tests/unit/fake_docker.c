@@ -226,13 +226,14 @@ static int on_create(const struct connection *connection)
 {
     struct fake_docker *fake = connection->fake;
     const char *name = strstr(connection->line, "name=");
-    json_t *json = json_loads(connection->body ? connection->body : "", 0, NULL);
+    const char *body = connection->body ? connection->body : "";
+    json_t *json = json_loads(body, 0, NULL);
     if (!name || !json || find(fake, name + 5)) {
         json_decref(json);
         return reply_message(connection, 409, "Conflict. The container name is already in use");
     }
     struct fake_container *container = add(fake, name + 5, "created");
-    container->body = strdup(connection->body);
+    container->body = strdup(body);
     container->labels = json_incref(json_object_get(json, "Labels"));
     json_decref(json);
     return reply(connection, 201, "{\"Id\":\"0\",\"Warnings\":[]}");
@@ -244,8 +245,8 @@ static int on_list(const struct connection *connection)
     json_t *list = json_array();
     for (size_t i = 0; i < fake->count; i++) {
         const struct fake_container *container = &fake->containers[i];
-        (void)json_array_append_new(
-            list, json_pack("{ss sO}", "State", container->state, "Labels", container->labels));
+        (void)json_array_append_new(list, json_pack("{ss ss sO}", "Id", container->name, "State",
+                                                    container->state, "Labels", container->labels));
     }
     char *text = json_dumps(list, JSON_COMPACT);
     int result = reply(connection, 200, text);

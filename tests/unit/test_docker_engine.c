@@ -179,9 +179,12 @@ static size_t count_sandboxes(struct rig *rig)
 #define wait_for(condition)                                                                        \
     do {                                                                                           \
         int64_t until_ns = soon();                                                                 \
-        while (!(condition) && clock_now_ns() < until_ns)                                          \
+        bool holds = (condition);                                                                  \
+        while (!holds && clock_now_ns() < until_ns) {                                              \
             clock_sleep_ns(10 * CLOCK_NS_PER_MS);                                                  \
-        assert_true(condition);                                                                    \
+            holds = (condition);                                                                   \
+        }                                                                                          \
+        assert_true(holds);                                                                        \
     } while (0)
 
 static size_t gone_count(struct rig *rig)
@@ -388,6 +391,9 @@ static void test_the_next_engine_takes_over(void **state)
                     "{\"berth.instance\":\"" INSTANCE "\",\"berth.sandbox\":\"half\"}");
     fake_docker_add(rig->docker, "berth-" INSTANCE "-old", "exited",
                     "{\"berth.instance\":\"" INSTANCE "\",\"berth.sandbox\":\"old\"}");
+    /* Whatever it is called. */
+    fake_docker_add(rig->docker, "5f3e", "running",
+                    "{\"berth.instance\":\"" INSTANCE "\",\"berth.sandbox\":\"No Name\"}");
     fake_docker_add(rig->docker, "berth-99999999-other", "exited",
                     "{\"berth.instance\":\"99999999\",\"berth.sandbox\":\"other\"}");
     start_engine(rig);
@@ -470,7 +476,8 @@ static void assert_one_layer(struct rig *rig, const char *name)
     struct engine_layer *layers = NULL;
     size_t count = 0;
     struct err err = ERR_INIT;
-    wait_for(engine_layer_list(rig->engine, soon(), &layers, &count, &err) == 0);
+    wait_for(is_available(rig));
+    assert_ok(engine_layer_list(rig->engine, soon(), &layers, &count, &err), err);
     assert_int_equal(count, 1);
     assert_string_equal(layers[0].name, name);
     assert_int_equal(layers[0].size_bytes, 4096);
