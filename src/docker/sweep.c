@@ -94,7 +94,7 @@ static void compare(struct service *service, const struct found *found)
         adopt(service, found);
     else if (container->state == ENGINE_STATE_RUNNING && container->since_ns < service->listed_ns &&
              !runs(found))
-        container_died(container, -1);
+        container_look(container);
 }
 
 /* Of ours, and no sandbox's: it goes by a name of its own. */
@@ -128,8 +128,11 @@ static void miss(struct service *service, const json_t *list)
         bool settled =
             container->state == ENGINE_STATE_RUNNING || container->state == ENGINE_STATE_STOPPED;
         if (!container->freed && settled && container->since_ns < service->listed_ns &&
-            !is_listed(list, container->create.id))
-            container_removed(container);
+            !is_listed(list, container->create.id)) {
+            container_look(container);
+            if (container->state == ENGINE_STATE_STOPPED)
+                container_removed(container);
+        }
     }
 }
 
