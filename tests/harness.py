@@ -281,6 +281,10 @@ class Server:
             found.update(map(int, read(folder / "code" / "cgroup.procs").split()))
         return found
 
+    def groups_of(self, sandbox_id):
+        """The folders of the code of one sandbox, in every hierarchy."""
+        return [folder / "code" for folder in self.cgroups() if folder.name == sandbox_id]
+
     def leftovers(self):
         """What a server that does not run, or runs nothing, must not have; a list of words."""
         found = [f"cgroup {path}" for path in self.cgroups()]

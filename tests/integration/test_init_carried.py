@@ -13,8 +13,8 @@ import test_init_sessions
 from engine import PATH, tlv
 from test_init_sessions import ended, start_kernel
 
-# Many sandboxes for what init does the same everywhere.
-LEFT_OUT = ("test_an_acknowledged_renewal_is_never_lost",)
+# Many sandboxes for what init does the same everywhere; and one of the native engine.
+LEFT_OUT = ("test_an_acknowledged_renewal_is_never_lost", "test_init_dies_around_a_run")
 # What gVisor has not: limits of memory and processes, which are the engine's, around the whole of it;
 # the end of input that is typed, in Debian's version.
 NOT_IN_GVISOR = ("test_out_of_memory", "test_out_of_memory_beside_a_kernel_ends_both",
@@ -39,11 +39,23 @@ class Engine:
         return None if container.ended() else container.process.pid
 
 
+# gVisor is slow: there all of them with BERTH_TEST_WAYS=all only (make test-engines).
+QUICK_IN_GVISOR = ("test_state_is_kept_over_runs", "test_exit_codes_stdin_and_environment",
+                   "test_a_slow_reader_slows_the_code", "test_interrupt",
+                   "test_a_timeout_that_loses_it", "test_a_terminal_hangs_up")
+
+
+def is_for_gvisor(name):
+    if name in NOT_IN_GVISOR:
+        return False
+    return (name not in vars(test_init_sessions) or name in QUICK_IN_GVISOR or
+            os.environ.get("BERTH_TEST_WAYS") == "all")
+
+
 def pytest_generate_tests(metafunc):
-    if metafunc.function.__name__ in NOT_IN_GVISOR:
-        metafunc.parametrize("engine", ["runc"], indirect=True, scope="module")
-    elif "engine" in metafunc.fixturenames:
-        metafunc.parametrize("engine", ["runc", "runsc"], indirect=True, scope="module")
+    runtimes = ["runc", "runsc"] if is_for_gvisor(metafunc.function.__name__) else ["runc"]
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", runtimes, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
