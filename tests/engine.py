@@ -27,7 +27,8 @@ REPLY = 0x8000
 (ERROR_KIND, ERROR_ERRNO, ERROR_MESSAGE, ERROR_PUBLIC, ERROR_RETRY, ID, IMAGE, PROFILE, MEMORY,
  STORAGE, CPU, PIDS, FILES, LIFETIME, ORPHAN, NAME, VERSION, CAPABILITIES, CGROUP_MODE, UNAVAILABLE,
  STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE, KERNEL, LAYER,
- LAYER_SIZE, SIZE_MAX, ENTRIES_MAX) = range(1, 34)
+ LAYER_SIZE, SIZE_MAX, ENTRIES_MAX, GPUS, FULL, RUNTIME, RUNTIME_VERSION, RUNTIME_CAPABILITIES,
+ RUNTIME_WARNING, CAUSE) = range(1, 41)
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
      "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",
@@ -216,15 +217,36 @@ class Engine:
                 "disk": number(found[DISK]), "images": text(found[IMAGES]).split(),
                 "missing": text(found[MISSING]), "unavailable": text(found[UNAVAILABLE])}
 
+    def runtimes(self):
+        """{name: (version, capabilities, warning)}, the first first."""
+        found, name = {}, None
+        for tag, data in self.call("probe")[0]:
+            if tag == RUNTIME:
+                name = text(data)
+                found[name] = {}
+            elif tag in (RUNTIME_VERSION, RUNTIME_CAPABILITIES, RUNTIME_WARNING):
+                found[name][tag] = data
+        return {name: (text(about[RUNTIME_VERSION]), number(about[RUNTIME_CAPABILITIES]),
+                       text(about.get(RUNTIME_WARNING, b"\0"))) for name, about in found.items()}
+
+    def wait_gone(self, sandbox_id):
+        """Waits for the event that says that a sandbox died by itself; its cause."""
+        while True:
+            data = self.client.recv(1 << 16)
+            assert data, "the engine closed the connection"
+            found = dict(fields(data[16:]))
+            if struct.unpack_from("<IIQ", data)[1] == OPS["gone"] and text(found[ID]) == sandbox_id:
+                return CAUSES[number(found[CAUSE])] if CAUSE in found else "none"
+
     @staticmethod
     def spec(sandbox_id, image="host", profile="strict", memory=256 * MIB, storage=64 * MIB,
              cpu=1000, pids=128, open_files=1024, lifetime_ms=0, orphan_ms=600000, disk=False,
-             keep_files=False, kernel=""):
+             keep_files=False, kernel="", runtime="", gpus=0):
         return b"".join(tlv(tag, value) for tag, value in (
             (ID, sandbox_id), (IMAGE, image), (PROFILE, profile), (MEMORY, memory),
             (STORAGE, storage), (CPU, cpu), (PIDS, pids), (FILES, open_files),
             (LIFETIME, lifetime_ms), (ORPHAN, orphan_ms), (DISK, int(disk)),
-            (KEEP_FILES, int(keep_files)), (KERNEL, kernel)))
+            (KEEP_FILES, int(keep_files)), (KERNEL, kernel), (RUNTIME, runtime), (GPUS, gpus)))
 
     def create(self, sandbox_id=None, op="create", **options):
         sandbox_id = sandbox_id or "t" + uuid.uuid4().hex[:12]

@@ -52,6 +52,7 @@ static int remove_config(struct err *err)
         return err_sys(err, errno, "remove " INIT_CARRIED_CONFIG);
     (void)unlink(INIT_CARRIED_PROGRAM);
     (void)rmdir(INIT_CARRIED_FOLDER);
+    (void)rmdir(INIT_CARRIED_TMP_MARK);
     return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "init/carried.h"
 #include "init/child.h"
 #include "init/identity.h"
+#include "init/keep.h"
 #include "init/loop.h"
 #include "wire/init_config.h"
 
@@ -44,6 +45,8 @@ int main(int argc, char **argv)
         (void)printf("berth-init %s\n", BERTH_VERSION);
         return 0;
     }
+    if (argc > 1 && strcmp(argv[1], "keep") == 0)
+        return keep_run(argc - 1, argv + 1);
     struct init_config config;
     struct err err = ERR_INIT;
     bool carried = argc == 2 && strcmp(argv[1], INIT_CARRIED_WORD) == 0;

@@ -123,6 +123,9 @@ int cgroup_each(const struct cgroup_root *root, void (*fn)(void *context, const 
  * it. */
 uint64_t cgroup_memory_bound(const struct cgroup_root *root);
 
+/* Whether the kernel has killed anything in a sandbox's code group for want of memory. */
+bool cgroup_had_oom(const struct cgroup_root *root, const char *id);
+
 /* The init of a sandbox by its group: its process id, or 0 when none is left. */
 pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id);
 

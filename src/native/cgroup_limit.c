@@ -173,3 +173,29 @@ uint32_t cgroup_cpu_millis(const struct cgroup_root *root, const char *id)
     }
     return 0;
 }
+
+/* memory.oom_control and memory.events have lines "NAME NUMBER". */
+static bool has_oom_kill(const char *text)
+{
+    static const char key[] = "oom_kill ";
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n' ? 1 : 0;
+        if (strncmp(line, key, sizeof(key) - 1) == 0)
+            return strtoul(line + sizeof(key) - 1, NULL, 10) > 0;
+    }
+    return false;
+}
+
+bool cgroup_had_oom(const struct cgroup_root *root, const char *id)
+{
+    const char *file = root->mode == INIT_CGROUP_V1 ? "memory.oom_control" : "memory.events";
+    char text[512];
+    for (size_t i = 0; i < root->count; i++) {
+        FD_AUTO int dir_fd = -1;
+        if (root->hierarchies[i].memory &&
+            cgroup_open_group(&root->hierarchies[i], id, "code", &dir_fd, NULL) == 0 &&
+            fd_read_file_at(dir_fd, file, text, sizeof(text), NULL) > 0)
+            return has_oom_kill(text);
+    }
+    return false;
+}

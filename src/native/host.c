@@ -62,17 +62,25 @@ static int read_instance(struct sandbox_host *host, int priv_fd, struct err *err
 }
 
 /* A program beside this one. */
+static int find_program(const char *name, char out[static PATH_MAX], struct err *err)
+{
+    ssize_t size = readlink("/proc/self/exe", out, PATH_MAX - 16);
+    if (size < 0)
+        return err_sys(err, errno, "find this program");
+    out[size] = '\0';
+    char *slash = strrchr(out, '/');
+    if (!slash)
+        return err_set(err, ERR_INTERNAL, "this program has no folder");
+    (void)snprintf(slash + 1, PATH_MAX - (size_t)(slash + 1 - out), "%s", name);
+    return 0;
+}
+
 static int open_program(const char *name, int *out_fd, struct err *err)
 {
     char path[PATH_MAX];
-    ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - 16);
-    if (size < 0)
-        return err_sys(err, errno, "find this program");
-    path[size] = '\0';
-    char *slash = strrchr(path, '/');
-    if (!slash)
-        return err_set(err, ERR_INTERNAL, "this program has no folder");
-    (void)snprintf(slash + 1, sizeof(path) - (size_t)(slash + 1 - path), "%s", name);
+    int result = find_program(name, path, err);
+    if (result != 0)
+        return result;
     *out_fd = open(path, O_PATH | O_CLOEXEC);
     return *out_fd < 0 ? err_sys(err, errno, "open %s", path) : 0;
 }
@@ -286,6 +294,23 @@ static int open_image(struct sandbox_host *host, const char *stage, struct err *
     return image_open_host(&host->image, stage, resolv, err);
 }
 
+/* It needs ids of its own for each sandbox, and groups, whose end is that of all its processes. */
+static void find_runsc(struct sandbox_host *host)
+{
+    struct err err = ERR_INIT;
+    int result = host->cgroups.count > 0 ? runsc_find(&host->runsc, &err)
+                                         : err_set(&err, ERR_UNSUPPORTED, "no control groups");
+    if (result == 0)
+        result = find_program("berth-init", host->runsc.init_path, &err);
+    host->runsc.usable = result == 0;
+    if (result == 0)
+        log_info("runtime runsc: %s, version %s", host->runsc.path, host->runsc.version);
+    else if (result == -ERR_NOT_FOUND)
+        log_debug("no runtime runsc: %s", err.message);
+    else
+        log_warn("no runtime runsc: %s", err.message);
+}
+
 /* What sandboxes need and not every host has. */
 static int open_sandboxing(struct sandbox_host *host, const struct host_config *config,
                            int outer_priv_fd, struct err *err)
@@ -329,6 +354,8 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
         find_layers(host, priv_fd);
     if (result == 0)
         gpus_open(&host->gpus, host->ids_fd);
+    if (result == 0)
+        find_runsc(host);
     return result;
 }
 
@@ -399,6 +426,24 @@ void host_close(struct sandbox_host *host)
     fd_close(&host->init_fd);
 }
 
+/* The kernel itself first. */
+static void list_runtimes(const struct sandbox_host *host, struct engine_info *out)
+{
+    struct engine_runtime *native = &out->runtimes[out->runtime_count++];
+    (void)snprintf(native->name, sizeof(native->name), "native");
+    (void)snprintf(native->version, sizeof(native->version), "%s", out->version);
+    native->capabilities = out->capabilities;
+    if (!host->runsc.usable)
+        return;
+    struct engine_runtime *runsc = &out->runtimes[out->runtime_count++];
+    (void)snprintf(runsc->name, sizeof(runsc->name), RUNSC_NAME);
+    (void)snprintf(runsc->version, sizeof(runsc->version), "%s", host->runsc.version);
+    runsc->capabilities = runsc_capabilities(out->capabilities);
+    if (host->runsc.failure[0] != '\0')
+        (void)snprintf(runsc->warning, sizeof(runsc->warning), "the last start failed: %.400s",
+                       host->runsc.failure);
+}
+
 void host_info(const struct sandbox_host *host, struct engine_info *out)
 {
     struct sysinfo system;
@@ -448,4 +493,5 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         out->capabilities |= ENGINE_CAP_LAYERS;
     if (host->networks.offered)
         out->capabilities |= ENGINE_CAP_FULL;
+    list_runtimes(host, out);
 }

@@ -14,6 +14,7 @@
 #include "native/images.h"
 #include "native/layers.h"
 #include "native/network.h"
+#include "native/runsc.h"
 #include "native/sysview.h"
 #include "native/userns.h"
 #include "wire/engine_msg.h"
@@ -45,6 +46,7 @@ struct sandbox_host {
     struct networks networks;
     struct gpus gpus;        /* none where cdi.gpu_count is 0 */
     struct disk_store disks; /* dir_fd -1: this host has none */
+    struct runsc runsc;      /* not usable: this host has none */
     struct sysview sysview;
     uint64_t disk_bytes; /* when the engine started: free where the disks are, or taken by them */
     int stage_fd;        /* where layers are attached for a moment, in our own mount namespace */

@@ -41,6 +41,8 @@ int limit_check(const struct engine_create *spec, bool may_leave, struct err *er
 static int check_cpus(const struct sandbox_host *host, const struct sandbox *sandbox,
                       uint32_t cpu_millis, struct err *err)
 {
+    if (sandbox->runsc) /* what it sees of processors does not come from us */
+        return 0;
     uint32_t has_millis = cgroup_cpu_millis(&host->cgroups, sandbox->id);
     if (cpu_millis == 0 || sysview_cpus(cpu_millis) == sysview_cpus(has_millis))
         return 0;
@@ -53,7 +55,8 @@ static int open_root(const struct sandbox *sandbox, int *out_fd, struct err *err
 {
     char path[48];
     struct pollfd init = {.fd = sandbox->pidfd, .events = POLLIN};
-    (void)snprintf(path, sizeof(path), "/proc/%d/root", (int)sandbox->pid);
+    (void)snprintf(path, sizeof(path), "/proc/%d/root%s", (int)sandbox->pid,
+                   sandbox->runsc ? RUNSC_ROOT : "");
     FD_AUTO int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return err_sys(err, errno, "open the root of %s", sandbox->id);
@@ -102,9 +105,7 @@ static void note(struct sandbox *sandbox, const struct engine_create *spec)
 int limit_change(const struct sandbox_host *host, struct sandbox *sandbox,
                  const struct engine_create *spec, struct err *err)
 {
-    const struct cgroup_limits limits = {.memory_bytes = spec->memory_bytes,
-                                         .cpu_millis = spec->cpu_millis,
-                                         .pids_max = spec->pids_max};
+    const struct cgroup_limits limits = sandbox_group_limits(sandbox, spec);
     if (host->cgroups.count == 0)
         return err_public(err, ERR_UNSUPPORTED, "limits can't be changed without control groups");
     int result = limit_check(spec, true, err);

@@ -64,6 +64,14 @@ static int check_host(const struct sandbox_host *host, uint32_t op,
                       const struct engine_create *spec, struct err *err)
 {
     bool container = strcmp(spec->profile, "container") == 0;
+    bool runsc = strcmp(spec->runtime, RUNSC_NAME) == 0;
+    if (spec->runtime[0] != '\0' && strcmp(spec->runtime, "native") != 0 &&
+        !(runsc && host->runsc.usable))
+        return err_public(err, ERR_BAD_INPUT, "runtime \"%s\": this engine has \"native\"%s",
+                          spec->runtime, host->runsc.usable ? " and \"" RUNSC_NAME "\"" : "");
+    int result = runsc ? runsc_check(spec, err) : 0;
+    if (result != 0)
+        return result;
     if (container && !image_keeps_owners(&host->image))
         return err_public(err, ERR_UNSUPPORTED,
                           "profile \"container\" needs id-mapped mounts, and this host has none");
@@ -111,7 +119,7 @@ static struct sandbox *sandbox_new(const char *id)
     sandbox->layer_lock_fd = -1;
     sandbox->disk_job = DISK_JOB_INIT;
     sandbox->attach = LAYER_ATTACH_INIT;
-    sandbox->deadline_ns = sandbox->kernel_give_up_ns = INT64_MAX;
+    sandbox->deadline_ns = sandbox->kernel_give_up_ns = sandbox->beat_at_ns = INT64_MAX;
     return sandbox;
 }
 
@@ -125,7 +133,7 @@ void sandbox_unwatch(const struct sandbox_host *host, int *fd)
 /* What only the making of the root needs. */
 static void close_root_parts(const struct sandbox_host *host, struct sandbox *sandbox)
 {
-    if (host && zygotes_want(host->zygotes, &sandbox->spec))
+    if (host && !sandbox->runsc && zygotes_want(host->zygotes, &sandbox->spec))
         sandbox->kernel_userns_fd = fd_take(&sandbox->userns_fd);
     fd_close(&sandbox->userns_fd);
     fd_close(&sandbox->disk_fd);
@@ -138,6 +146,7 @@ void sandbox_free(struct sandbox *sandbox)
 {
     if (!sandbox)
         return;
+    initstream_close(sandbox->stream);
     fd_close(&sandbox->pidfd);
     fd_close(&sandbox->setup_fd);
     close_root_parts(NULL, sandbox);
@@ -151,9 +160,11 @@ void sandbox_free(struct sandbox *sandbox)
     free(sandbox);
 }
 
-int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,
+int sandbox_connect(const struct sandbox_host *host, struct sandbox *sandbox, int *out_fd,
                     struct err *err)
 {
+    if (sandbox->runsc)
+        return sandbox_runsc_connect(host, sandbox, out_fd, err);
     return initsock_connect(host->run_fd, sandbox->id, out_fd, err);
 }
 
@@ -214,7 +225,7 @@ static void fill_root(struct sandbox_host *host, const struct sandbox *sandbox,
         .disk_fd = sandbox->disk_fd,
         .on_disk = sandbox->spec.disk,
         .userns_fd = sandbox->userns_fd,
-        .first_id = sandbox->ids.base + 1,
+        .first_id = sandbox->ids.base + (sandbox->runsc ? 0 : 1),
         .container = is_container(sandbox),
         .storage_bytes = sandbox->spec.storage_bytes,
         .cpu_millis = sandbox->spec.cpu_millis,
@@ -238,8 +249,14 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
         return result;
     struct rootfs_spec root;
     struct idrange_maps maps;
+    struct setup_runsc runsc;
     fill_root(host, sandbox, &root);
     idrange_describe(&host->ids, sandbox->ids.base, &maps);
+    if (sandbox->runsc) {
+        result = sandbox_runsc_prepare(host, sandbox, config, &runsc, err);
+        maps.root_id = 0; /* its code has no user namespace of its own */
+        maps.code_id = SANDBOX_CODE_ID;
+    }
     const struct setup setup = {.entry = &entry,
                                 .image = &host->image,
                                 .config = config,
@@ -251,9 +268,13 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
                                 .gpu_count = sandbox->gpus.count,
                                 .maps = &maps,
                                 .own_root = rootfs_is_plain(&root),
-                                .storage_bytes = spec->storage_bytes};
-    result = start_stage(sandbox, &setup, err);
+                                .storage_bytes = spec->storage_bytes,
+                                .runsc = sandbox->runsc ? &runsc : NULL};
+    if (result == 0)
+        result = start_stage(sandbox, &setup, err);
     cgroup_close_entry(&entry);
+    if (sandbox->runsc)
+        sandbox_runsc_done(&runsc);
     if (result == 0)
         result = idrange_write_maps(sandbox->pid, maps.outer, err);
     if (result == 0)
@@ -299,8 +320,19 @@ static void abandon(struct sandbox_host *host, struct sandbox *sandbox)
     if (made_disk) /* else there may be one that is not ours */
         (void)disk_remove(&host->disks, sandbox->id, NULL);
     initsock_remove(host->run_fd, sandbox->id);
+    initstream_remove(host->run_fd, sandbox->id);
     (void)cgroup_remove(&host->cgroups, sandbox->id, NULL);
     sandbox_free(sandbox);
+}
+
+struct cgroup_limits sandbox_group_limits(const struct sandbox *sandbox,
+                                          const struct engine_create *spec)
+{
+    if (sandbox->runsc)
+        return runsc_limits(spec);
+    return (struct cgroup_limits){.memory_bytes = spec->memory_bytes,
+                                  .cpu_millis = spec->cpu_millis,
+                                  .pids_max = spec->pids_max};
 }
 
 /* The groups come before every other trace: they are the journal that a sweep reads. */
@@ -308,9 +340,7 @@ static int begin_steps(struct sandbox_host *host, struct sandbox *sandbox,
                        struct init_config *config, struct err *err)
 {
     const struct engine_create *spec = &sandbox->spec;
-    const struct cgroup_limits limits = {.memory_bytes = spec->memory_bytes,
-                                         .cpu_millis = spec->cpu_millis,
-                                         .pids_max = spec->pids_max};
+    const struct cgroup_limits limits = sandbox_group_limits(sandbox, spec);
     int result = cgroup_create(&host->cgroups, spec->id, &limits, sandbox->ids.base, config, err);
     if (result != 0)
         return result;
@@ -319,9 +349,11 @@ static int begin_steps(struct sandbox_host *host, struct sandbox *sandbox,
     if (result == -ERR_CONFLICT) /* the disk is theirs, the groups are ours */
         (void)cgroup_remove(&host->cgroups, spec->id, NULL);
     /* A socket without groups is what a host that went down left. */
-    if (result == 0 && host->cgroups.count > 0)
+    if (result == 0 && host->cgroups.count > 0) {
         initsock_remove(host->run_fd, spec->id);
-    if (result == 0)
+        initstream_remove(host->run_fd, spec->id);
+    }
+    if (result == 0 && !sandbox->runsc)
         result = initsock_bind(host->run_fd, spec->id, &config->listen_fd, err);
     if (result == 0)
         result = start(host, sandbox, spec, config, err);
@@ -343,6 +375,7 @@ int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_cr
     struct init_config config;
     sandbox->spec = *spec;
     sandbox->create_op = op;
+    sandbox->runsc = strcmp(spec->runtime, RUNSC_NAME) == 0;
     sandbox->keeps = spec->keep_files || op == ENGINE_OP_START;
     sandbox->forget = op == ENGINE_OP_CREATE; /* until it is committed */
     id_random(sandbox->nonce, sizeof(sandbox->nonce));
@@ -449,6 +482,8 @@ static int take_message(struct sandbox_host *host, struct sandbox *sandbox, stru
     }
     if (size == 1 && text[0] == 'R' && sandbox->root_sent && sandbox->kernel_request == 0) {
         fault_point("native.ready");
+        if (sandbox->runsc)
+            return sandbox_runsc_started(host, sandbox, err);
         if (sandbox_ask_kernel(host, sandbox))
             return 0;
         int result = sandbox_commit(host, sandbox, false, err);
@@ -467,6 +502,13 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
     if (result == 0 && sandbox->userns_fd >= 0 && disk_ready) {
         fault_point("native.root");
         result = send_root(host, sandbox, err);
+    }
+    if (result == 0 && sandbox->stream) {
+        result = sandbox_runsc_poll(sandbox, err);
+        bool is_up = result > 0;
+        if (is_up)
+            result = sandbox_commit(host, sandbox, false, err);
+        result = is_up && result == 0 ? 1 : result;
     }
     return result;
 }
@@ -504,6 +546,7 @@ struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id)
     if (!sandbox)
         return NULL;
     sandbox->state = ENGINE_STATE_RUNNING;
+    sandbox->runsc = initstream_exists(host->run_fd, id);
     if (host->cgroups.count > 0) {
         find_by_group(host, sandbox);
     } else if (find_by_socket(host, sandbox) == -ERR_UNAVAILABLE) {
@@ -567,6 +610,8 @@ void sandbox_kill(struct sandbox_host *host, struct sandbox *sandbox)
     sandbox->kernel_request = 0;
     sandbox->kernel_give_up_ns = INT64_MAX;
     layer_attach_kill(&sandbox->attach);
+    initstream_close(sandbox->stream);
+    sandbox->stream = NULL;
     fault_point("native.kill");
     if (sandbox->pidfd >= 0)
         kill_init(sandbox);
@@ -614,6 +659,7 @@ static void remove_traces(struct sandbox_host *host, struct sandbox *sandbox)
         log_warn("disk of %s: %s", sandbox->id, err.message);
     fault_point("native.disk");
     initsock_remove(host->run_fd, sandbox->id);
+    initstream_remove(host->run_fd, sandbox->id);
 }
 
 /* It goes with the sandbox's network namespace too, but later, and another one may have the number

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "native/initstream.h"
 #include "native/disk.h"
 #include "native/gpu.h"
 #include "native/host.h"
@@ -18,6 +19,9 @@
 #include "native/images.h"
 #include "native/layer_attach.h"
 #include "wire/engine_msg.h"
+
+struct init_config;
+struct setup_runsc;
 
 enum { SANDBOX_WAITERS_MAX = 8, SANDBOX_CODE_ID = 1000 /* profile strict */ };
 
@@ -55,6 +59,9 @@ struct sandbox {
     uint32_t network_index;     /* ... with this number */
     bool keeps;                 /* its disk outlives its processes ... */
     bool forget;                /* ... unless it is to be destroyed */
+    bool runsc;                 /* that runtime runs it: pid is that of its keeper ... */
+    struct initstream *stream;  /* ... and this the way to its init; NULL: not now */
+    int64_t beat_at_ns;         /* when init is to be told again that we live */
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     uint32_t create_op;      /* ENGINE_OP_CREATE or ENGINE_OP_START */
     uint64_t create_request; /* 0: nobody waits for the creation */
@@ -75,6 +82,10 @@ int sandbox_begin(struct sandbox_host *host, uint32_t op, const struct engine_cr
 /* The setup socket or the disk is readable. Returns 1 when the sandbox runs now (commit is sent), 0
  * when it goes on, or an error kind: the creation failed. */
 int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, struct err *err);
+
+/* What the limits of spec mean for the groups of a sandbox; 0 stays 0. */
+struct cgroup_limits sandbox_group_limits(const struct sandbox *sandbox,
+                                          const struct engine_create *spec);
 
 /* RLIMIT_FSIZE of the code. */
 uint64_t sandbox_file_size_max(const struct engine_create *spec);
@@ -106,10 +117,38 @@ int sandbox_layer_event(const struct sandbox_host *host, struct sandbox *sandbox
 /* Holds the layer that an adopted sandbox has. */
 int sandbox_adopt_layer(const struct sandbox_host *host, struct sandbox *sandbox, struct err *err);
 
+/* ---- sandbox_runsc.c: a sandbox that the runtime "runsc" runs ---- */
+
+/* Makes the way to its init, and fills what only a stage of this kind gets. config has the rest of
+ * what its init is told. The descriptors and buffers are the caller's: sandbox_runsc_done(). */
+int sandbox_runsc_prepare(const struct sandbox_host *host, const struct sandbox *sandbox,
+                          const struct init_config *config, struct setup_runsc *out,
+                          struct err *err);
+void sandbox_runsc_done(struct setup_runsc *setup);
+
+/* Moves what is on the way to and from its init, if there is a way now. A broken one is closed: the
+ * next channel opens another. */
+void sandbox_runsc_step(struct sandbox *sandbox);
+
+/* Its processes are gone: what they wrote last goes to the channels, as far as there is room. */
+void sandbox_runsc_drain(struct sandbox *sandbox);
+
+/* The program has started: opens the way, and waits for init's answer. */
+int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandbox,
+                          struct err *err);
+/* While it is CREATING: 1 once init has answered, 0 before, or an error kind. */
+int sandbox_runsc_poll(struct sandbox *sandbox, struct err *err);
+
+int sandbox_runsc_connect(const struct sandbox_host *host, struct sandbox *sandbox, int *out_fd,
+                          struct err *err);
+
+/* Tells init that we live, when that is due; returns when it is due again. */
+int64_t sandbox_runsc_beat(struct sandbox *sandbox, int64_t now_ns);
+
 /* ---- sandbox.c ---- */
 
 /* A connection to the sandbox's init. */
-int sandbox_connect(const struct sandbox_host *host, const struct sandbox *sandbox, int *out_fd,
+int sandbox_connect(const struct sandbox_host *host, struct sandbox *sandbox, int *out_fd,
                     struct err *err);
 
 /* Takes over a sandbox that an earlier engine left: by its cgroup, or its socket where there are no

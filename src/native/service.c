@@ -117,6 +117,9 @@ static void settle(struct service *service, struct sandbox *sandbox);
 static void fail_creation(struct service *service, struct sandbox *sandbox, const struct err *error)
 {
     log_warn("sandbox %s was not made: %s", sandbox->id, error->message);
+    if (sandbox->runsc && (error->kind == ERR_INTERNAL || error->kind == ERR_CLOSED))
+        (void)snprintf(service->host.runsc.failure, sizeof(service->host.runsc.failure), "%s",
+                       error->message);
     if (sandbox->create_request != 0)
         service_answer_error(service, sandbox->create_op, sandbox->create_request, error);
     sandbox->create_request = 0;
@@ -139,6 +142,8 @@ static void finish_creation(struct service *service, struct sandbox *sandbox)
     }
     if (sandbox->create_request == 0)
         return; /* the client that asked is gone; the next one finds the id in its list */
+    if (sandbox->runsc)
+        service->host.runsc.failure[0] = '\0';
     sandbox->create_request = 0;
     service_answer(service, &msg, channel_fd);
 }
@@ -210,6 +215,10 @@ static void on_death(struct service *service, struct sandbox *sandbox)
     if (sandbox->state == ENGINE_STATE_RUNNING) {
         struct engine_msg msg = {.op = ENGINE_OP_EVENT_GONE};
         memcpy(msg.id, sandbox->id, sizeof(msg.id));
+        /* Of a kernel of its own nothing is left then that could tell. */
+        sandbox_runsc_drain(sandbox);
+        if (sandbox->runsc && cgroup_had_oom(&service->host.cgroups, sandbox->id))
+            msg.cause = KILL_OOM;
         sandbox_kill(&service->host, sandbox);
         service_answer(service, &msg, -1);
     }
@@ -231,6 +240,7 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
         if (result != 0)
             return;
     }
+    sandbox_runsc_step(sandbox);
     siginfo_t info;
     struct pollfd init = {.fd = sandbox->pidfd, .events = POLLIN};
     memset(&info, 0, sizeof(info));
@@ -541,6 +551,10 @@ static int64_t run_due(struct service *service)
             layer_attach_kill(&sandbox->attach);
         else if (!sandbox->freed && sandbox->attach.deadline_ns < next)
             next = sandbox->attach.deadline_ns;
+        if (!sandbox->freed) {
+            int64_t beat_ns = sandbox_runsc_beat(sandbox, now_ns);
+            next = beat_ns < next ? beat_ns : next;
+        }
         if (sandbox->freed || sandbox->deadline_ns == INT64_MAX)
             continue;
         if (sandbox->deadline_ns <= now_ns && sandbox->state == ENGINE_STATE_CREATING) {

@@ -85,6 +85,8 @@ static int find_and_change(struct service *service, const struct engine_msg *req
         return result;
     if (!sandbox || sandbox->state != ENGINE_STATE_RUNNING)
         return err_set(err, ERR_CONFLICT, "no sandbox %s runs", request->id);
+    if (sandbox->runsc && request->full)
+        return err_public(err, ERR_UNSUPPORTED, "the runtime \"runsc\" has no network \"full\"");
     return change(&service->host, sandbox, request->full, err);
 }
 

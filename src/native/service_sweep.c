@@ -48,6 +48,14 @@ static void adopt_disk(void *context, const char *id, bool kept)
         service_add(service, sandbox);
 }
 
+/* The same of a stream. */
+static void remove_stream(void *context, const char *id)
+{
+    struct service *service = context;
+    if (!service_find(service, id))
+        initstream_remove(service->host.run_fd, id);
+}
+
 /* A socket whose sandbox has no cgroup any more: the host was restarted in between. */
 static void remove_socket(void *context, const char *id)
 {
@@ -77,6 +85,8 @@ void service_sweep(struct service *service)
         log_warn("sweep of disks: %s", err.message);
     if (has_groups && initsock_each(host->run_fd, remove_socket, service, &err) != 0)
         log_warn("sweep of sockets: %s", err.message);
+    if (has_groups && initstream_each(host->run_fd, remove_stream, service, &err) != 0)
+        log_warn("sweep of streams: %s", err.message);
     service_sweep_layers(service);
     service_sweep_networks(service);
     if (service->sweep_again && service->sweep_ns > SWEEP_AGAIN_NS)

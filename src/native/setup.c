@@ -30,6 +30,7 @@
 #include "base/mem.h"
 #include "native/mountfd.h"
 #include "native/rootfs.h"
+#include "native/setup_internal.h"
 
 /* Files of /proc that tell of the host, hidden; folders, hidden; folders, read-only. The code's ids
  * have no right to most of them; this is for those that everybody may read. */
@@ -44,7 +45,7 @@ static void tell(int socket_fd, const char *text)
     (void)fd_send(socket_fd, text, strlen(text), NULL, 0, 0, NULL);
 }
 
-static _Noreturn void fail(const struct setup *setup, const char *step)
+_Noreturn void setup_fail(const struct setup *setup, const char *step)
 {
     char text[256];
     (void)snprintf(text, sizeof(text), "%s: %s", step, strerror(errno));
@@ -52,7 +53,7 @@ static _Noreturn void fail(const struct setup *setup, const char *step)
     _exit(1);
 }
 
-static _Noreturn void fail_err(const struct setup *setup, const struct err *err)
+_Noreturn void setup_fail_err(const struct setup *setup, const struct err *err)
 {
     tell(setup->socket_fd, err->message);
     _exit(1);
@@ -67,7 +68,7 @@ static void await_go(const struct setup *setup)
 }
 
 enum {
-    KEPT_MAX = INIT_PROCS_MAX + CGROUP_HIERARCHY_MAX + 16 + GPU_SET_MAX,
+    KEPT_MAX = INIT_PROCS_MAX + CGROUP_HIERARCHY_MAX + 24 + GPU_SET_MAX,
     MOUNTS_TEXT_MAX = 1 + FD_PASS_MAX * ROOTFS_TARGET_SIZE
 };
 
@@ -88,6 +89,13 @@ static size_t list_inherited(const struct setup *setup, int *out)
         out[count++] = config->procs_fds[i];
     for (size_t i = 0; i < setup->gpu_count; i++)
         out[count++] = setup->gpu_lock_fds[i];
+    if (setup->runsc) {
+        const struct initstream_ends *ends = &setup->runsc->ends;
+        const int streams[] = {ends->stdin_fd, ends->stdout_fd, ends->held_fds[0],
+                               ends->held_fds[1]};
+        for (size_t i = 0; i < ARRAY_SIZE(streams); i++)
+            out[count++] = streams[i];
+    }
     return count;
 }
 
@@ -141,7 +149,7 @@ static void take_ids(const struct setup *setup)
     if (setresgid(0, 0, 0) != 0 ||
         (setgroups(0, NULL) != 0 && (errno != EPERM || setup->maps->root_id != 0)) ||
         setresuid(0, 0, 0) != 0)
-        fail(setup, "take the sandbox's ids");
+        setup_fail(setup, "take the sandbox's ids");
     /* A process that changed its ids is not dumpable, and its children's id maps belong to the
      * host's root (proc_pid_uid_map(5)); init turns it off again. */
     (void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
@@ -150,7 +158,7 @@ static void take_ids(const struct setup *setup)
 
 /* Where a mount goes: opened name by name, so that no link that an image or earlier code left leads
  * anywhere else. */
-static int open_target(const struct setup *setup, const char *target)
+int setup_open_target(const struct setup *setup, const char *target)
 {
     struct open_how how;
     memset(&how, 0, sizeof(how));
@@ -158,40 +166,40 @@ static int open_target(const struct setup *setup, const char *target)
     how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
     int fd = (int)syscall(SYS_openat2, AT_FDCWD, target, &how, sizeof(how));
     if (fd < 0)
-        fail(setup, target);
+        setup_fail(setup, target);
     return fd;
 }
 
-static void attach(const struct setup *setup, int mount_fd, const char *target)
+void setup_attach(const struct setup *setup, int mount_fd, const char *target)
 {
     struct err err = ERR_INIT;
-    FD_AUTO int target_fd = open_target(setup, target);
+    FD_AUTO int target_fd = setup_open_target(setup, target);
     if (mountfd_attach(mount_fd, target_fd, "", &err) != 0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
 }
 
 /* A mount at the working directory becomes the new root, and the working directory. */
-static void enter_root(const struct setup *setup, int mount_fd)
+void setup_enter_root(const struct setup *setup, int mount_fd)
 {
     struct err err = ERR_INIT;
     if (mountfd_attach(mount_fd, AT_FDCWD, "", &err) != 0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
     if (fchdir(mount_fd) != 0)
-        fail(setup, "enter the new root");
+        setup_fail(setup, "enter the new root");
 }
 
 /* A tmpfs as the new root, owned by the sandbox itself, with everything that mounts go on. */
-static void make_root(const struct setup *setup)
+void setup_make_root(const struct setup *setup)
 {
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     if (mountfd_tmpfs(setup->storage_bytes, rootfs_inodes(setup->storage_bytes),
                       MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, &err) != 0)
-        fail_err(setup, &err);
-    enter_root(setup, fd);
+        setup_fail_err(setup, &err);
+    setup_enter_root(setup, fd);
     if (rootfs_make_folders(fd, setup->image, setup->maps->root_id, setup->maps->code_id, &err) !=
         0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
 }
 
 /* Before the old root goes: the kernel wants to see a whole /proc in the mount namespace before it
@@ -203,7 +211,7 @@ static int make_proc(const struct setup *setup)
     int fd = -1;
     if (mountfd_make("proc", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &fd,
                      &err) != 0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
     return fd;
 }
 
@@ -227,7 +235,7 @@ static void limit_shared(const struct setup *setup, int proc_fd)
         char path[64];
         (void)snprintf(path, sizeof(path), "sys/user/max_%s", limits[i].name);
         if (fd_write_file_at(proc_fd, path, limits[i].value, &err) != 0 && err.sys_errno != ENOENT)
-            fail_err(setup, &err);
+            setup_fail_err(setup, &err);
     }
 }
 
@@ -237,7 +245,7 @@ static int open_mount_limit(const struct setup *setup, int proc_fd)
 {
     int fd = openat(proc_fd, "sys/user/max_mnt_namespaces", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
-        fail(setup, "open max_mnt_namespaces");
+        setup_fail(setup, "open max_mnt_namespaces");
     return fd;
 }
 
@@ -247,7 +255,7 @@ static void write_map(const struct setup *setup, int proc_fd, pid_t pid, const c
     struct err err = ERR_INIT;
     (void)snprintf(path, sizeof(path), "%d/%s", (int)pid, file);
     if (fd_write_file_at(proc_fd, path, setup->maps->inner, &err) != 0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
 }
 
 /* Shares memory and thread-local storage with its parent: it may do nothing but wait, not even what
@@ -267,14 +275,14 @@ static int make_inner(const struct setup *setup, int proc_fd)
     static char stack[16384] __attribute__((aligned(16)));
     pid_t pid = clone(stay, stack + sizeof(stack), CLONE_NEWUSER | CLONE_VM | SIGCHLD, NULL);
     if (pid < 0)
-        fail(setup, "make the inner user namespace");
+        setup_fail(setup, "make the inner user namespace");
     char path[64];
     write_map(setup, proc_fd, pid, "uid_map");
     write_map(setup, proc_fd, pid, "gid_map");
     (void)snprintf(path, sizeof(path), "%d/ns/user", (int)pid);
     int fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        fail(setup, path);
+        setup_fail(setup, path);
     (void)kill(pid, SIGKILL);
     (void)waitpid(pid, NULL, 0);
     return fd;
@@ -289,14 +297,14 @@ static void bind_over(const struct setup *setup, const char *source, const char 
     if (mountfd_clone(AT_FDCWD, source, false, &fd, &err) != 0) {
         if (err.sys_errno == ENOENT)
             return;
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
     }
     uint64_t attributes =
         MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | (read_only ? MOUNT_ATTR_RDONLY : 0);
     if (mountfd_restrict(fd, attributes, &err) != 0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
     if (mountfd_attach(fd, AT_FDCWD, target, &err) != 0 && err.sys_errno != ENOENT)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
     fd_close(&fd);
 }
 
@@ -321,7 +329,7 @@ static void mask_proc(const struct setup *setup)
 
 /* What 'M' and 'N' say: the targets, each ended by NUL, in the order of the descriptors. Returns
  * whether there is more to come. */
-static bool attach_mounts(const struct setup *setup)
+bool setup_attach_mounts(const struct setup *setup)
 {
     char text[MOUNTS_TEXT_MAX];
     int fds[FD_PASS_MAX];
@@ -333,9 +341,9 @@ static bool attach_mounts(const struct setup *setup)
     const char *target = text + 1;
     for (size_t i = 0; i < count && target < text + size; i++) {
         if (target[0] == '\0')
-            enter_root(setup, fds[i]);
+            setup_enter_root(setup, fds[i]);
         else
-            attach(setup, fds[i], target);
+            setup_attach(setup, fds[i], target);
         fd_close(&fds[i]);
         target += strlen(target) + 1;
     }
@@ -352,39 +360,39 @@ static void mount_devices(const struct setup *setup)
     if (setup->maps->tty_gid >= 0)
         (void)snprintf(options + used, sizeof(options) - used, ",gid=%d", setup->maps->tty_gid);
     if (mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options) != 0)
-        fail(setup, "mount /dev/pts");
+        setup_fail(setup, "mount /dev/pts");
     /* /dev/shm is a folder of the root, so that `storage` covers it. */
-    FD_AUTO int folder_fd = open_target(setup, ".shm");
+    FD_AUTO int folder_fd = setup_open_target(setup, ".shm");
     if (mountfd_clone(folder_fd, "", false, &shm_fd, &err) != 0 ||
         mountfd_restrict(shm_fd, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &err) != 0)
-        fail_err(setup, &err);
-    attach(setup, shm_fd, "dev/shm");
+        setup_fail_err(setup, &err);
+    setup_attach(setup, shm_fd, "dev/shm");
 }
 
 /* The old root goes: pivot_root(".", ".") stacks it on the new one, the umount takes it off
  * (pivot_root(2), NOTES). */
-static void leave_host(const struct setup *setup)
+void setup_leave_host(const struct setup *setup)
 {
     if (syscall(SYS_pivot_root, ".", ".") != 0)
-        fail(setup, "pivot_root");
+        setup_fail(setup, "pivot_root");
     if (umount2(".", MNT_DETACH) != 0)
-        fail(setup, "detach the old root");
+        setup_fail(setup, "detach the old root");
     if (chdir("/") != 0)
-        fail(setup, "enter /");
+        setup_fail(setup, "enter /");
 }
 
 static void name_and_loopback(const struct setup *setup)
 {
     static const char name[] = "sandbox";
     if (sethostname(name, sizeof(name) - 1) != 0)
-        fail(setup, "set the host name");
+        setup_fail(setup, "set the host name");
     FD_AUTO int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct ifreq request;
     memset(&request, 0, sizeof(request));
     (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "lo");
     request.ifr_flags = IFF_UP | IFF_RUNNING;
     if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) != 0)
-        fail(setup, "bring up the loopback");
+        setup_fail(setup, "bring up the loopback");
 }
 
 /* The network namespace is not the code's own, so that its capabilities do not reach there. What
@@ -400,7 +408,7 @@ static void open_network(const struct setup *setup, int proc_fd)
         struct err err = ERR_INIT;
         if (fd_write_file_at(proc_fd, settings[i][0], settings[i][1], &err) != 0 &&
             err.sys_errno != ENOENT)
-            fail_err(setup, &err);
+            setup_fail_err(setup, &err);
     }
 }
 
@@ -411,23 +419,23 @@ static _Noreturn void become_init(const struct setup *setup)
     buf_init(&config, 4096); /* fits a pipe of any size (pipe(7), PIPE_BUF) */
     int ends[2];
     if (init_config_encode(setup->config, &config, &err) != 0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
     if (pipe2(ends, O_CLOEXEC) != 0 ||
         write(ends[1], config.data, config.size) != (ssize_t)config.size)
-        fail(setup, "pass the configuration");
+        setup_fail(setup, "pass the configuration");
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int i = 0; i < 3; i++) {
         if (null_fd < 0 || dup2(null_fd, i) < 0)
-            fail(setup, "standard streams");
+            setup_fail(setup, "standard streams");
     }
     keep_inherited(setup);
     if (dup2(ends[0], INIT_FD_CONFIG) < 0)
-        fail(setup, "pass the configuration");
+        setup_fail(setup, "pass the configuration");
     char name[] = "berth-init";
     char *const argv[] = {name, NULL};
     char *const envp[] = {NULL};
     (void)syscall(SYS_execveat, setup->init_fd, "", argv, envp, AT_EMPTY_PATH);
-    fail(setup, "start init");
+    setup_fail(setup, "start init");
 }
 
 _Noreturn void setup_run(const struct setup *setup)
@@ -436,30 +444,32 @@ _Noreturn void setup_run(const struct setup *setup)
     close_engine(setup);
     await_go(setup);
     if (cgroup_enter(setup->entry, &err) != 0)
-        fail_err(setup, &err);
+        setup_fail_err(setup, &err);
     fault_point("setup.begin");
     take_ids(setup);
     (void)umask(0);
     FD_AUTO int proc_fd = make_proc(setup);
+    if (setup->runsc)
+        setup_run_runsc(setup, proc_fd);
     setup->config->userns_fd = make_inner(setup, proc_fd);
     limit_shared(setup, proc_fd);
     FD_AUTO int mount_limit_fd = open_mount_limit(setup, proc_fd);
     if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)
         _exit(1);
     if (setup->own_root)
-        make_root(setup);
+        setup_make_root(setup);
     name_and_loopback(setup);
     if (setup->config->profile == INIT_PROFILE_CONTAINER)
         open_network(setup, proc_fd);
     fault_point("setup.root");
-    while (attach_mounts(setup))
+    while (setup_attach_mounts(setup))
         continue;
-    attach(setup, proc_fd, "proc");
+    setup_attach(setup, proc_fd, "proc");
     mount_devices(setup);
     mask_proc(setup);
     if (write(mount_limit_fd, "0", 1) != 1)
-        fail(setup, "limit mount namespaces");
-    leave_host(setup);
+        setup_fail(setup, "limit mount namespaces");
+    setup_leave_host(setup);
     fault_point("setup.init");
     become_init(setup);
 }

@@ -12,10 +12,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
+#include "native/initstream.h"
 #include "native/cgroup.h"
 #include "native/idrange.h"
 #include "native/image.h"
+#include "native/runsc.h"
 #include "wire/init_config.h"
+
+/* For a sandbox that the runtime "runsc" runs: the engine gets the stage's own user namespace with
+ * 'U', and 'R' comes from the keeper of the sandbox (init/keep.h), when the program has started. */
+struct setup_runsc {
+    const struct runsc *runsc;
+    uint64_t memory_bytes;       /* that the sandbox sees */
+    struct initstream_ends ends; /* standard streams of its init */
+    struct buf bundle;           /* config.json */
+    struct buf config;           /* of its init, encoded */
+};
 
 struct setup {
     const struct cgroup_entry *entry; /* into the init group */
@@ -30,6 +43,7 @@ struct setup {
     bool own_root;          /* the stage mounts a tmpfs as root; else it comes with 'M' */
     uint64_t storage_bytes; /* of that tmpfs */
     const struct idrange_maps *maps;
+    const struct setup_runsc *runsc; /* NULL: the kernel itself runs the sandbox */
 };
 
 /* Runs in the child; never returns. The working directory is where the root is put together. */

@@ -18,6 +18,11 @@
 #define INIT_FD_CONFIG 3 /* the pipe that holds this; the other descriptors follow in any order */
 #define INIT_PROCS_MAX 8 /* controllers that a process joins one by one (cgroup v1) */
 
+/* Arguments of `berth-init keep` (init/keep.h): the starter's process id, and descriptors: the
+ * setup socket; the starter's standard error, a file; oom_event_fd and memory_dir_fd as below.
+ * Others that are open stay so. */
+enum { INIT_KEEP_ARGUMENTS = 5 };
+
 enum init_profile {
     INIT_PROFILE_STRICT,    /* the code has no capability and no_new_privs */
     INIT_PROFILE_CONTAINER, /* root of the inner user namespace, with a container's capabilities */
@@ -31,6 +36,9 @@ enum init_profile {
 #define INIT_CARRIED_PROGRAM "/.berth/init"
 #define INIT_CARRIED_CONFIG "/.berth/config"
 #define INIT_CARRIED_WORD "carried"
+/* A folder that an engine may put there, and init removes: gVisor gives a sandbox whose /tmp is
+ * empty one of its own, which has no bound. */
+#define INIT_CARRIED_TMP_MARK "/tmp/.berth"
 
 enum init_cgroup_mode {
     INIT_CGROUP_NONE,

@@ -228,7 +228,7 @@ static void next_frame(int fd, struct frame *frame)
     require_ok(result, err);
 }
 
-static int connect_to(const struct sandbox *sandbox)
+static int connect_to(struct sandbox *sandbox)
 {
     struct err err = ERR_INIT;
     struct frame frame;

@@ -1,0 +1,304 @@
+"""Sandboxes that gVisor runs (the native engine's runtime "runsc"), without a server: the same
+requests over the same protocols, through the standard streams of their init. What the runtime lacks
+is refused in words."""
+import errno
+import os
+import pathlib
+import signal
+
+import pytest
+
+import harness
+from engine import (CAP_CONTAINER, CAP_DISK, CAP_LAYERS, CAP_LIMIT, CAP_ZYGOTE, ID, MIB, Engine,
+                    EngineError, tlv)
+from faults import CREATION, END, Fault, assert_nothing_left
+from harness import wait_until
+
+CAP_PIDS, CAP_STORAGE, CAP_GPU, CAP_FULL = 1 << 2, 1 << 3, 1 << 16, 1 << 17
+RUNSC = {"runtime": "runsc"}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine() as one:
+        if "runsc" not in one.runtimes():
+            pytest.skip("the engine found no runsc here")
+        yield one
+        one.stop()
+        assert_nothing_left(one.state)
+
+
+@pytest.fixture
+def box(engine):
+    with engine.create(**RUNSC) as one:
+        yield one
+
+
+def processes(engine, sandbox_id):
+    """{process id: name} of what runs of a sandbox on the host."""
+    found = {}
+    for base in harness.cgroup_bases(engine.instance):
+        for group in ("init", "code"):
+            for pid in harness.read(base / sandbox_id / group / "cgroup.procs").split():
+                line = harness.read(f"/proc/{pid}/cmdline").split("\0")
+                found[int(pid)] = line[0]
+    return found
+
+
+def process(engine, sandbox_id, name):
+    return next(pid for pid, of in processes(engine, sandbox_id).items() if of == name)
+
+
+# ---- what it is and is not ----
+
+def test_the_engine_names_what_the_runtime_can_do(engine):
+    runtimes = engine.runtimes()
+    assert list(runtimes) == ["native", "runsc"]
+    native, runsc = runtimes["native"][1], runtimes["runsc"][1]
+    assert native == engine.probe()["capabilities"]
+    lacks = CAP_PIDS | CAP_ZYGOTE | CAP_LAYERS | CAP_GPU | CAP_FULL
+    assert runsc == native & ~lacks
+    assert runsc & CAP_STORAGE and runsc & CAP_LIMIT
+
+
+def test_an_unknown_runtime_is_refused(engine):
+    with pytest.raises(EngineError) as refused:
+        engine.create(runtime="kata")
+    assert refused.value.kind == "bad_input"
+    assert '"native" and "runsc"' in refused.value.public
+
+
+def test_another_kernel_answers(box):
+    result = box.run("/bin/cat", "/proc/version")
+    assert result.stdout.startswith(b"Linux version "), result
+    assert result.stdout.decode().split()[2] != os.uname().release, result
+
+
+def test_what_it_lacks_is_refused(engine, box):
+    with pytest.raises(EngineError) as refused:
+        engine.attach_layer(box.id, "some")
+    assert refused.value.kind in ("unsupported", "not_found"), refused.value
+    with pytest.raises(EngineError) as refused:
+        engine.create(runtime="runsc", gpus=1)
+    assert refused.value.kind == "unsupported"
+    assert "GPU" in refused.value.public
+
+
+# ---- the host's side ----
+
+def test_it_runs_as_ids_of_its_own(engine, box):
+    found = processes(engine, box.id)
+    assert {"berth-init", "runsc-gofer", "runsc-sandbox"} <= set(found.values()), found
+    for pid in found:
+        status = dict(line.split(":\t", 1) for line in
+                      harness.read(f"/proc/{pid}/status").splitlines() if ":\t" in line)
+        uids = {int(uid) for uid in status["Uid"].split()}
+        assert min(uids) >= 0x70000000, (found[pid], uids)
+        for namespace in ("user", "mnt", "pid", "net", "ipc", "uts"):
+            assert os.readlink(f"/proc/{pid}/ns/{namespace}") != \
+                os.readlink(f"/proc/self/ns/{namespace}"), (found[pid], namespace)
+        root = pathlib.Path(f"/proc/{pid}/root")
+        assert not (root / str(engine.state)[1:]).exists(), found[pid]
+        assert not (root / "etc/shadow").exists(), found[pid]
+
+
+def test_the_code_has_no_rights(box):
+    result = box.sh("id -u; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status; "
+                    "cat /.berth/config; cat /.berth/init | head -c 1; echo x > /usr/x; "
+                    "kill -9 1; echo alive")
+    words = result.stdout.split()
+    assert words[0] == b"1000" and words[-1] == b"alive", result
+    assert b"CapEff:\t0000000000000000" in result.stdout, result
+    assert result.stderr.count(b"denied") + result.stderr.count(b"not permitted") >= 3, result
+    assert box.run("/bin/echo", "still").stdout == b"still\n"
+
+
+# ---- programs, files, sessions ----
+
+def test_programs(box):
+    result = box.run("/bin/sh", "-c", "cat; echo err >&2; exit 3", stdin=b"in" * 100000)
+    assert (result.exit_code, result.stdout, result.stderr) == (3, b"in" * 100000, b"err\n")
+    result = box.sh("head -c 3000000 /dev/zero", keep=4 * MIB)
+    assert len(result.stdout) == 3000000 and result.exit_code == 0
+    result = box.sh("sleep 100", timeout_ms=300)
+    assert result.cause == "timeout", result
+
+
+def test_files(box):
+    content = os.urandom(300000)
+    assert box.put_file("/workspace/a/b", content).errno == 0
+    assert box.get_file("/workspace/a/b").stdout == content
+    assert box.get_file("/workspace/none").errno == errno.ENOENT
+    assert box.sh("echo new > /tmp/x && echo new > /dev/shm/x && cat /tmp/x /dev/shm/x; "
+                  "test -e /tmp/.berth && echo mark").stdout == b"new\nnew\n"
+    assert box.put_file("/usr/bin/x", b"x").errno in (errno.EACCES, errno.EROFS)
+
+
+def test_more_than_one_channel(engine, box):
+    other = engine.open_channel(box.id)
+    first = box.begin(["/bin/sh", "-c", "sleep 0.2; echo one"])
+    second = other.begin(["/bin/sh", "-c", "sleep 0.1; echo two"])
+    for channel, stream in ((box, first), (other, second)):
+        channel.send("close", stream + 1)
+    assert other.finish(second).stdout == b"two\n"
+    assert box.finish(first).stdout == b"one\n"
+    other.close()
+
+
+def test_root_of_its_own(engine):
+    with engine.create(profile="container", **RUNSC) as box:
+        result = box.sh("id -u; touch /usr/bin/mine /etc/mine && chown 33:33 /etc/mine && "
+                        "cat /etc/passwd | wc -l >&2; python3 -c \"import os; "
+                        "print(os.stat('/etc/mine').st_uid, os.stat('/usr/bin').st_uid)\"")
+        assert result.stdout.split() == [b"0", b"33", b"0"], result
+    with engine.create(profile="container", **RUNSC) as box:
+        assert box.sh("cat /etc/mine").exit_code != 0
+
+
+# ---- limits ----
+
+def test_storage_is_bounded(engine):
+    with engine.create(storage=16 * MIB, **RUNSC) as box:
+        for folder in ("/workspace", "/tmp", "/dev/shm", "/var/tmp"):
+            result = box.sh(f"head -c {64 * MIB} /dev/zero > {folder}/big; echo $?; rm {folder}/big")
+            assert b"No space left" in result.stderr, (folder, result)
+        assert box.run("/bin/echo", "fine").exit_code == 0
+
+
+def test_memory_is_bounded(engine):
+    box = engine.create(memory=128 * MIB, **RUNSC)
+    assert box.sh("python3 -c 'print(len(bytearray(64 << 20)))'").stdout == b"67108864\n"
+    assert box.sh("grep MemTotal /proc/meminfo").stdout.split()[1] == b"131072"
+    stream = box.begin(["/usr/bin/python3", "-c", "a = bytearray(1 << 30)"])
+    with pytest.raises(ConnectionError):
+        box.finish(stream)
+    assert engine.wait_gone(box.id) == "oom"
+    engine.destroy(box.id)
+    assert box.id not in engine.list()
+
+
+def test_limits_change_while_it_runs(engine):
+    with engine.create(memory=128 * MIB, storage=16 * MIB, **RUNSC) as box:
+        engine.limit(box.id, memory=512 * MIB, storage=64 * MIB)
+        assert box.sh("python3 -c 'print(len(bytearray(300 << 20)))'").stdout == b"314572800\n"
+        script = "; ".join(f"head -c {12 * MIB} /dev/zero > /workspace/{i}" for i in range(4))
+        assert box.sh(script).exit_code == 0
+
+
+# ---- deaths ----
+
+@pytest.mark.parametrize("name", ["berth-init", "runsc-gofer", "runsc-sandbox"])
+def test_each_process_takes_the_sandbox_with_it(engine, name):
+    box = engine.create(**RUNSC)
+    os.kill(process(engine, box.id, name), signal.SIGKILL)
+    assert box.closed()
+    assert engine.wait_gone(box.id) == "none"
+    wait_until(lambda: box.id not in engine.list(), "the engine forgets it")
+
+
+def test_it_outlives_its_engine(engine):
+    """What runs goes on, and its output is there for who asks again."""
+    box = engine.create(**RUNSC)
+    assert box.kernel(["/usr/bin/python3", "-u", "-c", "pass"]) is not None
+    stream = box.begin(["/bin/sh", "-c", "for i in $(seq 200); do echo line $i; sleep 0.01; done; "
+                                         "echo over > /workspace/over"])
+    box.send("close", stream + 1)
+    engine.kill()
+    assert box.closed()
+    engine.start()
+    assert engine.settled(box.id) == "running"
+    again = engine.open_channel(box.id)
+    assert again.run("/bin/echo", "back").stdout == b"back\n"
+    again.destroy()
+    assert engine.list() == []
+
+
+@pytest.mark.parametrize("point", (*CREATION[:6], "native.ready", "native.started",
+                                   "native.commit"))
+def test_the_engine_dies_at(engine, point):
+    """Of a creation that was not finished the next engine leaves nothing."""
+    with Fault(point, armed=False) as fault, Engine(env=fault.env) as one:
+        one.create(**RUNSC).destroy()
+        fault.arm()
+        with pytest.raises((EngineError, ConnectionError)):
+            one.create("half", **RUNSC)
+        assert fault.struck()
+        one.restart()
+        state = one.settled("half")
+        assert state is None or point == "native.commit"
+        one.destroy("half")
+        with one.create(**RUNSC) as box:
+            assert box.run("/bin/echo", "next").stdout == b"next\n"
+        one.stop()
+        assert_nothing_left(one.state)
+
+
+@pytest.mark.parametrize("point", ["setup.root", "setup.init", "init.start", "init.listen"])
+def test_a_creation_fails_at(engine, point):
+    """One of the processes of a sandbox dies: the engine says so, and the next creation works."""
+    with Fault(point, armed=False) as fault, Engine(env=fault.env) as one:
+        one.create(**RUNSC).destroy()
+        fault.arm()
+        with pytest.raises(EngineError) as failed:
+            one.create("half", **RUNSC)
+        assert fault.struck() and failed.value.kind in ("internal", "closed"), failed.value
+        assert "the last start failed" in one.runtimes()["runsc"][2]
+        wait_until(lambda: one.list() == [], "nothing is left")
+        one.create(**RUNSC).destroy()
+        assert one.runtimes()["runsc"][2] == ""
+        one.stop()
+        assert_nothing_left(one.state)
+
+
+@pytest.mark.parametrize("point", END)
+def test_the_engine_dies_while_it_ends_one_at(engine, point):
+    with Fault(point, armed=False) as fault, Engine(env=fault.env) as one:
+        box = one.create(**RUNSC)
+        fault.arm()
+        with pytest.raises(ConnectionError):
+            box.destroy()
+        assert fault.struck()
+        one.restart()
+        one.destroy(box.id)
+        one.stop()
+        assert_nothing_left(one.state)
+
+
+def test_a_stopped_one_starts_again(engine):
+    if not engine.probe()["capabilities"] & CAP_DISK:
+        pytest.skip("this host has no disks for sandboxes")
+    spec = {"disk": True, "keep_files": True, "storage": 16 * MIB, **RUNSC}
+    box = engine.create("kept", **spec)
+    assert box.sh("echo precious > /workspace/kept").exit_code == 0
+    box.close()
+    engine.stop_sandbox("kept")
+    assert engine.inspect("kept") == "stopped"
+    box = engine.restart_sandbox("kept", **spec)
+    assert box.sh("cat /workspace/kept").stdout == b"precious\n"
+    box.close()
+    engine.stop_sandbox("kept")
+    box = engine.restart_sandbox("kept", **{**spec, "runtime": "native"})  # they are plain files
+    assert box.sh("cat /workspace/kept && echo more >> /workspace/kept").stdout == b"precious\n"
+    box.destroy()
+
+
+# ---- through the server ----
+
+def test_the_server_uses_it(make_server, engine):
+    server = make_server({"BERTH_ENGINE_SESSIONS": "native/runsc"})
+    done = server.execute("print(open('/proc/version').read())", runtime="runsc")
+    assert done["runtime"] == "runsc" and os.uname().release not in done["stdout"], done
+    done = server.execute("x = bytearray(1 << 31)", runtime="runsc",
+                          resources={"ram": "128MB"})
+    assert (done["status"], done["killed_by"], done["limits_hit"]) == ("killed", "oom", ["memory"])
+    answer = server.post({}, path="/sessions").json()
+    path = f"/sessions/{answer['session_id']}"
+    assert answer["runtime"] == "runsc", answer
+    assert server.post({"code": "x = 41"}, path=path + "/execute").json()["state"] == "kept"
+    server.kill()
+    server.start()
+    assert server.post({"code": "print(x + 1)"}, path=path + "/execute").json()["stdout"] == "42\n"
+    refused = server.post({"code": "1", "runtime": "runsc", "libraries": ["six"]})
+    assert refused.status == 400 and "runsc" in refused.json()["detail"], refused
+    assert server.request("DELETE", path).status == 200
+    server.wait_clean()
