@@ -402,7 +402,9 @@ void attempt_forget(struct attempt *attempt)
         log_error("execution %s: %s", attempt->live.id, failure.message);
 }
 
-int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err)
+/* session: what is known of its session; NULL: nothing. */
+static int end_orphan(struct core *core, const struct store_execution *row,
+                      const struct store_session *session, struct err *err)
 {
     enum execution_state state = row->started_us != 0 ? EXECUTION_RUNNING : EXECUTION_QUEUED;
     (void)execution_state_move(&state, EXECUTION_KILLED);
@@ -411,6 +413,8 @@ int execution_end_orphan(struct core *core, const struct store_execution *row, s
         .id = row->id,
         .lang = row->lang,
         .session_id = row->session_id[0] != '\0' ? row->session_id : NULL,
+        .engine = session ? session->engine : NULL,
+        .runtime = session ? session->runtime : NULL,
         .state = state,
         .exit = {.exit_code = EXIT_KILLED,
                  .cause = KILL_SERVER,
@@ -425,12 +429,18 @@ int execution_end_orphan(struct core *core, const struct store_execution *row, s
     return result == 0 ? store_outcome(core, &outcome, &object, NULL, err) : result;
 }
 
-int execution_end_unfinished(struct core *core, const char *session_id, struct err *err)
+int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err)
+{
+    return end_orphan(core, row, NULL, err);
+}
+
+int execution_end_unfinished(struct core *core, const struct store_session *session,
+                             struct err *err)
 {
     MEM_AUTO struct store_execution *rows = NULL;
     size_t count = 0;
     int result =
-        store_execution_unfinished(core->store, session_id, UNFINISHED_MAX, &rows, &count, err);
+        store_execution_unfinished(core->store, session->id, UNFINISHED_MAX, &rows, &count, err);
     for (size_t i = 0; i < count && result == 0; i++) {
         struct store_execution row;
         if (live_exists(core, rows[i].id))
@@ -438,7 +448,7 @@ int execution_end_unfinished(struct core *core, const char *session_id, struct e
         /* Anew: it may have ended, and have left, between the two looks. */
         result = store_execution_get(core->store, NULL, rows[i].id, &row, NULL, NULL, err);
         if (result == 0 && row.finished_us == 0)
-            result = execution_end_orphan(core, &row, err);
+            result = end_orphan(core, &row, session, err);
         else if (result == -ERR_NOT_FOUND)
             result = 0;
     }

@@ -205,7 +205,8 @@ int execution_read(struct core *core, const char *owner, const char *id,
  * "killed by the server". The state of a session that is over is lost. */
 int execution_end_orphan(struct core *core, const struct store_execution *row, struct err *err);
 /* The same for all of a session that are in nobody's hands. */
-int execution_end_unfinished(struct core *core, const char *session_id, struct err *err);
+int execution_end_unfinished(struct core *core, const struct store_session *session,
+                             struct err *err);
 /* execution.c: the same for all that an earlier server left outside of sessions. */
 int execution_end_orphans(struct core *core, struct err *err);
 

@@ -329,7 +329,7 @@ static void *keeper_main(void *context)
         struct err err = ERR_INIT;
         not_before_ns = 0;
         int result = reconcile(slot, unavailable, &err);
-        say_trouble(failure, slot, "its books are not settled yet", err.message);
+        say_trouble(failure, slot, "its books are not settled yet", result == 0 ? "" : err.message);
         if (result == 0)
             continue;
         not_before_ns = clock_now_ns() + RECONCILE_RETRY_NS;

@@ -151,7 +151,7 @@ static void look_at(struct core *core, const struct session *session, struct gla
 static void end_rows(struct core *core, const struct session *session)
 {
     struct err err = ERR_INIT;
-    if (execution_end_unfinished(core, session->row.id, &err) != 0)
+    if (execution_end_unfinished(core, &session->row, &err) != 0)
         log_error("session %s: what ran in it has no outcome yet: %s", session->row.id,
                   err.message);
 }

@@ -197,7 +197,7 @@ static int settle(struct core *core, struct session *session, struct session_tur
     for (size_t i = 0; i < listed.count && result == 0; i++)
         result = settle_held(core, session, channel, &listed.held[i], turn, err);
     if (result == 0 && unsettled)
-        result = execution_end_unfinished(core, session->row.id, err); /* they never ran */
+        result = execution_end_unfinished(core, &session->row, err); /* they never ran */
     if (result != 0 && unsettled)
         (void)take_unsettled(core, session, true);
     return result;

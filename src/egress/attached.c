@@ -135,17 +135,23 @@ void attached_flows_changed(struct attached *attached)
     watch_channel(attached);
 }
 
-/* A connected TCP socket, or nothing that we take. */
+static int option_of(int fd, int name)
+{
+    int value = -1;
+    socklen_t size = sizeof(value);
+    return getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
+/* A connected socket of TCP, or a channel of a carrier (wire/carrier.h), whose other end is an
+ * engine's; or nothing that we take. */
 static bool is_of_the_code(int fd)
 {
-    int domain = 0, type = 0, protocol = 0;
-    socklen_t size = sizeof(int);
-    struct sockaddr_in peer;
+    struct sockaddr_storage peer;
     socklen_t peer_size = sizeof(peer);
-    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_INET &&
-           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM &&
-           getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
-           protocol == IPPROTO_TCP && getpeername(fd, (struct sockaddr *)&peer, &peer_size) == 0 &&
+    int domain = option_of(fd, SO_DOMAIN);
+    bool is_tcp = domain == AF_INET && option_of(fd, SO_PROTOCOL) == IPPROTO_TCP;
+    return (is_tcp || domain == AF_UNIX) && option_of(fd, SO_TYPE) == SOCK_STREAM &&
+           getpeername(fd, (struct sockaddr *)&peer, &peer_size) == 0 &&
            fd_set_nonblocking(fd, true, NULL) == 0;
 }
 

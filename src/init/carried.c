@@ -8,10 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "init/identity.h"
 
 enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
 #define CHUNK (64U * 1024U)
@@ -129,6 +131,42 @@ static int put_null(struct err *err)
     return 0;
 }
 
+/* In a child: whether the code could open init's end of the stream by its name. Linux asks for the
+ * right to trace init, which nobody has; gVisor goes by the owner of the pipe alone, so that root
+ * may. Whoever opens it hears the engine and speaks as init. */
+static _Noreturn void try_as_code(const struct carried *carried, const struct init_config *config)
+{
+    const int fds[2] = {carried->in_fd, carried->out_fd};
+    if (identity_become_code(config, false))
+        _exit(2);
+    for (int i = 0; i < 2; i++) {
+        char path[32];
+        (void)snprintf(path, sizeof(path), "/proc/1/fd/%d", fds[i]);
+        if (open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) >= 0 ||
+            open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC) >= 0)
+            _exit(1);
+    }
+    _exit(0);
+}
+
+/* Before there is any code, so that the child can be waited for. */
+static int check_closed(const struct carried *carried, const struct init_config *config,
+                        struct err *err)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0)
+        try_as_code(carried, config);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return err_sys(err, errno, "try what the code may open");
+    if (!WIFEXITED(status) || WEXITSTATUS(status) > 1)
+        return err_set(err, ERR_INTERNAL, "can't become the code: status %d", status);
+    if (WEXITSTATUS(status) == 1)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "under this kernel the code could open init's standard streams by /proc");
+    return 0;
+}
+
 int carried_open(struct carried *carried, const struct init_config *config, struct err *err)
 {
     const struct carrier_events events = {.context = carried, .opened = on_opened};
@@ -139,6 +177,8 @@ int carried_open(struct carried *carried, const struct init_config *config, stru
         return carried->out_fd;
     int result = carrier_new_inner(config->secret, &events, &carried->carrier, err);
     if (result == 0)
+        result = check_closed(carried, config, err);
+    if (result == 0) /* from here on nothing is said on standard error */
         result = put_null(err);
     carried->heard_ns = clock_now_ns();
     return result;

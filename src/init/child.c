@@ -26,7 +26,8 @@ enum {
     EXIT_NOT_RUNNABLE = 126,
     EXIT_NOT_FOUND = 127,
     STATUS_FD = 5,
-    OWN_FILES_MIN = 256 /* init: a pipe a job, and more for the execution */
+    OWN_FILES_MIN = 256,         /* init: a pipe a job, and more for the execution */
+    OWN_FILES_MIN_CARRIED = 1024 /* and the sockets of a carrier's channels */
 };
 #define OWN_FILE_SIZE_MIN                                                                          \
     (1U << 20) /* init: what a kernel reads when it starts is a file in memory */
@@ -103,7 +104,7 @@ static int lower(pid_t pid, int resource, rlim_t value)
     return prlimit(pid, resource, &wanted, NULL) == 0 ? 0 : errno;
 }
 
-int child_lower_limits(pid_t pid, const struct init_config *config)
+static int lower_all(pid_t pid, const struct init_config *config)
 {
     int sys_errno = lower(pid, RLIMIT_FSIZE, config->file_size_max);
     if (sys_errno == 0)
@@ -113,13 +114,29 @@ int child_lower_limits(pid_t pid, const struct init_config *config)
     return sys_errno == ESRCH ? 0 : sys_errno;
 }
 
+/* In a container that somebody else made init owns no user namespace of the code's; there it is the
+ * real ids that have to be the code's. With them alone it can be signalled, and a signal does
+ * nothing to it (signals are blocked, and PID 1 is not stopped or killed from inside). */
+int child_lower_limits(pid_t pid, const struct init_config *config)
+{
+    if (!config->carried)
+        return lower_all(pid, config);
+    if (setresgid(config->gid, (gid_t)-1, (gid_t)-1) != 0 ||
+        setresuid(config->uid, (uid_t)-1, (uid_t)-1) != 0)
+        return errno;
+    int sys_errno = lower_all(pid, config);
+    if (setresuid(0, (uid_t)-1, (uid_t)-1) != 0 || setresgid(0, (gid_t)-1, (gid_t)-1) != 0)
+        _exit(1); /* no init at all is better than one with other ids */
+    return sys_errno;
+}
+
 void child_set_own_limits(const struct init_config *config)
 {
     set_common_limits();
     limit(RLIMIT_FSIZE,
           config->file_size_max < OWN_FILE_SIZE_MIN ? OWN_FILE_SIZE_MIN : config->file_size_max);
-    limit(RLIMIT_NOFILE,
-          config->open_files_max < OWN_FILES_MIN ? OWN_FILES_MIN : config->open_files_max);
+    rlim_t files = config->carried ? OWN_FILES_MIN_CARRIED : OWN_FILES_MIN;
+    limit(RLIMIT_NOFILE, config->open_files_max < files ? files : config->open_files_max);
 }
 
 /* When the host runs out of memory, the code goes before init and before the host's services. A

@@ -89,6 +89,11 @@ int identity_shed_carried(enum init_profile profile, struct err *err)
         return err_sys(err, errno, "no_new_privs");
     if (filter_install(FILTER_INIT) != 0 && (strict || errno != EACCES))
         return err_sys(err, errno, "init's seccomp filter");
+    /* prlimit(2) of another process asks for a caller whose real group is all three of its own ones
+     * (kernel/sys.c, check_prlimit_permission()): so nobody has it of init, root of the container
+     * included, which could take its limits so far down that it keeps no deadline any more. */
+    if (setresgid(0, 0, OVERFLOW_GID) != 0)
+        return err_sys(err, errno, "init's groups");
     bound_capabilities(strict ? 0 : container_caps);
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     if (set_capabilities(has & (strict ? needed : container_caps)) != 0)

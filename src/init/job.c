@@ -243,18 +243,25 @@ void job_kill(struct job *job, struct job_table *table, enum kill_cause cause)
         job_table_kill_group(table, cause);
 }
 
-/* The whole session, where it can't be said who has its foreground. */
-static void interrupt_terminal(struct job *job, const struct init_config *config)
+/* What a terminal would do that makes no signals; to the whole session, since it can't be said who
+ * has its foreground. */
+static void signal_instead(const struct job *job, const struct job_table *table, int number)
 {
-    if (!terminal_interrupt(job->outputs[0].fd))
-        group_signal_session(config, job->session, SIGINT);
+    if (!terminal_makes_signals(job->outputs[0].fd))
+        group_signal_session(table->config, job->session, number);
 }
 
 void job_watch_typing(struct job *job, struct job_table *table, const void *typed, size_t size)
 {
-    if (job->terminal && job->outputs[0].fd >= 0 &&
-        terminal_is_deaf(job->outputs[0].fd, typed, size))
-        group_signal_session(table->config, job->session, SIGINT);
+    if (job->terminal && job->outputs[0].fd >= 0 && table->config->carried &&
+        terminal_is_interrupt(job->outputs[0].fd, typed, size))
+        signal_instead(job, table, SIGINT);
+}
+
+static void interrupt_terminal(struct job *job, const struct job_table *table)
+{
+    terminal_interrupt(job->outputs[0].fd);
+    signal_instead(job, table, SIGINT);
 }
 
 void job_interrupt(struct job *job, struct job_table *table)
@@ -262,7 +269,7 @@ void job_interrupt(struct job *job, struct job_table *table)
     if (job->kind == JOB_RUN)
         run_interrupt(job, table);
     else if (job->kind == JOB_EXEC && job->terminal && job->outputs[0].fd >= 0)
-        interrupt_terminal(job, table->config);
+        interrupt_terminal(job, table);
     else if (job->kind == JOB_EXEC && job->pid > 0 && kill(-job->pid, SIGINT) != 0)
         (void)kill(job->pid, SIGINT); /* it has no group of its own yet */
 }
@@ -283,6 +290,8 @@ void job_orphan(struct job *job, struct job_table *table)
     outlet_close(&job->own);
     job->failed = NULL;
     if (is_code && job->terminal) {
+        if (job->outputs[0].fd >= 0)
+            signal_instead(job, table, SIGHUP);
         fd_close(&job->stdin_fd);
         fd_close(&job->outputs[0].fd);
         fd_close(&job->terminal_fd);

@@ -307,8 +307,12 @@ static void turn(struct loop *loop, struct poll_set *set)
     set->count = 0;
     poll_add_own(loop, set, &seen);
     poll_add_all(loop, set);
-    if (poll_wait(set, clock_poll_timeout_ms(next_wakeup(loop))) < 0)
-        return; /* EINTR: no handler is installed, so only a stop and continue */
+    if (poll_wait(set, clock_poll_timeout_ms(next_wakeup(loop))) < 0) {
+        /* EINTR: no handler is installed, so only a stop and continue. EINVAL: somebody took our
+         * limit of descriptors, and no deadline would ever be kept: better no sandbox. */
+        loop->over = errno == EINVAL;
+        return;
+    }
     if (seen.signals != 0)
         reap_children(loop);
     if (seen.setup != 0)

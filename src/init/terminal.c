@@ -75,15 +75,19 @@ void terminal_resize(int fd, uint32_t size)
     (void)ioctl(fd, TIOCSWINSZ, &winsize);
 }
 
-bool terminal_interrupt(int fd)
+void terminal_interrupt(int fd)
 {
-    return ioctl(fd, TIOCSIG, SIGINT) == 0 || errno != ENOTTY;
+    (void)ioctl(fd, TIOCSIG, SIGINT);
 }
 
-bool terminal_is_deaf(int fd, const void *typed, size_t size)
+bool terminal_makes_signals(int fd)
+{
+    return ioctl(fd, TIOCSIG, 0) == 0 || errno != ENOTTY; /* 0 is no signal: another error */
+}
+
+bool terminal_is_interrupt(int fd, const void *typed, size_t size)
 {
     struct termios modes;
-    if (ioctl(fd, TIOCSIG, 0) == 0 || errno != ENOTTY || ioctl(fd, TCGETS, &modes) != 0)
-        return false; /* Linux: 0 is no signal, which is another error (tty_ioctl(2)) */
-    return (modes.c_lflag & ISIG) != 0 && memchr(typed, modes.c_cc[VINTR], size) != NULL;
+    return ioctl(fd, TCGETS, &modes) == 0 && (modes.c_lflag & ISIG) != 0 &&
+           memchr(typed, modes.c_cc[VINTR], size) != NULL;
 }

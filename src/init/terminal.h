@@ -20,10 +20,12 @@ int terminal_take(int socket_fd, bool *over);
 
 /* On init's side. */
 void terminal_resize(int fd, uint32_t size);
-/* SIGINT to whatever has the foreground. False on gVisor, where nobody but the code can say what
- * that is. */
-bool terminal_interrupt(int fd);
-/* Whether these bytes are to interrupt, and the terminal is of those that do not do it. */
-bool terminal_is_deaf(int fd, const void *typed, size_t size);
+/* To whatever has the foreground. */
+void terminal_interrupt(int fd);
+/* Whether it makes signals: of what is typed, of terminal_interrupt(), of its other side's end. Not
+ * on gVisor, where nobody but the code can say who has the foreground. */
+bool terminal_makes_signals(int fd);
+/* Whether one of these bytes asks for SIGINT. */
+bool terminal_is_interrupt(int fd, const void *typed, size_t size);
 
 #endif

@@ -321,7 +321,7 @@ int carrier_new_inner(const uint8_t secret[static CARRIER_SECRET_SIZE],
     uint8_t pattern[CARRIER_SECRET_SIZE];
     struct carrier *carrier = NULL;
     int result = new_carrier(false, &carrier, err);
-    if (result != 0)
+    if (!carrier)
         return result;
     carrier->events = *events;
     make_pattern(secret, pattern);
@@ -336,7 +336,7 @@ int carrier_new_outer(const uint8_t secret[static CARRIER_SECRET_SIZE], struct c
     uint8_t reset[CARRIER_SECRET_SIZE + CARRIER_TOKEN_SIZE + 1] = {0};
     struct carrier *carrier = NULL;
     int result = new_carrier(true, &carrier, err);
-    if (result != 0)
+    if (!carrier)
         return result;
     make_pattern(secret, reset);
     if (getrandom(reset + CARRIER_SECRET_SIZE, CARRIER_TOKEN_SIZE, 0) != CARRIER_TOKEN_SIZE)

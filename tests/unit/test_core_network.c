@@ -352,7 +352,8 @@ static void offer_full(struct test *test)
     assert_ok(engine_probe(test->rig.engine, INT64_MAX, &info, &err), err);
     info.capabilities |= ENGINE_CAP_FULL;
     engine_fake_set_info(test->rig.engine, &info);
-    assert_ok(slot_info(&test->rig.core->slots[0], 0, INT64_MAX, &info, &err), err); /* asked anew */
+    assert_ok(slot_info(&test->rig.core->slots[0], 0, INT64_MAX, &info, &err),
+              err); /* asked anew */
     test->rules.offered[NETWORK_FULL] = true;
 }
 

@@ -91,7 +91,7 @@ static int open_userns(void)
 
 static void become(struct init_config *config)
 {
-    if (config->userns_fd < 0)
+    if (config->userns_fd < 0 && !config->carried)
         config->userns_fd = open_userns();
     const char *failed = identity_become_code(config, true);
     if (failed)
@@ -296,6 +296,69 @@ static void shed(void *context)
     require(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0);
 }
 
+/* What the engine of a container gives: root with so much, and no more. */
+static void be_in_container(uint64_t caps)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    memset(data, 0, sizeof(data));
+    for (int cap = 0; cap < 64; cap++) {
+        if ((caps >> cap & 1) == 0)
+            (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    }
+    data[0].effective = data[0].permitted = (uint32_t)caps;
+    data[1].effective = data[1].permitted = (uint32_t)(caps >> 32);
+    require(syscall(SYS_capset, &header, data) == 0);
+}
+
+#define NEEDED_CAPS                                                                                \
+    (UINT64_C(1) << CAP_SETUID | UINT64_C(1) << CAP_SETGID | UINT64_C(1) << CAP_KILL)
+
+static void carried_strict(void *context)
+{
+    (void)context;
+    struct err err = ERR_INIT;
+    struct init_config config = make_config(INIT_PROFILE_STRICT, 1000);
+    config.carried = true;
+    be_in_container(NEEDED_CAPS | UINT64_C(1) << CAP_SETPCAP);
+    require_ok(identity_shed_carried(config.profile, &err), err);
+    require_caps(NEEDED_CAPS, 0);
+    require(status_number("\nNoNewPrivs:", 10) == 1);
+    require(status_number("\nSeccomp:", 10) == 2);
+    require(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0);
+    become(&config);
+    require_ids(1000);
+    require_caps(0, 0);
+    require(setresuid(0, 0, 0) == -1 && errno == EPERM);
+}
+
+/* A filter is not to be had; one capability less than Docker gives is one less for the code. */
+static void carried_container(void *context)
+{
+    (void)context;
+    const uint64_t given = DOCKER_CAPS & ~(UINT64_C(1) << CAP_MKNOD);
+    struct err err = ERR_INIT;
+    struct init_config config = make_config(INIT_PROFILE_CONTAINER, 0);
+    config.carried = true;
+    be_in_container(given);
+    require_ok(identity_shed_carried(config.profile, &err), err);
+    require_caps(given, given);
+    require(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0);
+    become(&config);
+    require_ids(0);
+    require_caps(given, given);
+    require(status_number("\nNoNewPrivs:", 10) == 0);
+    require(status_number("\nSeccomp:", 10) == 0);
+}
+
+static void carried_with_too_little(void *context)
+{
+    (void)context;
+    struct err err = ERR_INIT;
+    be_in_container(NEEDED_CAPS & ~(UINT64_C(1) << CAP_KILL));
+    require(identity_shed_carried(INIT_PROFILE_STRICT, &err) == -ERR_UNSUPPORTED);
+}
+
 static void run(void (*fn)(void *context), void *context, int wanted)
 {
     skip_unless_root();
@@ -357,6 +420,14 @@ static void test_shed(void **state)
     run(shed, &profiles[1], 0);
 }
 
+static void test_in_a_container(void **state)
+{
+    (void)state;
+    run(carried_strict, NULL, 0);
+    run(carried_container, NULL, 0);
+    run(carried_with_too_little, NULL, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +439,7 @@ int main(void)
         cmocka_unit_test(test_groups_that_cannot_be_dropped),
         cmocka_unit_test(test_processes_without_cgroups),
         cmocka_unit_test(test_shed),
+        cmocka_unit_test(test_in_a_container),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* Library layers in the books, and which session has which. */
 #include "check.h"
 
+#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ static struct store_layer layer_of(const char *name, char *its_key)
     struct store_layer layer = {.owner = "o",
                                 .lang = "python",
                                 .image = "host",
+                                .engine = "docker",
                                 .key = its_key,
                                 .requirements = requirements,
                                 .resolved = resolved,
@@ -60,6 +62,7 @@ static void a_layer_comes_back_whole(void **state)
     assert_string_equal(seen.last.key, key);
     assert_string_equal(seen.last.requirements, requirements);
     assert_string_equal(seen.last.resolved, resolved);
+    assert_string_equal(seen.last.engine, "docker");
     assert_int_equal(seen.last.size_bytes, UINT64_C(5) << 30);
     assert_int_equal(seen.last.used_us, 100);
     assert_true(seen.last.keep);
@@ -68,6 +71,34 @@ static void a_layer_comes_back_whole(void **state)
     seen.count = 0;
     assert_int_equal(store_layer_each(store, see, &seen, NULL), 0);
     assert_int_equal(seen.count, 0);
+    store_layer_done(&seen.last);
+    store_close(store);
+}
+
+/* What was written before there were several engines is the native one's, and its layers are found
+ * under the keys that requests have now. */
+static void what_is_older_is_the_native_engines(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    struct store_layer row = layer_of("l1", key);
+    assert_int_equal(store_layer_insert(store, &row, NULL), 0);
+    store_close(store);
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(db_path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db,
+                                  "DELETE FROM schema_migrations WHERE version = 7;"
+                                  "ALTER TABLE sessions DROP COLUMN runtime;"
+                                  "ALTER TABLE layers DROP COLUMN engine",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    (void)sqlite3_close(db);
+    store = open_store();
+    struct seen seen = {0};
+    assert_int_equal(store_layer_each(store, see, &seen, NULL), 0);
+    assert_int_equal(seen.count, 1);
+    assert_string_equal(seen.last.engine, "native");
+    assert_string_equal(seen.last.key, "native host\npython\nnumpy");
     store_layer_done(&seen.last);
     store_close(store);
 }
@@ -123,6 +154,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_layer_comes_back_whole, db_folder_make, db_folder_remove),
+        cmocka_unit_test_setup_teardown(what_is_older_is_the_native_engines, db_folder_make,
+                                        db_folder_remove),
         cmocka_unit_test_setup_teardown(a_sessions_row_goes_with_it, db_folder_make,
                                         db_folder_remove),
         cmocka_unit_test_setup_teardown(a_session_comes_with_its_row, db_folder_make,

@@ -70,6 +70,8 @@ static void a_session_comes_back_whole(void **state)
     assert_string_equal(got->labels, labels);
     assert_string_equal(got->idempotency_key, key);
     assert_string_equal(got->profile, "strict");
+    assert_string_equal(got->engine, "native");
+    assert_string_equal(got->runtime, "runsc");
     assert_memory_equal(got->nonce, first.nonce, sizeof(got->nonce));
     assert_int_equal(got->memory_bytes, first.memory_bytes);
     assert_int_equal(got->storage_bytes, 7);
