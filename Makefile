@@ -5,7 +5,7 @@
 BUILD ?= build
 SECONDS_EACH ?= 30
 
-.PHONY: help deps languages build run test test-installers test-vm test-upgrade bench bench-memory bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
+.PHONY: help deps languages engines build run test test-installers test-engines test-vm test-upgrade bench bench-memory bench-engines bench-neighbours check asan tsan asan-suites tsan-suites soak fuzz install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -16,6 +16,9 @@ deps: ## install what is missing (apt) and make the system users
 languages: ## install the toolchains of the languages that tests run (apt)
 	@scripts/deps.sh languages
 
+engines: ## install Docker and gVisor, of which tests start a daemon of their own (apt)
+	@scripts/deps.sh engines
+
 build: deps ## compile into build/
 	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD)
 	@ninja -C $(BUILD)
@@ -23,12 +26,18 @@ build: deps ## compile into build/
 run: build ## start a server, run hello through it, serve until Ctrl-C
 	@BUILD=$(BUILD) scripts/run.sh
 
-test: build languages ## unit tests, then the suites against the real programs
+test: build languages engines ## unit tests, then the suites against the real programs
 	@BUILD=$(BUILD) scripts/test.sh
 
 test-installers: build languages ## libraries of rust, go, typescript and java from their registries
 	@BERTH_INSTALLERS=1 BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider \
 		-ra tests/integration/test_library_installers.py
+
+test-engines: build engines ## every conformance case and attack on docker and gVisor too (long)
+	@BERTH_TEST_WAYS=all BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider -ra \
+		tests/integration/test_conformance.py tests/integration/test_conformance_limits.py \
+		tests/integration/test_conformance_sessions.py tests/integration/test_docker_daemon.py \
+		tests/integration/test_engines.py tests/integration/test_runsc.py tests/security/test_attacks.py
 
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
 	@BUILD=$(BUILD) scripts/test_vm.sh
@@ -41,6 +50,9 @@ bench: build ## latency and throughput beside their baselines, printed
 
 bench-memory: build ## what 10, 100 and 500 idle sessions take, printed
 	@BUILD=$(BUILD) scripts/bench.sh memory
+
+bench-engines: build engines ## native, docker, gVisor, and Docker's own SDK beside each other
+	@/usr/bin/python3 -B bench/engines.py --build $(BUILD)
 
 bench-neighbours: build ## latency beside endless output, readers that stop, a thousand idle connections
 	@/usr/bin/python3 -B bench/neighbours.py --build $(BUILD)

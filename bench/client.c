@@ -128,6 +128,9 @@ static int parse_letter(int letter, struct options *options, struct err *err)
     case 'b':
         load->body = optarg;
         return 0;
+    case 'B':
+        load->session_body = optarg;
+        return 0;
     case 'e':
         load->expect = optarg;
         return 0;
@@ -168,6 +171,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
         {"create-sessions", required_argument, NULL, 'N'},
         {"session", no_argument, NULL, 'S'},
         {"body", required_argument, NULL, 'b'},
+        {"session-body", required_argument, NULL, 'B'},
         {"expect", required_argument, NULL, 'e'},
         {"samples", required_argument, NULL, 's'},
         {"rate", required_argument, NULL, 'r'},

@@ -246,7 +246,8 @@ static int load_new(const struct load_options *options, struct load **out, struc
     int result = load->clients && load->ids ? result_init(&load->all, options->requests, err)
                                             : err_set(err, ERR_INTERNAL, "no memory for clients");
     if (result == 0)
-        result = request_make(&load->create, &options->address, "POST", "/sessions", "{}", err);
+        result = request_make(&load->create, &options->address, "POST", "/sessions",
+                              options->session_body ? options->session_body : "{}", err);
     *out = load; /* half made: load_end() takes it */
     return result;
 }

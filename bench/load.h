@@ -33,7 +33,8 @@ struct load_options {
     uint64_t warm;     /* requests a client before those that count */
     uint64_t
         pace_ms; /* each client begins one each so many ms, or at once when it is late; 0: none */
-    const char *body; /* of an execution */
+    const char *body;         /* of an execution */
+    const char *session_body; /* of the request that makes a session; NULL: {} */
     const char *expect;
 };
 

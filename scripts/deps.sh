@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the build and the tests need, by apt, and makes the system users that the server and
-# berth-egress run as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests of them run.
+# berth-egress run as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests
+# of them run; `deps.sh engines`: Docker and gVisor, of which tests start a daemon of their own.
 # Does nothing, and needs no root, when nothing is missing.
 set -eu
 
@@ -13,11 +14,19 @@ curl e2fsprogs sudo uidmap skopeo golang-github-containers-common python3-numpy 
 # A Node of another origin than Debian's has npm in it; Maven, npm and cargo install libraries.
 languages="nodejs node-typescript bash gcc g++ libc6-dev golang-go rustc cargo default-jdk-headless ruby perl
 php-cli lua5.4 r-base-core sqlite3 python3"
-if [ "${1:-}" = languages ]; then
+engines="runsc debootstrap python3-docker"
+case ${1:-} in
+languages)
     packages=$languages
     command -v npm >/dev/null 2>&1 || packages="$packages npm"
     command -v mvn >/dev/null 2>&1 || packages="$packages maven"
-fi
+    ;;
+engines)
+    packages=$engines
+    # Docker's own packages and Debian's can't be installed beside each other.
+    command -v dockerd >/dev/null 2>&1 || packages="$packages docker.io containerd runc"
+    ;;
+esac
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then

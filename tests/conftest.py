@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+import dockerd
 import harness
 import kills
+import ways
 
 TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
 # Tests of the host's service manager, which a test may not touch anywhere else (scripts/test_vm.sh).
@@ -34,8 +36,10 @@ def missing_prerequisites():
     return reasons
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Programs that are not there are a mistake of the caller, not a reason to skip."""
+    config.addinivalue_line("markers", "every_way: also on the ways that are slow (ways.py)")
+    config.addinivalue_line("markers", "not_on(*names): not on these ways, with the reason beside it")
     # A shell starts what runs in the background with it ignored, and so would be what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     missing = [name for name in harness.PROGRAMS if not os.access(harness.BUILD / name, os.X_OK)]
@@ -44,7 +48,12 @@ def pytest_configure():
                                 "BERTH_BUILD to the build folder")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not ways.everything():  # the rest of what a Docker daemon goes through is for make test-engines
+        kept = [item for item in items if item.get_closest_marker("every_way")
+                or item.path.name != "test_docker_daemon.py"]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
     reasons = missing_prerequisites()
     if reasons:
         for item in items:
@@ -80,11 +89,16 @@ def dice(no_hang):
 
 
 @pytest.fixture(scope="session")
-def server():
-    """The native engine with default settings, for tests that leave it as it was."""
+def native_server():
     one = harness.Server().start()
     yield one
     harness.end(one)
+
+
+@pytest.fixture(scope="session")
+def server(native_server):
+    """The native engine with default settings, for tests that leave it as it was."""
+    return native_server
 
 
 @pytest.fixture(scope="session")
@@ -100,16 +114,10 @@ def slow_bodies(server):
 
 
 @pytest.fixture
-def make_server():
-    """make_server(env={}, state=None, port=0): a private server, stopped and checked at the end."""
+def end_servers():
+    """end_servers(server): a private server, stopped and checked at the end of the test."""
     made = []
-
-    def make(env=None, state=None, port=0, start=True):
-        one = harness.Server(env, state, port)
-        made.append(one)
-        return one.start() if start else one
-
-    yield make
+    yield lambda one: made.append(one) or one
     failures = []
     for one in reversed(made):
         try:
@@ -117,6 +125,81 @@ def make_server():
         except Exception as problem:  # noqa: BLE001: the others have to be stopped as well
             failures.append(str(problem))
     assert not failures, failures
+
+
+@pytest.fixture
+def make_server(end_servers):
+    """make_server(env={}, state=None, port=0): a private server, stopped and checked at the end."""
+
+    def make(env=None, state=None, port=0, start=True):
+        one = end_servers(harness.Server(env, state, port))
+        return one.start() if start else one
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def docker():
+    """A Docker daemon of the session's own, with the tests' image, for tests that leave it running."""
+    missing = dockerd.missing()
+    if missing:
+        pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
+    with dockerd.Daemon() as one:
+        one.import_image()
+        yield one
+
+
+def pytest_generate_tests(metafunc):
+    """`way` is each of those that the test is to run on (ways.py)."""
+    if "way" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("every_way")
+        left_out = metafunc.definition.get_closest_marker("not_on")
+        names = [name for name in ways.names_for(bool(marked))
+                 if not left_out or name not in left_out.args]
+        metafunc.parametrize("way", names, scope="session")
+
+
+@pytest.fixture(scope="session")
+def subjects(request):
+    """subjects(name): a server of the session whose default is that way; started when it is needed."""
+    made = {}
+
+    def one(name):
+        if name not in made:
+            daemon = request.getfixturevalue("docker") if name.startswith("docker") else None
+            server = (request.getfixturevalue("native_server") if name == "native" else
+                      ways.new_server(name, daemon).start())
+            made[name] = ways.Subject(name, server, daemon)
+        return made[name]
+
+    yield one
+    for name, subject in made.items():
+        if name != "native":
+            harness.end(subject.server)
+
+
+@pytest.fixture
+def subject(way, subjects):
+    """A way's server, free of sandboxes before and after the test."""
+    one = subjects(way)
+    one.wait_clean()
+    yield one
+    if not one.slow:
+        done = one.run(("print('hello')", "out hello"))
+        assert (done["stdout"], done["exit_code"]) == ("hello\n", 0), done
+    one.wait_clean()
+
+
+@pytest.fixture
+def make_subject(way, end_servers, request):
+    """make_subject(env={}): a private server whose default is this way."""
+    daemon = request.getfixturevalue("docker") if way.startswith("docker") else None
+
+    def make(env=None):
+        server = end_servers(ways.new_server(way, daemon, env))
+        return ways.Subject(way, server.start(), daemon)
+
+    return make
 
 
 @pytest.fixture

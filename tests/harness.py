@@ -20,7 +20,7 @@ import time
 REPO = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("BERTH_BUILD") or REPO / "build")
 PROGRAMS = ("berth", "berth-monitor", "berth-server", "berth-native", "berth-init", "berth-unpack",
-            "berth-egress")
+            "berth-egress", "berth-docker")
 LOOPBACK = "127.0.0.1"
 # Bounds against hangs are this many times as long on a slow machine (make test-vm: an emulated one).
 SLOW = int(os.environ.get("BERTH_TEST_SLOW") or 1)
@@ -280,6 +280,10 @@ class Server:
         for folder in self.cgroups():
             found.update(map(int, read(folder / "code" / "cgroup.procs").split()))
         return found
+
+    def groups_of(self, sandbox_id):
+        """The folders of the code of one sandbox, in every hierarchy."""
+        return [folder / "code" for folder in self.cgroups() if folder.name == sandbox_id]
 
     def leftovers(self):
         """What a server that does not run, or runs nothing, must not have; a list of words."""

@@ -9,10 +9,12 @@
 #include "base/log.h"
 #include "engine/process_internal.h"
 
-#define RETRY_NS (200 * CLOCK_NS_PER_MS)
+#define RETRY_NS (200 * CLOCK_NS_PER_MS) /* longer by so much with each, up to ten times */
 #define NO_ROOM_NS (5 * CLOCK_NS_PER_MS) /* to the next try when the socket took no more */
 /* From a destruction that could not be noted to events.connected. */
 #define FORGOT_NS CLOCK_NS_PER_S
+
+enum { RETRIES_GROW = 10 };
 
 /* Picks a destruction that is due and marks it sent. Returns false when there is none; *out_next_ns
  * is then when one will be. */
@@ -127,6 +129,7 @@ void process_destroy_later(struct engine *engine, const char *id)
 bool process_destroy_answered(struct process *process, const struct engine_msg *msg)
 {
     struct destroying *found = NULL;
+    bool again = false; /* it is said once */
     (void)pthread_mutex_lock(&process->lock);
     struct destroying **at = &process->destroying;
     while (*at && (*at)->request_id != msg->request_id)
@@ -136,7 +139,10 @@ bool process_destroy_answered(struct process *process, const struct engine_msg *
         *at = found->next;
         if (msg->error.kind != ERR_NONE) {
             found->request_id = 0;
-            found->retry_ns = clock_now_ns() + RETRY_NS;
+            found->retry_ns =
+                clock_now_ns() +
+                RETRY_NS * (found->failures < RETRIES_GROW ? found->failures + 1 : RETRIES_GROW);
+            again = found->failures++ > 0;
             found->next = process->destroying;
             process->destroying = found;
         }
@@ -145,7 +151,8 @@ bool process_destroy_answered(struct process *process, const struct engine_msg *
     if (!found)
         return false;
     if (msg->error.kind != ERR_NONE) {
-        log_warn("engine: destroying failed, will be repeated: %s", msg->error.message);
+        if (!again)
+            log_warn("engine: destroying failed, will be repeated: %s", msg->error.message);
         return true;
     }
     if (process->events.destroyed)

@@ -20,6 +20,7 @@ struct destroying {
     char id[SANDBOX_ID_MAX + 1];
     uint64_t request_id; /* 0: not sent on this connection */
     int64_t retry_ns;    /* not to be sent before */
+    unsigned failures;   /* answers that it can not be destroyed now */
     struct destroying *next;
 };
 

@@ -19,7 +19,8 @@ struct child_spec {
     const char *const *envp; /* NULL-ended; NULL: ours */
     int fds[CHILD_FDS_MAX];  /* borrowed; become descriptors 3, 4, ... of the child */
     size_t fd_count;
-    bool drop; /* run as uid and gid, without capabilities or a way to get any */
+    bool drop; /* run as uid and gid, without capabilities or a way to get any; uid 0 is allowed:
+                  it owns root's files then, and has no other right of root's */
     uid_t uid;
     gid_t gid;
     const char *must_write; /* a folder that the child has to be able to write; NULL none */

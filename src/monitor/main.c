@@ -76,26 +76,30 @@ static int run(const struct monitor_options *options, struct err *err)
     STATE_AUTO struct state state = STATE_INIT;
     FD_AUTO int http_fd = -1;
     FD_AUTO int engine_fd = -1;
+    FD_AUTO int docker_fd = -1;
     FD_AUTO int egress_fd = -1;
     char place[PATH_MAX] = "";
     struct supervise_config config = {.options = options, .state = &state, .place = place};
     int result = find_user(options, &config, err);
     if (result == 0)
         result = find_egress_user(options, &config, err);
-    if (result == 0 && !options->fake_engine)
+    if (result == 0 && options->native)
         result = place_find(options->cgroup, place, err);
     if (result == 0)
         result = state_open(options->state_path, config.uid, config.gid, &state, err);
     if (result == 0)
         result = listen_tcp(options->host, options->port, &http_fd, &config.port, err);
-    if (result == 0 && !options->fake_engine)
+    if (result == 0 && options->native)
         result = listen_process(state.run_fd, "native.sock", config.gid, &engine_fd, err);
+    if (result == 0 && options->docker)
+        result = listen_process(state.run_fd, "docker.sock", config.gid, &docker_fd, err);
     if (result == 0)
         result = listen_process(state.run_fd, "egress.sock", config.gid, &egress_fd, err);
     if (result != 0)
         return result;
     config.http_fd = http_fd;
     config.engine_fd = engine_fd;
+    config.docker_fd = docker_fd;
     config.egress_fd = egress_fd;
     log_info("instance %s, state in %s", state.instance, state.path);
     return supervise_run(&config, err);

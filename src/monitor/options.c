@@ -27,7 +27,8 @@ const char *monitor_options_help(void)
            "that\n"
            "of the sandboxes' way out (default berth-egress, else nobody), BERTH_CGROUP the\n"
            "cgroup v2 group for sandboxes (default: what systemd delegated, else the root),\n"
-           "BERTH_IMAGES the folder of images (default: images/ of the state folder).\n";
+           "BERTH_IMAGES the folder of images (default: images/ of the state folder),\n"
+           "BERTH_ENGINES what makes sandboxes: native, docker or both (default native).\n";
 }
 
 /* The first of two variables that is set and not empty, else a default. */
@@ -54,10 +55,18 @@ static const char *default_state(char out[static PATH_MAX])
     return size > 0 && size < PATH_MAX ? out : NULL;
 }
 
-static bool is_set_to(const char *name, const char *wanted)
+/* Whether a list of words, by spaces, has one. The server refuses words that mean nothing. */
+static bool has_word(const char *list, const char *wanted)
 {
-    const char *value = getenv(name);
-    return value && strcmp(value, wanted) == 0;
+    size_t size = strlen(wanted);
+    while (*list != '\0') {
+        list += strspn(list, " \t");
+        size_t word = strcspn(list, " \t");
+        if (word == size && memcmp(list, wanted, size) == 0)
+            return true;
+        list += word;
+    }
+    return false;
 }
 
 static int parse_port(const char *text, uint16_t *out, struct err *err)
@@ -118,8 +127,10 @@ int monitor_options_parse(int argc, char **argv, struct monitor_options *out, st
         .egress_user = setting("BERTH_EGRESS_USER", NULL, OPTIONS_EGRESS_USER),
         .cgroup = setting("BERTH_CGROUP", NULL, NULL),
         .images_path = setting("BERTH_IMAGES", NULL, NULL),
-        .fake_engine = is_set_to("BERTH_ENGINE", "fake") && is_set_to("BERTH_TESTING", "1"),
     };
+    const char *engines = setting("BERTH_ENGINES", "BERTH_ENGINE", "native");
+    options.native = has_word(engines, "native");
+    options.docker = has_word(engines, "docker");
     const char *port = setting("PORT", "API_PORT", "8000");
     int result = parse_arguments(argc, argv, &options, &port, err);
     if (result == 0)

@@ -19,7 +19,8 @@ struct monitor_options {
     const char *egress_user;      /* the same of berth-egress */
     const char *images_path;      /* the operator's folder of images; NULL: images/ of the state */
     const char *cgroup;           /* group for the sandboxes' groups; NULL: found (place.h) */
-    bool fake_engine;             /* BERTH_ENGINE=fake with BERTH_TESTING=1: no native engine */
+    bool native;                  /* BERTH_ENGINES has "native", or there is no such setting */
+    bool docker;                  /* BERTH_ENGINES has "docker" */
     bool hold;                    /* only keep a control group (hold.h) */
     bool help;                    /* only the help text is wanted */
 };

@@ -3,7 +3,8 @@
  *   DIR/       root, 0755
  *   DIR/priv/  root, 0700: instance, lock, run/, images/, mnt/ (the engine's)
  *   DIR/db/    the server's user, 0700
- *   DIR/run/   root and the server's group, 0750: native.sock, egress.sock
+ *   DIR/run/   root and the server's group, 0750: native.sock, docker.sock,
+ *              egress.sock
  *
  * Every component below DIR is opened by descriptor and never through a symbolic link. */
 #ifndef BERTH_MONITOR_STATE_H

@@ -33,7 +33,7 @@ enum {
     STATUS_USAGE = 2, /* a child's options or settings are wrong: it would say so every time */
 };
 
-enum role { ROLE_NATIVE, ROLE_EGRESS, ROLE_SERVER, ROLE_COUNT };
+enum role { ROLE_NATIVE, ROLE_DOCKER, ROLE_EGRESS, ROLE_SERVER, ROLE_COUNT };
 
 struct program {
     const char *name;
@@ -58,7 +58,9 @@ struct supervisor {
     int64_t stopping_at_ns;
     char db[PATH_MAX + 16];
     char db_folder[PATH_MAX + 16];
-    char socket[PATH_MAX + 16];
+    char socket[PATH_MAX + 32]; /* "NAME=PATH" */
+    char docker_socket[PATH_MAX + 32];
+    char docker_layers[PATH_MAX + 32];
     char egress_socket[PATH_MAX + 16];
     char port[8];
     char uid[16];
@@ -88,6 +90,8 @@ static int start_server(struct supervisor *supervisor, struct err *err)
                                 config->options->host,
                                 "--port",
                                 supervisor->port,
+                                config->docker_fd >= 0 ? "--engine-socket" : NULL,
+                                supervisor->docker_socket,
                                 NULL};
     struct child_spec spec = {
         .name = program->name,
@@ -135,19 +139,54 @@ static int start_native(struct supervisor *supervisor, struct err *err)
     return child_spawn(&spec, &program->pid, err);
 }
 
-/* What of our settings berth-egress reads. It has no others: some are secrets of the server. */
-static void pick_settings(const char **out, size_t room)
+/* What of our settings a child reads, by the beginnings in names, NULL-ended. It has no others:
+ * some are secrets of the server. */
+static void pick_settings(const char *const *names, const char **out, size_t room)
 {
-    static const char *const names[] = {
-        "BERTH_LOG=", "BERTH_EGRESS_EXCEPT=", "ASAN_OPTIONS=", "UBSAN_OPTIONS="};
     size_t count = 0;
     for (char **entry = environ; *entry; entry++) {
-        for (size_t i = 0; i < ARRAY_SIZE(names) && count + 1 < room; i++) {
-            if (strncmp(*entry, names[i], strlen(names[i])) == 0)
+        for (const char *const *name = names; *name && count + 1 < room; name++) {
+            if (strncmp(*entry, *name, strlen(*name)) == 0) {
                 out[count++] = *entry;
+                break;
+            }
         }
     }
     out[count] = NULL;
+}
+
+/* Of root's rights it keeps that of an owner: the daemon's socket is root's, and so are the keys of
+ * a daemon far away. */
+static int start_docker(struct supervisor *supervisor, struct err *err)
+{
+    static const char *const names[] = {
+        "DOCKER_",       "BERTH_DOCKER_",   "BERTH_LOG=", "BERTH_TESTING=",
+        "BERTH_FAULT",   "BERTH_SWEEP_MS=", "HOME=",      "XDG_RUNTIME_DIR=",
+        "ASAN_OPTIONS=", "UBSAN_OPTIONS=",  NULL};
+    const struct supervise_config *config = supervisor->config;
+    struct program *program = &supervisor->programs[ROLE_DOCKER];
+    const char *const argv[] = {"berth-docker",
+                                "--instance",
+                                config->state->instance,
+                                "--layers",
+                                supervisor->docker_layers,
+                                "--listen-fd",
+                                "3",
+                                "--client-uid",
+                                supervisor->uid,
+                                NULL};
+    const char *settings[32];
+    pick_settings(names, settings, ARRAY_SIZE(settings));
+    struct child_spec spec = {
+        .name = program->name,
+        .program_fd = program->fd,
+        .argv = argv,
+        .envp = settings,
+        .fds = {config->docker_fd},
+        .fd_count = 1,
+        .drop = geteuid() == 0,
+    };
+    return child_spawn(&spec, &program->pid, err);
 }
 
 /* Without rights, and not the server's user: what it talks with is anybody, and neither is to look
@@ -158,8 +197,10 @@ static int start_egress(struct supervisor *supervisor, struct err *err)
     struct program *program = &supervisor->programs[ROLE_EGRESS];
     const char *const argv[] = {"berth-egress", "--listen-fd",   "3",
                                 "--client-uid", supervisor->uid, NULL};
+    static const char *const names[] = {
+        "BERTH_LOG=", "BERTH_EGRESS_EXCEPT=", "ASAN_OPTIONS=", "UBSAN_OPTIONS=", NULL};
     const char *settings[8];
-    pick_settings(settings, ARRAY_SIZE(settings));
+    pick_settings(names, settings, ARRAY_SIZE(settings));
     struct child_spec spec = {
         .name = program->name,
         .program_fd = program->fd,
@@ -181,6 +222,8 @@ static int start_role(struct supervisor *supervisor, enum role role, struct err 
         return start_server(supervisor, err);
     case ROLE_EGRESS:
         return start_egress(supervisor, err);
+    case ROLE_DOCKER:
+        return start_docker(supervisor, err);
     case ROLE_NATIVE:
     case ROLE_COUNT:
         break;
@@ -260,7 +303,7 @@ static void reap(struct supervisor *supervisor)
 /* Ends the server first, so that nobody asks the engine for anything any more, then the others. */
 static void stop_next(struct supervisor *supervisor, bool hurry)
 {
-    int order[] = {ROLE_SERVER, ROLE_NATIVE, ROLE_EGRESS};
+    int order[] = {ROLE_SERVER, ROLE_NATIVE, ROLE_DOCKER, ROLE_EGRESS};
     for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
         struct program *program = &supervisor->programs[order[i]];
         program->wanted = false;
@@ -415,20 +458,29 @@ static int fill(struct supervisor *supervisor, struct err *err)
     const char *path = config->state->path;
     (void)snprintf(supervisor->db_folder, sizeof(supervisor->db_folder), "%s/db", path);
     (void)snprintf(supervisor->db, sizeof(supervisor->db), "%s/db/berth.db", path);
-    (void)snprintf(supervisor->socket, sizeof(supervisor->socket), "%s/run/native.sock", path);
+    (void)snprintf(supervisor->socket, sizeof(supervisor->socket), "native=%s/run/native.sock",
+                   path);
+    (void)snprintf(supervisor->docker_socket, sizeof(supervisor->docker_socket),
+                   "docker=%s/run/docker.sock", path);
+    (void)snprintf(supervisor->docker_layers, sizeof(supervisor->docker_layers),
+                   "%s/priv/docker-layers", path);
     (void)snprintf(supervisor->egress_socket, sizeof(supervisor->egress_socket),
                    "%s/run/egress.sock", path);
     (void)snprintf(supervisor->port, sizeof(supervisor->port), "%u", config->port);
     (void)snprintf(supervisor->uid, sizeof(supervisor->uid), "%u", config->uid);
     struct program *server = &supervisor->programs[ROLE_SERVER];
     struct program *native = &supervisor->programs[ROLE_NATIVE];
+    struct program *docker = &supervisor->programs[ROLE_DOCKER];
     struct program *egress = &supervisor->programs[ROLE_EGRESS];
+    *docker = (struct program){.name = "berth-docker", .wanted = config->docker_fd >= 0, .fd = -1};
     *egress = (struct program){.name = "berth-egress", .wanted = true, .fd = -1};
     *server = (struct program){.name = "berth-server", .wanted = true, .fd = -1};
     *native = (struct program){.name = "berth-native", .wanted = config->engine_fd >= 0, .fd = -1};
     int result = child_open_program(server->name, &server->fd, err);
     if (result == 0 && native->wanted)
         result = child_open_program(native->name, &native->fd, err);
+    if (result == 0 && docker->wanted)
+        result = child_open_program(docker->name, &docker->fd, err);
     if (result == 0)
         result = child_open_program(egress->name, &egress->fd, err);
     if (result == 0)

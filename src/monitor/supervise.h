@@ -16,6 +16,7 @@ struct supervise_config {
     int http_fd;   /* listening TCP socket */
     uint16_t port; /* its real port */
     int engine_fd; /* listening engine socket; -1 without a native engine */
+    int docker_fd; /* the same of berth-docker; -1 without */
     int egress_fd; /* listening socket of berth-egress */
     uid_t uid;     /* of the server */
     gid_t gid;
@@ -24,7 +25,7 @@ struct supervise_config {
     const char *place; /* control group for the sandboxes' groups; "" for the root (place.h) */
 };
 
-/* Runs until SIGTERM or SIGINT, then ends the server first and the engine after it. Prints
+/* Runs until SIGTERM or SIGINT, then ends the server first and the engines after it. Prints
  * `ready http://HOST:PORT` on standard output, and tells a service manager, when the server serves
  * for the first time. Children
  * that die are restarted: at once, then after growing pauses of up to a second. ERR_UNAVAILABLE

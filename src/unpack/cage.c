@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -67,6 +68,41 @@ static const int allowed_calls[] = {
 #endif
 };
 
+/* What reads one descriptor and writes another. No path can be opened; newfstatat(2), which is what
+ * fstat(3) is made of, could tell that one is there. */
+static const int pathless_calls[] = {
+    SCMP_SYS(brk),
+    SCMP_SYS(clock_gettime),
+    SCMP_SYS(close),
+    SCMP_SYS(exit),
+    SCMP_SYS(exit_group),
+    SCMP_SYS(fcntl),
+    SCMP_SYS(fstat),
+    SCMP_SYS(fsync),
+    SCMP_SYS(ftruncate),
+    SCMP_SYS(futex),
+    SCMP_SYS(getpid),
+    SCMP_SYS(getrandom),
+    SCMP_SYS(gettimeofday),
+    SCMP_SYS(lseek),
+    SCMP_SYS(madvise),
+    SCMP_SYS(mremap),
+    SCMP_SYS(munmap),
+    SCMP_SYS(newfstatat),
+    SCMP_SYS(pread64),
+    SCMP_SYS(read),
+    SCMP_SYS(restart_syscall),
+    SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(time),
+    SCMP_SYS(write),
+    SCMP_SYS(writev),
+#ifdef __SANITIZE_ADDRESS__
+    SCMP_SYS(gettid),
+    SCMP_SYS(sigaltstack),
+#endif
+};
+
 int cage_enter_root(int mount_fd, struct err *err)
 {
     const unsigned flags = MOVE_MOUNT_F_EMPTY_PATH | (unsigned)MOVE_MOUNT_T_EMPTY_PATH;
@@ -82,13 +118,13 @@ int cage_enter_root(int mount_fd, struct err *err)
     return chdir("/") != 0 ? err_sys(err, errno, "enter the new root") : 0;
 }
 
-static int drop_capabilities(struct err *err)
+static int drop_capabilities(bool all, struct err *err)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     uint64_t kept = 0;
     memset(data, 0, sizeof(data));
-    for (size_t i = 0; i < ARRAY_SIZE(kept_caps); i++)
+    for (size_t i = 0; i < ARRAY_SIZE(kept_caps) && !all; i++)
         kept |= UINT64_C(1) << kept_caps[i];
     for (int cap = 0; cap <= LAST_CAP; cap++) {
         if ((kept >> cap & 1) == 0)
@@ -127,7 +163,7 @@ static int set_limits(uint64_t file_size_max, struct err *err)
     return result;
 }
 
-static int add_rules(scmp_filter_ctx filter)
+static int add_rules(scmp_filter_ctx filter, const int *calls, size_t count)
 {
     /* mmap(2), mprotect(2): the third argument is the protection in both. */
     const struct scmp_arg_cmp no_exec =
@@ -135,31 +171,43 @@ static int add_rules(scmp_filter_ctx filter)
     int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, no_exec);
     if (result == 0)
         result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, no_exec);
-    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(allowed_calls); i++)
-        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_calls[i], 0);
+    for (size_t i = 0; result == 0 && i < count; i++)
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
     return result;
 }
 
-static int load_filter(struct err *err)
+static int load_filter(const int *calls, size_t count, struct err *err)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
     if (!filter)
         return err_set(err, ERR_INTERNAL, "no memory for a seccomp filter");
-    int result = add_rules(filter);
+    int result = add_rules(filter, calls, count);
     if (result == 0)
         result = seccomp_load(filter);
     seccomp_release(filter);
     return result != 0 ? err_sys(err, -result, "seccomp filter") : 0;
 }
 
-int cage_lock(uint64_t file_size_max, struct err *err)
+static int lock(uint64_t file_size_max, bool paths, struct err *err)
 {
     int result = set_limits(file_size_max, err);
     if (result == 0)
-        result = drop_capabilities(err);
+        result = drop_capabilities(!paths, err);
     if (result == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         result = err_sys(err, errno, "no new privileges");
-    if (result == 0)
-        result = load_filter(err);
+    if (result == 0 && paths)
+        result = load_filter(allowed_calls, ARRAY_SIZE(allowed_calls), err);
+    else if (result == 0)
+        result = load_filter(pathless_calls, ARRAY_SIZE(pathless_calls), err);
     return result;
+}
+
+int cage_lock(uint64_t file_size_max, struct err *err)
+{
+    return lock(file_size_max, true, err);
+}
+
+int cage_lock_paths(uint64_t file_size_max, struct err *err)
+{
+    return lock(file_size_max, false, err);
 }

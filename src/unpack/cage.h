@@ -16,4 +16,8 @@ int cage_enter_root(int mount_fd, struct err *err);
  * sizes above file_size_max, and every system call that is not on the list. No way back. */
 int cage_lock(uint64_t file_size_max, struct err *err);
 
+/* The same for who writes to a descriptor alone, and has no root of its own: no capability is kept,
+ * and no call that takes a path. */
+int cage_lock_paths(uint64_t file_size_max, struct err *err);
+
 #endif

@@ -21,7 +21,7 @@
 #include "unpack/tree.h"
 #include "wire/unpack_status.h"
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, NICE = 10 };
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, NICE = 10, REPACK_HEADER = 16384 };
 
 static void say(enum unpack_status kind, const char *text)
 {
@@ -50,9 +50,25 @@ static int write_out(struct err *err)
     return 0;
 }
 
+/* Without namespaces: whoever starts it may have no right to any. */
+static int repack(uint64_t size_max_bytes, uint64_t entries_max, struct tree **tree,
+                  struct err *err)
+{
+    int result = tree_open_tar(size_max_bytes, entries_max, UNPACK_FD_TARGET, tree, err);
+    if (result == 0) /* headers, and what fills blocks, come on top */
+        result = cage_lock_paths(size_max_bytes + entries_max * REPACK_HEADER, err);
+    if (result == 0)
+        result = tree_unpack(*tree, UNPACK_FD_TAR, err);
+    if (result == 0 && fsync(UNPACK_FD_TARGET) != 0)
+        result = err_sys(err, errno, "write to the disk");
+    return result;
+}
+
 static int unpack(uint64_t size_max_bytes, uint64_t entries_max, const char *kind,
                   struct tree **tree, struct err *err)
 {
+    if (strcmp(kind, UNPACK_REPACK) == 0)
+        return repack(size_max_bytes, entries_max, tree, err);
     const bool is_oci = strcmp(kind, UNPACK_KIND_OCI) == 0;
     const bool is_layer = strcmp(kind, UNPACK_LAYER) == 0;
     int result = tree_open(size_max_bytes, entries_max, is_layer, tree, err);
@@ -79,7 +95,8 @@ int main(int argc, char **argv)
         return 0;
     }
     const char *kind = argc == 4 ? argv[3] : "";
-    bool is_known = strcmp(kind, UNPACK_KIND_OCI) == 0 || strcmp(kind, UNPACK_LAYER) == 0;
+    bool is_known = strcmp(kind, UNPACK_KIND_OCI) == 0 || strcmp(kind, UNPACK_LAYER) == 0 ||
+                    strcmp(kind, UNPACK_REPACK) == 0;
     if ((argc != 3 && !is_known) || parse_u64(argv[1], 1, INT64_MAX, &size_max_bytes, &err) != 0 ||
         parse_u64(argv[2], 1, INT64_MAX, &entries_max, &err) != 0 ||
         fcntl(UNPACK_FD_TARGET, F_GETFD) < 0) {

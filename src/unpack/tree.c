@@ -42,6 +42,7 @@ struct tree {
     char path[PATH_MAX]; /* its name, cleaned; "" is the root */
     bool half_passed;
     bool layered; /* one of several: what it names takes the place of what is there */
+    int tar_fd;   /* what is read becomes a tar there; -1: files */
 };
 
 void tree_free(struct tree *tree)
@@ -53,31 +54,44 @@ void tree_free(struct tree *tree)
     free(tree);
 }
 
+/* The end that writes. */
+static bool open_writer(struct tree *tree)
+{
+    if (tree->tar_fd >= 0) {
+        tree->writer = archive_write_new();
+        return tree->writer &&
+               archive_write_set_format_pax_restricted(tree->writer) == ARCHIVE_OK &&
+               archive_write_open_fd(tree->writer, tree->tar_fd) == ARCHIVE_OK;
+    }
+    tree->writer = archive_write_disk_new();
+    return tree->writer &&
+           archive_write_disk_set_options(
+               tree->writer, ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
+                                 ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
+                                 ARCHIVE_EXTRACT_SECURE_SYMLINKS |
+                                 ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS) == ARCHIVE_OK;
+}
+
 /* Both ends anew, for one archive; what was counted stays. */
 static int open_ends(struct tree *tree, struct err *err)
 {
     (void)archive_read_free(tree->reader);
     (void)archive_write_free(tree->writer);
     tree->reader = archive_read_new();
-    tree->writer = archive_write_disk_new();
+    tree->writer = NULL;
     tree->number = 0;
     struct archive *reader = tree->reader;
-    if (!reader || !tree->writer || archive_read_support_format_tar(reader) != ARCHIVE_OK ||
+    if (!reader || archive_read_support_format_tar(reader) != ARCHIVE_OK ||
         archive_read_support_filter_gzip(reader) != ARCHIVE_OK ||
         archive_read_support_filter_bzip2(reader) != ARCHIVE_OK ||
         archive_read_support_filter_xz(reader) != ARCHIVE_OK ||
-        archive_read_support_filter_zstd(reader) != ARCHIVE_OK ||
-        archive_write_disk_set_options(
-            tree->writer, ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
-                              ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-                              ARCHIVE_EXTRACT_SECURE_SYMLINKS |
-                              ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS) != ARCHIVE_OK)
+        archive_read_support_filter_zstd(reader) != ARCHIVE_OK || !open_writer(tree))
         return err_set(err, ERR_INTERNAL, "libarchive does not read tar with all its filters");
     return 0;
 }
 
-int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct tree **out,
-              struct err *err)
+static int open_tree(uint64_t size_max_bytes, uint64_t entries_max, bool layer, int tar_fd,
+                     struct tree **out, struct err *err)
 {
     struct tree *tree = calloc(1, sizeof(*tree));
     if (!tree)
@@ -88,6 +102,7 @@ int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct 
     tree->size_max_bytes = size_max_bytes;
     tree->entries_max = entries_max;
     tree->layer = layer;
+    tree->tar_fd = tar_fd;
     int result = open_ends(tree, err);
     if (result != 0) {
         tree_free(tree);
@@ -95,6 +110,18 @@ int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct 
     }
     *out = tree;
     return 0;
+}
+
+int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct tree **out,
+              struct err *err)
+{
+    return open_tree(size_max_bytes, entries_max, layer, -1, out, err);
+}
+
+int tree_open_tar(uint64_t size_max_bytes, uint64_t entries_max, int out_fd, struct tree **out,
+                  struct err *err)
+{
+    return open_tree(size_max_bytes, entries_max, true, out_fd, out, err);
 }
 
 struct tree_counts tree_counts(const struct tree *tree)
@@ -303,6 +330,26 @@ static void make_public(struct archive_entry *entry)
     archive_entry_set_perm(entry, executable ? 0755 : 0644);
     archive_entry_set_uid(entry, 0);
     archive_entry_set_gid(entry, 0);
+    archive_entry_set_uname(entry, NULL);
+    archive_entry_set_gname(entry, NULL);
+}
+
+/* Into a tar: holes are zeros there. */
+static int copy_plain_data(struct tree *tree, struct err *err)
+{
+    static char bytes[READ_SIZE];
+    for (;;) {
+        la_ssize_t size = archive_read_data(tree->reader, bytes, sizeof(bytes));
+        if (size == 0)
+            return 0;
+        if (size < 0)
+            return fail_read(tree, err);
+        int result = charge_bytes(tree, (uint64_t)size, err);
+        if (result != 0)
+            return result;
+        if (archive_write_data(tree->writer, bytes, (size_t)size) != size)
+            return fail_write(tree, err);
+    }
 }
 
 static int copy_data(struct tree *tree, struct err *err)
@@ -342,10 +389,14 @@ static int write_entry(struct tree *tree, struct archive_entry *entry, struct er
     if (result != 0)
         return result;
     filter_attributes(tree, entry);
+    if (tree->tar_fd >= 0)
+        archive_entry_sparse_clear(entry);
     if (archive_write_header(tree->writer, entry) != ARCHIVE_OK)
         return fail_write(tree, err);
-    if (size > 0)
+    if (size > 0 && tree->tar_fd < 0)
         result = copy_data(tree, err);
+    else if (size > 0 && !archive_entry_hardlink(entry))
+        result = copy_plain_data(tree, err);
     if (result == 0 && archive_write_finish_entry(tree->writer) != ARCHIVE_OK)
         result = fail_write(tree, err);
     return result;

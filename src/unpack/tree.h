@@ -32,6 +32,11 @@ int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct 
               struct err *err);
 void tree_free(struct tree *tree);
 
+/* The same of a library layer that is to become a tar again, at out_fd (borrowed), not a folder:
+ * with what is believed of it, and nothing else. No path is opened for it. */
+int tree_open_tar(uint64_t size_max_bytes, uint64_t entries_max, int out_fd, struct tree **out,
+                  struct err *err);
+
 /* Unpacks the archive behind tar_fd. ERR_BAD_INPUT and ERR_TOO_LARGE: the archive is at fault;
  * other kinds: this host. The messages hold bytes of the archive. */
 int tree_unpack(struct tree *tree, int tar_fd, struct err *err);

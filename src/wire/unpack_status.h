@@ -9,6 +9,8 @@
 #define BERTH_WIRE_UNPACK_STATUS_H
 
 #define UNPACK_LAYER "layer"
+#define UNPACK_REPACK                                                                              \
+    "repack" /* a library layer that becomes a tar again: UNPACK_FD_TARGET is a file */
 
 enum {
     UNPACK_FD_TAR = 0,    /* the archive, read-only, at its start */

@@ -241,9 +241,8 @@ class Host:
     # ---- what became of it ----
 
     def _limits_of_neighbour(self):
-        return {str(folder / "code" / name): read(folder / "code" / name)
-                for folder in self.server.cgroups() if folder.name == self.neighbour_sandbox
-                for name in LIMITS}
+        return {str(folder / name): read(folder / name)
+                for folder in self.server.groups_of(self.neighbour_sandbox) for name in LIMITS}
 
     def _state(self):
         files = [*PROGRAMS, self.file, *self.state_files, self.posix_shm, BUILD / "berth-init"]

@@ -13,8 +13,9 @@ import verdicts
 from harness import BUILD, REPO, SLOW, wait_until
 from host import Host, findings, uploads
 
-pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64",
-                                reason="the numbers of attacks.def are those of x86-64")
+pytestmark = [pytest.mark.skipif(os.uname().machine != "x86_64",
+                                 reason="the numbers of attacks.def are those of x86-64"),
+              pytest.mark.not_on("fake")]  # which isolates nothing
 PROGRAM = BUILD / "tests" / "security" / "attack"
 TOGETHER = verdicts.names("CALL", "READ", "WRITE", "CODE")
 APART = verdicts.names("ALONE")
@@ -24,6 +25,24 @@ START = {
 }
 # What ends its own program by the attack itself: who lives on is seen from outside.
 KILLS_ITSELF = {"kill_all", "stop_all"}
+
+
+@pytest.fixture(scope="session")
+def server(way, subjects):
+    """Each way of running a sandbox has to stop them."""
+    return subjects(way).server
+
+
+@pytest.fixture(scope="session", params=verdicts.PROFILES)
+def profile(request, server):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def host(server):
+    one = Host(server)
+    yield one
+    one.close()
 
 
 def attack(server, host, profile, language, names, timeout=120 * SLOW):
@@ -39,13 +58,13 @@ def language(request):
 
 
 @pytest.fixture(scope="session")
-def together(server, host, profile, language):
+def together(way, server, host, profile, language):
     done, faults = attack(server, host, profile, language, ["all"])
     assert done["exit_code"] == 0, done
     return findings(done["stdout"]), faults
 
 
-def settle(name, profile, language, finding, faults=None):
+def settle(way, name, profile, language, finding, faults=None):
     """Records the verdict and fails on one that is not fine."""
     verdict = finding["verdict"]
     if verdict == "ESCAPED" and name in verdicts.GIVEN[profile]:
@@ -53,7 +72,7 @@ def settle(name, profile, language, finding, faults=None):
     if faults:
         verdict = "ESCAPED"
     detail = verdicts.detail_of(finding)
-    verdicts.record("verdicts", name=name, engine="native", profile=profile, language=language,
+    verdicts.record("verdicts", name=name, engine=way, profile=profile, language=language,
                     verdict=verdict, detail=detail)
     assert not faults, faults
     if (name, profile) in verdicts.KNOWN:
@@ -65,10 +84,10 @@ def settle(name, profile, language, finding, faults=None):
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_attack(together, profile, language, name):
+def test_attack(way, together, profile, language, name):
     found, faults = together
     assert name in found, "it did not run"
-    settle(name, profile, language, found[name],
+    settle(way, name, profile, language, found[name],
            faults if found[name]["verdict"] == "ESCAPED" else None)
 
 
@@ -78,7 +97,7 @@ def test_nothing_was_reached_together(together):
 
 
 @pytest.mark.parametrize("name", APART)
-def test_attack_in_a_sandbox_of_its_own(server, host, profile, language, name):
+def test_attack_in_a_sandbox_of_its_own(way, server, host, profile, language, name):
     # The one that stops itself is waited for until then; all others end by themselves.
     limit = {"timeout": 5} if name == "stop_all" else {}
     done, faults = attack(server, host, profile, language, [name], **limit)
@@ -91,7 +110,7 @@ def test_attack_in_a_sandbox_of_its_own(server, host, profile, language, name):
         found = {"verdict": "ESCAPED", "detail": f"it ended as {done['status']}, exit code"
                  f" {done['exit_code']}, by {done['killed_by']}"}
     server.hello()
-    settle(name, profile, language, found, faults)
+    settle(way, name, profile, language, found, faults)
 
 
 def test_both_languages_have_all_attacks(server):

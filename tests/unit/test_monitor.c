@@ -40,7 +40,7 @@ static void test_options(void **state)
     struct monitor_options options = {0};
     static const char *const names[] = {"HOST",         "API_HOST",      "PORT",
                                         "API_PORT",     "BERTH_STATE",   "BERTH_USER",
-                                        "BERTH_ENGINE", "BERTH_TESTING", "BERTH_CGROUP"};
+                                        "BERTH_ENGINE", "BERTH_ENGINES", "BERTH_CGROUP"};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         (void)unsetenv(names[i]);
     char program[] = "berth-monitor", port[] = "--port", zero[] = "0", host[] = "--host=::1";
@@ -51,7 +51,8 @@ static void test_options(void **state)
     assert_string_equal(options.user, "berth");
     assert_null(options.cgroup);
     assert_false(options.hold);
-    assert_false(options.fake_engine);
+    assert_true(options.native);
+    assert_false(options.docker);
     assert_ok(parse((char *[]){program, port, zero, host, NULL}, &options, &err), err);
     assert_int_equal(options.port, 0);
     assert_string_equal(options.host, "::1");
@@ -68,10 +69,16 @@ static void test_options(void **state)
     assert_ok(parse((char *[]){program, NULL}, &options, &err), err);
     assert_int_equal(options.port, 9001);
     assert_string_equal(options.cgroup, "/a.slice/b.service");
-    assert_false(options.fake_engine);
-    (void)setenv("BERTH_TESTING", "1", 1);
+    assert_false(options.native);
+    assert_false(options.docker);
+    (void)setenv("BERTH_ENGINES", "docker native", 1); /* the one of several wins */
     assert_ok(parse((char *[]){program, NULL}, &options, &err), err);
-    assert_true(options.fake_engine);
+    assert_true(options.native);
+    assert_true(options.docker);
+    (void)setenv("BERTH_ENGINES", " dockers  docker ", 1);
+    assert_ok(parse((char *[]){program, NULL}, &options, &err), err);
+    assert_false(options.native);
+    assert_true(options.docker);
 }
 
 static mode_t mode_of(const char *path)

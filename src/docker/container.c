@@ -1,0 +1,396 @@
+/* Owns the steps by which a container is made, and what they have in common with the others. Calls
+ * to the daemon come back here one at a time; what came too late is told apart by the state. */
+#include "docker/container.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "docker/container_internal.h"
+#include "docker/service_internal.h"
+
+#define CREATE_NS (60 * CLOCK_NS_PER_S)
+/* A pull goes on when those who wait for it have been told to come again. */
+#define IMAGE_NS (20 * CLOCK_NS_PER_S)
+
+enum { ARCHIVE_MAX = 64 << 20 };
+
+int container_call(struct container *container, const char *method, const char *what,
+                   struct buf *body, int64_t timeout_ns, web_done_fn done, struct err *err)
+{
+    char path[CONTAINER_PATH_SIZE];
+    (void)snprintf(path, sizeof(path), "/containers/%s%s", container->name, what);
+    return daemon_call(&container->service->daemon, method, path, body, timeout_ns, done, container,
+                       &container->call, err);
+}
+
+void container_enter(struct container *container, enum engine_state state)
+{
+    container->state = state;
+    container->since_ns = clock_now_ns();
+}
+
+/* Of a call whose answer matters: 0 when the daemon did as it was told. */
+int container_judge(struct container *container, long status, const struct buf *body,
+                    const char *what, const struct err *error, struct err *err)
+{
+    container->call = NULL;
+    if (error) {
+        daemon_doubt(&container->service->daemon);
+        (void)err_copy(err, error);
+        return err_wrap(err, "%s", what);
+    }
+    return status < 300 ? 0 : web_refused(status, body, what, err);
+}
+
+static struct spec spec_of(const struct container *container)
+{
+    return (struct spec){.instance = container->service->config->instance,
+                         .create = &container->create,
+                         .runtime = container->runtime,
+                         .gvisor = container->gvisor,
+                         .quota = container->with_quota,
+                         .secret = container->secret,
+                         .nonce = container->nonce,
+                         .gpus = container->gpus};
+}
+
+/* ---- who waits ---- */
+
+void container_answer_waiters(struct container *container, const struct err *error)
+{
+    for (size_t i = 0; i < container->waiter_count; i++) {
+        const struct container_waiter *waiter = &container->waiters[i];
+        if (error)
+            service_answer_error(container->service, waiter->op, waiter->request_id, error);
+        else
+            service_answer_done(container->service, waiter->op, waiter->request_id);
+    }
+    container->waiter_count = 0;
+}
+
+void container_answer_channels(struct container *container, const struct err *error)
+{
+    for (size_t i = 0; i < container->channel_count; i++) {
+        struct err err = ERR_INIT;
+        FD_AUTO int fd = -1;
+        int result =
+            error ? err_copy(&err, error) : attach_open_channel(container->attach, &fd, &err);
+        struct engine_msg msg = {.op = ENGINE_OP_OPEN_CHANNEL | ENGINE_REPLY,
+                                 .request_id = container->channels[i]};
+        if (result != 0)
+            msg.error = err;
+        service_answer(container->service, &msg, fd);
+    }
+    container->channel_count = 0;
+}
+
+int container_wait(struct container *container, uint32_t op, uint64_t request_id, struct err *err)
+{
+    if (container->waiter_count == CONTAINER_WAITERS_MAX)
+        return err_set(err, ERR_UNAVAILABLE, "too many wait for %s", container->create.id);
+    container->waiters[container->waiter_count++] =
+        (struct container_waiter){.op = op, .request_id = request_id};
+    return 0;
+}
+
+void container_forget_requests(struct container *container)
+{
+    container->create_request = 0;
+    container->waiter_count = 0;
+    container->channel_count = 0;
+    container->limit_request = 0;
+    container->layer_request = 0;
+}
+
+void container_drop_attach(struct container *container)
+{
+    attach_free(container->attach);
+    container->attach = NULL;
+}
+
+/* ---- a creation, step by step ---- */
+
+static void on_late(void *context)
+{
+    struct container *container = context;
+    struct err err = ERR_INIT;
+    if (container->step == CONTAINER_STEP_IMAGE) {
+        char progress[ENGINE_TEXT_MAX];
+        images_progress(&container->service->images, progress, sizeof(progress));
+        (void)err_public(&err, ERR_UNAVAILABLE, "%.250s",
+                         progress[0] != '\0' ? progress : "the image is being looked for");
+        err.retry_after_s = 5;
+    } else {
+        (void)err_public(&err, ERR_UNAVAILABLE, "the Docker daemon is too slow; try again");
+        err.retry_after_s = 5;
+    }
+    container_fail(container, &err);
+}
+
+static void on_up(void *context)
+{
+    struct container *container = context;
+    struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
+    if (container->state == ENGINE_STATE_RUNNING) {
+        container_answer_channels(container, NULL);
+        return;
+    }
+    if (container->state != ENGINE_STATE_CREATING)
+        return;
+    if (attach_open_channel(container->attach, &fd, &err) != 0) {
+        container_fail(container, &err);
+        return;
+    }
+    struct engine_msg msg = {.op = container->create_op | ENGINE_REPLY,
+                             .request_id = container->create_request};
+    memcpy(msg.nonce, container->nonce, sizeof(msg.nonce));
+    container_enter(container, ENGINE_STATE_RUNNING);
+    container->step = CONTAINER_STEP_NONE;
+    loop_stop_timer(&container->timer);
+    if (container->create_request != 0)
+        service_answer(container->service, &msg, fd);
+    container->create_request = 0; /* of a client that is gone: the next finds the id in its list */
+}
+
+static void on_started(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct container *container = context;
+    struct err err = ERR_INIT;
+    if (container_judge(container, status, body, "start", error, &err) != 0)
+        container_fail(container, &err);
+    else
+        container->step = CONTAINER_STEP_ANSWER;
+}
+
+static void start_when_ready(struct container *container)
+{
+    struct err err = ERR_INIT;
+    if (container->state != ENGINE_STATE_CREATING || !container->filled || !container->attached)
+        return;
+    container->step = CONTAINER_STEP_START;
+    if (container_call(container, "POST", "/start", NULL, CONTAINER_CALL_NS, on_started, &err) != 0)
+        container_fail(container, &err);
+}
+
+static void on_filled(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct container *container = context;
+    struct err err = ERR_INIT;
+    if (container_judge(container, status, body, "put init into a container", error, &err) != 0) {
+        container_fail(container, &err);
+        return;
+    }
+    container->filled = true;
+    start_when_ready(container);
+}
+
+static void on_attached(void *context)
+{
+    struct container *container = context;
+    container->attached = true;
+    start_when_ready(container);
+}
+
+/* The streams broke, or the container ended: the daemon knows which. */
+static void on_detached(void *context, const struct err *error)
+{
+    struct container *container = context;
+    struct err err = *error;
+    container_drop_attach(container);
+    if (container->state == ENGINE_STATE_CREATING) {
+        (void)err_wrap(&err, "attach");
+        container_fail(container, &err);
+        return;
+    }
+    container_answer_channels(container, &err);
+    daemon_doubt(&container->service->daemon);
+    if (container->state == ENGINE_STATE_RUNNING && !container->call)
+        container_look(container);
+}
+
+int container_attach(struct container *container, struct err *err)
+{
+    const struct attach_events events = {
+        .context = container, .attached = on_attached, .up = on_up, .ended = on_detached};
+    const struct attach_config config = {.loop = container->service->loop,
+                                         .address = &container->service->daemon.address,
+                                         .api = container->service->daemon.facts.api,
+                                         .container = container->name,
+                                         .id = container->create.id,
+                                         .secret = container->secret};
+    return attach_new(&config, &events, &container->attach, err);
+}
+
+/* Init goes in and its streams come out, both at once. */
+static void fill(struct container *container)
+{
+    const struct service_config *config = container->service->config;
+    const struct spec spec = spec_of(container);
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf archive;
+    buf_init(&archive, ARCHIVE_MAX);
+    container->step = CONTAINER_STEP_FILL;
+    container->filled = container->attached = false;
+    int result = spec_put_archive(&spec, config->init, config->init_size, &archive, &err);
+    if (result == 0)
+        result = container_call(container, "PUT", "/archive?path=%2F", &archive, CONTAINER_CALL_NS,
+                                on_filled, &err);
+    if (result == 0)
+        result = container_attach(container, &err);
+    if (result != 0)
+        container_fail(container, &err);
+}
+
+static void make(struct container *container);
+
+static void on_made(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct container *container = context;
+    struct service *service = container->service;
+    struct err err = ERR_INIT;
+    int result = container_judge(container, status, body, "make a container", error, &err);
+    if (container->state != ENGINE_STATE_CREATING) { /* somebody wants it gone by now */
+        container_remove(container);
+        return;
+    }
+    if (result == 0) {
+        fill(container);
+        return;
+    }
+    if (container->with_quota && strstr(err.message, "storage-opt")) {
+        log_info("the Docker daemon's storage knows no sizes: they are not enforced");
+        service->quota = container->with_quota = false;
+        make(container);
+        return;
+    }
+    struct image *image = NULL;
+    if (result == -ERR_NOT_FOUND && container->step == CONTAINER_STEP_MAKE &&
+        images_find(&service->images, container->create.image, &image, NULL) == 0 &&
+        strstr(err.message, "mage")) {
+        image_is_missing(image);
+        (void)err_public(&err, ERR_UNAVAILABLE, "image \"%.150s\" is not there any more; try again",
+                         image->name);
+    }
+    container_fail(container, &err);
+}
+
+static void make(struct container *container)
+{
+    char path[CONTAINER_PATH_SIZE];
+    struct err err = ERR_INIT;
+    const struct spec spec = spec_of(container);
+    BUF_AUTO struct buf body;
+    buf_init(&body, 64 << 10);
+    container->step = CONTAINER_STEP_MAKE;
+    (void)snprintf(path, sizeof(path), "/containers/create?name=%s", container->name);
+    int result = spec_put_container(&spec, &body, &err);
+    if (result == 0)
+        result = daemon_call(&container->service->daemon, "POST", path, &body, CONTAINER_CALL_NS,
+                             on_made, container, &container->call, &err);
+    if (result != 0) {
+        container_fail(container, &err);
+        return;
+    }
+    container->made = true;
+    loop_set_timer(container->service->loop, &container->timer, clock_now_ns() + CREATE_NS, on_late,
+                   container);
+}
+
+static void on_limited(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct container *container = context;
+    struct err err = ERR_INIT;
+    if (container_judge(container, status, body, "limit a container", error, &err) != 0)
+        container_fail(container, &err);
+    else
+        fill(container);
+}
+
+/* A stopped one gets the limits that are asked for now. */
+static void restart(struct container *container)
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf body;
+    buf_init(&body, 4096);
+    container->step = CONTAINER_STEP_MAKE;
+    int result = spec_put_limits(&container->create, container->gvisor, &body, &err);
+    if (result == 0)
+        result = container_call(container, "POST", "/update", &body, CONTAINER_CALL_NS, on_limited,
+                                &err);
+    if (result != 0)
+        container_fail(container, &err);
+}
+
+void container_image_changed(struct container *container)
+{
+    struct err err = ERR_INIT;
+    struct image *image = NULL;
+    if (container->state != ENGINE_STATE_CREATING || container->step != CONTAINER_STEP_IMAGE)
+        return;
+    int result = images_find(&container->service->images, container->create.image, &image, &err);
+    if (result == 0)
+        result = image_want(image, &err);
+    if (result < 0)
+        container_fail(container, &err);
+    else if (result > 0)
+        make(container);
+}
+
+void container_begin(struct container *container, uint32_t op, uint64_t request_id)
+{
+    container->create_op = op;
+    container->create_request = request_id;
+    container_enter(container, ENGINE_STATE_CREATING);
+    container->oom = container->dying = container->gone_first = false;
+    container->pause_ns = 0;
+    if (op == ENGINE_OP_START) {
+        loop_set_timer(container->service->loop, &container->timer, clock_now_ns() + CREATE_NS,
+                       on_late, container);
+        restart(container);
+        return;
+    }
+    container->step = CONTAINER_STEP_IMAGE;
+    loop_set_timer(container->service->loop, &container->timer, clock_now_ns() + IMAGE_NS, on_late,
+                   container);
+    container_image_changed(container);
+}
+
+/* A start that fails keeps the files; of a creation that fails nothing is kept. */
+void container_fail(struct container *container, const struct err *error)
+{
+    struct err told = *error;
+    if (container->state != ENGINE_STATE_CREATING)
+        return;
+    log_warn("sandbox %s was not made: %s", container->create.id, error->message);
+    if (!container->service->daemon.is_up && told.public_message[0] == '\0') {
+        (void)daemon_away(&container->service->daemon, &told);
+    } else if (error->kind == ERR_TIMEOUT) {
+        (void)err_public(&told, ERR_UNAVAILABLE, "the Docker daemon is too slow; try again");
+        told.retry_after_s = 5;
+    }
+    if (container->create_request != 0)
+        service_answer_error(container->service, container->create_op, container->create_request,
+                             &told);
+    container->create_request = 0;
+    if (container->create_op == ENGINE_OP_START)
+        container_stop(container);
+    else
+        container_destroy(container);
+}
+
+void container_free(struct container *container)
+{
+    if (!container)
+        return;
+    loop_stop_timer(&container->timer);
+    web_cancel(&container->call);
+    web_cancel(&container->limit_call);
+    web_cancel(&container->layer_call);
+    container_drop_attach(container);
+    free(container);
+}

@@ -1,0 +1,313 @@
+/* Owns the operator's list of images and the pulls. What the daemon says of a pull goes to the log
+ * and into the words for those who wait. */
+#include "docker/image.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "wire/json.h"
+
+#define BASE_IMAGE "ubuntu:22.04"
+#define LOOK_NS (20 * CLOCK_NS_PER_S)
+#define FAILED_NS (30 * CLOCK_NS_PER_S)
+#define LOG_NS (5 * CLOCK_NS_PER_S)
+
+enum { LINE_MAX_BYTES = 64 << 10, NAMED_MAX = 150 };
+
+/* What a reference may be made of (github.com/distribution/reference): enough to be no option, no
+ * query and no path of another kind. */
+static bool is_reference(const char *name)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                  "._-/:@";
+    size_t size = strlen(name);
+    return size > 0 && size < ENGINE_IMAGE_MAX && strspn(name, allowed) == size &&
+           strchr("._-/:@", name[0]) == NULL && !strstr(name, "..") && !strstr(name, "//");
+}
+
+static int add(struct images *images, const char *name, size_t size, struct err *err)
+{
+    struct image *image = &images->list[images->count];
+    char copy[ENGINE_IMAGE_MAX];
+    if (size >= sizeof(copy))
+        return err_set(err, ERR_BAD_INPUT, "an image's name has %zu bytes", size);
+    memcpy(copy, name, size);
+    copy[size] = '\0';
+    if (!is_reference(copy))
+        return err_set(err, ERR_BAD_INPUT, "\"%s\" is not the name of an image", copy);
+    for (size_t i = 0; i < images->count; i++) {
+        if (strcmp(images->list[i].name, copy) == 0)
+            return 0;
+    }
+    if (images->count == IMAGE_LIST_MAX)
+        return err_set(err, ERR_BAD_INPUT, "BERTH_DOCKER_IMAGES: at most %d images",
+                       IMAGE_LIST_MAX);
+    memset(image, 0, sizeof(*image));
+    memcpy(image->name, copy, sizeof(copy));
+    image->images = images;
+    buf_init(&image->line, LINE_MAX_BYTES);
+    images->count++;
+    return 0;
+}
+
+int images_init(struct images *images, struct err *err)
+{
+    const char *first = getenv("DOCKER_BASE_IMAGE");
+    const char *more = getenv("BERTH_DOCKER_IMAGES");
+    images->count = 0;
+    first = first && *first != '\0' ? first : BASE_IMAGE;
+    int result = add(images, first, strlen(first), err);
+    for (more = more ? more : ""; result == 0 && *more != '\0';) {
+        size_t size = strcspn(more, " \t,");
+        if (size > 0)
+            result = add(images, more, size, err);
+        more += size;
+        more += strspn(more, " \t,");
+    }
+    return result;
+}
+
+void images_done(struct images *images)
+{
+    for (size_t i = 0; i < images->count; i++) {
+        web_cancel(&images->list[i].call);
+        buf_done(&images->list[i].line);
+    }
+}
+
+/* ---- pulling ---- */
+
+static void changed(struct image *image)
+{
+    image->images->on_change(image->images->context);
+}
+
+static void fail(struct image *image, const struct err *error)
+{
+    image->failure = *error;
+    image->retry_at_ns = clock_now_ns() + FAILED_NS;
+    image->progress[0] = '\0';
+    log_warn("image %s: %s", image->name, error->message);
+}
+
+static void note_progress(struct image *image, const json_t *json)
+{
+    const char *status = json_string_value(json_object_get(json, "status"));
+    const char *layer = json_string_value(json_object_get(json, "id"));
+    const json_t *detail = json_object_get(json, "progressDetail");
+    json_int_t current = json_integer_value(json_object_get(detail, "current"));
+    json_int_t total = json_integer_value(json_object_get(detail, "total"));
+    if (!status)
+        return;
+    if (total > 0)
+        (void)snprintf(image->progress, sizeof(image->progress), "%.40s %.20s %d%%", status,
+                       layer ? layer : "", (int)(current * 100 / total));
+    else
+        (void)snprintf(image->progress, sizeof(image->progress), "%.60s", status);
+    if (clock_now_ns() < image->logged_at_ns)
+        return;
+    image->logged_at_ns = clock_now_ns() + LOG_NS;
+    log_info("image %s: %s", image->name, image->progress);
+}
+
+static void take_line(struct image *image)
+{
+    JSON_AUTO json_t *json = NULL;
+    if (json_parse_object(image->line.data, image->line.size, &json, NULL) != 0)
+        return;
+    const char *said = json_string_value(json_object_get(json, "error"));
+    if (!said) {
+        note_progress(image, json);
+        return;
+    }
+    (void)err_public(&image->failure, ERR_UNAVAILABLE, "image %.*s can't be pulled: %.160s",
+                     NAMED_MAX, image->name, said);
+}
+
+static bool on_piece(void *context, const void *data, size_t size)
+{
+    struct image *image = context;
+    const char *at = data;
+    while (size > 0) {
+        const char *end = memchr(at, '\n', size);
+        size_t part = end ? (size_t)(end - at) : size;
+        if (buf_append(&image->line, at, part, NULL) != 0)
+            image->line.size = 0; /* no line of a pull is so long */
+        if (!end)
+            return true;
+        if (image->line.size > 0)
+            take_line(image);
+        image->line.size = 0;
+        at = end + 1;
+        size -= part + 1;
+    }
+    return true;
+}
+
+static void on_pulled(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct image *image = context;
+    struct err err = image->failure;
+    image->call = NULL;
+    if (image->line.size > 0)
+        take_line(image);
+    if (error)
+        (void)err_copy(&err, error);
+    else if (status != 200)
+        (void)web_refused(status, body, "pull", &err);
+    else
+        err = image->failure;
+    if (err.kind != ERR_NONE) {
+        struct err told = ERR_INIT;
+        (void)err_public(&told, ERR_UNAVAILABLE, "image %.*s can't be pulled", NAMED_MAX,
+                         image->name);
+        if (err.public_message[0] != '\0')
+            told = err;
+        (void)snprintf(told.message, sizeof(told.message), "%s", err.message);
+        told.retry_after_s = (unsigned)(FAILED_NS / CLOCK_NS_PER_S);
+        fail(image, &told);
+    } else {
+        image->is_there = true;
+        image->progress[0] = '\0';
+        log_info("image %s was pulled", image->name);
+    }
+    changed(image);
+}
+
+/* Takes all bytes but those that a path or a query may have as they are. */
+static void escape(const char *text, char *out, size_t size)
+{
+    size_t used = 0;
+    for (; *text != '\0' && used + 4 < size; text++) {
+        if (strchr(":/@", *text))
+            used += (size_t)snprintf(out + used, size - used, "%%%02X", (unsigned char)*text);
+        else
+            out[used++] = *text;
+    }
+    out[used] = '\0';
+}
+
+static int pull(struct image *image, struct err *err)
+{
+    char path[ENGINE_IMAGE_MAX * 3 + 64];
+    char name[ENGINE_IMAGE_MAX * 3];
+    struct daemon *daemon = image->images->daemon;
+    escape(image->name, name, sizeof(name));
+    const char *last = strrchr(image->name, '/');
+    bool tagged = strpbrk(last ? last : image->name, ":@") != NULL;
+    (void)snprintf(path, sizeof(path), "%s/images/create?fromImage=%s%s", daemon->facts.api, name,
+                   tagged ? "" : "&tag=latest");
+    image->failure = ERR_INIT;
+    image->line.size = 0;
+    (void)snprintf(image->progress, sizeof(image->progress), "beginning");
+    log_info("image %s is not there and is pulled", image->name);
+    const struct web_request request = {
+        .method = "POST", .path = path, .data = on_piece, .done = on_pulled, .context = image};
+    return web_start(daemon->web, &request, &image->call, err);
+}
+
+static void on_looked(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct image *image = context;
+    struct err err = ERR_INIT;
+    image->call = NULL;
+    image->is_there = !error && status == 200;
+    if (error)
+        (void)err_copy(&err, error);
+    else if (status == 404)
+        (void)pull(image, &err);
+    else if (status != 200)
+        (void)web_refused(status, body, "look for an image", &err);
+    if (err.kind != ERR_NONE)
+        fail(image, &err);
+    if (!image->call)
+        changed(image);
+}
+
+static int look(struct image *image, struct err *err)
+{
+    char path[ENGINE_IMAGE_MAX + 32];
+    image->failure = ERR_INIT;
+    (void)snprintf(path, sizeof(path), "/images/%s/json", image->name);
+    return daemon_call(image->images->daemon, "GET", path, NULL, LOOK_NS, on_looked, image,
+                       &image->call, err);
+}
+
+void images_look(struct images *images)
+{
+    struct err err = ERR_INIT;
+    if (!images->list[0].call && look(&images->list[0], &err) != 0)
+        fail(&images->list[0], &err);
+}
+
+void images_forget(struct images *images)
+{
+    for (size_t i = 0; i < images->count; i++) {
+        web_cancel(&images->list[i].call);
+        images->list[i].is_there = false;
+        images->list[i].failure = ERR_INIT;
+        images->list[i].progress[0] = '\0';
+    }
+}
+
+int images_find(struct images *images, const char *name, struct image **out, struct err *err)
+{
+    for (size_t i = 0; i < images->count; i++) {
+        if (name[0] == '\0' || strcmp(images->list[i].name, name) == 0) {
+            *out = &images->list[i];
+            return 0;
+        }
+    }
+    return err_public(err, ERR_UNSUPPORTED,
+                      "image \"%.*s\": the Docker engine is allowed none of that name", NAMED_MAX,
+                      name);
+}
+
+int image_want(struct image *image, struct err *err)
+{
+    if (image->is_there)
+        return 1;
+    if (image->call)
+        return 0;
+    if (image->failure.kind != ERR_NONE && clock_now_ns() < image->retry_at_ns)
+        return err_copy(err, &image->failure);
+    return look(image, err);
+}
+
+void image_is_missing(struct image *image)
+{
+    image->is_there = false;
+}
+
+void images_names(const struct images *images, char *out, size_t size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < images->count; i++) {
+        size_t length = strlen(images->list[i].name);
+        if (used + length + 2 > size)
+            return;
+        if (i > 0)
+            out[used++] = ' ';
+        memcpy(out + used, images->list[i].name, length + 1);
+        used += length;
+    }
+}
+
+void images_progress(const struct images *images, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (size_t i = 0; i < images->count; i++) {
+        const struct image *image = &images->list[i];
+        if (image->call && image->progress[0] != '\0') {
+            (void)snprintf(out, size, "image %.*s is being pulled: %s", NAMED_MAX, image->name,
+                           image->progress);
+            return;
+        }
+    }
+}

@@ -1,0 +1,67 @@
+/* What a sandbox is to the Docker daemon: its name, its labels, the JSON of its container, the
+ * files that are put into it. No I/O.
+ *
+ * The labels are the truth about a sandbox: whoever comes later has only them. They are not seen
+ * inside. */
+#ifndef BERTH_DOCKER_SPEC_H
+#define BERTH_DOCKER_SPEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "docker/daemon.h"
+#include "wire/carrier.h"
+#include "wire/engine_msg.h"
+
+#define SPEC_INSTANCE_SIZE 9
+#define SPEC_NAME_SIZE (sizeof("berth--") + SPEC_INSTANCE_SIZE + SANDBOX_ID_MAX)
+#define SPEC_GPUS_MAX 32
+
+#define SPEC_LABEL_INSTANCE "berth.instance"
+#define SPEC_LABEL_SANDBOX "berth.sandbox"
+#define SPEC_LABEL_SECRET "berth.secret"
+#define SPEC_LABEL_NONCE "berth.nonce"
+#define SPEC_LABEL_KEEP "berth.keep"
+#define SPEC_LABEL_RUNTIME "berth.runtime"
+#define SPEC_LABEL_GPUS "berth.gpus"
+
+/* One sandbox, as it is asked for and as it is noted in labels. */
+struct spec {
+    const char *instance;
+    const struct engine_create *create;
+    const char *runtime;
+    bool gvisor;           /* the runtime is runsc, whose own processes and memory count as well */
+    bool quota;            /* the storage driver is to bound the writable root */
+    const uint8_t *secret; /* CARRIER_SECRET_SIZE */
+    const uint8_t *nonce;  /* SANDBOX_NONCE_SIZE */
+    uint32_t gpus;         /* bit N: GPU number N is its own */
+};
+
+void spec_name(const char *instance, const char *id, char out[static SPEC_NAME_SIZE]);
+
+/* Whether a request of the server is within what this engine allows; the image and the runtime are
+ * looked up elsewhere. ERR_BAD_INPUT, ERR_UNSUPPORTED. */
+int spec_check(const struct engine_create *create, struct err *err);
+/* The limits alone; 0 leaves one as it is. */
+int spec_check_limits(const struct engine_create *create, bool may_leave, struct err *err);
+
+/* The body of POST /containers/create. */
+int spec_put_container(const struct spec *spec, struct buf *out, struct err *err);
+/* The body of POST /containers/ID/update; 0 leaves a limit as it is. */
+int spec_put_limits(const struct engine_create *create, bool gvisor, struct buf *out,
+                    struct err *err);
+/* The archive of PUT /containers/ID/archive: init (its bytes) and what it is told. */
+int spec_put_archive(const struct spec *spec, const void *init, size_t init_size, struct buf *out,
+                     struct err *err);
+
+/* Bytes as in a label and back; out needs 2 * size + 1 chars. */
+void spec_hex(const uint8_t *bytes, size_t size, char *out);
+bool spec_from_hex(const char *text, uint8_t *out, size_t size);
+
+/* Whether a runtime's name is that of gVisor. */
+bool spec_is_gvisor(const char *runtime);
+
+#endif

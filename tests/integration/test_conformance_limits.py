@@ -1,0 +1,223 @@
+"""What every engine says that it can do, and does: each capability is tried where it is there, and
+refused in words where it is not. The fake engine's scripts take nothing of a host, so of the limits it
+only shows the refusals (BERTH_FAKE_LACKS)."""
+import json
+import re
+
+import pytest
+
+import harness
+import netrig
+import ways
+from harness import assert_error
+from sessions import Session
+
+WORDS = {"memory", "cpu", "pids", "storage", "isolated", "idmap", "stop", "freeze", "snapshot",
+         "stats", "disk", "container", "private_ids", "limit", "zygote", "layers", "gpu", "full"}
+UP = "up.example.net"
+SPARE = 3  # a container's limit is for init and its helpers as well
+
+
+def both(subject, **fields):
+    """What /execute and /sessions answer to the same wish."""
+    hello = subject.say(("print('hello')", "out hello"))
+    made = subject.server.post(fields, path="/sessions")
+    if made.status == 200:
+        subject.server.request("DELETE", f"/sessions/{made.json()['session_id']}")
+    return subject.server.post({"code": hello, **fields}), made
+
+
+def refused(subject, *words, **fields):
+    for answer in both(subject, **fields):
+        assert_error(answer, 400, *words)
+
+
+@pytest.mark.every_way
+def test_capabilities_are_known_words(subject):
+    assert subject.capabilities <= WORDS
+    for runtime in subject.info().get("runtimes") or []:
+        assert set(runtime["capabilities"]) | set(runtime["missing"]) == WORDS, runtime
+        assert not set(runtime["capabilities"]) & set(runtime["missing"]), runtime
+
+
+@pytest.mark.every_way
+@pytest.mark.parametrize("field,word,value", [
+    ("ram", "memory", "128MiB"), ("cpu", "cpu", "0.5"), ("storage", "storage", "32MiB"),
+    ("gpu", "gpu", 1)])
+def test_a_limit_is_enforced_or_refused(subject, field, word, value):
+    if word == "gpu" and not subject.can("gpu"):
+        return refused(subject, "gpu", resources={field: value})
+    if not subject.can(word):
+        return refused(subject, field, resources={field: value})
+    for answer in both(subject, resources={field: value}):
+        assert answer.status in ((200, 503) if word == "gpu" else (200,)), answer
+    return None
+
+
+@pytest.mark.every_way
+@pytest.mark.not_on("fake")  # a script has no processes
+def test_the_process_limit(subject):
+    code = ("import os, time\ncount = 0\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(600)\n"
+            "        count += 1\nexcept OSError as e: print(e.errno, count, flush=True)\nos._exit(0)")
+    if not subject.can("pids"):  # a fork bomb ends at the timeout, and does the host nothing
+        done = subject.server.execute("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+                                      timeout=2)
+        assert done["killed_by"] in ("timeout", "oom"), done
+        return
+    done = subject.server.execute(code)
+    number, count = done["stdout"].split()
+    assert (number, done["limits_hit"]) == ("11", ["pids"]), done
+    assert int(count) <= 128 + SPARE, done
+
+
+@pytest.mark.every_way
+@pytest.mark.not_on("fake")  # a script writes no files
+def test_the_storage_limit(subject):
+    code = ("f = open('/workspace/f', 'wb', 0)\ntry:\n    for _ in range(64): f.write(b'x' * (1 << 20))\n"
+            "except OSError as e: print(e.errno)\nelse: print('all of it')")
+    fields = {"resources": {"ram": "256MiB", "storage": "16MiB"}} if subject.can("storage") else {}
+    done = subject.server.execute(code, **fields)
+    if subject.can("storage"):
+        assert (done["stdout"], done["limits_hit"]) == ("28\n", ["disk"]), done
+    else:
+        assert done["stdout"] == "all of it\n", done
+        assert "storage" in subject.info()["not_enforced"] or not subject.can("storage")
+
+
+@pytest.mark.every_way
+@pytest.mark.not_on("fake")  # a script takes no time of a processor
+def test_the_processor_limit(subject):
+    """Half a core, by the time that the kernel charges to the sandbox's group: under gVisor the code's own
+    clocks count what they like."""
+    assert subject.can("cpu"), "each way of running enforces it where groups are to be had"
+    one = Session(subject.server, resources={"cpu": "0.5"})
+    one.run("import time")
+    sandbox = next(iter(subject.server.inits()))
+    before = processor_ns(subject.server, sandbox)
+    done = one.run("begun = time.monotonic()\nend = begun + 2\nwhile time.monotonic() < end: pass\n"
+                   "print(time.monotonic() - begun)")
+    used = (processor_ns(subject.server, sandbox) - before) / 1e9
+    assert used < 0.75 * float(done["stdout"]), (used, done)
+    one.delete()
+
+
+def processor_ns(server, sandbox_id):
+    """What the kernel charged to the groups of a sandbox's code."""
+    for folder in server.groups_of(sandbox_id):
+        if v1 := harness.read(folder / "cpuacct.usage"):
+            return int(v1)
+        if found := re.search(r"usage_usec (\d+)", harness.read(folder / "cpu.stat")):
+            return int(found[1]) * 1000
+    raise AssertionError(f"no group of {sandbox_id} counts time: {server.groups_of(sandbox_id)}")
+
+
+@pytest.mark.not_on("fake")  # a script opens no files
+def test_the_limit_of_open_files(subject):
+    code = ("import os\nheld = []\ntry:\n    while True: held.append(os.open('/dev/null', 0))\n"
+            "except OSError as e:\n    count = len(held)\n    for fd in held: os.close(fd)\n"
+            "    print(e.errno, count)")
+    number, count = subject.server.execute(code)["stdout"].split()
+    assert number == "24" and int(count) <= 1024
+
+
+@pytest.mark.every_way
+def test_profiles(subject):
+    if not subject.can("container"):
+        refused(subject, "profile", profile="container")
+        return
+    for answer in both(subject, profile="container"):
+        assert answer.status == 200, answer
+    if not subject.fake:
+        done = subject.server.execute("import os; os.chown('/tmp', 1234, 0); print(os.getuid())",
+                                      profile="container")
+        assert done["stdout"] == "0\n", done
+
+
+@pytest.mark.every_way
+@pytest.mark.not_on("fake")  # nobody runs there
+def test_who_the_code_is(subject):
+    code = ("import os\nprint(os.getuid(), os.getgid(), os.getpid() != 1)\n"
+            "lines = open('/proc/self/status').read()\nprint('CapEff:\\t0000000000000000' in lines)\n"
+            "open('/workspace/f', 'w').close(); print(os.access('/usr', os.W_OK))")
+    assert subject.server.execute(code)["stdout"] == "1000 1000 True\nTrue\nFalse\n"
+
+
+@pytest.mark.every_way
+def test_libraries(subject):
+    if not subject.can("layers"):
+        refused(subject, "libraries", libraries=["numpy"])
+
+
+@pytest.mark.every_way
+def test_unknown_images_are_refused(subject):
+    refused(subject, "image", image="no-such-image")
+
+
+# ---- network ----
+
+
+@pytest.mark.every_way
+@pytest.mark.not_on("fake")  # a script has no network
+def test_network_none(subject):
+    code = ("import socket\nprint([name for _, name in socket.if_nameindex()])\n"
+            "try: socket.create_connection(('192.0.2.1', 80), 3)\nexcept OSError as e: print(type(e).__name__)")
+    names, problem = subject.server.execute(code)["stdout"].splitlines()
+    assert names == "['lo']" and problem == "OSError"
+
+
+@pytest.mark.every_way
+def test_network_full(subject):
+    if not subject.can("full"):
+        for fields in ({"network": "full"},):
+            for answer in both(subject, **fields):
+                assert_error(answer, 400, "full")
+
+
+@pytest.mark.every_way
+@pytest.mark.not_on("fake")  # a script has no network
+def test_network_egress(way, request):
+    """One name is let through, others are refused with a reason; a session's can be changed."""
+    daemon = request.getfixturevalue("docker") if way.startswith("docker") else None
+    upstream = netrig.Upstream()
+    env = ways.settings_for(way, daemon, {"BERTH_EGRESS_ALLOW": f"{UP}:{upstream.port}",
+                                          "BERTH_EGRESS_EXCEPT": "127.0.0.1"})
+    subject = ways.Subject(way, netrig.NamedServer({UP: "127.0.0.1"}, env).start())
+    try:
+        target = f"http://{UP}:{upstream.port}"
+        ask = netrig.ASK + f"\nprint(*ask('{target}/one'))\nprint(ask('http://other.example.net/')[0])\n"
+        done = subject.server.execute(ask, network="egress")
+        assert done["stdout"] == "200 upstream /one\n403\n", (done, subject.server.log())
+        large = netrig.ASK + f"\nprint(len(ask('{target}/bytes/3000000')[1]))\n"
+        assert subject.server.execute(large, network="egress")["stdout"] == "3000000\n"
+        one = Session(subject.server)
+        assert one.run(netrig.ASK + f"print(ask('{target}/two')[0])")["stdout"] == "0\n"
+        answer = subject.server.request("PUT", one.path + "/network", json.dumps({"network": "egress"}),
+                                        {"Content-Type": "application/json"})
+        assert answer.status == 200, answer
+        again = one.run(f"import os\nos.environ['http_proxy'] = 'http://127.0.0.1:3128'\n"
+                        f"print(ask('{target}/two')[0])")
+        assert again["stdout"] == "200\n", again
+        one.delete()
+        assert "/two" in upstream.asked
+    finally:
+        harness.end(subject.server)
+        upstream.close()
+
+
+# ---- what a fake host lacks ----
+
+
+@pytest.mark.parametrize("word,fields,names", [
+    ("memory", {"resources": {"ram": "64MiB"}}, "ram"),
+    ("cpu", {"resources": {"cpu": "0.5"}}, "cpu"),
+    ("storage disk", {"resources": {"storage": "8MiB"}}, "storage"),
+    ("container", {"profile": "container"}, "profile"),
+    ("layers", {"libraries": ["numpy"]}, "libraries"),
+    ("full", {"network": "full"}, "full"),
+    ("gpu", {"resources": {"gpu": 1}}, "gpu")])
+def test_what_a_host_lacks_is_refused(make_server, word, fields, names):
+    server = make_server({**ways.FAKE, "BERTH_FAKE_LACKS": word})
+    for path in ("/execute", "/sessions"):
+        code = {"code": "out hello"} if path == "/execute" else {}
+        assert_error(server.post({**code, **fields}, path=path), 400, names)
+    assert server.execute("out hello")["stdout"] == "hello\n"

@@ -1,0 +1,535 @@
+/* berth-docker as a process, with the server's own client, against a pretended Docker daemon: what
+ * it asks for, what it makes of the answers, and what becomes of sandboxes when the daemon or the
+ * engine goes. */
+#include "check.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "child.h"
+#include "docker/tar.h"
+#include "engine/engine.h"
+#include "fake_docker.h"
+#include "folder.h"
+#include "sandbox_spec.h"
+
+#define INSTANCE "0a1b2c3d"
+
+enum { WAIT_S = 30, GONE_MAX = 16 };
+
+struct rig {
+    int listen_fd;
+    pid_t pid;
+    struct engine *engine;
+    struct fake_docker *docker;
+    pthread_mutex_t lock; /* of the rest */
+    char gone[GONE_MAX][SANDBOX_ID_MAX + 1];
+    enum kill_cause causes[GONE_MAX];
+    size_t gone_count;
+};
+
+static int64_t soon(void)
+{
+    return clock_now_ns() + WAIT_S * CLOCK_NS_PER_S;
+}
+
+static const char *below(const char *name, char path[static 108])
+{
+    (void)snprintf(path, 108, "%s/%s", folder, name);
+    return path;
+}
+
+static void on_gone(void *context, const char *id, enum kill_cause cause)
+{
+    struct rig *rig = context;
+    (void)pthread_mutex_lock(&rig->lock);
+    if (rig->gone_count < GONE_MAX) {
+        (void)snprintf(rig->gone[rig->gone_count], sizeof(rig->gone[0]), "%s", id);
+        rig->causes[rig->gone_count++] = cause;
+    }
+    (void)pthread_mutex_unlock(&rig->lock);
+}
+
+static int listen_at(const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)below(name, address.sun_path);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, 4) != 0)
+        return -1;
+    return fd;
+}
+
+static void start_engine(struct rig *rig)
+{
+    char host[128];
+    char path[108];
+    char layers[108];
+    (void)below("layers", layers);
+    (void)snprintf(host, sizeof(host), "unix://%s", below("docker.sock", path));
+    rig->pid = fork();
+    if (rig->pid != 0)
+        return;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    require(dup2(rig->listen_fd, 9) == 9);
+    (void)setenv("DOCKER_HOST", host, 1);
+    (void)setenv("DOCKER_BASE_IMAGE", "base:1", 1);
+    (void)setenv("BERTH_DOCKER_IMAGES", "other:2", 1);
+    (void)setenv("BERTH_TESTING", "1", 1);
+    (void)setenv("BERTH_SWEEP_MS", "200", 1);
+    (void)execl(getenv("BERTH_DOCKER"), "berth-docker", "--instance", INSTANCE, "--listen-fd", "9",
+                "--client-uid", "65534", "--layers", layers, (char *)NULL);
+    require(!"the engine starts");
+}
+
+static void stop_engine(struct rig *rig, int number)
+{
+    if (rig->pid > 0) {
+        (void)kill(rig->pid, number);
+        (void)waitpid(rig->pid, NULL, 0);
+    }
+    rig->pid = 0;
+}
+
+static int rig_open(void **state)
+{
+    static struct rig rig;
+    char path[108];
+    const struct engine_events events = {.context = &rig, .gone = on_gone};
+    if (folder_make(state) != 0 || !getenv("BERTH_DOCKER"))
+        return -1;
+    memset(&rig, 0, sizeof(rig));
+    (void)pthread_mutex_init(&rig.lock, NULL);
+    *state = &rig;
+    rig.listen_fd = listen_at("engine.sock");
+    rig.docker = fake_docker_start(below("docker.sock", path));
+    if (rig.listen_fd < 0 || !rig.docker)
+        return -1;
+    start_engine(&rig);
+    return engine_process_new("docker", below("engine.sock", path), &events, &rig.engine, NULL);
+}
+
+static int rig_close(void **state)
+{
+    struct rig *rig = *state;
+    engine_free(rig->engine);
+    stop_engine(rig, SIGTERM);
+    fake_docker_stop(rig->docker);
+    fd_close(&rig->listen_fd);
+    (void)pthread_mutex_destroy(&rig->lock);
+    return folder_remove(state);
+}
+
+#define with_rig(test) cmocka_unit_test_setup_teardown(test, rig_open, rig_close)
+
+static struct engine_create spec_of(const char *id)
+{
+    struct engine_create spec = small_sandbox;
+    (void)snprintf(spec.id, sizeof(spec.id), "%s", id);
+    spec.image[0] = '\0';
+    spec.disk = true;
+    return spec;
+}
+
+static int create(struct rig *rig, const char *id, int *out_fd, struct err *err)
+{
+    const struct engine_create spec = spec_of(id);
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    int result = engine_create(rig->engine, &spec, soon(), &fd, nonce, err);
+    if (out_fd)
+        *out_fd = fd_take(&fd);
+    return result;
+}
+
+static void assert_says_hi(int fd)
+{
+    char text[3] = "";
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&wait, 1, WAIT_S * 1000), 1);
+    assert_int_equal(read(fd, text, 2), 2);
+    assert_string_equal(text, "hi");
+}
+
+static void assert_closes(int fd)
+{
+    char byte = 0;
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&wait, 1, WAIT_S * 1000), 1);
+    assert_true(read(fd, &byte, 1) <= 0);
+}
+
+static size_t count_sandboxes(struct rig *rig)
+{
+    char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    struct err err = ERR_INIT;
+    assert_ok(engine_list(rig->engine, soon(), &ids, &count, &err), err);
+    free(ids);
+    return count;
+}
+
+#define wait_for(condition)                                                                        \
+    do {                                                                                           \
+        int64_t until_ns = soon();                                                                 \
+        bool holds = (condition);                                                                  \
+        while (!holds && clock_now_ns() < until_ns) {                                              \
+            clock_sleep_ns(10 * CLOCK_NS_PER_MS);                                                  \
+            holds = (condition);                                                                   \
+        }                                                                                          \
+        assert_true(holds);                                                                        \
+    } while (0)
+
+static size_t gone_count(struct rig *rig)
+{
+    (void)pthread_mutex_lock(&rig->lock);
+    size_t count = rig->gone_count;
+    (void)pthread_mutex_unlock(&rig->lock);
+    return count;
+}
+
+static bool is_available(struct rig *rig)
+{
+    struct engine_info info;
+    return engine_probe(rig->engine, soon(), &info, NULL) == 0 && info.unavailable[0] == '\0';
+}
+
+/* ---- tests ---- */
+
+static void test_says_what_the_daemon_can_do(void **state)
+{
+    struct rig *rig = *state;
+    struct engine_info info;
+    struct err err = ERR_INIT;
+    assert_ok(engine_probe(rig->engine, soon(), &info, &err), err);
+    assert_string_equal(info.unavailable, "");
+    assert_string_equal(info.name, "docker");
+    assert_string_equal(info.version, "99.1");
+    assert_string_equal(info.cgroup_mode, "v2");
+    assert_string_equal(info.images, "base:1 other:2");
+    assert_int_equal(info.cpu_millis, 4000);
+    assert_true(info.memory_bytes == UINT64_C(8) << 30);
+    assert_int_equal(info.runtime_count, 2);
+    assert_string_equal(info.runtimes[0].name, "runc");
+    assert_string_equal(info.runtimes[0].version, "1.2.8");
+    assert_string_equal(info.runtimes[0].warning, "");
+    assert_string_equal(info.runtimes[1].name, "runsc");
+    assert_true((info.runtimes[0].capabilities & ENGINE_CAP_PIDS) != 0);
+    assert_true((info.runtimes[1].capabilities & ENGINE_CAP_PIDS) == 0);
+    assert_true((info.capabilities & ENGINE_CAP_STORAGE) == 0);
+}
+
+static void test_makes_speaks_and_removes(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    enum engine_state seen = ENGINE_STATE_CREATING;
+    FD_AUTO int fd = -1;
+    FD_AUTO int second_fd = -1;
+    assert_ok(create(rig, "one", &fd, &err), err);
+    assert_says_hi(fd);
+    assert_ok(engine_open_channel(rig->engine, "one", soon(), &second_fd, &err), err);
+    assert_says_hi(second_fd);
+    assert_ok(engine_inspect(rig->engine, "one", soon(), &seen, &err), err);
+    assert_int_equal(seen, ENGINE_STATE_RUNNING);
+    assert_fails(create(rig, "one", NULL, &err), ERR_CONFLICT, err);
+    const char *body = fake_docker_made_of(rig->docker, "berth-" INSTANCE "-one");
+    assert_non_null(strstr(body, "\"Image\":\"base:1\""));
+    assert_non_null(strstr(body, "\"NetworkMode\":\"none\""));
+    assert_non_null(strstr(body, "\"CapDrop\":[\"ALL\"]"));
+    assert_non_null(strstr(body, "\"SecurityOpt\":[\"no-new-privileges\"]"));
+    assert_non_null(strstr(body, "\"Memory\":67108864,\"MemorySwap\":67108864"));
+    assert_non_null(strstr(body, "\"NanoCpus\":1000000000"));
+    assert_null(strstr(body, "Binds"));
+    assert_ok(engine_destroy(rig->engine, "one", soon(), &err), err);
+    assert_int_equal(fake_docker_count(rig->docker), 0);
+    assert_closes(fd);
+    assert_fails(engine_inspect(rig->engine, "one", soon(), &seen, &err), ERR_NOT_FOUND, err);
+    assert_ok(engine_destroy(rig->engine, "one", soon(), &err), err);
+    assert_int_equal(gone_count(rig), 0); /* it was asked for */
+}
+
+static void test_refuses_what_is_not_offered(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    (void)snprintf(spec.image, sizeof(spec.image), "secret/image:1");
+    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_UNSUPPORTED, err);
+    assert_non_null(strstr(err.public_message, "secret/image:1"));
+    spec = spec_of("one");
+    (void)snprintf(spec.runtime, sizeof(spec.runtime), "kata");
+    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_UNSUPPORTED, err);
+    spec = spec_of("one");
+    (void)snprintf(spec.profile, sizeof(spec.profile), "privileged");
+    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_UNSUPPORTED, err);
+    spec = spec_of("one");
+    spec.pids_max = 1;
+    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_BAD_INPUT, err);
+    assert_int_equal(fake_docker_asked(rig->docker, "/containers/create"), 0);
+}
+
+/* Whatever step the daemon refuses: an error in words, and nothing left. */
+static void test_a_refused_step_leaves_nothing(void **state)
+{
+    static const char *const steps[] = {"/containers/create", "/archive", "/attach", "/start"};
+    struct rig *rig = *state;
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        struct err err = ERR_INIT;
+        fake_docker_refuse(rig->docker, steps[i], 1, 500, "it broke");
+        assert_true(create(rig, "one", NULL, &err) < 0);
+        assert_int_equal(err.public_message[0], '\0');
+        wait_for(fake_docker_count(rig->docker) == 0 && count_sandboxes(rig) == 0);
+    }
+    struct err err = ERR_INIT;
+    fake_docker_refuse(rig->docker, "/archive", 1, 500,
+                       "write /var/lib/docker/x: no space left on device");
+    assert_fails(create(rig, "one", NULL, &err), ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "no space left"));
+    assert_true(err.retry_after_s > 0);
+    wait_for(fake_docker_count(rig->docker) == 0);
+    assert_ok(create(rig, "one", NULL, &err), err);
+}
+
+/* The daemon removes it already, or can't now: it is asked again. */
+static void test_removal_is_tried_again(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    assert_ok(create(rig, "one", NULL, &err), err);
+    fake_docker_refuse(rig->docker, "DELETE ", 2, 409, "removal of container is in progress");
+    assert_ok(engine_destroy(rig->engine, "one", soon(), &err), err);
+    assert_int_equal(fake_docker_count(rig->docker), 0);
+    assert_int_equal(fake_docker_asked(rig->docker, "DELETE "), 3);
+}
+
+static void test_says_what_ended_one(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
+    assert_ok(create(rig, "one", &fd, &err), err);
+    assert_says_hi(fd);
+    assert_ok(create(rig, "two", NULL, &err), err);
+    fake_docker_kill(rig->docker, "berth-" INSTANCE "-one", 137, true);
+    wait_for(gone_count(rig) == 1);
+    assert_string_equal(rig->gone[0], "one");
+    assert_int_equal(rig->causes[0], KILL_OOM);
+    assert_closes(fd);
+    fake_docker_kill(rig->docker, "berth-" INSTANCE "-two", 0, false);
+    wait_for(gone_count(rig) == 2);
+    assert_int_equal(rig->causes[1], KILL_NONE);
+    wait_for(fake_docker_count(rig->docker) == 0);
+}
+
+static void test_a_daemon_that_goes_and_comes(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_info info;
+    FD_AUTO int fd = -1;
+    FD_AUTO int again_fd = -1;
+    assert_ok(create(rig, "one", &fd, &err), err);
+    assert_says_hi(fd);
+    fake_docker_pause(rig->docker);
+    assert_closes(fd);
+    wait_for(!is_available(rig));
+    assert_ok(engine_probe(rig->engine, soon(), &info, &err), err);
+    assert_non_null(strstr(info.unavailable, "does not answer"));
+    assert_fails(create(rig, "two", NULL, &err), ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "does not answer"));
+    assert_true(err.retry_after_s > 0);
+    assert_int_equal(count_sandboxes(rig), 1); /* nobody knows better */
+    fake_docker_resume(rig->docker, true);
+    wait_for(is_available(rig));
+    assert_ok(engine_open_channel(rig->engine, "one", soon(), &again_fd, &err), err);
+    assert_says_hi(again_fd);
+    assert_int_equal(gone_count(rig), 0);
+    fake_docker_pause(rig->docker);
+    fake_docker_resume(rig->docker, false);
+    wait_for(gone_count(rig) == 1);
+    wait_for(fake_docker_count(rig->docker) == 0);
+    assert_ok(create(rig, "two", NULL, &err), err);
+}
+
+/* What is to be destroyed while the daemon is away goes when it is back. */
+static void test_destroys_when_the_daemon_is_back(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    assert_ok(create(rig, "one", NULL, &err), err);
+    fake_docker_pause(rig->docker);
+    wait_for(!is_available(rig));
+    assert_fails(engine_destroy(rig->engine, "one", soon(), &err), ERR_UNAVAILABLE, err);
+    fake_docker_resume(rig->docker, true);
+    wait_for(fake_docker_count(rig->docker) == 0);
+    wait_for(count_sandboxes(rig) == 0);
+}
+
+static void test_the_next_engine_takes_over(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    enum engine_state seen = ENGINE_STATE_CREATING;
+    FD_AUTO int fd = -1;
+    FD_AUTO int again_fd = -1;
+    assert_ok(create(rig, "one", &fd, &err), err);
+    assert_says_hi(fd);
+    stop_engine(rig, SIGKILL);
+    assert_closes(fd);
+    /* Of ours, never started: half-made. Ours, ended. Another instance's. */
+    fake_docker_add(rig->docker, "berth-" INSTANCE "-half", "created",
+                    "{\"berth.instance\":\"" INSTANCE "\",\"berth.sandbox\":\"half\"}");
+    fake_docker_add(rig->docker, "berth-" INSTANCE "-old", "exited",
+                    "{\"berth.instance\":\"" INSTANCE "\",\"berth.sandbox\":\"old\"}");
+    /* Whatever it is called. */
+    fake_docker_add(rig->docker, "5f3e", "running",
+                    "{\"berth.instance\":\"" INSTANCE "\",\"berth.sandbox\":\"No Name\"}");
+    fake_docker_add(rig->docker, "berth-99999999-other", "exited",
+                    "{\"berth.instance\":\"99999999\",\"berth.sandbox\":\"other\"}");
+    start_engine(rig);
+    wait_for(engine_inspect(rig->engine, "one", soon(), &seen, &err) == 0);
+    assert_int_equal(seen, ENGINE_STATE_RUNNING);
+    assert_ok(engine_open_channel(rig->engine, "one", soon(), &again_fd, &err), err);
+    assert_says_hi(again_fd);
+    wait_for(fake_docker_count(rig->docker) == 2);
+    assert_int_equal(fake_docker_asked(rig->docker, "berth-99999999-other"), 0);
+    assert_int_equal(count_sandboxes(rig), 1);
+}
+
+/* A creation that nobody waits for any more. */
+static void test_a_creation_is_ended_while_it_is_made(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    const struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    wait_for(is_available(rig));
+    fake_docker_delay(rig->docker, "/containers/create", 2000);
+    assert_true(
+        engine_create(rig->engine, &spec, clock_now_ns() + CLOCK_NS_PER_S, &fd, nonce, &err) < 0);
+    assert_ok(engine_destroy(rig->engine, "one", soon(), &err), err);
+    assert_int_equal(fake_docker_asked(rig->docker, "/containers/create"), 1);
+    assert_int_equal(fake_docker_count(rig->docker), 0);
+    assert_int_equal(count_sandboxes(rig), 0);
+}
+
+static void test_limits_are_changed(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create limits = {.id = "one", .memory_bytes = 128U << 20};
+    assert_ok(create(rig, "one", NULL, &err), err);
+    assert_ok(engine_limit(rig->engine, &limits, soon(), &err), err);
+    assert_int_equal(fake_docker_asked(rig->docker, "-one/update"), 1);
+    fake_docker_refuse(rig->docker, "/update", 1, 500, "device or resource busy");
+    assert_fails(engine_limit(rig->engine, &limits, soon(), &err), ERR_CONFLICT, err);
+    (void)snprintf(limits.id, sizeof(limits.id), "none");
+    assert_fails(engine_limit(rig->engine, &limits, soon(), &err), ERR_NOT_FOUND, err);
+}
+
+static void test_an_image_is_pulled_once_it_is_wanted(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    (void)snprintf(spec.image, sizeof(spec.image), "other:2");
+    assert_int_equal(fake_docker_asked(rig->docker, "other"), 0);
+    fake_docker_refuse(rig->docker, "/images/other:2/json", 1, 404, "No such image");
+    assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    assert_int_equal(fake_docker_asked(rig->docker, "/images/create?fromImage=other%3A2"), 1);
+}
+
+static int import(struct rig *rig, const char *name, const struct tar_entry *entries, size_t count,
+                  struct err *err)
+{
+    FD_AUTO int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    uint64_t size_bytes = 0;
+    BUF_AUTO struct buf tar;
+    buf_init(&tar, 1 << 20);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(tar_put(&tar, &entries[i], NULL), 0);
+    assert_int_equal(tar_end(&tar, NULL), 0);
+    assert_int_equal(fd_write_all(fd, tar.data, tar.size, NULL), 0);
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    const struct engine_layer_import wanted = {
+        .name = name, .tar_fd = fd, .size_max_bytes = 65536, .entries_max = 100};
+    int result = engine_layer_import(rig->engine, &wanted, soon(), &size_bytes, err);
+    assert_true(result != 0 || size_bytes == 4096);
+    return result;
+}
+
+static void assert_one_layer(struct rig *rig, const char *name)
+{
+    struct engine_layer *layers = NULL;
+    size_t count = 0;
+    struct err err = ERR_INIT;
+    wait_for(is_available(rig));
+    assert_ok(engine_layer_list(rig->engine, soon(), &layers, &count, &err), err);
+    assert_int_equal(count, 1);
+    assert_string_equal(layers[0].name, name);
+    assert_int_equal(layers[0].size_bytes, 4096);
+    free(layers);
+}
+
+/* What a sandbox wrote is read by berth-unpack; the rest is names. */
+static void test_layers(void **state)
+{
+    static const struct tar_entry good[] = {
+        {.path = "pkg/", .mode = 0700, .owner = 1000},
+        {.path = "pkg/a.py", .mode = 04600, .owner = 1000, .data = "1", .size = 1}};
+    static const struct tar_entry climbs[] = {{.path = "../a", .mode = 0644}};
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    assert_ok(import(rig, "one", good, 2, &err), err);
+    assert_fails(import(rig, "one", good, 2, &err), ERR_CONFLICT, err);
+    assert_fails(import(rig, "two", climbs, 1, &err), ERR_BAD_INPUT, err);
+    assert_non_null(strstr(err.public_message, ".."));
+    assert_fails(import(rig, "two", NULL, 0, &err), ERR_BAD_INPUT, err);
+    stop_engine(rig, SIGKILL);
+    start_engine(rig);
+    assert_one_layer(rig, "one");
+    assert_ok(create(rig, "box", NULL, &err), err);
+    assert_ok(engine_layer_attach(rig->engine, "box", "one", soon(), &err), err);
+    assert_int_equal(fake_docker_asked(rig->docker, "-box/archive?path=%2Fopt%2Flibraries"), 1);
+    assert_fails(engine_layer_attach(rig->engine, "box", "two", soon(), &err), ERR_NOT_FOUND, err);
+    assert_fails(engine_layer_attach(rig->engine, "none", "one", soon(), &err), ERR_CONFLICT, err);
+    fake_docker_refuse(rig->docker, "archive?path=%2Fopt", 1, 500, "it is no folder");
+    assert_fails(engine_layer_attach(rig->engine, "box", "one", soon(), &err), ERR_CONFLICT, err);
+    assert_ok(engine_layer_remove(rig->engine, "one", soon(), &err), err);
+    assert_ok(engine_layer_remove(rig->engine, "one", soon(), &err), err);
+    assert_fails(engine_layer_attach(rig->engine, "box", "one", soon(), &err), ERR_NOT_FOUND, err);
+}
+
+int main(void)
+{
+    (void)signal(SIGPIPE, SIG_IGN); /* connections of the pretended daemon break */
+    const struct CMUnitTest tests[] = {
+        with_rig(test_says_what_the_daemon_can_do),
+        with_rig(test_makes_speaks_and_removes),
+        with_rig(test_refuses_what_is_not_offered),
+        with_rig(test_a_refused_step_leaves_nothing),
+        with_rig(test_removal_is_tried_again),
+        with_rig(test_says_what_ended_one),
+        with_rig(test_a_daemon_that_goes_and_comes),
+        with_rig(test_destroys_when_the_daemon_is_back),
+        with_rig(test_the_next_engine_takes_over),
+        with_rig(test_a_creation_is_ended_while_it_is_made),
+        with_rig(test_limits_are_changed),
+        with_rig(test_an_image_is_pulled_once_it_is_wanted),
+        with_rig(test_layers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
