@@ -261,6 +261,8 @@ def main():
                     way.measure(found[name], arguments.count, arguments.clients)
             for name, way in ways.items():
                 found[name].session_bytes = way.memory(arguments.sessions)
+        except KeyboardInterrupt:
+            print("interrupted: what there is so far")
         finally:
             for way in ways.values():
                 way.close()
