@@ -37,7 +37,7 @@ test-engines: build engines ## every conformance case and attack on docker and g
 	@BERTH_TEST_WAYS=all BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider -ra \
 		tests/integration/test_conformance.py tests/integration/test_conformance_limits.py \
 		tests/integration/test_conformance_sessions.py tests/integration/test_docker_daemon.py \
-		tests/integration/test_engines.py tests/integration/test_runsc.py tests/security/test_attacks.py
+		tests/integration/test_engines.py tests/integration/test_runsc.py tests/integration/test_init_carried.py tests/security/test_attacks.py
 
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2
 	@BUILD=$(BUILD) scripts/test_vm.sh

@@ -209,8 +209,7 @@ static void on_detached(void *context, const struct err *error)
     }
     container_answer_channels(container, &err);
     daemon_doubt(&container->service->daemon);
-    if (container->state == ENGINE_STATE_RUNNING && !container->call)
-        container_look(container);
+    container_look(container);
 }
 
 int container_attach(struct container *container, struct err *err)

@@ -99,6 +99,9 @@ int container_put_layer(struct container *container, int tar_fd, uint64_t size_b
 void container_died(struct container *container, int exit_code);
 void container_oom(struct container *container);
 void container_removed(struct container *container);
+/* Asks the daemon about one that ought to run. Its list may lag behind a start by a moment, and
+ * is no reason to give a container up. */
+void container_look(struct container *container);
 
 /* Nobody who asked is there any more. */
 void container_forget_requests(struct container *container);

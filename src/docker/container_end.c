@@ -210,6 +210,7 @@ void container_died(struct container *container, int exit_code)
     }
     if (container->state != ENGINE_STATE_RUNNING)
         return;
+    log_debug("sandbox %s: exit code %d", container->create.id, exit_code);
     leave_running(container);
     web_cancel(&container->call);
     container_enter(container, ENGINE_STATE_DESTROYING);
@@ -264,5 +265,6 @@ static void on_looked(void *context, long status, struct buf *body, const struct
 
 void container_look(struct container *container)
 {
-    (void)container_call(container, "GET", "/json", NULL, ASK_NS, on_looked, NULL);
+    if (container->state == ENGINE_STATE_RUNNING && !container->call)
+        (void)container_call(container, "GET", "/json", NULL, ASK_NS, on_looked, NULL);
 }

@@ -32,7 +32,5 @@ void container_fail(struct container *container, const struct err *error);
 /* context: a container that is to be removed now; whose removal is not wanted is not to be asked.
  */
 void container_remove(void *context);
-/* Asks the daemon whether it still runs. */
-void container_look(struct container *container);
 
 #endif

@@ -87,23 +87,23 @@ static void adopt(struct service *service, const struct found *found)
     container_destroy(container);
 }
 
-static void compare(struct service *service, struct found *found)
+static void compare(struct service *service, const struct found *found)
 {
-    char id[SANDBOX_ID_MAX + 1];
-    if (!found->id || !id_is_name(found->id, SANDBOX_ID_MAX)) {
-        /* Of ours, and no sandbox's: it goes by a name of its own. */
-        if (!found->name)
-            return;
-        (void)snprintf(id, sizeof(id), "stray-%.50s", found->name);
-        found->id = id;
-        found->labels = NULL;
-    }
     struct container *container = service_find(service, found->id);
     if (!container)
         adopt(service, found);
     else if (container->state == ENGINE_STATE_RUNNING && container->since_ns < service->listed_ns &&
              !runs(found))
-        container_died(container, -1);
+        container_look(container);
+}
+
+/* Of ours, and no sandbox's: it goes by a name of its own. */
+static void compare_stray(struct service *service, const struct found *found)
+{
+    char id[SANDBOX_ID_MAX + 1];
+    (void)snprintf(id, sizeof(id), "stray-%.50s", found->name);
+    const struct found stray = {.id = id, .name = found->name, .state = found->state};
+    compare(service, &stray);
 }
 
 static bool is_listed(const json_t *list, const char *id)
@@ -128,8 +128,11 @@ static void miss(struct service *service, const json_t *list)
         bool settled =
             container->state == ENGINE_STATE_RUNNING || container->state == ENGINE_STATE_STOPPED;
         if (!container->freed && settled && container->since_ns < service->listed_ns &&
-            !is_listed(list, container->create.id))
-            container_removed(container);
+            !is_listed(list, container->create.id)) {
+            container_look(container);
+            if (container->state == ENGINE_STATE_STOPPED)
+                container_removed(container);
+        }
     }
 }
 
@@ -144,14 +147,18 @@ int sweep_take(struct service *service, const struct buf *body, struct err *err)
         return err_set(err, ERR_PROTOCOL, "the Docker daemon's list is none");
     json_array_foreach(list, index, entry)
     {
-        struct found found = {.labels = json_object_get(entry, "Labels"),
-                              .state = json_string_value(json_object_get(entry, "State")),
-                              .name = json_string_value(json_object_get(entry, "Id")),
-                              .id = json_string_value(json_object_get(
-                                  json_object_get(entry, "Labels"), SPEC_LABEL_SANDBOX))};
+        const struct found found = {.labels = json_object_get(entry, "Labels"),
+                                    .state = json_string_value(json_object_get(entry, "State")),
+                                    .name = json_string_value(json_object_get(entry, "Id")),
+                                    .id = json_string_value(json_object_get(
+                                        json_object_get(entry, "Labels"), SPEC_LABEL_SANDBOX))};
         const char *instance = label(&found, SPEC_LABEL_INSTANCE);
-        if (found.state && instance && strcmp(instance, service->config->instance) == 0)
+        if (!found.state || !instance || strcmp(instance, service->config->instance) != 0)
+            continue;
+        if (found.id && id_is_name(found.id, SANDBOX_ID_MAX))
             compare(service, &found);
+        else if (found.name)
+            compare_stray(service, &found);
     }
     miss(service, list);
     return 0;

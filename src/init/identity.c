@@ -17,7 +17,7 @@
 #define CLONE_NEWCGROUP 0x02000000
 #endif
 
-enum { CAP_NUMBER_MAX = 63, GROUPS_CHECKED_MAX = 64, OVERFLOW_GID = 65534 };
+enum { CAP_NUMBER_MAX = 63, GROUPS_CHECKED_MAX = 64, OVERFLOW_GID = 65534, OTHER_GID = 1 };
 
 /* What root has in a container of Docker. They count in the inner user namespace only: none of them
  * reaches a network interface, a device node or an id of the host. */
@@ -92,7 +92,7 @@ int identity_shed_carried(enum init_profile profile, struct err *err)
     /* prlimit(2) of another process asks for a caller whose real group is all three of its own ones
      * (kernel/sys.c, check_prlimit_permission()): so nobody has it of init, root of the container
      * included, which could take its limits so far down that it keeps no deadline any more. */
-    if (setresgid(0, 0, OVERFLOW_GID) != 0)
+    if (setresgid(0, 0, OTHER_GID) != 0)
         return err_sys(err, errno, "init's groups");
     bound_capabilities(strict ? 0 : container_caps);
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);

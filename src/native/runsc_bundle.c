@@ -7,31 +7,24 @@
 #include "native/runsc.h"
 #include "wire/init_config.h"
 
-/* What init needs to become the code and to signal it; it keeps nothing else of them. */
-static const char *const strict_rights[] = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"};
-/* And what the code has in profile container: what Docker gives. */
-static const char *const container_rights[] = {
-    "CAP_CHOWN",      "CAP_DAC_OVERRIDE", "CAP_FSETID",           "CAP_FOWNER",     "CAP_MKNOD",
-    "CAP_NET_RAW",    "CAP_SETGID",       "CAP_SETUID",           "CAP_SETFCAP",    "CAP_SETPCAP",
-    "CAP_SYS_CHROOT", "CAP_KILL",         "CAP_NET_BIND_SERVICE", "CAP_AUDIT_WRITE"};
+/* What init needs to become the code and to signal it; the code has none. */
+static const char *const rights[] = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"};
 
-static json_t *make_rights(bool container)
+static json_t *make_rights(void)
 {
     json_t *list = json_array();
-    const char *const *names = container ? container_rights : strict_rights;
-    size_t count = container ? ARRAY_SIZE(container_rights) : ARRAY_SIZE(strict_rights);
-    for (size_t i = 0; i < count; i++)
-        (void)json_array_append_new(list, json_string(names[i]));
+    for (size_t i = 0; i < ARRAY_SIZE(rights); i++)
+        (void)json_array_append_new(list, json_string(rights[i]));
     return json_pack("{s:O, s:O, s:o}", "bounding", list, "effective", list, "permitted", list);
 }
 
-static json_t *make_process(bool container)
+static json_t *make_process(void)
 {
     return json_pack("{s:b, s:{s:i, s:i}, s:[s, s], s:[], s:s, s:o, s:b, s:[{s:s, s:i, s:i}]}",
                      "terminal", 0, "user", "uid", 0, "gid", 0, "args", INIT_CARRIED_PROGRAM,
-                     INIT_CARRIED_WORD, "env", "cwd", "/", "capabilities", make_rights(container),
-                     "noNewPrivileges", !container, "rlimits", "type", "RLIMIT_NOFILE", "hard",
-                     1048576, "soft", 1048576);
+                     INIT_CARRIED_WORD, "env", "cwd", "/", "capabilities", make_rights(),
+                     "noNewPrivileges", 1, "rlimits", "type", "RLIMIT_NOFILE", "hard", 1048576,
+                     "soft", 1048576);
 }
 
 static json_t *make_mount(const char *target, const char *type, const char *source,
@@ -70,11 +63,10 @@ static json_t *make_linux(const struct engine_create *spec)
 
 int runsc_write_bundle(const struct engine_create *spec, struct buf *out, struct err *err)
 {
-    const bool container = strcmp(spec->profile, "container") == 0;
     json_t *config =
         json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.0", "process",
-                  make_process(container), "root", "path", RUNSC_ROOT, "readonly", 0, "hostname",
-                  "sandbox", "mounts", make_mounts(), "linux", make_linux(spec));
+                  make_process(), "root", "path", RUNSC_ROOT, "readonly", 0, "hostname", "sandbox",
+                  "mounts", make_mounts(), "linux", make_linux(spec));
     MEM_AUTO char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
     json_decref(config);
     if (!text)

@@ -106,7 +106,9 @@ int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandb
 {
     fault_point("native.started");
     int result = open_way(host, sandbox, err);
-    return result != 0 ? err_wrap(err, "way to the init of %s", sandbox->id) : 0;
+    if (result != 0) /* it has ended already */
+        return err_set(err, ERR_INTERNAL, "way to the init of %s: %s", sandbox->id, err->message);
+    return 0;
 }
 
 int sandbox_runsc_poll(struct sandbox *sandbox, struct err *err)

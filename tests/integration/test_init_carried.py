@@ -13,14 +13,28 @@ import test_init_sessions
 from engine import PATH, tlv
 from test_init_sessions import ended, start_kernel
 
+# Those that may differ here; the others with BERTH_TEST_WAYS=all only (make test-engines).
+QUICK = ("test_state_is_kept_over_runs", "test_exit_codes_stdin_and_environment", "test_interrupt",
+         "test_a_slow_reader_slows_the_code", "test_a_timeout_that_loses_it",
+         "test_a_terminal_hangs_up", "test_a_held_terminal", "test_out_of_memory",
+         "test_out_of_memory_beside_a_kernel_ends_both", "test_an_execution_beside_a_kernel",
+         "test_a_lost_connection_ends_a_run_that_is_not_held",
+         "test_an_orphan_ends_after_the_new_time")
 # Many sandboxes for what init does the same everywhere; and one of the native engine.
 LEFT_OUT = ("test_an_acknowledged_renewal_is_never_lost", "test_init_dies_around_a_run")
 # What gVisor has not: limits of memory and processes, which are the engine's, around the whole of it;
 # the end of input that is typed, in Debian's version.
 NOT_IN_GVISOR = ("test_out_of_memory", "test_out_of_memory_beside_a_kernel_ends_both",
                  "test_an_execution_beside_a_kernel", "test_a_held_terminal")
-globals().update({name: test for name, test in vars(test_init_sessions).items()
-                  if name.startswith("test_") and name not in LEFT_OUT})
+
+
+def is_taken(name):
+    every = os.environ.get("BERTH_TEST_WAYS") == "all"
+    return name.startswith("test_") and name not in LEFT_OUT and (every or name in QUICK)
+
+
+assert all(hasattr(test_init_sessions, name) for name in QUICK + LEFT_OUT)
+globals().update({name: test for name, test in vars(test_init_sessions).items() if is_taken(name)})
 
 
 class Engine:
@@ -39,21 +53,8 @@ class Engine:
         return None if container.ended() else container.process.pid
 
 
-# gVisor is slow: there all of them with BERTH_TEST_WAYS=all only (make test-engines).
-QUICK_IN_GVISOR = ("test_state_is_kept_over_runs", "test_exit_codes_stdin_and_environment",
-                   "test_a_slow_reader_slows_the_code", "test_interrupt",
-                   "test_a_timeout_that_loses_it", "test_a_terminal_hangs_up")
-
-
-def is_for_gvisor(name):
-    if name in NOT_IN_GVISOR:
-        return False
-    return (name not in vars(test_init_sessions) or name in QUICK_IN_GVISOR or
-            os.environ.get("BERTH_TEST_WAYS") == "all")
-
-
 def pytest_generate_tests(metafunc):
-    runtimes = ["runc", "runsc"] if is_for_gvisor(metafunc.function.__name__) else ["runc"]
+    runtimes = ["runc"] if metafunc.function.__name__ in NOT_IN_GVISOR else ["runc", "runsc"]
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", runtimes, indirect=True, scope="module")
 

@@ -52,6 +52,7 @@ struct fake_docker {
     char refused_message[LINE_SIZE];
     char delayed[LINE_SIZE];
     unsigned delay_ms;
+    bool lags;
     char *shown; /* the last fake_docker_made_of() */
 };
 
@@ -246,7 +247,8 @@ static int on_list(const struct connection *connection)
     for (size_t i = 0; i < fake->count; i++) {
         const struct fake_container *container = &fake->containers[i];
         (void)json_array_append_new(list, json_pack("{ss ss sO}", "Id", container->name, "State",
-                                                    container->state, "Labels", container->labels));
+                                                    fake->lags ? "created" : container->state,
+                                                    "Labels", container->labels));
     }
     char *text = json_dumps(list, JSON_COMPACT);
     int result = reply(connection, 200, text);
@@ -585,6 +587,13 @@ void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code,
     if (oom)
         tell(fake, container, "oom");
     end_container(fake, container, exit_code);
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_lag(struct fake_docker *fake)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->lags = true;
     (void)pthread_mutex_unlock(&fake->lock);
 }
 

@@ -30,6 +30,9 @@ void fake_docker_add(struct fake_docker *fake, const char *name, const char *sta
 /* Ends a running one as if by itself, with an "oom" event before where it is wanted. */
 void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code, bool oom);
 
+/* From now on the list says of what runs that it was only created, as a busy daemon's does. */
+void fake_docker_lag(struct fake_docker *fake);
+
 size_t fake_docker_count(struct fake_docker *fake);
 /* The body that it was made with; "" no such. Valid until the next call. */
 const char *fake_docker_made_of(struct fake_docker *fake, const char *name);

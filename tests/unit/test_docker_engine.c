@@ -406,6 +406,21 @@ static void test_the_next_engine_takes_over(void **state)
     assert_int_equal(count_sandboxes(rig), 1);
 }
 
+/* The daemon's list may be older than its word about one container. */
+static void test_a_list_that_lags_ends_nothing(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
+    assert_ok(create(rig, "one", NULL, &err), err);
+    fake_docker_lag(rig->docker);
+    size_t asked = fake_docker_asked(rig->docker, "-one/json");
+    wait_for(fake_docker_asked(rig->docker, "-one/json") >= asked + 2);
+    assert_ok(engine_open_channel(rig->engine, "one", soon(), &fd, &err), err);
+    assert_says_hi(fd);
+    assert_int_equal(gone_count(rig), 0);
+}
+
 /* A creation that nobody waits for any more. */
 static void test_a_creation_is_ended_while_it_is_made(void **state)
 {
@@ -530,6 +545,7 @@ int main(void)
         with_rig(test_limits_are_changed),
         with_rig(test_an_image_is_pulled_once_it_is_wanted),
         with_rig(test_layers),
+        with_rig(test_a_list_that_lags_ends_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
