@@ -12,6 +12,7 @@ import concurrent.futures
 import math
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -242,6 +243,7 @@ def main():
     arguments = parser.parse_args()
     arguments.build = arguments.build.resolve()
     os.environ["BERTH_BUILD"] = str(arguments.build)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     import dockerd
     load = pathlib.Path("/proc/loadavg").read_text().split()[:3]
     print(f"{os.cpu_count()} cores, Linux {os.uname().release}, load before {' '.join(load)}; "

@@ -42,6 +42,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "not_on(*names): not on these ways, with the reason beside it")
     # A shell starts what runs in the background with it ignored, and so would be what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # timeout(1) ends a run with this one: what was started is ended as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     missing = [name for name in harness.PROGRAMS if not os.access(harness.BUILD / name, os.X_OK)]
     if missing:
         raise pytest.UsageError(f"{harness.BUILD} lacks {', '.join(missing)}: build it, or set "

@@ -69,6 +69,9 @@ def settle(way, name, profile, language, finding, faults=None):
     verdict = finding["verdict"]
     if verdict == "ESCAPED" and name in verdicts.GIVEN[profile]:
         verdict = "harmless"
+    let_through = verdicts.LET_THROUGH.get(way, {}).get(profile, set())
+    if name in let_through and verdict in ("ESCAPED", "undecided"):
+        verdict = "let through"
     if faults:
         verdict = "ESCAPED"
     detail = verdicts.detail_of(finding)
@@ -79,7 +82,7 @@ def settle(way, name, profile, language, finding, faults=None):
         assert verdict == "ESCAPED", f"{verdict}: take it off the list of what is known"
         return
     allowed = name in verdicts.HARMLESS or name in verdicts.GIVEN[profile]
-    assert verdict in {"stopped", "absent"} | ({"harmless"} if allowed else set()), \
+    assert verdict in {"stopped", "absent", "let through"} | ({"harmless"} if allowed else set()), \
         f"{verdict}: {detail}"
 
 
