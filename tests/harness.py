@@ -283,7 +283,8 @@ class Server:
 
     def groups_of(self, sandbox_id):
         """The folders of the code of one sandbox, in every hierarchy."""
-        return [folder / "code" for folder in self.cgroups() if folder.name == sandbox_id]
+        folders = [base / sandbox_id / "code" for base in cgroup_bases(self.instance)]
+        return [folder for folder in folders if folder.is_dir()]
 
     def leftovers(self):
         """What a server that does not run, or runs nothing, must not have; a list of words."""
