@@ -66,7 +66,7 @@ def test_the_process_limit(subject):
         return
     done = subject.server.execute(code)
     number, count = done["stdout"].split()
-    assert (number, done["limits_hit"]) == ("11", ["pids"]), done
+    assert number == "11" and "pids" in done["limits_hit"], done
     assert int(count) <= 128 + SPARE, done
 
 
