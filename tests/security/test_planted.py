@@ -38,9 +38,9 @@ def running(server, profile, code, **options):
 def conclude(host, name, profile, detail, reached=None, output=""):
     """The verdict: stopped, unless the test saw something reached or the host does."""
     if reached:
-        settle(name, profile, "host", {"verdict": "ESCAPED", "detail": reached})
+        settle("native", name, profile, "host", {"verdict": "ESCAPED", "detail": reached})
     else:
-        settle(name, profile, "host", {"verdict": "stopped", "detail": detail}, host.check(output))
+        settle("native", name, profile, "host", {"verdict": "stopped", "detail": detail}, host.check(output))
 
 
 def words(numbers):
