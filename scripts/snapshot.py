@@ -245,12 +245,18 @@ def traces(state):
     return Traces(state, instance).left()
 
 
+def count_mounts(pid, state):
+    """Without those that name the folder of another berth, or of another daemon of the tests."""
+    return sum(state in line or "/berth-" not in line
+               for line in read(f"/proc/{pid}/mountinfo").splitlines())
+
+
 def snapshot(state):
     instance = read(os.path.join(state, "priv", "instance")).strip() or "no-instance"
     counts = {
         "namespaces": namespaces(),
         "cgroups": cgroups(instance),
-        "mounts.self": len(read("/proc/self/mountinfo").splitlines()),
+        "mounts.self": count_mounts("self", state),
         "files": sum(len(files) + len(folders) for _, folders, files in os.walk(state)
                      if not re.search(r"/db(/|$)", _)),
         "zombies": 0,
@@ -263,7 +269,7 @@ def snapshot(state):
         rss_kb = int(status.get("VmRSS", "0 kB").split()[0])
         for key, value in (("processes", 1), ("fds", len(listed(f"/proc/{pid}/fd"))),
                            ("threads", int(status.get("Threads", "0"))), ("rss_kb", rss_kb),
-                           ("mounts", len(read(f"/proc/{pid}/mountinfo").splitlines()))):
+                           ("mounts", count_mounts(pid, state))):
             counts[f"{name}.{key}"] = counts.get(f"{name}.{key}", 0) + value
     return dict(sorted(counts.items()))
 

@@ -27,18 +27,18 @@ START = {
 KILLS_ITSELF = {"kill_all", "stop_all"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(way, subjects):
     """Each way of running a sandbox has to stop them."""
     return subjects(way).server
 
 
-@pytest.fixture(scope="session", params=verdicts.PROFILES)
+@pytest.fixture(scope="module", params=verdicts.PROFILES)
 def profile(request, server):
     return request.param
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def host(server):
     one = Host(server)
     yield one
@@ -52,12 +52,12 @@ def attack(server, host, profile, language, names, timeout=120 * SLOW):
     return done, host.check(done["stdout"] + done["stderr"])
 
 
-@pytest.fixture(scope="session", params=verdicts.LANGUAGES)
+@pytest.fixture(scope="module", params=verdicts.LANGUAGES)
 def language(request):
     return request.param
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def together(way, server, host, profile, language):
     done, faults = attack(server, host, profile, language, ["all"])
     assert done["exit_code"] == 0, done
