@@ -1,6 +1,7 @@
 """The image of the tests of container engines, without a registry: a tar of files of this host's own
 packages (Python, a shell, the usual tools), which takes seconds. A host that is not Debian's has
 debootstrap make it. It is kept below ~/.cache and made anew when one of its packages changed."""
+import fcntl
 import hashlib
 import io
 import os
@@ -122,12 +123,19 @@ def tar_path():
     digest = hashlib.sha256(f"{VERSION} {sorted(names.items())}".encode()).hexdigest()[:16]
     folder = CACHE / "image"
     path = folder / f"{digest}.tar"
-    if path.exists():
-        return path
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.tar"):
-        old.unlink()
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".new", delete=False) as out:
+    with open(folder / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # suites that go side by side
+        if not path.exists():
+            for old in folder.glob("*.tar"):
+                old.unlink()
+            _make(names, path)
+    return path
+
+
+def _make(names, path):
+    """Writes the tar, whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as out:
         try:
             if names:
                 _pack(names, out)
@@ -137,4 +145,3 @@ def tar_path():
         except BaseException:
             os.unlink(out.name)
             raise
-    return path
