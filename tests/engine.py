@@ -4,7 +4,6 @@ HTTP interface does not offer (yet), and what a server that was taken over could
 import fcntl
 import os
 import pathlib
-import select
 import shutil
 import signal
 import socket
@@ -572,7 +571,7 @@ class Sandbox:
         """Whether init goes within secs."""
         end = time.monotonic() + secs
         while time.monotonic() < end:
-            ready, _, _ = select.select([self.channel], [], [], max(0, end - time.monotonic()))
+            ready = harness.is_readable(self.channel, end - time.monotonic())
             try:
                 if ready and not self.channel.recv(1 << 16):
                     return True

@@ -67,6 +67,13 @@ def read(path):
         return ""
 
 
+def is_readable(source, secs):
+    """Whether it can be read within that time; of any number, which select(2) does not take."""
+    poller = select.poll()
+    poller.register(source, select.POLLIN)
+    return bool(poller.poll(max(0, secs) * 1000))
+
+
 def listed_mounts(pid):
     return read(f"/proc/{pid}/mountinfo").splitlines()
 
@@ -195,7 +202,7 @@ class Server:
         end = time.monotonic() + HANG_SECS
         text = b""
         while not text.endswith(b"\n"):
-            ready, _, _ = select.select([self.process.stdout], [], [], end - time.monotonic())
+            ready = is_readable(self.process.stdout, end - time.monotonic())
             piece = os.read(self.process.stdout.fileno(), 1024) if ready else b""
             if not piece:
                 break
