@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import verdicts
-from harness import Server, end, BUILD, REPO, SLOW, wait_until
+from harness import BUILD, REPO, SLOW, Server, end, wait_until
 from host import Host, findings, uploads
 
 pytestmark = [pytest.mark.skipif(os.uname().machine != "x86_64",
