@@ -316,7 +316,7 @@ static void restart(struct container *container)
     struct err err = ERR_INIT;
     BUF_AUTO struct buf body;
     buf_init(&body, 4096);
-    container->step = CONTAINER_STEP_MAKE;
+    container->step = CONTAINER_STEP_LIMIT;
     int result = spec_put_limits(&container->create, container->gvisor, &body, &err);
     if (result == 0)
         result = container_call(container, "POST", "/update", &body, CONTAINER_CALL_NS, on_limited,

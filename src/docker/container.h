@@ -28,6 +28,7 @@ enum container_step {
     CONTAINER_STEP_NONE,
     CONTAINER_STEP_IMAGE,
     CONTAINER_STEP_MAKE,
+    CONTAINER_STEP_LIMIT, /* START: it is there, and gets other limits */
     CONTAINER_STEP_FILL,
     CONTAINER_STEP_START,
     CONTAINER_STEP_ANSWER,

@@ -51,7 +51,6 @@ struct daemon {
     void *context;
 
     struct web_call *call;
-    struct web_call *version_call;
     struct loop_timer timer;
     int64_t pause_ns;
     int64_t facts_at_ns; /* when they were asked for */

@@ -7,11 +7,13 @@
 
 #include <jansson.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "docker/spec.h"
 #include "wire/json.h"
 
 enum { LINES_MAX = 4 << 20 };
+#define AGAIN_NS CLOCK_NS_PER_S
 
 static void take_line(const struct events *events, const uint8_t *line, size_t size)
 {
@@ -62,6 +64,14 @@ static bool on_piece(void *context, const void *data, size_t size)
     return true;
 }
 
+/* A daemon that is down says itself when it is up. */
+static void on_again(void *context)
+{
+    struct events *events = context;
+    if (events->daemon->is_up && !events->call)
+        events->missed(events->context);
+}
+
 static void on_end(void *context, long status, struct buf *body, const struct err *error)
 {
     struct events *events = context;
@@ -70,6 +80,8 @@ static void on_end(void *context, long status, struct buf *body, const struct er
     if (!error && status != 200)
         (void)web_refused(status, body, "events", &err);
     log_debug("the events of the Docker daemon ended: %s", error ? error->message : err.message);
+    loop_set_timer(events->daemon->loop, &events->again, clock_now_ns() + AGAIN_NS, on_again,
+                   events);
     daemon_doubt(events->daemon);
 }
 
@@ -93,5 +105,6 @@ void events_stop(struct events *events)
 {
     web_cancel(&events->call);
     loop_stop_timer(&events->timer);
+    loop_stop_timer(&events->again);
     buf_done(&events->lines);
 }

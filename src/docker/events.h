@@ -10,14 +10,18 @@ struct events {
     const char *instance;
     /* action: "die", "oom", "destroy"; exit_code of "die", else -1. */
     void (*happened)(void *context, const char *sandbox, const char *action, int exit_code);
+    /* The stream ended, and the daemon is up (again or still): what happened meanwhile was missed.
+     */
+    void (*missed)(void *context);
     void *context;
     struct web_call *call;
     struct buf lines; /* that came, the last one perhaps not whole yet */
     struct loop_timer timer;
+    struct loop_timer again; /* after an end */
 };
 
-/* The first four are set by the caller before. When the stream ends, the daemon is doubted.
- */
+/* The first five are set by the caller before. When the stream ends, the daemon is doubted, and a
+ * second later missed() is called unless it is down. */
 int events_start(struct events *events, struct err *err);
 void events_stop(struct events *events);
 /* For tests: looks through the lines that came. */

@@ -31,6 +31,8 @@ static void drop_client(struct service *service)
     fd_close(&service->client_fd);
     for (struct container *container = service->containers; container; container = container->next)
         container_forget_requests(container);
+    if (service->layers)
+        layers_forget_requests(service->layers);
 }
 
 void service_answer(struct service *service, const struct engine_msg *msg, int fd)
@@ -438,10 +440,19 @@ void service_listen(struct service *service)
 
 /* ---- the daemon ---- */
 
-static void on_up(void *context)
+/* First the events: what the list then says is not older than they are. */
+static void follow(void *context)
 {
     struct service *service = context;
     struct err err = ERR_INIT;
+    if (events_start(&service->events, &err) != 0)
+        log_warn("events: %s", err.message);
+    sweep_start(service);
+}
+
+static void on_up(void *context)
+{
+    struct service *service = context;
     service->quota = service->daemon.facts.quota;
     for (size_t i = 0; i < service->daemon.facts.runtime_count; i++) {
         struct engine_info info;
@@ -449,10 +460,7 @@ static void on_up(void *context)
         if (info.runtimes[i].warning[0] != '\0')
             log_warn("%s", info.runtimes[i].warning);
     }
-    /* First the events: what the list then says is not older than they are. */
-    if (events_start(&service->events, &err) != 0)
-        log_warn("events: %s", err.message);
-    sweep_start(service);
+    follow(service);
     images_look(&service->images);
 }
 
@@ -593,6 +601,7 @@ int service_run(const struct service_config *config, struct err *err)
     service.events.daemon = &service.daemon;
     service.events.instance = config->instance;
     service.events.happened = on_happened;
+    service.events.missed = follow;
     service.events.context = &service;
     int result = read_settings(&service, err);
     if (result == 0)

@@ -22,6 +22,7 @@
 /* A caller that waits for its reply; on the caller's stack, linked while it waits. */
 struct waiter {
     uint64_t request_id;
+    uint32_t op; /* of the request: the reply is of no other */
     pthread_cond_t answered;
     bool done;
     struct engine_msg reply;
@@ -132,9 +133,10 @@ int process_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64
     }
 }
 
-static void waiter_add(struct process *process, struct waiter *waiter)
+static void waiter_add(struct process *process, uint32_t op, struct waiter *waiter)
 {
     memset(waiter, 0, sizeof(*waiter));
+    waiter->op = op;
     waiter->fd = -1;
     cond_init(&waiter->answered);
     (void)pthread_mutex_lock(&process->lock);
@@ -177,7 +179,7 @@ int process_link_call(struct process *process, struct engine_msg *request, int p
     if (result != 0)
         return result;
     struct waiter waiter;
-    waiter_add(process, &waiter);
+    waiter_add(process, request->op, &waiter);
     request->request_id = waiter.request_id;
     result = process_link_send(fd, request, passed_fd, wait->deadline_ns, err);
     process_link_release(process);
@@ -206,6 +208,8 @@ static bool deliver(struct process *process, struct engine_msg *msg, int *fd)
     struct waiter *waiter = process->waiters;
     while (waiter && (waiter->request_id != msg->request_id || waiter->done))
         waiter = waiter->next;
+    if (waiter && waiter->op != (msg->op & ~ENGINE_REPLY))
+        waiter = NULL; /* to a server before us, whose numbers began as ours do */
     if (waiter) {
         waiter->reply = *msg;
         waiter->fd = fd_take(fd);

@@ -309,10 +309,14 @@ static int on_container(const struct connection *connection)
     if (strstr(line, "/update"))
         return reply(connection, 200, "{}");
     if (strstr(line, "/start")) {
-        (void)snprintf(container->state, sizeof(container->state), "running");
         if (strcmp(container->state, "exited") == 0)
             (void)!read(container->ended_fd, &number, sizeof(number));
+        (void)snprintf(container->state, sizeof(container->state), "running");
         (void)pthread_cond_broadcast(&fake->changed);
+        return reply(connection, 204, "");
+    }
+    if (strstr(line, "/stop")) {
+        end_container(fake, container, 137);
         return reply(connection, 204, "");
     }
     if (strncmp(line, "DELETE ", 7) != 0)
@@ -587,6 +591,16 @@ void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code,
     if (oom)
         tell(fake, container, "oom");
     end_container(fake, container, exit_code);
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_cut_events(struct fake_docker *fake)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    for (size_t i = 0; i < STREAMS_MAX; i++) {
+        if (fake->streams[i] >= 0)
+            (void)shutdown(fake->streams[i], SHUT_RDWR);
+    }
     (void)pthread_mutex_unlock(&fake->lock);
 }
 

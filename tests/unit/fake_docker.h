@@ -33,6 +33,9 @@ void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code,
 /* From now on the list says of what runs that it was only created, as a busy daemon's does. */
 void fake_docker_lag(struct fake_docker *fake);
 
+/* Ends the streams of events; everything else goes on. */
+void fake_docker_cut_events(struct fake_docker *fake);
+
 size_t fake_docker_count(struct fake_docker *fake);
 /* The body that it was made with; "" no such. Valid until the next call. */
 const char *fake_docker_made_of(struct fake_docker *fake, const char *name);

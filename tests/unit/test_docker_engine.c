@@ -331,6 +331,19 @@ static void test_says_what_ended_one(void **state)
     wait_for(fake_docker_count(rig->docker) == 0);
 }
 
+/* As a proxy before the daemon does with a connection that says nothing for long. */
+static void test_events_that_end_are_taken_up_again(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    assert_ok(create(rig, "one", NULL, &err), err);
+    fake_docker_cut_events(rig->docker);
+    wait_for(fake_docker_asked(rig->docker, "/events?") == 2);
+    fake_docker_kill(rig->docker, "berth-" INSTANCE "-one", 137, true);
+    wait_for(gone_count(rig) == 1);
+    assert_int_equal(rig->causes[0], KILL_OOM);
+}
+
 static void test_a_daemon_that_goes_and_comes(void **state)
 {
     struct rig *rig = *state;
@@ -439,6 +452,27 @@ static void test_a_creation_is_ended_while_it_is_made(void **state)
     assert_int_equal(count_sandboxes(rig), 0);
 }
 
+/* The same of one that is started again: it has a container, which goes. */
+static void test_a_start_is_ended_while_its_limits_are_set(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    int fd = -1;
+    spec.keep_files = true;
+    wait_for(is_available(rig));
+    assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    fd_close(&fd);
+    assert_ok(engine_stop(rig->engine, "one", soon(), &err), err);
+    fake_docker_delay(rig->docker, "/update", 2000);
+    assert_true(
+        engine_start(rig->engine, &spec, clock_now_ns() + CLOCK_NS_PER_S, &fd, nonce, &err) < 0);
+    assert_ok(engine_destroy(rig->engine, "one", soon(), &err), err);
+    assert_int_equal(fake_docker_count(rig->docker), 0);
+    assert_int_equal(count_sandboxes(rig), 0);
+}
+
 static void test_limits_are_changed(void **state)
 {
     struct rig *rig = *state;
@@ -538,10 +572,12 @@ int main(void)
         with_rig(test_a_refused_step_leaves_nothing),
         with_rig(test_removal_is_tried_again),
         with_rig(test_says_what_ended_one),
+        with_rig(test_events_that_end_are_taken_up_again),
         with_rig(test_a_daemon_that_goes_and_comes),
         with_rig(test_destroys_when_the_daemon_is_back),
         with_rig(test_the_next_engine_takes_over),
         with_rig(test_a_creation_is_ended_while_it_is_made),
+        with_rig(test_a_start_is_ended_while_its_limits_are_set),
         with_rig(test_limits_are_changed),
         with_rig(test_an_image_is_pulled_once_it_is_wanted),
         with_rig(test_layers),
