@@ -123,7 +123,7 @@ static bool hear_memory(struct keep *keep, bool rang)
 
 static void wait_for_end(struct keep *keep)
 {
-    bool goes_on = true;
+    bool goes_on = reap(keep); /* who ended before SIGCHLD was blocked rings no more */
     while (goes_on) {
         struct pollfd fds[] = {{.fd = keep->signal_fd, .events = POLLIN},
                                {.fd = keep->setup_fd, .events = POLLIN},

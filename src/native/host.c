@@ -439,9 +439,9 @@ static void list_runtimes(const struct sandbox_host *host, struct engine_info *o
     (void)snprintf(runsc->name, sizeof(runsc->name), RUNSC_NAME);
     (void)snprintf(runsc->version, sizeof(runsc->version), "%s", host->runsc.version);
     runsc->capabilities = runsc_capabilities(out->capabilities);
-    if (host->runsc.failure[0] != '\0')
-        (void)snprintf(runsc->warning, sizeof(runsc->warning), "the last start failed: %.400s",
-                       host->runsc.failure);
+    if (host->runsc.failed) /* the reason names things of the host, and others' sandboxes */
+        (void)snprintf(runsc->warning, sizeof(runsc->warning),
+                       "the last start failed; the engine's log says why");
 }
 
 void host_info(const struct sandbox_host *host, struct engine_info *out)

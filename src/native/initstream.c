@@ -269,6 +269,10 @@ static int give_some(struct initstream *stream, struct err *err)
     ssize_t written = write(stream->in_fd, data, size);
     if (written < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
+    if (written < 0 && errno == EPIPE) { /* it has ended; what it said before is still to be read */
+        carrier_sent(stream->carrier, size);
+        return 0;
+    }
     if (written < 0)
         return err_sys(err, errno, "write to an init");
     carrier_sent(stream->carrier, (size_t)written);

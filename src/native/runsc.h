@@ -27,8 +27,8 @@ struct runsc {
     char path[PATH_MAX];
     char version[ENGINE_NAME_MAX];
     char platform[16];
-    char init_path[PATH_MAX];      /* of berth-init on the host */
-    char failure[ENGINE_TEXT_MAX]; /* why the last start failed; "" it did not */
+    char init_path[PATH_MAX]; /* of berth-init on the host */
+    bool failed;              /* the last start did */
 };
 
 /* Finds the program: BERTH_RUNSC names it, else it is looked for in the folders of PATH that nobody

@@ -107,7 +107,7 @@ int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandb
     fault_point("native.started");
     int result = open_way(host, sandbox, err);
     if (result != 0) /* it has ended already */
-        return err_set(err, ERR_INTERNAL, "way to the init of %s: %s", sandbox->id, err->message);
+        return err_wrap(err, "way to the init of %s", sandbox->id);
     return 0;
 }
 
@@ -122,19 +122,20 @@ int sandbox_runsc_poll(struct sandbox *sandbox, struct err *err)
 int sandbox_runsc_connect(const struct sandbox_host *host, struct sandbox *sandbox, int *out_fd,
                           struct err *err)
 {
-    int result = open_way(host, sandbox, err);
+    struct err failure = ERR_INIT;
+    int result = open_way(host, sandbox, &failure);
     if (result == 0)
-        result = initstream_channel(sandbox->stream, out_fd, err);
-    if (result == 0)
-        sandbox_runsc_step(sandbox);
-    return result != 0 ? err_set(err, ERR_UNAVAILABLE, "init of %s is not to be reached: %s",
-                                 sandbox->id, err->message)
-                       : 0;
+        result = initstream_channel(sandbox->stream, out_fd, &failure);
+    if (result != 0)
+        return err_set(err, ERR_UNAVAILABLE, "init of %s is not to be reached: %s", sandbox->id,
+                       failure.message);
+    sandbox_runsc_step(sandbox);
+    return 0;
 }
 
 int64_t sandbox_runsc_beat(struct sandbox *sandbox, int64_t now_ns)
 {
-    if (!sandbox->stream)
+    if (!sandbox->stream || sandbox->state == ENGINE_STATE_CREATING)
         return INT64_MAX;
     if (sandbox->beat_at_ns <= now_ns) {
         sandbox->beat_at_ns = now_ns + CARRIER_BEAT_MS * CLOCK_NS_PER_MS;

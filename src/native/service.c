@@ -118,8 +118,7 @@ static void fail_creation(struct service *service, struct sandbox *sandbox, cons
 {
     log_warn("sandbox %s was not made: %s", sandbox->id, error->message);
     if (sandbox->runsc && (error->kind == ERR_INTERNAL || error->kind == ERR_CLOSED))
-        (void)snprintf(service->host.runsc.failure, sizeof(service->host.runsc.failure), "%s",
-                       error->message);
+        service->host.runsc.failed = true;
     if (sandbox->create_request != 0)
         service_answer_error(service, sandbox->create_op, sandbox->create_request, error);
     sandbox->create_request = 0;
@@ -143,7 +142,7 @@ static void finish_creation(struct service *service, struct sandbox *sandbox)
     if (sandbox->create_request == 0)
         return; /* the client that asked is gone; the next one finds the id in its list */
     if (sandbox->runsc)
-        service->host.runsc.failure[0] = '\0';
+        service->host.runsc.failed = false;
     sandbox->create_request = 0;
     service_answer(service, &msg, channel_fd);
 }
@@ -237,8 +236,8 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
             fail_creation(service, sandbox, &err);
         else if (result > 0)
             finish_creation(service, sandbox);
-        if (result != 0)
-            return;
+        if (result != 0 || sandbox->runsc)
+            return; /* that its init answers is looked for there alone; its end is, too */
     }
     sandbox_runsc_step(sandbox);
     siginfo_t info;
@@ -300,7 +299,8 @@ static void on_create(struct service *service, const struct engine_msg *msg)
             known->freed = true;
         service_add(service, sandbox);
         sandbox->create_request = msg->request_id;
-        (void)zygotes_want(&service->zygotes, &sandbox->spec);
+        if (!sandbox->runsc)
+            (void)zygotes_want(&service->zygotes, &sandbox->spec);
         result = watch_creation(service, sandbox, &err);
         if (result != 0) {
             fail_creation(service, sandbox, &err);
