@@ -8,8 +8,10 @@ ways, "native docker"."""
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 
+import dockerd
 import harness
 from harness import wait_until
 
@@ -45,6 +47,13 @@ def everything():
 def names_for(every_way):
     """The ways that a test runs on."""
     return [name for name in chosen() if every_way or everything() or name not in SLOW_WAYS]
+
+
+def missing(name):
+    """The programs that a way needs and that are not there."""
+    if name.startswith("docker"):
+        return dockerd.missing()
+    return [] if name != "native/runsc" or shutil.which("runsc") else ["runsc"]
 
 
 def settings_for(name, daemon=None, env=None):

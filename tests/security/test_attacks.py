@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import verdicts
-from harness import BUILD, REPO, SLOW, Server, end, wait_until
+from harness import BUILD, REPO, SLOW, Server, assert_error, end, wait_until
 from host import Host, findings, uploads
 
 pytestmark = [pytest.mark.skipif(os.uname().machine != "x86_64",
@@ -90,6 +90,15 @@ def settle(way, name, profile, language, finding, faults=None):
     allowed = name in verdicts.HARMLESS or name in verdicts.GIVEN[profile]
     assert verdict in {"stopped", "absent", "let through"} | ({"harmless"} if allowed else set()), \
         f"{verdict}: {detail}"
+
+
+@pytest.mark.parametrize("name", verdicts.PROFILES)
+def test_the_profiles_that_are_attacked_are_those_there_are(way, server, name):
+    answer = server.post({"code": "pass", "profile": name})
+    if name in verdicts.REFUSED.get(way, ()):
+        assert_error(answer, 400, "profile", name)
+    else:
+        assert answer.status == 200, answer
 
 
 @pytest.mark.parametrize("name", TOGETHER)
