@@ -76,9 +76,12 @@ class DockerServer(harness.Server):
 
     def inits(self):
         """{sandbox id: process id}: of init, or of what plays its kernel (runsc)."""
-        running = [one for one in self.containers() if one["State"] == "running"]
-        return {one["Labels"]["berth.sandbox"]: self.daemon.inspect(one["Id"])["State"]["Pid"]
-                for one in running}
+        found = {}
+        for one in self.containers():
+            pid = self.daemon.inspect(one["Id"]).get("State", {}).get("Pid")  # it may have gone meanwhile
+            if pid:
+                found[one["Labels"]["berth.sandbox"]] = pid
+        return found
 
     def groups_of(self, sandbox_id):
         names = [one["Id"] for one in self.containers()

@@ -1,6 +1,7 @@
 """Sandboxes that gVisor runs (the native engine's runtime "runsc"), without a server: the same
 requests over the same protocols, through the standard streams of their init. What the runtime lacks
 is refused in words."""
+import ast
 import errno
 import io
 import os
@@ -155,6 +156,19 @@ def test_what_is_not_the_codes_is_refused(box, script):
     assert result.stdout.strip() not in (b"0", b""), result
     assert b"denied" in result.stderr.lower() or b"not permitted" in result.stderr.lower(), result
     assert box.run("/bin/echo", "still").stdout == b"still\n"
+
+
+def test_inits_streams_are_closed_to_the_code(box):
+    """gVisor lists what init has open to anybody; what comes from the engine can't be opened by it."""
+    code = ("import os\nseen = set()\nfor n in os.listdir('/proc/1/fd'):\n"
+            "    try: link = os.readlink(f'/proc/1/fd/{n}')\n    except OSError: continue\n"
+            "    if not link.startswith('host:'): continue\n"
+            "    for flags in (os.O_RDONLY, os.O_WRONLY):\n"
+            "        try: os.open(f'/proc/1/fd/{n}', flags | os.O_NONBLOCK); seen.add((link, 'opened'))\n"
+            "        except OSError as problem: seen.add((link, problem.errno))\nprint(sorted(seen))")
+    result = box.run("/usr/bin/python3", "-c", code)
+    seen = ast.literal_eval(result.stdout.decode())
+    assert len(seen) == 2 and {what for _, what in seen} == {errno.EACCES}, result
 
 
 # ---- programs, files, sessions ----
