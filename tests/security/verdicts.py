@@ -62,8 +62,7 @@ RUNC = {
 # told of it (a further escape is none of this list), seen with Debian's runsc and its platform ptrace.
 GVISOR = {
     # No right is asked for in the /proc of another process: which descriptors init has and where its code
-    # lies. Its streams to the engine can't be opened; folders and files are its group's counters, read-only.
-    "fd_as_cwd": r"/proc/1/fd/\d+ is a folder",
+    # lies. Its streams to the engine can't be opened (test_runsc.py).
     "init_namespaces": r"/proc/1/ns/(user|pid|net) was allowed",
     "init_robust_list": r"get_robust_list was allowed",
     "init_secrets": r"(environ|maps|smaps|auxv|fdinfo|fd|ns/user|ns/pid) was (allowed|read)",
@@ -82,6 +81,12 @@ GVISOR = {
     "socket_options": r"(SO_MARK|SO_DEBUG|IP_TRANSPARENT|TCP_ULP) was allowed",
     "sys_view": r"/sys is the kernel's own|there is a mount of sysfs",
 }
+GVISOR_OF = {
+    # init has its group's counters open, which are there by name as well, read-only.
+    "native/runsc": {**GVISOR, "fd_as_cwd": r"/proc/1/fd/\d+ is a folder"},
+    # A file system of gVisor's own lies at /tmp there, and takes nodes: of its own devices.
+    "docker/runsc": {**GVISOR, "host_devices": r"(fuse|tun|null|/tmp/py-device-(10-229|10-200|1-3)) was allowed"},
+}
 # What it refuses in other words than Linux does: a call or an operation that it has not, or not with this
 # argument. int 0x80 takes the numbers of x86-64 there, through the same filter.
 GVISOR_REFUSES = {
@@ -92,7 +97,7 @@ GVISOR_REFUSES = {
 
 
 def listed_as_let_through(way, profile):
-    return set(GVISOR) if way.endswith("runsc") else RUNC[profile] if way == "docker" else set()
+    return set(GVISOR_OF.get(way, RUNC[profile] if way == "docker" else ()))
 
 
 def is_let_through(way, profile, name, detail):
@@ -100,12 +105,12 @@ def is_let_through(way, profile, name, detail):
     if name not in listed_as_let_through(way, profile):
         return False
     told = re.sub(r": E[A-Z0-9]+$", "", detail)
-    return not way.endswith("runsc") or all(re.fullmatch(GVISOR[name], part) for part in told.split("; "))
+    return way not in GVISOR_OF or all(re.fullmatch(GVISOR_OF[way][name], part) for part in told.split("; "))
 
 
 def is_refused(way, name, detail):
     """Whether an error that decides nothing elsewhere is a refusal there."""
-    return way.endswith("runsc") and detail.endswith(f": {GVISOR_REFUSES.get(name)}")
+    return way in GVISOR_OF and detail.endswith(f": {GVISOR_REFUSES.get(name)}")
 
 
 def rows():
