@@ -1,7 +1,7 @@
 /* Messages of the engine protocol, between the server and an engine process.
  *
- * One message is one SEQPACKET datagram of at most ENGINE_MSG_MAX bytes: version (u32), operation
- * (u32), request id (u64), then tagged fields. A reply carries the operation with ENGINE_REPLY set
+ * One message is one SEQPACKET datagram of at most ENGINE_MSG_MAX bytes: a head (msg_head.h), then
+ * tagged fields. A reply carries the operation with ENGINE_REPLY set
  * and the request's id; replies come in any order. Descriptors travel beside a message and are
  * named by the operation. An engine trusts no field: it checks each against its own configuration.
  */
@@ -14,12 +14,12 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "wire/msg_head.h"
 #include "wire/sandbox.h"
 
 #define ENGINE_MSG_VERSION 1
 #define ENGINE_MSG_MAX (64U * 1024U)
-#define ENGINE_REPLY 0x8000U
-#define ENGINE_HEADER_SIZE 16
+#define ENGINE_REPLY MSG_REPLY
 #define ENGINE_NAME_MAX 64
 #define ENGINE_TEXT_MAX 512
 #define ENGINE_IMAGE_MAX 256 /* a reference of an OCI image with its digest fits */
