@@ -194,6 +194,59 @@ bool engine_msg_layers_have_room(size_t layer_count)
     return has_room(layer_count, FIELD_HEADER + ENGINE_LAYER_NAME_MAX + 1 + NUMBER_SIZE);
 }
 
+/* Room for one more in an array that grows at powers of two. */
+static int grow(void **array, size_t count, size_t size, struct err *err)
+{
+    if ((count & (count + 1)) != 0)
+        return 0;
+    void *grown = reallocarray(*array, 2 * (count + 1), size);
+    if (!grown)
+        return err_set(err, ERR_INTERNAL, "no memory for a list");
+    *array = grown;
+    return 0;
+}
+
+int engine_msg_add_id(struct engine_msg *msg, const char *id, struct err *err)
+{
+    void *ids = msg->ids;
+    int result = grow(&ids, msg->id_count, sizeof(*msg->ids), err);
+    if (result != 0)
+        return result;
+    msg->ids = ids;
+    (void)snprintf(msg->ids[msg->id_count++], sizeof(*msg->ids), "%s", id);
+    return 0;
+}
+
+int engine_msg_add_layer(struct engine_msg *msg, const struct engine_layer *layer, struct err *err)
+{
+    void *layers = msg->layers;
+    int result = grow(&layers, msg->layer_count, sizeof(*msg->layers), err);
+    if (result != 0)
+        return result;
+    msg->layers = layers;
+    msg->layers[msg->layer_count++] = *layer;
+    return 0;
+}
+
+/* Of two ids, or of two layers: both begin with their text. */
+static int compare(const void *left, const void *right)
+{
+    return strcmp(left, right);
+}
+
+void engine_msg_end_list(struct engine_msg *msg)
+{
+    if (msg->id_count > 0)
+        qsort(msg->ids, msg->id_count, sizeof(*msg->ids), compare);
+    if (msg->layer_count > 0)
+        qsort(msg->layers, msg->layer_count, sizeof(*msg->layers), compare);
+    for (; msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1); msg->more = true)
+        msg->id_count--;
+    for (; msg->layer_count > 0 && !engine_msg_layers_have_room(msg->layer_count - 1);
+         msg->more = true)
+        msg->layer_count--;
+}
+
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err)
 {
     int result = msg_head_put(&protocol, msg->op, msg->request_id, out, err);
@@ -217,15 +270,11 @@ int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err 
 
 static int list_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
+    char id[SANDBOX_ID_MAX + 1];
     if (msg->id_count >= ENGINE_LIST_MAX)
         return err_set(err, ERR_PROTOCOL, "a list of more than %d ids", ENGINE_LIST_MAX);
-    if ((msg->id_count & (msg->id_count + 1)) == 0) {
-        void *grown = reallocarray(msg->ids, 2 * (msg->id_count + 1), sizeof(*msg->ids));
-        if (!grown)
-            return err_set(err, ERR_INTERNAL, "no memory for a list of ids");
-        msg->ids = grown;
-    }
-    return tlv_copy_str(field, msg->ids[msg->id_count++], sizeof(msg->ids[0]), err);
+    int result = tlv_copy_str(field, id, sizeof(id), err);
+    return result == 0 ? engine_msg_add_id(msg, id, err) : result;
 }
 
 /* The name of the layer that is meant, or of the next one of a list. */
@@ -235,15 +284,9 @@ static int layer_field(const struct tlv_field *field, struct engine_msg *msg, st
         return tlv_copy_str(field, msg->layer.name, sizeof(msg->layer.name), err);
     if (msg->layer_count >= ENGINE_LIST_MAX)
         return err_set(err, ERR_PROTOCOL, "a list of more than %d layers", ENGINE_LIST_MAX);
-    if ((msg->layer_count & (msg->layer_count + 1)) == 0) {
-        void *grown = reallocarray(msg->layers, 2 * (msg->layer_count + 1), sizeof(*msg->layers));
-        if (!grown)
-            return err_set(err, ERR_INTERNAL, "no memory for a list of layers");
-        msg->layers = grown;
-    }
-    struct engine_layer *layer = &msg->layers[msg->layer_count++];
-    memset(layer, 0, sizeof(*layer));
-    return tlv_copy_str(field, layer->name, sizeof(layer->name), err);
+    struct engine_layer layer = {.name = ""};
+    int result = tlv_copy_str(field, layer.name, sizeof(layer.name), err);
+    return result == 0 ? engine_msg_add_layer(msg, &layer, err) : result;
 }
 
 static int layer_size_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)

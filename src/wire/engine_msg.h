@@ -199,6 +199,12 @@ bool engine_msg_list_has_room(size_t id_count);
 /* Whether a LAYER_LIST reply of layer_count layers has room for one more. */
 bool engine_msg_layers_have_room(size_t layer_count);
 
+/* Add to a list of a reply: ids, or layers. ERR_INTERNAL: no memory. */
+int engine_msg_add_id(struct engine_msg *msg, const char *id, struct err *err);
+int engine_msg_add_layer(struct engine_msg *msg, const struct engine_layer *layer, struct err *err);
+/* All was added: puts it in order, and keeps as many as a message holds. */
+void engine_msg_end_list(struct engine_msg *msg);
+
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err);
 int engine_msg_decode(const void *data, size_t size, struct engine_msg *msg, struct err *err);
 void engine_msg_done(struct engine_msg *msg);
