@@ -185,6 +185,16 @@ def test_a_kernel_or_a_filter_that_lacks_calls(engine, error):
         assert seen.split() == [b"0", b"1", b"2", b"3"]  # 3: the folder that ls reads
 
 
+def test_a_terminal_without_an_interrupt_character(sandbox):
+    """NUL stands for "none" there (termios(3)), and is a byte like others to type."""
+    stream = sandbox.begin(("/bin/sh", "-c", "stty intr undef -icanon -echo min 1; echo on; "
+                            "head -c 2 | od -An -tx1; exit 3"), env=(PATH,), terminal=(80, 24))
+    result = sandbox.wait_output(stream, b"on")
+    sandbox.send("data", stream + 1, b"\0x")
+    result = sandbox.finish(stream, result)
+    assert result.exit_code == 3 and b"00 78" in result.stdout, result
+
+
 def serve_passed(channel, each):
     """Takes the sockets that egress would take: each of them is called with what the code said."""
     frame, fds, _, _ = socket.recv_fds(channel, 12, 1)
