@@ -18,6 +18,7 @@
 #define EXIT_KILLED 137
 #define UNFINISHED_MAX 256               /* of one session, at once */
 #define SETTLE_NS (50 * CLOCK_NS_PER_MS) /* between two looks at one that nobody has taken over */
+#define UNSETTLED_RETRY_S 2
 #define OBJECT_MAX (64U * 1024U)         /* names and figures; labels and results come on top */
 
 /* ---- what it says ---- */
@@ -177,6 +178,18 @@ int attempt_wait_for_row(struct attempt *attempt, struct err *err)
     return store_job_wait(attempt->core->store, &attempt->insert, err);
 }
 
+/* The first one of a key is in nobody's hands, and its session goes on. */
+static int say_unsettled(const char *first_id, struct err *err)
+{
+    int result = err_public(err, ERR_UNAVAILABLE,
+                            "execution %.40s has this Idempotency-Key, and its session does not "
+                            "answer now; try again",
+                            first_id);
+    if (err)
+        err->retry_after_s = UNSETTLED_RETRY_S;
+    return result;
+}
+
 int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err)
 {
     struct core *core = attempt->core;
@@ -188,6 +201,7 @@ int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err)
         bool waits = fault_text()[0] != '\0' || store_is_failing(core->store);
         return waits ? attempt_wait_for_row(attempt, err) : 0;
     }
+    int64_t slept_ns = 0;
     for (int i = 0; i < CLAIM_TRIES; i++) {
         begin_row(attempt);
         struct err failure = ERR_INIT;
@@ -209,7 +223,10 @@ int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err)
         if (result == 0 && row.finished_us == 0 && session_exists(core, row.session_id)) {
             if (core_is_stopping(core))
                 return core_say_stopping(err); /* the next server has its outcome */
+            if (attempt->live.cancel_cause != KILL_NONE || slept_ns >= core->answer_ns)
+                return say_unsettled(first_id, err);
             clock_sleep_ns(SETTLE_NS); /* init may hold it: whoever settles the session knows */
+            slept_ns += SETTLE_NS;
             i--;
             continue;
         }

@@ -30,6 +30,12 @@ static int leave(struct attempt *attempt, const char *why, struct err *err)
     return result;
 }
 
+/* Whether a failure is one of the way to init, which leaves open how far the code came. */
+static bool says_nothing(int result)
+{
+    return result == -ERR_CLOSED || result == -ERR_TIMEOUT || result == -ERR_PROTOCOL;
+}
+
 /* As a cell of the kernel. */
 static int run_cell(struct attempt *attempt, struct session *session,
                     const struct session_execution *request, uint64_t timeout_ms, struct err *err)
@@ -58,9 +64,12 @@ static int run_cell(struct attempt *attempt, struct session *session,
                               .stdin_data = request->stdin_data,
                               .stdin_size = request->stdin_size};
     attempt_watch(attempt, timeout_ms + GRACE_MS, &run.watch);
+    attempt->ran = true;
     result = channel_run(session->channel, &run, &attempt->exit, err);
     if (result == 0)
         attempt->outcome.exit = attempt->exit.exit;
+    else if (!says_nothing(result))
+        attempt->ran = !channel_unheard(session->channel);
     return result;
 }
 
@@ -110,8 +119,13 @@ static int run_program(struct attempt *attempt, struct session *session, const s
                                     .timeout_ms = timeout_ms,
                                     .memory_bytes = session->row.memory_bytes,
                                     .of_session = true};
-    if (result == 0)
+    if (result == 0) {
+        attempt->ran = true;
         result = program_run(attempt, session->channel, &job, &heard, err);
+        /* Init starts nothing that a file of is refused. */
+        if (!heard && (result == -ERR_BAD_INPUT || result == -ERR_UNAVAILABLE))
+            attempt->ran = false;
+    }
     free(env);
     return result;
 }
@@ -188,7 +202,8 @@ static int run_to_end(struct attempt *attempt, struct session *session, const st
     return result;
 }
 
-/* Runs the code with the turn taken. On success the outcome is filled; on failure nothing ran. */
+/* Runs the code with the turn taken. On success the outcome is filled; on failure it never began,
+ * or is left. */
 static int run_code(struct attempt *attempt, struct session *session,
                     const struct session_execution *request, uint64_t timeout_ms, struct err *err)
 {
@@ -197,21 +212,21 @@ static int run_code(struct attempt *attempt, struct session *session,
     int result = lang_find(session->row.lang, &lang, err);
     if (result != 0)
         return result;
-    attempt->ran = true;
     result = run_to_end(attempt, session, lang, request, timeout_ms, &failure);
     if (result == 0)
         return 0;
     session_set_channel(attempt->core, session, NULL);
+    if (!attempt->ran)
+        return err_copy(err, &failure);
     if (core_is_stopping(attempt->core))
         return leave(attempt, "the server is stopping", err);
-    bool ended = session_has_ended(attempt->core, session, result);
-    if (!ended && (result == -ERR_CLOSED || result == -ERR_TIMEOUT)) {
+    if (!session_has_ended(attempt->core, session, result)) {
         log_warn("session %s: execution %s goes on alone: %s", session->row.id, attempt->live.id,
                  failure.message);
         return leave(attempt, "its session does not answer now", err);
     }
-    if (!attempt_is_lost(attempt, result, &failure))
-        return err_copy(err, &failure);
+    if (!attempt_is_lost(attempt, result, &failure)) /* it was closed meanwhile */
+        (void)attempt_is_lost(attempt, -ERR_CLOSED, &failure);
     attempt->outcome.exit.state_lost = true;
     session_drop(attempt->core, session, failure.message);
     return 0;

@@ -24,6 +24,7 @@ static const char *const fault_names[FAKE_FAULT_COUNT] = {
     "close-output", "close-exit",    "dies",         "garbage",        "oversized",
     "wrong-nonce",  "wrong-exit",    "wrong-stream", "no-credit",      "mute",
     "silent",       "kernel-fails",  "kernel-dies",  "attach-unknown", "dies-of-memory",
+    "put-refused",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)

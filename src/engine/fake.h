@@ -74,6 +74,8 @@ enum engine_fake_fault {
     FAKE_FAULT_KERNEL_DIES,    /* by signal 11; struck by an execution: between two runs */
     FAKE_FAULT_ATTACH_UNKNOWN, /* no held execution is known to ATTACH */
     FAKE_FAULT_DIES_OF_MEMORY, /* as DIES, and the engine says that it was the memory limit */
+    FAKE_FAULT_PUT_REFUSED,    /* the next file can't be written (EISDIR), and what it is for not
+                                  started */
     FAKE_FAULT_COUNT
 };
 

@@ -164,6 +164,7 @@ static void a_slow_host_keeps_the_session(void **state)
     rig->core->answer_ns = 20 * CLOCK_NS_PER_MS;
     struct session_execution ask = {.owner = CORE_OWNER_LOCAL,
                                     .session_id = id,
+                                    .idempotency_key = "k",
                                     .code = "fault silent\n",
                                     .code_size = strlen("fault silent\n"),
                                     .timeout_ms = 1};
@@ -174,6 +175,11 @@ static void a_slow_host_keeps_the_session(void **state)
     assert_non_null(strstr(err.public_message, "it is kept"));
     assert_true(err.retry_after_s > 0);
     assert_true(session_lives(rig->core, id));
+    /* Whoever repeats it does not wait for ever. */
+    assert_fails(whole_session_execute(rig->core, &ask, NULL, false, &out, &err), ERR_UNAVAILABLE,
+                 err);
+    assert_non_null(strstr(err.public_message, execution));
+    assert_non_null(strstr(err.public_message, "Idempotency-Key"));
     out.size = 0;
     assert_int_equal(whole_execution_get(rig->core, CORE_OWNER_LOCAL, execution, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
