@@ -176,7 +176,8 @@ void box_busy(struct core *core, const char *id);
 void box_ready(struct core *core, const char *id);
 /* Says that it is a session's from now on, which is in the table. False: it died meanwhile. */
 bool box_keep(struct core *core, const char *id);
-/* Enters a session's sandbox that an earlier server made, with what is reserved for it. */
+/* Enters a session's sandbox that an earlier server made, with what is reserved for it on its
+ * engine. Of an engine that this server was started without it holds no place. */
 int box_adopt(struct core *core, struct engine_slot *slot, const char *id,
               const struct reservation *reserve, struct err *err);
 /* The engine of one in the table. ERR_NOT_FOUND: it is in there no more; ERR_UNAVAILABLE (public):

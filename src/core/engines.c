@@ -18,6 +18,8 @@
 #define PROBE_NS (5 * CLOCK_NS_PER_S)
 #define NAMES_SIZE 200
 
+_Static_assert(CORE_ENGINES_MAX <= ADMISSION_ENGINES_MAX, "each engine has a budget");
+
 /* ---- which there are ---- */
 
 struct engine_slot *engines_find(struct core *core, const char *name)
@@ -156,42 +158,21 @@ int slot_engine(const struct engine_slot *slot, struct engine **out, struct err 
     return 0;
 }
 
-/* The largest of each, as several engines of one host share what it has; of engines on several
- * hosts that is less than there is. With core->lock held. */
-static struct reservation budget_locked(const struct core *core, unsigned *out_pool_max)
-{
-    struct reservation budget = {0};
-    *out_pool_max = 0;
-    for (size_t i = 0; i < core->slot_count; i++) {
-        const struct engine_slot *slot = &core->slots[i];
-        if (!slot->info_known)
-            continue;
-        const struct reservation one = resources_budget(&core->config, &slot->info);
-        unsigned pool_max = resources_pool_max(&core->config, &slot->info);
-        if (one.memory_bytes > budget.memory_bytes)
-            budget.memory_bytes = one.memory_bytes;
-        if (one.disk_bytes > budget.disk_bytes)
-            budget.disk_bytes = one.disk_bytes;
-        if (pool_max > *out_pool_max)
-            *out_pool_max = pool_max;
-    }
-    return budget;
-}
-
 void slot_set_info(struct engine_slot *slot, const struct engine_info *info)
 {
     struct core *core = slot->core;
-    unsigned pool_max = 0;
+    struct reservation budget = resources_budget(&core->config, info);
+    budget.engine = slot->index;
     (void)pthread_mutex_lock(&core->lock);
     slot->info = *info;
     slot->info_known = true;
     slot->info_ns = clock_now_ns();
     slot->failed_ns = 0;
-    /* Under the lock: whoever finds the info known goes on to reserve from the budget. */
-    const struct reservation budget = budget_locked(core, &pool_max);
+    /* Under the lock: whoever finds the info known goes on to reserve from the budget, and of two
+     * that were told the later one counts. */
     admission_set_budget(core->admission, &budget);
+    pool_set_max(core->pool, slot, resources_pool_max(&core->config, info));
     (void)pthread_mutex_unlock(&core->lock);
-    pool_set_max(core->pool, pool_max);
 }
 
 bool slot_knows_info(const struct engine_slot *slot)
@@ -365,6 +346,7 @@ int engines_open(struct core *core, struct err *err)
     for (size_t i = 0; i < config->engine_count; i++) {
         struct engine_slot *slot = &core->slots[i];
         slot->core = core;
+        slot->index = (unsigned)i;
         (void)snprintf(slot->name, sizeof(slot->name), "%s", config->engines[i]);
         (void)pthread_cond_init(&slot->wanted, &attributes);
     }

@@ -38,12 +38,16 @@ static int engine_figures(const struct engine_info *info, struct buf *out, struc
     int result = put_capabilities(out, "capabilities", info->capabilities, err);
     if (result != 0)
         return result;
-    return buf_printf(out, err,
-                      ",\"limits\":{\"ram_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
-                      ",\"storage_bytes\":%" PRIu64 ",\"disk_bytes\":%" PRIu64 ",\"gpus\":%" PRIu32
-                      "}",
-                      info->memory_bytes, info->cpu_millis / 1000, info->cpu_millis % 1000,
-                      info->storage_bytes, info->disk_bytes, info->gpu_count);
+    result = buf_printf(out, err,
+                        ",\"limits\":{\"ram_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
+                        ",\"storage_bytes\":%" PRIu64 ",\"disk_bytes\":",
+                        info->memory_bytes, info->cpu_millis / 1000, info->cpu_millis % 1000,
+                        info->storage_bytes);
+    if (result == 0)
+        result = info->disk_bytes == ENGINE_DISK_UNKNOWN
+                     ? buf_append_str(out, "null", err)
+                     : buf_printf(out, err, "%" PRIu64, info->disk_bytes);
+    return result == 0 ? buf_printf(out, err, ",\"gpus\":%" PRIu32 "}", info->gpu_count) : result;
 }
 
 /* The limits that a sandbox would not have here. */

@@ -144,6 +144,7 @@ static int plan_host(struct core *core, const struct execution_request *request,
     int result = plan_profile(request, info, plan, err);
     if (result == 0)
         result = resources_plan(&core->config, info, &ask, &plan->resources, err);
+    plan->resources.reserve.engine = plan->slot->index;
     if (result == 0 && request->lang)
         result = languages_check(core, plan, request->lang, err);
     return result;

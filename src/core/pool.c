@@ -64,7 +64,8 @@ struct pool {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool stopping;
-    unsigned kept_max; /* 0: not known yet */
+    unsigned kept_max; /* of all; 0: not known yet */
+    unsigned engine_max[CORE_ENGINES_MAX];
     struct shelf *shelves;
     unsigned shelf_count;
 };
@@ -76,18 +77,27 @@ static unsigned processors_of(const struct plan *plan)
     return (plan->resources.cpu_millis + CPU_MILLIS_STEP - 1) / CPU_MILLIS_STEP;
 }
 
-/* A file may not grow above what the kernel's process began with, so a shelf serves what is
- * smaller. A root on disk keeps the size that it was made with. */
+/* Whether what a shelf has can get the figures of a plan, or has them. A file may not grow above
+ * what the kernel's process began with, so a shelf serves what is smaller. A root on disk keeps the
+ * size that it was made with. */
+static bool can_have(const struct resources *made, const struct resources *wanted,
+                     uint64_t capabilities)
+{
+    bool limit = (capabilities & ENGINE_CAP_LIMIT) != 0;
+    bool resizes = limit && !made->disk;
+    if (!limit &&
+        (wanted->memory_bytes != made->memory_bytes || wanted->cpu_millis != made->cpu_millis))
+        return false;
+    return made->disk == wanted->disk && (resizes ? wanted->storage_bytes <= made->storage_bytes
+                                                  : wanted->storage_bytes == made->storage_bytes);
+}
+
 static bool fits(const struct shelf *shelf, const struct plan *plan)
 {
-    const struct resources *made = &shelf->plan.resources;
-    const struct resources *wanted = &plan->resources;
     return shelf->kernel == plan->kernel && shelf->processors == processors_of(plan) &&
            shelf->plan.slot == plan->slot && strcmp(shelf->plan.runtime, plan->runtime) == 0 &&
            strcmp(shelf->image, plan->image) == 0 && strcmp(shelf->profile, plan->profile) == 0 &&
-           made->disk == wanted->disk &&
-           (made->disk ? wanted->storage_bytes == made->storage_bytes
-                       : wanted->storage_bytes <= made->storage_bytes);
+           can_have(&shelf->plan.resources, &plan->resources, shelf->plan.capabilities);
 }
 
 /* The smallest that fits: else one request for a large root would send all the others to its shelf
@@ -103,7 +113,14 @@ static struct shelf *find_locked(struct pool *pool, const struct plan *plan)
     return best;
 }
 
-/* A shelf for sandboxes such as plan's, without the request's own variables. */
+static void shelf_free(struct shelf *shelf)
+{
+    plan_done(&shelf->plan);
+    free(shelf);
+}
+
+/* A shelf for sandboxes such as plan's, without the request's own variables. NULL: there is none
+ * that would serve it. */
 static struct shelf *shelf_new(struct core *core, const struct plan *plan)
 {
     struct shelf *shelf = calloc(1, sizeof(*shelf));
@@ -139,13 +156,10 @@ static struct shelf *shelf_new(struct core *core, const struct plan *plan)
         if (memory > resources->memory_bytes)
             resources->memory_bytes = memory;
     }
-    return shelf;
-}
-
-static void shelf_free(struct shelf *shelf)
-{
-    plan_done(&shelf->plan);
-    free(shelf);
+    if (fits(shelf, plan))
+        return shelf;
+    shelf_free(shelf); /* on a runtime that changes no limits, a request with wishes of its own */
+    return NULL;
 }
 
 static void put_locked(struct shelf *shelf, struct stock *stock)
@@ -179,23 +193,33 @@ static void discard(struct pool *pool, struct stock *stock)
 
 /* ---- demand ---- */
 
-static unsigned sum_locked(const struct pool *pool, bool of_targets)
+/* of NULL: of all engines. */
+static unsigned sum_locked(const struct pool *pool, const struct engine_slot *of, bool of_targets)
 {
     unsigned sum = 0;
-    for (const struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next)
-        sum += of_targets ? shelf->target : shelf->count + shelf->filling;
+    for (const struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
+        if (!of || shelf->plan.slot == of)
+            sum += of_targets ? shelf->target : shelf->count + shelf->filling;
+    }
     return sum;
 }
 
-/* Of the others that may have fewer, the one that nobody asked for since longest; NULL: all are in
- * demand. */
-static struct shelf *coldest_locked(struct pool *pool, const struct shelf *but)
+static bool engine_is_full_locked(const struct pool *pool, const struct engine_slot *slot,
+                                  bool of_targets)
+{
+    return sum_locked(pool, slot, of_targets) >= pool->engine_max[slot->index];
+}
+
+/* Of the others (of NULL: of all engines) that may have fewer, the one that nobody asked for since
+ * longest; NULL: all are in demand. */
+static struct shelf *coldest_locked(struct pool *pool, const struct shelf *but,
+                                    const struct engine_slot *of)
 {
     int64_t before_ns = clock_now_ns() - LOOK_NS;
     struct shelf *coldest = NULL;
     for (struct shelf *other = pool->shelves; other; other = other->next) {
-        if (other != but && other->target > other->kept_min && other->asked_ns < before_ns &&
-            (!coldest || other->asked_ns < coldest->asked_ns))
+        if (other != but && (!of || other->plan.slot == of) && other->target > other->kept_min &&
+            other->asked_ns < before_ns && (!coldest || other->asked_ns < coldest->asked_ns))
             coldest = other;
     }
     return coldest;
@@ -207,18 +231,20 @@ static void want_more_locked(struct pool *pool, struct shelf *shelf)
 {
     unsigned step = shelf->target / 2 + 1;
     for (; step > 0; step--) {
-        if (sum_locked(pool, true) < pool->kept_max) {
+        const struct engine_slot *slot = shelf->plan.slot;
+        const struct engine_slot *of = engine_is_full_locked(pool, slot, true) ? slot : NULL;
+        if (!of && sum_locked(pool, NULL, true) < pool->kept_max) {
             shelf->target++;
             continue;
         }
         struct shelf *largest = NULL;
         for (struct shelf *other = pool->shelves; other; other = other->next) {
-            if (other != shelf && other->target > other->kept_min &&
-                (!largest || other->target > largest->target))
+            if (other != shelf && (!of || other->plan.slot == of) &&
+                other->target > other->kept_min && (!largest || other->target > largest->target))
                 largest = other;
         }
         if (!largest || largest->target <= shelf->target)
-            largest = coldest_locked(pool, shelf);
+            largest = coldest_locked(pool, shelf, of);
         if (!largest)
             return;
         largest->target--;
@@ -236,7 +262,7 @@ static struct shelf *add_locked(struct pool *pool, struct shelf *shelf)
     if (pool->stopping)
         return NULL;
     if (pool->shelf_count >= SHELVES_MAX) {
-        struct shelf *coldest = coldest_locked(pool, NULL);
+        struct shelf *coldest = coldest_locked(pool, NULL, NULL);
         if (coldest)
             coldest->target = coldest->kept_min;
         return NULL;
@@ -389,13 +415,14 @@ static struct shelf *neediest_locked(struct pool *pool, int64_t now_ns)
 {
     struct shelf *neediest = NULL;
     unsigned most = 0;
-    if (sum_locked(pool, false) >= pool->kept_max)
+    if (sum_locked(pool, NULL, false) >= pool->kept_max)
         return NULL;
     for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
         unsigned has = shelf->count + shelf->filling;
         if (shelf->pause_ns > 0 && shelf->filling > 0) /* one thread tries; the others have work */
             continue;
-        if (has < shelf->target && shelf->target - has > most && now_ns >= shelf->not_before_ns) {
+        if (has < shelf->target && shelf->target - has > most && now_ns >= shelf->not_before_ns &&
+            !engine_is_full_locked(pool, shelf->plan.slot, false)) {
             neediest = shelf;
             most = shelf->target - has;
         }
@@ -567,12 +594,17 @@ int pool_new(struct core *core, unsigned kept_min, struct pool **out, struct err
     return 0;
 }
 
-void pool_set_max(struct pool *pool, unsigned kept_max)
+void pool_set_max(struct pool *pool, const struct engine_slot *slot, unsigned kept_max)
 {
     if (!pool)
         return;
     (void)pthread_mutex_lock(&pool->lock);
-    pool->kept_max = kept_max;
+    pool->engine_max[slot->index] = kept_max;
+    pool->kept_max = 0;
+    for (size_t i = 0; i < CORE_ENGINES_MAX; i++) {
+        if (pool->engine_max[i] > pool->kept_max)
+            pool->kept_max = pool->engine_max[i];
+    }
     (void)pthread_cond_broadcast(&pool->changed);
     (void)pthread_mutex_unlock(&pool->lock);
 }

@@ -117,10 +117,13 @@ int box_adopt(struct core *core, struct engine_slot *slot, const char *id,
     (void)snprintf(box->id, sizeof(box->id), "%s", id);
     box->slot = slot;
     box->state = SANDBOX_READY;
-    box->holds_place = true;
     box->of_session = box->adopted = true;
     box->reserve = *reserve;
-    admission_adopt(core->admission, reserve);
+    if (slot) { /* else it is on no host that we know, and nobody here says when it is gone */
+        box->holds_place = true;
+        box->reserve.engine = slot->index;
+        admission_adopt(core->admission, &box->reserve);
+    }
     (void)pthread_mutex_lock(&core->lock);
     box->next = core->boxes;
     core->boxes = box;

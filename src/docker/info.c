@@ -6,9 +6,6 @@
 #include "base/mem.h"
 #include "docker/service_internal.h"
 
-/* A writable root is a layer on the daemon's disk, of which we know no size. */
-#define DISK_BYTES (UINT64_C(1) << 40)
-
 uint64_t info_capabilities(const struct service *service, const char *runtime)
 {
     const struct daemon_facts *facts = &service->daemon.facts;
@@ -113,7 +110,7 @@ void info_fill(const struct service *service, struct engine_info *out)
         out->capabilities = info_capabilities(service, out->runtimes[0].name);
         out->memory_bytes = daemon->facts.memory_bytes;
         out->cpu_millis = daemon->facts.cpus * 1000;
-        out->disk_bytes = DISK_BYTES;
+        out->disk_bytes = ENGINE_DISK_UNKNOWN; /* a root is a layer on the daemon's disk */
         out->gpu_count = service->gpu_count;
     }
     if (!daemon->is_up) {

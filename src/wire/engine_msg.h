@@ -115,6 +115,8 @@ struct engine_runtime {
     char warning[ENGINE_TEXT_MAX]; /* what its operator ought to know; "" nothing */
 };
 
+#define ENGINE_DISK_UNKNOWN UINT64_MAX
+
 struct engine_info {
     char name[ENGINE_NAME_MAX];
     char version[ENGINE_NAME_MAX];
@@ -124,7 +126,8 @@ struct engine_info {
     uint32_t cpu_millis;            /* 1000 a core */
     uint32_t gpu_count;             /* with ENGINE_CAP_GPU, whether in use or not */
     uint64_t storage_bytes;         /* the largest writable root in memory */
-    uint64_t disk_bytes;            /* the largest writable root on disk; 0: none */
+    uint64_t disk_bytes;            /* the largest writable root on disk; 0: none;
+                                       ENGINE_DISK_UNKNOWN: the engine can't tell */
     char images[ENGINE_IMAGES_MAX]; /* names, separated by spaces; the first is taken
                                        when none is named */
     /* The first is taken when none is named. None at all: an older engine, which has one way. */
