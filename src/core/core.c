@@ -30,6 +30,7 @@
 
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
 #define ANSWER_NS (10 * CLOCK_NS_PER_S)
+#define IMAGE_LOOK_NS (5 * CLOCK_NS_PER_S)
 #define CAUSE_NS CLOCK_NS_PER_S
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
 
@@ -259,6 +260,7 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
     kept_init(&core->kept, config->answers_max_bytes);
     core->create_budget_ns = CREATE_BUDGET_NS;
     core->answer_ns = ANSWER_NS;
+    core->image_look_ns = IMAGE_LOOK_NS;
     core->cause_wait_ns = CAUSE_NS;
     (void)pthread_mutex_init(&core->lock, NULL);
     pthread_condattr_t attributes;

@@ -68,6 +68,7 @@ struct core {
     struct languages *languages;    /* the same */
     int64_t create_budget_ns;       /* all tries to make one sandbox together */
     int64_t answer_ns;              /* init may take so long to answer a small question */
+    int64_t image_look_ns;          /* how often the pool asks what images' names mean */
     int64_t cause_wait_ns;          /* between the end of an init and the engine's word for it */
     pthread_t network_thread;
     bool network_runs;
@@ -118,6 +119,9 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
 void plan_done(struct plan *plan);
 /* The names of the images, separated by spaces; an engine that names none has "host". */
 const char *plan_images(const struct engine_info *info);
+/* What the engine says that the name means now; "" when nobody says. */
+void plan_image_id(const struct engine_info *info, const char *image,
+                   char out[static ENGINE_IMAGE_ID_MAX]);
 #define PLAN_AUTO __attribute__((cleanup(plan_done)))
 
 /* core.c */

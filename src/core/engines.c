@@ -175,6 +175,14 @@ void slot_set_info(struct engine_slot *slot, const struct engine_info *info)
     (void)pthread_mutex_unlock(&core->lock);
 }
 
+void slot_image_id(const struct engine_slot *slot, const char *image,
+                   char out[static ENGINE_IMAGE_ID_MAX])
+{
+    (void)pthread_mutex_lock(&slot->core->lock);
+    plan_image_id(&slot->info, image, out);
+    (void)pthread_mutex_unlock(&slot->core->lock);
+}
+
 bool slot_knows_info(const struct engine_slot *slot)
 {
     (void)pthread_mutex_lock(&slot->core->lock);

@@ -62,6 +62,9 @@ int slot_info(struct engine_slot *slot, int64_t age_max_ns, int64_t deadline_ns,
               struct engine_info *out, struct err *err);
 /* Takes what the engine said of its host, and the budget that follows. */
 void slot_set_info(struct engine_slot *slot, const struct engine_info *info);
+/* What an image's name means by what the engine said last; "": nothing is known. */
+void slot_image_id(const struct engine_slot *slot, const char *image,
+                   char out[static ENGINE_IMAGE_ID_MAX]);
 /* Whether the engine has said what its host has. */
 bool slot_knows_info(const struct engine_slot *slot);
 /* Has its thread compare the books. With core->lock held. */

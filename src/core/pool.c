@@ -25,13 +25,15 @@ enum { SHELVES_MAX = 32, WORKERS_MAX = 4, CPU_MILLIS_STEP = 1000 };
 #define LOOK_NS (5 * CLOCK_NS_PER_S)         /* between two looks at what was never needed */
 #define REMEMBERED_NS (300 * CLOCK_NS_PER_S) /* a kind that was asked for has one that long */
 #define AGE_MAX_NS (INT64_C(1800) * CLOCK_NS_PER_S) /* the host's files change now and then */
-#define IMAGE_AGE_MAX_NS (10 * CLOCK_NS_PER_S)      /* an image's name may mean another one since */
-#define PAUSE_MIN_NS CLOCK_NS_PER_S                 /* after a failure; doubles */
+#define IMAGE_AGE_MAX_NS (10 * CLOCK_NS_PER_S) /* of an image whose name may mean another since */
+#define IMAGE_WAIT_NS CLOCK_NS_PER_S           /* for an engine to say it */
+#define PAUSE_MIN_NS CLOCK_NS_PER_S            /* after a failure; doubles */
 #define PAUSE_MAX_NS (60 * CLOCK_NS_PER_S)
 #define YIELD_NS (10 * CLOCK_NS_PER_MS) /* while requests wait for what a refill would take */
 
 struct stock {
     struct pool_item item;
+    char image_id[ENGINE_IMAGE_ID_MAX]; /* what the image's name meant before it was made */
     int64_t made_ns;
     struct stock *next;
 };
@@ -40,6 +42,7 @@ struct stock {
  * plan the engine and the runtime. */
 struct shelf {
     char image[ENGINE_IMAGE_MAX], profile[16];
+    char image_id[ENGINE_IMAGE_ID_MAX]; /* what the name means now; "": nobody says */
     const struct lang *kernel; /* NULL: none waits in them, and they serve every language */
     struct plan plan;          /* of its sandboxes; its strings are that above and the language's */
     unsigned processors;
@@ -156,8 +159,10 @@ static struct shelf *shelf_new(struct core *core, const struct plan *plan)
         if (memory > resources->memory_bytes)
             resources->memory_bytes = memory;
     }
-    if (fits(shelf, plan))
+    if (fits(shelf, plan)) {
+        slot_image_id(shelf->plan.slot, shelf->image, shelf->image_id);
         return shelf;
+    }
     shelf_free(shelf); /* on a runtime that changes no limits, a request with wishes of its own */
     return NULL;
 }
@@ -372,8 +377,64 @@ static unsigned least_of(const struct shelf *shelf, int64_t now_ns)
 
 static bool is_stale(const struct shelf *shelf, const struct stock *stock, int64_t now_ns)
 {
-    bool host = strcmp(shelf->image, "host") == 0;
-    return now_ns - stock->made_ns > (host ? AGE_MAX_NS : IMAGE_AGE_MAX_NS);
+    bool known = stock->image_id[0] != '\0' || strcmp(shelf->image, "host") == 0;
+    bool other =
+        known && shelf->image_id[0] != '\0' && strcmp(stock->image_id, shelf->image_id) != 0;
+    return other || now_ns - stock->made_ns > (known ? AGE_MAX_NS : IMAGE_AGE_MAX_NS);
+}
+
+/* ---- what images' names mean ---- */
+
+/* An image of a shelf, copied: the pool's lock is not held while an engine is asked. */
+struct look {
+    struct engine_slot *slot;
+    char image[ENGINE_IMAGE_MAX];
+};
+
+static size_t list_images(struct pool *pool, struct look out[static SHELVES_MAX])
+{
+    size_t count = 0;
+    (void)pthread_mutex_lock(&pool->lock);
+    for (const struct shelf *shelf = pool->shelves; shelf && count < SHELVES_MAX;
+         shelf = shelf->next) {
+        if (shelf->target + shelf->count == 0)
+            continue;
+        out[count].slot = shelf->plan.slot;
+        memcpy(out[count++].image, shelf->image, sizeof(shelf->image));
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return count;
+}
+
+static void set_image_id(struct pool *pool, const struct look *look, const char *image_id)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
+        if (shelf->plan.slot == look->slot && strcmp(shelf->image, look->image) == 0)
+            (void)snprintf(shelf->image_id, sizeof(shelf->image_id), "%s", image_id);
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+/* Asks each engine once. */
+static void look_at_images(struct pool *pool)
+{
+    struct look looks[SHELVES_MAX];
+    size_t count = list_images(pool, looks);
+    bool away[CORE_ENGINES_MAX] = {false};
+    for (size_t i = 0; i < count; i++) {
+        struct engine_slot *slot = looks[i].slot;
+        struct engine_info info;
+        char image_id[ENGINE_IMAGE_ID_MAX];
+        if (away[slot->index])
+            continue;
+        away[slot->index] =
+            slot_info(slot, pool->core->image_look_ns, clock_now_ns() + IMAGE_WAIT_NS, &info, NULL) != 0;
+        if (away[slot->index])
+            continue;
+        plan_image_id(&info, looks[i].image, image_id);
+        set_image_id(pool, &looks[i], image_id);
+    }
 }
 
 /* Fewer, when some of them were not needed for a while. One that is too many, or too old, is
@@ -446,13 +507,16 @@ static void pause_locked(struct shelf *shelf, int64_t now_ns)
     shelf->not_before_ns = now_ns + shelf->pause_ns;
 }
 
-/* Makes one for the shelf, which stays while it is being filled. An engine that is away is not
- * asked for each of its kinds. */
-static void fill(struct pool *pool, struct shelf *shelf)
+/* Makes one for the shelf, which stays while it is being filled; image_id as it was before. An
+ * engine that is away is not asked for each of its kinds. */
+static void fill(struct pool *pool, struct shelf *shelf,
+                 const char image_id[static ENGINE_IMAGE_ID_MAX])
 {
     struct stock *stock = calloc(1, sizeof(*stock));
     struct err failure = ERR_INIT;
     int64_t begun_ns = clock_now_ns();
+    if (stock)
+        memcpy(stock->image_id, image_id, sizeof(stock->image_id));
     int result =
         stock ? ready_make_ahead(pool->core, &shelf->plan, pool->stop_fd, &stock->item, &failure)
               : err_set(&failure, ERR_INTERNAL, "no memory for a sandbox made ahead");
@@ -523,8 +587,14 @@ static void *worker_main(void *context)
     (void)pthread_mutex_lock(&pool->lock);
     bool leads = pthread_equal(pthread_self(), pool->workers[0]) != 0;
     bool opened[2] = {!leads, !leads};
+    char image_id[ENGINE_IMAGE_ID_MAX] = "";
+    int64_t looked_ns = clock_now_ns();
     while (!pool->stopping) {
         (void)pthread_mutex_unlock(&pool->lock);
+        if (leads && clock_now_ns() - looked_ns >= pool->core->image_look_ns) {
+            look_at_images(pool);
+            looked_ns = clock_now_ns();
+        }
         for (int family = 0; family < 2; family++)
             opened[family] = opened[family] || open_default(pool, family > 0);
         bool yields = requests_wait(pool->core);
@@ -538,13 +608,15 @@ static void *worker_main(void *context)
                 sleep_locked(pool, now_ns + (yields ? YIELD_NS : CLOCK_NS_PER_S));
             continue;
         }
-        if (shelf)
+        if (shelf) {
             shelf->filling++;
+            memcpy(image_id, shelf->image_id, sizeof(image_id));
+        }
         (void)pthread_mutex_unlock(&pool->lock);
         if (spare)
             discard(pool, spare);
         if (shelf)
-            fill(pool, shelf);
+            fill(pool, shelf, image_id);
         (void)pthread_mutex_lock(&pool->lock);
     }
     (void)pthread_mutex_unlock(&pool->lock);

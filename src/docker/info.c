@@ -105,6 +105,7 @@ void info_fill(const struct service *service, struct engine_info *out)
     (void)snprintf(out->cgroup_mode, sizeof(out->cgroup_mode), "%s",
                    daemon->knew ? daemon->facts.cgroup_mode : "none");
     images_names(&service->images, out->images, sizeof(out->images));
+    images_ids(&service->images, out->image_ids);
     if (daemon->knew) {
         fill_runtimes(service, out);
         out->capabilities = info_capabilities(service, out->runtimes[0].name);

@@ -24,6 +24,8 @@
 #define ENGINE_TEXT_MAX 512
 #define ENGINE_IMAGE_MAX 256 /* a reference of an OCI image with its digest fits */
 #define ENGINE_IMAGES_MAX 2048
+#define ENGINE_IMAGE_ID_MAX 17 /* a word of image_ids, with its end */
+#define ENGINE_IMAGE_IDS_MAX 1024
 #define ENGINE_RUNTIMES_MAX 8
 #define ENGINE_LIST_MAX 4096
 #define ENGINE_LAYER_NAME_MAX 64 /* id_is_name() */
@@ -133,6 +135,9 @@ struct engine_info {
     /* The first is taken when none is named. None at all: an older engine, which has one way. */
     struct engine_runtime runtimes[ENGINE_RUNTIMES_MAX];
     size_t runtime_count;
+    /* What each name means now, in the order of images, a word each: other than before when the
+     * name means another image. "-", or fewer words than images: nobody says. */
+    char image_ids[ENGINE_IMAGE_IDS_MAX];
     char missing[ENGINE_TEXT_MAX];     /* what this host can't enforce, and why; "" nothing */
     char unavailable[ENGINE_TEXT_MAX]; /* why no sandbox can be made; "" when some can */
 };

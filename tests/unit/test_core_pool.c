@@ -364,6 +364,40 @@ static void what_cannot_change_is_left_on_its_shelf(void **state)
     core_free(rig.core);
 }
 
+/* What stands ready of an image is made anew when its name means another one. */
+static void a_name_that_means_another_image_is_heard_of(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct engine_info info;
+    struct err err = ERR_INIT;
+    struct execution_request request = {.code = "out x\n", .image = "debian"};
+    open_with(&rig, 0, 4);
+    rig.core->image_look_ns = CLOCK_NS_PER_MS;
+    assert_ok(engine_probe(rig.engine, INT64_MAX, &info, &err), err);
+    (void)snprintf(info.image_ids, sizeof(info.image_ids), "- first");
+    engine_fake_set_info(rig.engine, &info);
+    assert_ok(slot_info(&rig.core->slots[0], 0, INT64_MAX, &info, &err), err);
+    char image_id[ENGINE_IMAGE_ID_MAX];
+    plan_image_id(&info, "debian", image_id);
+    assert_string_equal(image_id, "first");
+    plan_image_id(&info, "host", image_id);
+    assert_string_equal(image_id, "");
+    plan_image_id(&info, "other", image_id);
+    assert_string_equal(image_id, "");
+    expect(&rig, &request, "\"success\"");
+    wait_ready(&rig, 1);
+    uint64_t made = rig.core->slots[0].sandboxes_created;
+    (void)snprintf(info.image_ids, sizeof(info.image_ids), "- second");
+    engine_fake_set_info(rig.engine, &info);
+    while (rig.core->slots[0].sandboxes_created == made)
+        (void)poll(NULL, 0, 1);
+    wait_ready(&rig, 1);
+    expect(&rig, &request, "\"success\"");
+    assert_int_equal(hits_of(&rig), 1);
+    core_free(rig.core);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, rig_make_folder, rig_remove_folder)
@@ -380,6 +414,7 @@ int main(void)
         TEST(sessions_take_from_it),
         TEST(a_stop_leaves_none),
         TEST(a_language_that_does_not_start),
+        TEST(a_name_that_means_another_image_is_heard_of),
         TEST(what_cannot_change_is_left_on_its_shelf),
     };
     return cmocka_run_group_tests_name("core_pool", tests, NULL, NULL);
