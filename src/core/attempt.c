@@ -19,7 +19,7 @@
 #define UNFINISHED_MAX 256               /* of one session, at once */
 #define SETTLE_NS (50 * CLOCK_NS_PER_MS) /* between two looks at one that nobody has taken over */
 #define UNSETTLED_RETRY_S 2
-#define OBJECT_MAX (64U * 1024U)         /* names and figures; labels and results come on top */
+#define OBJECT_MAX (64U * 1024U) /* names and figures; labels and results come on top */
 
 /* ---- what it says ---- */
 
@@ -293,7 +293,7 @@ static enum kill_cause cause_of_loss(struct attempt *attempt, int result)
     (void)snprintf(id, sizeof(id), "%s",
                    subject->sandbox_id ? subject->sandbox_id : attempt->live.sandbox_id);
     (void)pthread_mutex_unlock(&attempt->core->lock);
-    enum kill_cause cause = result == -ERR_CLOSED ? box_wait_cause(attempt->core, id) : KILL_NONE;
+    enum kill_cause cause = box_cause(attempt->core, id, result == -ERR_CLOSED);
     /* The end of a session may have told it before. */
     return cause == KILL_OOM || attempt->live.cancel_cause == KILL_OOM ? KILL_OOM : KILL_SERVER;
 }

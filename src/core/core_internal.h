@@ -194,9 +194,9 @@ void box_destroy(struct core *core, const char *id);
 void box_on_destroyed(struct core *core, const struct engine_slot *slot, const char *id);
 void box_on_gone(struct core *core, const struct engine_slot *slot, const char *id,
                  enum kill_cause cause);
-/* Waits, for a moment, until it is known how one ended whose channel did. Returns KILL_OOM when its
- * engine says so. */
-enum kill_cause box_wait_cause(struct core *core, const char *id);
+/* KILL_OOM when its engine says that one ended by that. waits: for a moment until something is
+ * known, as its channel has just ended. */
+enum kill_cause box_cause(struct core *core, const char *id, bool waits);
 /* Destroys what the engine has and nobody owns. */
 int box_reconcile(struct core *core, struct engine_slot *slot, struct err *err);
 

@@ -65,6 +65,9 @@ void slot_set_info(struct engine_slot *slot, const struct engine_info *info);
 /* What an image's name means by what the engine said last; "": nothing is known. */
 void slot_image_id(const struct engine_slot *slot, const char *image,
                    char out[static ENGINE_IMAGE_ID_MAX]);
+/* Whether it did not answer when it was asked last, by anybody who noted it. */
+bool slot_seems_away(const struct engine_slot *slot);
+void slot_note_away(struct engine_slot *slot);
 /* Whether the engine has said what its host has. */
 bool slot_knows_info(const struct engine_slot *slot);
 /* Has its thread compare the books. With core->lock held. */

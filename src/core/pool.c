@@ -428,8 +428,8 @@ static void look_at_images(struct pool *pool)
         char image_id[ENGINE_IMAGE_ID_MAX];
         if (away[slot->index])
             continue;
-        away[slot->index] =
-            slot_info(slot, pool->core->image_look_ns, clock_now_ns() + IMAGE_WAIT_NS, &info, NULL) != 0;
+        away[slot->index] = slot_info(slot, pool->core->image_look_ns,
+                                      clock_now_ns() + IMAGE_WAIT_NS, &info, NULL) != 0;
         if (away[slot->index])
             continue;
         plan_image_id(&info, looks[i].image, image_id);

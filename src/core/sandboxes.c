@@ -336,7 +336,7 @@ void box_on_gone(struct core *core, const struct engine_slot *slot, const char *
     if (box) {
         box->died = true;
         box->died_of_memory = cause == KILL_OOM;
-        (void)pthread_cond_broadcast(&core->changed); /* box_wait_cause() */
+        (void)pthread_cond_broadcast(&core->changed); /* box_cause() */
     }
     /* Its channel ends too; this is for a descriptor that somebody else still holds. Under this
      * lock, as an execution that nobody heard of goes on in another sandbox. */
@@ -356,7 +356,7 @@ void box_on_gone(struct core *core, const struct engine_slot *slot, const char *
     log_warn("sandbox %s died by itself%s", id, cause == KILL_OOM ? ", of its memory" : "");
 }
 
-enum kill_cause box_wait_cause(struct core *core, const char *id)
+enum kill_cause box_cause(struct core *core, const char *id, bool waits)
 {
     enum kill_cause cause = KILL_NONE;
     int64_t until_ns = clock_now_ns() + core->cause_wait_ns;
@@ -369,6 +369,8 @@ enum kill_cause box_wait_cause(struct core *core, const char *id)
             cause = box && box->died_of_memory ? KILL_OOM : KILL_NONE;
             break;
         }
+        if (!waits)
+            break;
         status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
     }
     (void)pthread_mutex_unlock(&core->lock);

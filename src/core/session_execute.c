@@ -147,15 +147,17 @@ static bool may_go_on(const struct attempt *attempt, struct session *session)
 }
 
 /* Another channel, once the engine has a way to init again. */
-static int open_again(struct core *core, struct session *session, int64_t until_ns)
+static int open_again(struct attempt *attempt, struct session *session)
 {
+    struct core *core = attempt->core;
+    int64_t until_ns = clock_now_ns() + core->answer_ns;
     for (;;) {
         struct channel *channel = NULL;
         int result = session_open_channel(core, session, &channel, NULL);
         if (result == 0)
             session_set_channel(core, session, channel);
-        if (result != -ERR_UNAVAILABLE || core_is_stopping(core) ||
-            session_is_closed(core, session) || clock_now_ns() >= until_ns)
+        if (result != -ERR_UNAVAILABLE || !may_go_on(attempt, session) ||
+            clock_now_ns() >= until_ns)
             return result;
         clock_sleep_ns(AGAIN_NS);
     }
@@ -167,11 +169,10 @@ static int open_again(struct core *core, struct session *session, int64_t until_
 static int take_up(struct attempt *attempt, struct session *session, const struct lang *lang,
                    const struct session_execution *request, uint64_t timeout_ms, struct err *err)
 {
-    struct core *core = attempt->core;
     struct sandbox_attach attach;
     struct channel_watch watch;
-    session_set_channel(core, session, NULL);
-    if (open_again(core, session, clock_now_ns() + core->answer_ns) != 0)
+    session_set_channel(attempt->core, session, NULL);
+    if (open_again(attempt, session) != 0)
         return NO_WAY;
     log_info("session %s: execution %s is looked for on another channel", session->row.id,
              attempt->live.id);
@@ -314,6 +315,17 @@ static int check_timeout(const struct core *core, uint64_t *timeout_ms, struct e
                       *timeout_ms, config->timeout_max_ms);
 }
 
+/* With what was said of it until now. */
+static void leave_to_settler(struct core *core, struct session *session, const struct live *live)
+{
+    enum kill_cause cause = (enum kill_cause)live->cancel_cause;
+    (void)pthread_mutex_lock(&core->lock);
+    if (cause != KILL_NONE)
+        session_note_cancel_locked(session, live->id, cause);
+    (void)pthread_mutex_unlock(&core->lock);
+    session_settle_again(core, session);
+}
+
 static int execute_in(struct core *core, struct session *session,
                       const struct session_execution *request, const struct execution_sink *sink,
                       bool omit_streamed, struct answer *out, struct err *err)
@@ -348,7 +360,7 @@ static int execute_in(struct core *core, struct session *session,
     bool left = attempt.left;
     attempt_end(&attempt);
     if (left) /* not before: one that lives is not settled by another */
-        session_settle_again(core, session);
+        leave_to_settler(core, session, &attempt.live);
     return result < 0 ? result : 0;
 }
 

@@ -149,6 +149,44 @@ static void a_broken_channel_loses_nothing(void **state)
     wait_until_gone(rig, id);
 }
 
+/* There is no way to init now: who cancels does not wait until there is one, and is not forgotten
+ * either, whether he comes before the execution is left alone or after. */
+static void a_cancellation_reaches_what_is_left_alone(void **state)
+{
+    struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE];
+    rig_make_session(rig->core, &request, id);
+    for (int late = 0; late < 2; late++) {
+        struct runner runner;
+        BUF_AUTO struct buf out;
+        buf_init(&out, 1 << 20);
+        rig->core->answer_ns = late ? CLOCK_NS_PER_MS : INT64_C(3600) * CLOCK_NS_PER_S;
+        engine_fake_inject(rig->engine, FAKE_FAULT_CHANNEL_AWAY, 1000000);
+        runner_start(&runner, rig->core, id, "fault close-output\nout a\nsleep 600000\n");
+        if (late) {
+            (void)runner_join(&runner);
+            assert_int_equal(runner.result, -ERR_UNAVAILABLE);
+            id_in(&runner.err, execution);
+        } else {
+            wait_for_running(rig->core, id, execution);
+            wait_for_output(rig->core, execution);
+        }
+        struct err err = ERR_INIT;
+        assert_ok(whole_execution_cancel(rig->core, CORE_OWNER_LOCAL, execution, &out, &err), err);
+        if (!late)
+            (void)runner_join(&runner);
+        rig->core->answer_ns = INT64_C(10) * CLOCK_NS_PER_S;
+        engine_fake_inject(rig->engine, FAKE_FAULT_NONE, 0);
+        assert_non_null(strstr(wait_for_end(rig->core, execution, &out), "\"killed_by\":\"user\""));
+        buf_done(&runner.out);
+    }
+    EXPECT(rig->core, id, "out on\n", "\"stdout\":\"on\\n\"");
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
 /* Init does not answer in time, and its sandbox lives: nobody knows that the session is over, so it
  * is not. */
 static void a_slow_host_keeps_the_session(void **state)
@@ -349,6 +387,7 @@ int main(void)
         on_rig(a_renewal_that_was_said_holds),
         on_rig(a_stop_leaves_sessions),
         on_rig(a_broken_channel_loses_nothing),
+        on_rig(a_cancellation_reaches_what_is_left_alone),
         on_rig(a_slow_host_keeps_the_session),
         on_rig(what_ran_ends_with_its_session),
         on_rig(their_ends_are_counted),
