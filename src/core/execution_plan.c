@@ -282,7 +282,8 @@ int plan_make(struct core *core, const struct execution_request *request, struct
     struct plan plan = {0};
     const struct lang *lang = request->lang;
     plan.kernel = lang && lang->kernel && (request->cells || lang->scripts) ? lang : NULL;
-    bool warm = core->config.zygote && plan.kernel && plan.kernel->protocol == LANG_PROTOCOL_FRAMES;
+    bool warm = core->config.zygote != CORE_ZYGOTE_OFF && plan.kernel &&
+                plan.kernel->protocol == LANG_PROTOCOL_FRAMES;
     plan.zygote = warm ? lang->name : "";
     struct engine_info info;
     int result = check_files(request, err);

@@ -29,6 +29,7 @@ enum { SHELVES_MAX = 32, WORKERS_MAX = 4, CPU_MILLIS_STEP = 1000 };
 #define IMAGE_WAIT_NS CLOCK_NS_PER_S           /* for an engine to say it */
 #define PAUSE_MIN_NS CLOCK_NS_PER_S            /* after a failure; doubles */
 #define PAUSE_MAX_NS (60 * CLOCK_NS_PER_S)
+#define EMPTY_NS CLOCK_NS_PER_S         /* it is refilled in haste that long after it was empty */
 #define YIELD_NS (10 * CLOCK_NS_PER_MS) /* while requests wait for what a refill would take */
 
 struct stock {
@@ -52,6 +53,7 @@ struct shelf {
     unsigned kept_min;  /* whatever the demand */
     unsigned low_water; /* the fewest since looked_ns */
     int64_t looked_ns, asked_ns;
+    int64_t missed_ns;               /* when it had nothing for a request */
     int64_t pause_ns, not_before_ns; /* after a failure */
     struct shelf *next;
 };
@@ -311,6 +313,8 @@ static struct stock *take(struct pool *pool, const struct plan *plan, bool *know
     if (shelf) {
         shelf->asked_ns = clock_now_ns();
         stock = pop_locked(shelf);
+        if (!stock)
+            shelf->missed_ns = shelf->asked_ns;
         if (shelf->count == 0)
             want_more_locked(pool, shelf);
         (void)pthread_cond_signal(&pool->changed);
@@ -507,19 +511,24 @@ static void pause_locked(struct shelf *shelf, int64_t now_ns)
     shelf->not_before_ns = now_ns + shelf->pause_ns;
 }
 
-/* Makes one for the shelf, which stays while it is being filled; image_id as it was before. An
- * engine that is away is not asked for each of its kinds. */
-static void fill(struct pool *pool, struct shelf *shelf,
-                 const char image_id[static ENGINE_IMAGE_ID_MAX])
+/* Makes one for the shelf, which stays while it is being filled. An engine that is away is not
+ * asked for each of its kinds. */
+static void fill(struct pool *pool, struct shelf *shelf, bool hurries)
 {
+    struct plan plan = shelf->plan; /* borrows all of it */
+    /* A copy of a zygote is made sooner, an interpreter of its own runs sooner
+     * (docs/benchmarks.md): the one for requests that wait, the other at leisure. */
+    if (!hurries && pool->core->config.zygote == CORE_ZYGOTE_AUTO)
+        plan.zygote = "";
     struct stock *stock = calloc(1, sizeof(*stock));
     struct err failure = ERR_INIT;
     int64_t begun_ns = clock_now_ns();
+    (void)pthread_mutex_lock(&pool->lock);
     if (stock)
-        memcpy(stock->image_id, image_id, sizeof(stock->image_id));
-    int result =
-        stock ? ready_make_ahead(pool->core, &shelf->plan, pool->stop_fd, &stock->item, &failure)
-              : err_set(&failure, ERR_INTERNAL, "no memory for a sandbox made ahead");
+        memcpy(stock->image_id, shelf->image_id, sizeof(stock->image_id));
+    (void)pthread_mutex_unlock(&pool->lock);
+    int result = stock ? ready_make_ahead(pool->core, &plan, pool->stop_fd, &stock->item, &failure)
+                       : err_set(&failure, ERR_INTERNAL, "no memory for a sandbox made ahead");
     int64_t now_ns = clock_now_ns();
     bool made = stock && result == 0;
     if (made)
@@ -587,7 +596,6 @@ static void *worker_main(void *context)
     (void)pthread_mutex_lock(&pool->lock);
     bool leads = pthread_equal(pthread_self(), pool->workers[0]) != 0;
     bool opened[2] = {!leads, !leads};
-    char image_id[ENGINE_IMAGE_ID_MAX] = "";
     int64_t looked_ns = clock_now_ns();
     while (!pool->stopping) {
         (void)pthread_mutex_unlock(&pool->lock);
@@ -608,15 +616,14 @@ static void *worker_main(void *context)
                 sleep_locked(pool, now_ns + (yields ? YIELD_NS : CLOCK_NS_PER_S));
             continue;
         }
-        if (shelf) {
+        bool hurries = shelf && now_ns - shelf->missed_ns < EMPTY_NS;
+        if (shelf)
             shelf->filling++;
-            memcpy(image_id, shelf->image_id, sizeof(image_id));
-        }
         (void)pthread_mutex_unlock(&pool->lock);
         if (spare)
             discard(pool, spare);
         if (shelf)
-            fill(pool, shelf, image_id);
+            fill(pool, shelf, hurries);
         (void)pthread_mutex_lock(&pool->lock);
     }
     (void)pthread_mutex_unlock(&pool->lock);
