@@ -435,6 +435,34 @@ def test_a_refusal_says_why_where_a_tunnel_shows_it(box):
                     b"reach")
 
 
+def frame(kind, stream=0, payload=b""):
+    return struct.pack("<IBBHI", len(payload), FRAMES[kind], 0, 0, stream) + payload
+
+
+def test_a_word_without_its_socket_is_one_that_has_hung_up(egress, web):
+    """An engine between init and here may have had no place for it: those before and behind go on."""
+    class One:
+        id, nonce = "no-init", os.urandom(16)
+
+    init, theirs = socket.socketpair()
+    with init, theirs:
+        init.sendall(frame("hello", 0, tlv(1, 1) + tlv(2, 1) + tlv(3, 1 << 9) + tlv(4, One.nonce)) +
+                     frame("done", 4, tlv(1, 0)))
+        egress.call("attach", tlv(out.ID, One.id) + tlv(out.OWNER, "tester") + tlv(out.NONCE, One.nonce) +
+                    tlv(out.BYTES_USED, 0) + egress.policy(["web.test"]), [theirs.fileno()])
+        for passes in (True, False, False, True):
+            if not passes:
+                init.sendall(frame("accepted", 4))
+                continue
+            code, passed = socket.socketpair()
+            with code, passed:
+                code.settimeout(harness.HANG_SECS)
+                socket.send_fds(init, [frame("accepted", 4)], [passed.fileno()])
+                code.sendall(b"GET http://web.test/ HTTP/1.1\r\nHost: web.test\r\n\r\n")
+                assert code.recv(100).startswith(b"HTTP/1.1 200")
+        egress.detach(One)
+
+
 def test_nonsense_from_the_server_ends_its_connection(egress):
     for message in (b"", b"x", b"\0" * 16, os.urandom(64), b"\1\0\0\0\x63\0\0\0" + bytes(8)):
         egress.connect()
