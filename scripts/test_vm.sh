@@ -19,12 +19,13 @@ began=$(date +%s)
 
 # Inside the machine: what berth is linked with, what the suites call, what the machine itself needs. Of the
 # languages Python alone: what is skipped for want of another one, or of a network, is allowed by name in
-# tests/conftest.py, and any other skip fails there.
+# tests/conftest.py, and any other skip fails there. debootstrap takes no virtual package: netavark is what
+# skopeo's configuration wants of one.
 guest_packages="systemd,systemd-sysv,udev,kmod,linux-image-cloud-amd64,initramfs-tools,\
 libmicrohttpd12,libwslay1,libjansson4,libsqlite3-0,libcurl4,libedit2,libinih1,libmnl0,nftables,libseccomp2,libarchive13,libcmocka0,\
 python3,python3-pytest,python3-pip,curl,procps,iproute2,strace,e2fsprogs,sudo,groff-base,ca-certificates,\
 python3-numpy,python3-pandas,python3-matplotlib,docker.io,containerd,runc,runsc,iptables,uidmap,sqlite3,\
-skopeo,golang-github-containers-common"
+skopeo,golang-github-containers-common,netavark"
 
 say() { echo "test-vm: $*"; }
 fail() {
