@@ -40,7 +40,8 @@ FAULTS = {
 LAYERS = {"layer-refused": REFUSED, "layer-fails": UNAVAILABLE, "layer-away": UNAVAILABLE}
 LIMITS = ("limit-refused", "limit-hangs", "limit-away")
 # Each with a test of its own below.
-OTHERS = ("none", "no-credit", "mute", "kernel-fails", "kernel-dies", "attach-unknown")
+OTHERS = ("none", "no-credit", "mute", "kernel-fails", "kernel-dies", "attach-unknown", "channel-away",
+          "put-refused")
 
 
 def test_each_fault_is_injected():
@@ -159,6 +160,24 @@ def test_an_init_that_knows_an_execution_no_more(make_server):
                       ["status"] not in ("queued", "running") and found, "it has an outcome")
     assert (done["status"], done["killed_by"]) == ("killed", "server"), done
     wait_until(lambda: one.get().status == 404, "the session has ended")
+
+
+def test_an_engine_that_is_away_when_a_channel_broke(make_server):
+    """It is asked again, and what ran meanwhile is told whole."""
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "channel-away:2"})
+    one = Session(server)
+    done = one.run("fault close-output\nout a\nout b")
+    assert (done["status"], done["stdout"], done["state"]) == ("success", "a\nb\n", "kept"), done
+    one.delete()
+
+
+def test_a_file_that_can_not_be_put(make_server):
+    """The code is not run without it."""
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "put-refused:1"})
+    wish = {"code": "cat data.txt", "files": [{"path": "data.txt", "content": "aGVsbG8K"}]}
+    answer = server.post(wish)
+    assert_error(answer, 400, "data.txt")
+    assert server.post(wish).json()["stdout"] == "hello\n"
 
 
 def test_faults_under_load(make_server):
