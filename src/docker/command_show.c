@@ -82,6 +82,16 @@ void command_show_line(void *context, const struct progress_line *line)
 
 /* ---- images ---- */
 
+enum { SIZE_SIZE = 24 };
+
+static void write_size(const json_t *json, char out[static SIZE_SIZE])
+{
+    double size = (double)json_integer_value(json_object_get(json, "Size"));
+    bool is_small = size < 1e6;
+    (void)snprintf(out, SIZE_SIZE, "%.1f %s", size / (is_small ? 1e3 : 1e6),
+                   is_small ? "KB" : "MB");
+}
+
 static const char *text_of(const json_t *json, const char *field)
 {
     const char *text = json_string_value(json_object_get(json, field));
@@ -97,13 +107,14 @@ static void short_id(const json_t *json, char out[static ID_SHOWN + 1])
 int command_show_image(const char *name, const struct buf *reply, struct err *err)
 {
     char id[ID_SHOWN + 1];
+    char size[SIZE_SIZE];
     JSON_AUTO json_t *json = NULL;
     int result = json_parse_large(reply->data, reply->size, VALUES_MAX, &json, err);
     if (result != 0)
         return result;
     short_id(json, id);
-    (void)fprintf(stderr, "berth: image %s, %s, %.1f MB\n", name, id,
-                  (double)json_integer_value(json_object_get(json, "Size")) / 1e6);
+    write_size(json, size);
+    (void)fprintf(stderr, "berth: image %s, %s, %s\n", name, id, size);
     return 0;
 }
 
@@ -111,19 +122,20 @@ static void print_image(const json_t *image)
 {
     char id[ID_SHOWN + 1];
     char made[TIME_SIZE] = "";
+    char size[SIZE_SIZE];
     char name[TEXT_SIZE];
     struct tm parts;
     const json_t *names = json_object_get(image, "RepoTags");
     const time_t seconds = (time_t)json_integer_value(json_object_get(image, "Created"));
     short_id(image, id);
+    write_size(image, size);
     if (gmtime_r(&seconds, &parts))
         (void)strftime(made, sizeof(made), "%Y-%m-%dT%H:%M:%SZ", &parts);
     size_t i = 0;
     do {
         const char *text = json_string_value(json_array_get(names, i));
         command_show_clean(text ? text : "<none>", name, sizeof(name));
-        (void)printf("%-40s  %-12s  %8.1f MB  %s\n", name, id,
-                     (double)json_integer_value(json_object_get(image, "Size")) / 1e6, made);
+        (void)printf("%-40s  %-12s  %11s  %s\n", name, id, size, made);
     } while (++i < json_array_size(names));
 }
 

@@ -68,7 +68,6 @@ int images_init(struct images *images, struct err *err)
 static void end_pull(struct image *image)
 {
     web_cancel(&image->call);
-    loop_stop_timer(&image->stalled);
     registry_login_done(&image->login);
     progress_done(&image->lines);
 }
@@ -92,27 +91,6 @@ static void fail(struct image *image, const struct err *error)
     image->retry_at_ns = clock_now_ns() + FAILED_NS;
     image->progress[0] = '\0';
     log_warn("image %s: %s", image->name, error->message);
-}
-
-static void on_stalled(void *context)
-{
-    struct image *image = context;
-    struct err err = ERR_INIT;
-    int64_t secs = image->images->stall_ns / CLOCK_NS_PER_S;
-    (void)err_public(&err, ERR_UNAVAILABLE,
-                     "image %.*s can't be pulled: nothing came for %lld seconds", NAMED_MAX,
-                     image->name, (long long)secs);
-    err.retry_after_s = (unsigned)(FAILED_NS / CLOCK_NS_PER_S);
-    end_pull(image); /* the daemon ends a pull whose client has gone */
-    fail(image, &err);
-    changed(image);
-}
-
-static void note_life(struct image *image)
-{
-    struct images *images = image->images;
-    loop_set_timer(images->daemon->loop, &image->stalled, clock_now_ns() + images->stall_ns,
-                   on_stalled, image);
 }
 
 static void note_progress(struct image *image, const struct progress_line *line)
@@ -143,7 +121,6 @@ static void take_line(void *context, const struct progress_line *line)
 static bool on_piece(void *context, const void *data, size_t size)
 {
     struct image *image = context;
-    note_life(image);
     progress_take(&image->lines, data, size);
     return true;
 }
@@ -170,7 +147,11 @@ static void on_pulled(void *context, long status, struct buf *body, const struct
     struct err err = ERR_INIT;
     image->call = NULL;
     progress_end(&image->lines);
-    if (error)
+    if (error && error->kind == ERR_TIMEOUT) /* the daemon ends a pull whose client has gone */
+        (void)err_public(&err, ERR_UNAVAILABLE,
+                         "image %.*s can't be pulled: nothing came for too long", NAMED_MAX,
+                         image->name);
+    else if (error)
         (void)err_copy(&err, error);
     else if (status != 200)
         (void)web_refused(status, body, "pull", &err);
@@ -217,13 +198,11 @@ static int pull(struct image *image, struct err *err)
         .method = "POST",
         .path = path,
         .header = image->login.header.size > 0 ? buf_cstr(&image->login.header) : NULL,
+        .idle_ns = image->images->stall_ns,
         .data = on_piece,
         .done = on_pulled,
         .context = image};
-    int result = web_start(daemon->web, &request, &image->call, err);
-    if (result == 0)
-        note_life(image);
-    return result;
+    return web_start(daemon->web, &request, &image->call, err);
 }
 
 static void on_looked(void *context, long status, struct buf *body, const struct err *error)

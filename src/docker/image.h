@@ -21,9 +21,8 @@ struct image {
     struct web_call *call; /* looks for it, or pulls it */
     struct progress lines; /* of a pull */
     struct registry_login login;
-    struct loop_timer stalled; /* due when a pull has said nothing for too long */
-    char progress[128];        /* "" nothing is being pulled */
-    struct err failure;        /* of the last pull; kind ERR_NONE: none */
+    char progress[128]; /* "" nothing is being pulled */
+    struct err failure; /* of the last pull; kind ERR_NONE: none */
     int64_t retry_at_ns;
     int64_t logged_at_ns;
 };

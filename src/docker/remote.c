@@ -14,10 +14,8 @@ enum { LINE_MAX_BYTES = 4 << 20 };
 
 /* One call that is waited for. */
 struct wait {
-    struct loop *loop;
     const struct remote_call *call;
     struct web_call *web_call;
-    struct loop_timer stalled;
     struct progress lines;
     struct buf *reply;
     bool is_over;
@@ -42,26 +40,9 @@ void remote_close(struct remote *remote)
     remote->loop = NULL;
 }
 
-static void on_stalled(void *context)
-{
-    struct wait *wait = context;
-    web_cancel(&wait->web_call);
-    (void)err_set(&wait->err, ERR_TIMEOUT, "%s: nothing came from the Docker daemon for %lld s",
-                  wait->call->what, (long long)(wait->call->stall_ns / CLOCK_NS_PER_S));
-    wait->is_over = true;
-}
-
-static void note_life(struct wait *wait)
-{
-    if (wait->call->stall_ns > 0)
-        loop_set_timer(wait->loop, &wait->stalled, clock_now_ns() + wait->call->stall_ns,
-                       on_stalled, wait);
-}
-
 static bool on_piece(void *context, const void *data, size_t size)
 {
     struct wait *wait = context;
-    note_life(wait);
     progress_take(&wait->lines, data, size);
     return true;
 }
@@ -84,23 +65,21 @@ static void on_done(void *context, long status, struct buf *body, const struct e
 int remote_do(struct remote *remote, const struct remote_call *call, struct buf *reply,
               struct err *err)
 {
-    struct wait wait = {.loop = remote->loop, .call = call, .reply = reply};
+    struct wait wait = {.call = call, .reply = reply};
     const struct web_request request = {.method = call->method,
                                         .path = call->path,
                                         .type = "application/x-tar",
                                         .header = call->header,
                                         .body_fd = call->body_fd,
                                         .body_size = call->body_size,
+                                        .idle_ns = call->stall_ns,
                                         .data = call->take ? on_piece : NULL,
                                         .done = on_done,
                                         .context = &wait};
     progress_init(&wait.lines, LINE_MAX_BYTES, call->take, call->context);
     int result = web_start(remote->web, &request, &wait.web_call, err);
-    if (result == 0)
-        note_life(&wait);
     while (result == 0 && !wait.is_over)
         result = loop_step(remote->loop, clock_now_ns() + STEP_NS, err);
-    loop_stop_timer(&wait.stalled);
     web_cancel(&wait.web_call);
     progress_done(&wait.lines);
     if (result == 0 && wait.err.kind != ERR_NONE)

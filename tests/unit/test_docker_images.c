@@ -329,7 +329,7 @@ static void test_a_pull_that_stalls_is_given_up(void **state)
     struct fake_docker *fake = fake_docker_start(path);
     assert_non_null(fake);
     fake_docker_refuse(fake, "/images/slow:1/json", 2, 404, "No such image");
-    fake_docker_delay(fake, "/images/create", 2000);
+    fake_docker_delay(fake, "/images/create", 4000);
     assert_ok(address_find(&daemon.address, &err), err);
     assert_ok(loop_new(&daemon.loop, &err), err);
     assert_ok(web_new(daemon.loop, &daemon.address, &daemon.web, &err), err);
@@ -337,10 +337,10 @@ static void test_a_pull_that_stalls_is_given_up(void **state)
     images.on_change = note_change;
     images.context = &changes;
     assert_ok(images_init(&images, &err), err);
-    images.stall_ns = 200 * CLOCK_NS_PER_MS;
+    images.stall_ns = CLOCK_NS_PER_S;
     assert_ok(images_find(&images, "", &image, &err), err);
     assert_int_equal(image_want(image, &err), 0);
-    while (changes == 0)
+    while (changes == 0) /* the daemon's answer would come later */
         assert_ok(loop_step(daemon.loop, clock_now_ns() + CLOCK_NS_PER_S, &err), err);
     assert_fails(image_want(image, &err), ERR_UNAVAILABLE, err);
     assert_non_null(strstr(err.public_message, "nothing came"));
