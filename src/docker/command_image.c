@@ -145,10 +145,10 @@ static int put_args(struct buf *out, const struct command_options *options, stru
     int result = args ? 0 : err_set(err, ERR_INTERNAL, "no memory");
     for (size_t i = 0; result == 0 && i < options->arg_count; i++)
         result = add_arg(args, options->args[i], err);
-    MEM_AUTO char *text = result == 0 ? json_dumps(args, JSON_COMPACT) : NULL;
-    if (result == 0 && !text)
-        result = err_set(err, ERR_INTERNAL, "no memory");
-    return result == 0 ? put_pair(out, "buildargs", text, err) : result;
+    if (result != 0)
+        return result;
+    MEM_AUTO char *text = json_dumps(args, JSON_COMPACT);
+    return text ? put_pair(out, "buildargs", text, err) : err_set(err, ERR_INTERNAL, "no memory");
 }
 
 static int put_build(struct buf *out, const struct command_options *options, struct err *err)

@@ -29,6 +29,13 @@ int context_temporary(int *out_fd, struct err *err)
     const char *folder = getenv("TMPDIR");
     folder = folder && folder[0] == '/' ? folder : "/var/tmp";
     int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EOPNOTSUPP) { /* not every file system has such */
+        char path[PATH_MAX];
+        (void)snprintf(path, sizeof(path), "%s/berth-XXXXXX", folder);
+        fd = mkostemp(path, O_CLOEXEC);
+        if (fd >= 0)
+            (void)unlink(path);
+    }
     if (fd < 0)
         return err_sys(err, errno, "make a file in %s", folder);
     *out_fd = fd;
