@@ -40,8 +40,8 @@ FAULTS = {
 LAYERS = {"layer-refused": REFUSED, "layer-fails": UNAVAILABLE, "layer-away": UNAVAILABLE}
 LIMITS = ("limit-refused", "limit-hangs", "limit-away")
 # Each with a test of its own below.
-OTHERS = ("none", "no-credit", "mute", "kernel-fails", "kernel-dies", "attach-unknown", "channel-away",
-          "put-refused")
+OTHERS = ("none", "no-credit", "mute", "kernel-fails", "kernel-dies", "attach-unknown", "put-refused",
+          "timers-dies", "channel-away")
 
 
 def test_each_fault_is_injected():
@@ -137,6 +137,28 @@ def test_no_kernel_can_be_started(make_server):
     one.delete()
 
 
+def test_a_source_that_cannot_be_written(make_server):
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "put-refused:1"})
+    assert_error(server.post({"code": "out hello", "lang": "lua"}), 400, "main.lua")
+    assert server.execute("out next", lang="lua")["stdout"] == "next\n"
+
+
+def test_a_sandbox_that_ends_before_it_is_a_session(make_server):
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "timers-dies:1"})
+    assert_error(server.post({}, path="/sessions"), 503, "ended while it was made")
+    one = Session(server)
+    assert one.run("out hello")["stdout"] == "hello\n"
+    one.delete()
+
+
+def test_no_way_to_a_session_for_a_moment(make_server):
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "channel-away:3"})
+    one = Session(server)
+    done = one.run("fault close-output\nout hello\nout more")
+    assert (done["status"], done["stdout"], done["state"]) == ("success", "hello\nmore\n", "kept"), done
+    one.delete()
+
+
 def test_a_kernel_that_dies(make_server):
     """Its session goes on, with a new one, and says that the state is lost."""
     server = make_server(FAKE)
@@ -160,24 +182,6 @@ def test_an_init_that_knows_an_execution_no_more(make_server):
                       ["status"] not in ("queued", "running") and found, "it has an outcome")
     assert (done["status"], done["killed_by"]) == ("killed", "server"), done
     wait_until(lambda: one.get().status == 404, "the session has ended")
-
-
-def test_an_engine_that_is_away_when_a_channel_broke(make_server):
-    """It is asked again, and what ran meanwhile is told whole."""
-    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "channel-away:2"})
-    one = Session(server)
-    done = one.run("fault close-output\nout a\nout b")
-    assert (done["status"], done["stdout"], done["state"]) == ("success", "a\nb\n", "kept"), done
-    one.delete()
-
-
-def test_a_file_that_can_not_be_put(make_server):
-    """The code is not run without it."""
-    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "put-refused:1"})
-    wish = {"code": "cat data.txt", "files": [{"path": "data.txt", "content": "aGVsbG8K"}]}
-    answer = server.post(wish)
-    assert_error(answer, 400, "data.txt")
-    assert server.post(wish).json()["stdout"] == "hello\n"
 
 
 def test_faults_under_load(make_server):
