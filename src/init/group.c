@@ -342,9 +342,22 @@ uint64_t group_oom_kills(const struct init_config *config)
     return read_keyed(config->memory_dir_fd, file, "oom_kill");
 }
 
+static uint64_t pids_seen;
+static uint64_t pids_full;
+
+void group_look_at_pids(const struct init_config *config, uint64_t gone)
+{
+    if (!config->carried || config->pids_max_fd < 0)
+        return;
+    uint64_t count = read_number(config->pids_dir_fd, "pids.current") + gone;
+    pids_seen = count > pids_seen ? count : pids_seen;
+    pids_full += count >= config->pids_max ? 1 : 0;
+}
+
 void group_read_base(const struct init_config *config, struct group_usage *out)
 {
     memset(out, 0, sizeof(*out));
+    out->pids_refused = pids_full;
     if (config->cgroup_mode == INIT_CGROUP_NONE)
         return;
     if (config->cgroup_mode == INIT_CGROUP_V2) {
@@ -354,7 +367,7 @@ void group_read_base(const struct init_config *config, struct group_usage *out)
         out->cpu_us = read_number(config->cpuacct_dir_fd, "cpuacct.usage") / 1000;
         out->throttled_us = read_keyed(config->cpu_dir_fd, "cpu.stat", "throttled_time") / 1000;
     }
-    out->pids_refused = read_keyed(config->pids_dir_fd, "pids.events", "max");
+    out->pids_refused += read_keyed(config->pids_dir_fd, "pids.events", "max");
     out->oom_kills = group_oom_kills(config);
 }
 
@@ -366,7 +379,7 @@ void group_read(const struct init_config *config, struct group_usage *out)
     if (config->cgroup_mode == INIT_CGROUP_NONE)
         return;
     out->memory_peak_bytes = read_number(config->memory_dir_fd, peak);
-    out->pids_peak = read_number(config->pids_dir_fd, "pids.peak");
+    out->pids_peak = pids_seen > 0 ? pids_seen : read_number(config->pids_dir_fd, "pids.peak");
 }
 
 /* The text of /proc/PID/status, from a descriptor that is kept for the process. It stands for that

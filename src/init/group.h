@@ -56,6 +56,11 @@ bool group_is_empty(const struct init_config *config);
 /* Ends a kill: allows new processes again. */
 void group_reopen(const struct init_config *config);
 
+/* For a kernel that counts no refused forks (gVisor): looks how many processes there are. To be
+ * called often; gone: so many more have just ended. group_read() then has the most that were seen,
+ * and in pids_refused how often there was no room for another. */
+void group_look_at_pids(const struct init_config *config, uint64_t gone);
+
 void group_read(const struct init_config *config, struct group_usage *out);
 /* What is compared with a later reading: all but the peaks, which are 0. */
 void group_read_base(const struct init_config *config, struct group_usage *out);

@@ -133,8 +133,8 @@ uint64_t runsc_capabilities(uint64_t native)
 {
     /* Code that is root in gVisor's kernel could open init's standard streams by /proc (there is no
      * user namespace between the two), and speak for it: init refuses that (init/carried.c). */
-    const uint64_t lacks = ENGINE_CAP_PIDS | ENGINE_CAP_ZYGOTE | ENGINE_CAP_LAYERS |
-                           ENGINE_CAP_GPU | ENGINE_CAP_FULL | ENGINE_CAP_CONTAINER;
+    const uint64_t lacks =
+        ENGINE_CAP_ZYGOTE | ENGINE_CAP_GPU | ENGINE_CAP_FULL | ENGINE_CAP_CONTAINER;
     return native & ~lacks;
 }
 

@@ -52,7 +52,10 @@ uint64_t runsc_capabilities(uint64_t native);
 #define RUNSC_STATE "/state"
 #define RUNSC_BUNDLE "/bundle"
 #define RUNSC_ROOT "/sandbox" /* of the sandbox */
-#define RUNSC_INIT "/init"    /* what it sees as INIT_CARRIED_FOLDER */
+#define RUNSC_SHARED                                                                               \
+    "/opt"                 /* where a mount made here is seen by the sandbox, at the same place    \
+                            */
+#define RUNSC_INIT "/init" /* what it sees as INIT_CARRIED_FOLDER */
 #define RUNSC_LOG "/tmp/log"
 #define RUNSC_ERRORS "/tmp/errors"
 

@@ -7,8 +7,11 @@
 #include "native/runsc.h"
 #include "wire/init_config.h"
 
-/* What init needs to become the code and to signal it; the code has none. */
-static const char *const rights[] = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"};
+/* What init needs to become the code and to signal it, and before that to make
+ * its group (INIT_CARRIED_PIDS); the code has none. All are gVisor's, which the host knows nothing
+ * of. */
+static const char *const rights[] = {"CAP_SETUID",  "CAP_SETGID",    "CAP_KILL",
+                                     "CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"};
 
 static json_t *make_rights(void)
 {
@@ -42,6 +45,7 @@ static json_t *make_mounts(void)
     (void)json_array_append_new(mounts, make_mount("/dev", "tmpfs", "tmpfs", "rw"));
     (void)json_array_append_new(mounts, make_mount("/sys", "sysfs", "sysfs", "ro"));
     (void)json_array_append_new(mounts, make_mount("/dev/shm", "bind", RUNSC_ROOT "/.shm", "rw"));
+    (void)json_array_append_new(mounts, make_mount(RUNSC_SHARED, "bind", RUNSC_SHARED, "rbind"));
     /* The counters of its groups, for init. */
     (void)json_array_append_new(
         mounts, json_pack("{s:s, s:s, s:s, s:[s, s]}", "destination", "/sys/fs/cgroup", "type",

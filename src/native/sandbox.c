@@ -234,6 +234,16 @@ static void fill_root(struct sandbox_host *host, const struct sandbox *sandbox,
     };
 }
 
+void sandbox_describe_ids(const struct sandbox_host *host, const struct sandbox *sandbox,
+                          struct idrange_maps *out)
+{
+    idrange_describe(&host->ids, sandbox->ids.base, out);
+    if (sandbox->runsc) { /* its code has no user namespace of its own */
+        out->root_id = 0;
+        out->code_id = SANDBOX_CODE_ID;
+    }
+}
+
 static int start(struct sandbox_host *host, struct sandbox *sandbox,
                  const struct engine_create *spec, struct init_config *config, struct err *err)
 {
@@ -251,12 +261,9 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     struct idrange_maps maps;
     struct setup_runsc runsc;
     fill_root(host, sandbox, &root);
-    idrange_describe(&host->ids, sandbox->ids.base, &maps);
-    if (sandbox->runsc) {
+    sandbox_describe_ids(host, sandbox, &maps);
+    if (sandbox->runsc)
         result = sandbox_runsc_prepare(host, sandbox, config, &runsc, err);
-        maps.root_id = 0; /* its code has no user namespace of its own */
-        maps.code_id = SANDBOX_CODE_ID;
-    }
     const struct setup setup = {.entry = &entry,
                                 .image = &host->image,
                                 .config = config,

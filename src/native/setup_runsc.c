@@ -7,6 +7,7 @@
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -61,8 +62,9 @@ static void make_own_root(const struct setup *setup)
     static const struct {
         const char *path;
         mode_t mode;
-    } folders[] = {{"proc", 0755}, {"dev", 0755},     {"state", 0700}, {"bundle", 0700},
-                   {"tmp", 01777}, {"sandbox", 0755}, {"init", 0700},  {"whole", 0755}};
+    } folders[] = {{"proc", 0755},   {"dev", 0755},   {"state", 0700},
+                   {"bundle", 0700}, {"tmp", 01777},  {"sandbox", 0755},
+                   {"init", 0700},   {"whole", 0755}, {"opt", 0755}};
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     if (mountfd_tmpfs(OWN_BYTES, OWN_INODES, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, &err) != 0)
@@ -76,6 +78,7 @@ static void make_own_root(const struct setup *setup)
               MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID);
     bind_file(setup, "/dev/null", "dev/null", 0);
     write_file(setup, &RUNSC_BUNDLE "/config.json"[1], &setup -> runsc -> bundle);
+    (void)make_place(setup, &RUNSC_INIT "/pids"[1], true, 0700);
     write_file(setup, &RUNSC_INIT "/config"[1], &setup -> runsc -> config);
 }
 
@@ -105,6 +108,21 @@ static void make_sandbox_root(const struct setup *setup)
     FD_AUTO int tmp_fd = setup_open_target(setup, "tmp");
     make_sandbox_folder(setup, root_fd, &INIT_CARRIED_FOLDER[1], 0700);
     make_sandbox_folder(setup, tmp_fd, strrchr(INIT_CARRIED_TMP_MARK, '/') + 1, 0700);
+}
+
+/* A folder of the sandbox's root once more, from which mounts that are made later go on to the
+ * copies that runsc's processes make of it (mount_namespaces(7), "Shared subtrees"). gVisor looks
+ * again at what is below a mount of its own, at what is below the root it does not. */
+static void share_folder(const struct setup *setup)
+{
+    struct err err = ERR_INIT;
+    FD_AUTO int mount_fd = -1;
+    FD_AUTO int folder_fd = setup_open_target(setup, &RUNSC_ROOT RUNSC_SHARED[1]);
+    if (mountfd_clone(folder_fd, "", false, &mount_fd, &err) != 0)
+        setup_fail_err(setup, &err);
+    setup_attach(setup, mount_fd, &RUNSC_SHARED[1]);
+    if (mount(NULL, &RUNSC_SHARED[1], NULL, MS_SHARED, NULL) != 0)
+        setup_fail(setup, "share " RUNSC_SHARED);
 }
 
 /* gVisor shows as memory what /proc/meminfo tells it here. What is mounted over a part of /proc
@@ -207,6 +225,7 @@ _Noreturn void setup_run_runsc(const struct setup *setup, int proc_fd)
     make_sandbox_root(setup);
     if (own_fd < 0 || fchdir(own_fd) != 0)
         setup_fail(setup, "enter the root of runsc");
+    share_folder(setup);
     show_memory(setup, proc_fd);
     setup_leave_host(setup);
     close_streams(setup);
