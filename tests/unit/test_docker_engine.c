@@ -540,6 +540,9 @@ static void test_layers(void **state)
         {.path = "pkg/", .mode = 0700, .owner = 1000},
         {.path = "pkg/a.py", .mode = 04600, .owner = 1000, .data = "1", .size = 1}};
     static const struct tar_entry climbs[] = {{.path = "../a", .mode = 0644}};
+#ifdef __SANITIZE_THREAD__ /* which gives berth-unpack a second thread, and that is refused */
+    skip();
+#endif
     struct rig *rig = *state;
     struct err err = ERR_INIT;
     assert_ok(import(rig, "one", good, 2, &err), err);
