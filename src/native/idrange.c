@@ -84,6 +84,7 @@ void idrange_describe(const struct idrange_space *space, uint32_t base, struct i
         (void)snprintf(out->outer, sizeof(out->outer), "0 %u 1\n", base);
         out->inner = "1000 0 1\n";
         out->root_id = out->code_id = 0;
+        out->one_id = true;
     }
 }
 

@@ -51,6 +51,7 @@ struct idrange_maps {
     uid_t root_id;     /* who owns the root, in the outer namespace: inner 0 where there is one */
     uid_t code_id;     /* inner 1000, in the outer namespace */
     int tty_gid;       /* inner 5, in the outer namespace; -1: there is none */
+    bool one_id;       /* all of these are one: setgroups(2) is denied then */
 };
 
 /* What can be done with ids 0 to id_count - 1. */

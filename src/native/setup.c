@@ -147,7 +147,7 @@ static void take_ids(const struct setup *setup)
     /* Where only one id is mapped, setgroups(2) is denied for good and the groups of an ordinary
      * user stay (user_namespaces(7)). */
     if (setresgid(0, 0, 0) != 0 ||
-        (setgroups(0, NULL) != 0 && (errno != EPERM || setup->maps->root_id != 0)) ||
+        (setgroups(0, NULL) != 0 && (errno != EPERM || !setup->maps->one_id)) ||
         setresuid(0, 0, 0) != 0)
         setup_fail(setup, "take the sandbox's ids");
     /* A process that changed its ids is not dumpable, and its children's id maps belong to the
