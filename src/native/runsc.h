@@ -22,18 +22,23 @@
  * it. Measured: 28 MiB at rest. */
 #define RUNSC_MEMORY_BYTES (UINT64_C(32) << 20)
 
+enum { RUNSC_FLAGS_MAX = 2 };
+
 struct runsc {
     bool usable;
     char path[PATH_MAX];
     char version[ENGINE_NAME_MAX];
     char platform[16];
+    const char *flags[RUNSC_FLAGS_MAX]; /* that this version knows and needs; static */
+    size_t flag_count;
     char init_path[PATH_MAX]; /* of berth-init on the host */
     bool failed;              /* the last start did */
 };
 
 /* Finds the program: BERTH_RUNSC names it, else it is looked for in the folders of PATH that nobody
- * but root can change; asks it for its version. BERTH_RUNSC_PLATFORM: "ptrace" (any host), "kvm",
- * ... Blocks for as long as that takes (some 30 ms; 5 s at most). On failure it is not usable.
+ * but root can change; asks it for its version and its flags. BERTH_RUNSC_PLATFORM: "ptrace" (any
+ * host), "kvm",
+ * ... Blocks for as long as that takes (some 60 ms; 10 s at most). On failure it is not usable.
  * ERR_NOT_FOUND: there is none. */
 int runsc_find(struct runsc *out, struct err *err);
 

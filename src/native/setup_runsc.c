@@ -146,6 +146,7 @@ static _Noreturn void start_runsc(const struct setup *setup, int error_fd)
 {
     const struct initstream_ends *ends = &setup->runsc->ends;
     const struct init_config *config = setup->config;
+    const struct runsc *runsc = setup->runsc->runsc;
     char platform[32];
     for (size_t i = 0; i < config->procs_count; i++) {
         if (write(config->procs_fds[i], "0", 1) != 1)
@@ -153,18 +154,18 @@ static _Noreturn void start_runsc(const struct setup *setup, int error_fd)
     }
     if (dup2(ends->stdin_fd, 0) < 0 || dup2(ends->stdout_fd, 1) < 0 || dup2(error_fd, 2) < 0)
         _exit(126);
-    (void)snprintf(platform, sizeof(platform), "--platform=%s", setup->runsc->runsc->platform);
-    static char name[] = RUNSC_PROGRAM;
-    static char state[] = "--root=" RUNSC_STATE;
-    static char network[] = "--network=none";
-    static char groups[] = "--ignore-cgroups";
-    static char log[] = "--log=" RUNSC_LOG;
-    static char run[] = "run";
-    static char detach[] = "--detach";
-    static char bundle[] = "--bundle=" RUNSC_BUNDLE;
-    static char id[] = "sandbox";
-    char *const argv[] = {name, state,  platform, network, groups, log,
-                          run,  detach, bundle,   id,      NULL};
+    (void)snprintf(platform, sizeof(platform), "--platform=%s", runsc->platform);
+    const char *const first[] = {RUNSC_PROGRAM,    "--root=" RUNSC_STATE, platform,
+                                 "--network=none", "--ignore-cgroups",    "--log=" RUNSC_LOG};
+    const char *const last[] = {"run", "--detach", "--bundle=" RUNSC_BUNDLE, "sandbox"};
+    const char *words[ARRAY_SIZE(first) + RUNSC_FLAGS_MAX + ARRAY_SIZE(last) + 1] = {NULL};
+    size_t count = ARRAY_SIZE(first);
+    memcpy(words, first, sizeof(first));
+    memcpy(words + count, runsc->flags, runsc->flag_count * sizeof(words[0]));
+    count += runsc->flag_count;
+    memcpy(words + count, last, sizeof(last));
+    char *argv[ARRAY_SIZE(words)]; /* execve(2) promises not to write to them */
+    memcpy(argv, words, sizeof(argv));
     char *const envp[] = {NULL};
     (void)execve(RUNSC_PROGRAM, argv, envp);
     (void)dprintf(2, "execute runsc: %s\n", strerror(errno));

@@ -115,7 +115,12 @@ static void put_program(const char *text, mode_t mode)
     assert_int_equal(fchmod(fd, mode), 0);
 }
 
-#define SAYS_VERSION "#!/bin/sh\necho 'runsc version release-1'\necho 'spec: 1.0'\n"
+/* A program that says its version, and its flags as Go's flag package lists them. */
+#define SAYS(flags)                                                                                \
+    "#!/bin/sh\ncase $1 in --version) echo 'runsc version release-1'; echo 'spec: 1.0';;\n"        \
+    "flags) printf '" flags "' >&2;; esac\n"
+#define IS_KNOWN "  -ignore-cgroups\\n    \tdo not.\\n"
+#define SAYS_VERSION SAYS(IS_KNOWN)
 
 static void test_which_program_is_taken(void **state)
 {
@@ -146,6 +151,31 @@ static void test_which_program_is_taken(void **state)
     assert_fails(runsc_find(&runsc, &err), ERR_BAD_INPUT, err);
 }
 
+/* One that knows of an overlay is told to make none: else what a sandbox writes would not be kept.
+ */
+static void test_flags_are_those_that_it_knows(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct runsc runsc;
+    if (geteuid() != 0)
+        skip();
+    (void)unsetenv("BERTH_RUNSC");
+    (void)unsetenv("BERTH_RUNSC_PLATFORM");
+    assert_int_equal(setenv("PATH", folder, 1), 0);
+    put_program(SAYS("  -overlay\\n" IS_KNOWN "  -overlay2-size int\\n  see -overlay2 \\n"), 0755);
+    assert_ok(runsc_find(&runsc, &err), err);
+    assert_int_equal(runsc.flag_count, 0);
+    put_program(SAYS("  -directfs\\n" IS_KNOWN "  -overlay2 value\\n"), 0755);
+    assert_ok(runsc_find(&runsc, &err), err);
+    assert_int_equal(runsc.flag_count, 2);
+    assert_string_equal(runsc.flags[0], "--overlay2=none");
+    assert_string_equal(runsc.flags[1], "--directfs=false");
+    put_program(SAYS("  -overlay2 value\\n"), 0755); /* no list that we know how to read */
+    assert_fails(runsc_find(&runsc, &err), ERR_UNSUPPORTED, err);
+    assert_false(runsc.usable);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_bundle_gives_init_its_rights),
@@ -153,6 +183,7 @@ int main(void)
                                        cmocka_unit_test(test_a_bundle_binds_nothing_of_the_host),
                                        cmocka_unit_test(test_what_it_lacks_is_refused),
                                        cmocka_unit_test(test_limits_leave_room_for_gvisor),
-                                       in_folder(test_which_program_is_taken)};
+                                       in_folder(test_which_program_is_taken),
+                                       in_folder(test_flags_are_those_that_it_knows)};
     return cmocka_run_group_tests_name("runsc", tests, NULL, NULL);
 }
