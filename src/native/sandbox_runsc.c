@@ -106,9 +106,9 @@ int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandb
 {
     fault_point("native.started");
     int result = open_way(host, sandbox, err);
-    if (result != 0) /* it has ended already */
-        return err_wrap(err, "way to the init of %s", sandbox->id);
-    return 0;
+    if (result == -ERR_NOT_FOUND) /* it has ended already: that is seen next, with its last words */
+        return 0;
+    return result != 0 ? err_wrap(err, "way to the init of %s", sandbox->id) : 0;
 }
 
 int sandbox_runsc_poll(struct sandbox *sandbox, struct err *err)
