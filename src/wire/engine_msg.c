@@ -48,6 +48,7 @@ enum engine_tag {
     TAG_RUNTIME_CAPABILITIES, /* the same */
     TAG_RUNTIME_WARNING,      /* the same */
     TAG_CAUSE,
+    TAG_RUNTIME_MEMORY, /* of the runtime before it */
 };
 
 const char *engine_cap_name(unsigned index)
@@ -103,6 +104,8 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
         tlv_put_str(writer, TAG_RUNTIME_VERSION, runtime->version);
         tlv_put_u64(writer, TAG_RUNTIME_CAPABILITIES, runtime->capabilities);
         tlv_put_str(writer, TAG_RUNTIME_WARNING, runtime->warning);
+        if (runtime->memory_bytes > 0)
+            tlv_put_u64(writer, TAG_RUNTIME_MEMORY, runtime->memory_bytes);
     }
 }
 
@@ -368,7 +371,9 @@ static int runtime_detail(const struct tlv_field *field, struct engine_info *inf
         return copy_text(field, runtime->version, sizeof(runtime->version), err);
     if (field->tag == TAG_RUNTIME_WARNING)
         return copy_text(field, runtime->warning, sizeof(runtime->warning), err);
-    return tlv_u64(field, &runtime->capabilities, err);
+    uint64_t *number =
+        field->tag == TAG_RUNTIME_MEMORY ? &runtime->memory_bytes : &runtime->capabilities;
+    return tlv_u64(field, number, err);
 }
 
 static int copy_flag(const struct tlv_field *field, bool *out, struct err *err)
@@ -404,6 +409,7 @@ static int info_field(const struct tlv_field *field, struct engine_msg *msg, str
     case TAG_RUNTIME_VERSION:
     case TAG_RUNTIME_CAPABILITIES:
     case TAG_RUNTIME_WARNING:
+    case TAG_RUNTIME_MEMORY:
         return runtime_detail(field, info, err);
     default:
         return 0; /* of a later version */
