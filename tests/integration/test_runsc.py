@@ -195,6 +195,10 @@ def test_limits_change_while_it_runs(engine):
         assert box.sh("python3 -c 'print(len(bytearray(300 << 20)))'").stdout == b"314572800\n"
         script = "; ".join(f"head -c {12 * MIB} /dev/zero > /workspace/{i}" for i in range(4))
         assert box.sh(script).exit_code == 0
+        for pids in (10, 30):
+            engine.limit(box.id, pids=pids)
+            assert box.limits(pids=pids) == 0
+            assert box.run("/usr/bin/python3", "-c", FORKS).stdout == b"11 %d\n" % (pids - 1)
 
 
 # ---- deaths ----
@@ -305,7 +309,9 @@ def test_the_server_uses_it(make_server, engine):
     done = server.execute("x = bytearray(1 << 31)", runtime="runsc",
                           resources={"ram": "128MB"})
     assert (done["status"], done["killed_by"], done["limits_hit"]) == ("killed", "oom", ["memory"])
-    answer = server.post({}, path="/sessions").json()
+    reserved = server.metric("berth_memory_reserved_bytes")
+    answer = server.post({"resources": {"ram": "512MiB"}}, path="/sessions").json()
+    assert server.metric("berth_memory_reserved_bytes") == reserved + (32 + 32) * MIB  # 32 are gVisor's
     path = f"/sessions/{answer['session_id']}"
     assert answer["runtime"] == "runsc", answer
     assert server.post({"code": "x = 41"}, path=path + "/execute").json()["state"] == "kept"
