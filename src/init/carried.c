@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "init/group.h"
 #include "init/identity.h"
 
 enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
@@ -176,7 +177,7 @@ static int check_closed(const struct carried *carried, const struct init_config 
                         struct err *err)
 {
     int status = 0;
-    pid_t pid = fork();
+    pid_t pid = group_fork(config);
     if (pid == 0)
         try_as_code(carried, config);
     if (pid < 0 || waitpid(pid, &status, 0) != pid)

@@ -121,8 +121,8 @@ int child_lower_limits(pid_t pid, const struct init_config *config)
 {
     if (!config->carried)
         return lower_all(pid, config);
-    if (setresgid(config->gid, (gid_t)-1, (gid_t)-1) != 0 ||
-        setresuid(config->uid, (uid_t)-1, (uid_t)-1) != 0)
+    if (setresgid(identity_seen(config, config->gid), (gid_t)-1, (gid_t)-1) != 0 ||
+        setresuid(identity_seen(config, config->uid), (uid_t)-1, (uid_t)-1) != 0)
         return errno;
     int sys_errno = lower_all(pid, config);
     if (setresuid(0, (uid_t)-1, (uid_t)-1) != 0 || setresgid(0, (gid_t)-1, (gid_t)-1) != 0)

@@ -24,8 +24,9 @@ struct group_usage {
     uint64_t throttled_us; /* time that processes waited for the cpu quota */
 };
 
-/* fork(2) of a child that will be in the code group: on v2 it is born there, else it has to call
- * group_join(). Neither moves a process by its id, which is slow (see native/cgroup.h). */
+/* fork(2) of a child that will be in the code group, and in a user namespace of its own where
+ * config->nests: on v2 it is born there, else it has to call group_join(). Neither moves a process
+ * by its id, which is slow (see native/cgroup.h). */
 pid_t group_fork(const struct init_config *config);
 
 /* Moves the calling process into the code group, unless it was born there. Called in a fresh child.

@@ -39,6 +39,8 @@
 
 enum {
     STATUS_MAX = 256, /* below PIPE_BUF: written in one piece */
+    ROOT_ID = 1,      /* the code's root, as the sandbox's outer namespace sees it (idrange.h) */
+    CODE_ID = 1001,
     ASIDE_MAX = 100,
     STACKED_MAX = 16,
 };
@@ -50,8 +52,6 @@ struct job {
     int mount_fd;
     int status_fd;
     int lock_fd;
-    uid_t root_id; /* see struct layer_target */
-    uid_t code_id;
 };
 
 static _Noreturn void fail(const struct job *job, enum err_kind kind, const char *step)
@@ -87,8 +87,8 @@ static void enter(const struct job *job, pid_t engine)
         fail(job, errno == ESRCH ? ERR_CONFLICT : ERR_INTERNAL, "enter the sandbox");
     if (setresgid(0, 0, 0) != 0 || setgroups(0, NULL) != 0 || setresuid(0, 0, 0) != 0)
         fail(job, ERR_INTERNAL, "take the sandbox's ids");
-    (void)setfsgid(job->root_id);
-    (void)setfsuid(job->root_id);
+    (void)setfsgid(ROOT_ID);
+    (void)setfsuid(ROOT_ID);
     if (asuser_raise() != 0)
         fail(job, ERR_INTERNAL, "keep capabilities");
     (void)umask(0);
@@ -176,9 +176,9 @@ static _Noreturn void attach_and_exit(struct job *job, pid_t engine)
     int root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
         fail(job, ERR_INTERNAL, "open the root");
-    int parent_fd = make_folder(job, root_fd, parent, job->root_id);
+    int parent_fd = make_folder(job, root_fd, parent, ROOT_ID);
     take_off(job, parent_fd, name);
-    int place_fd = make_folder(job, parent_fd, name, job->code_id);
+    int place_fd = make_folder(job, parent_fd, name, CODE_ID);
     if (mountfd_attach(job->mount_fd, place_fd, "", &err) != 0) {
         errno = err.sys_errno;
         fail(job, ERR_CONFLICT, "mount at " ENGINE_LAYER_PLACE);
@@ -237,7 +237,7 @@ static int make_mount(const struct layer_target *target, const struct layer *lay
     if (result != 0)
         return result;
     (void)snprintf(source, sizeof(source), SOURCE_PREFIX "%s", layer->folder);
-    (void)snprintf(map, sizeof(map), "0 %" PRIu64 " 1\n", first_id + target->root_id);
+    (void)snprintf(map, sizeof(map), "0 %" PRIu64 " 1\n", first_id + ROOT_ID);
     struct image_tree tree = {
         .target = "layer", .fd = layer->root_fd, .idmap = true, .source = source};
     result = idrange_open_userns(map, &userns_fd, err);
@@ -288,11 +288,7 @@ int layer_attach_start(const struct layer_target *target, struct layer *layer,
     layer->root_fd = root_fd;
     int result = make_mount(target, layer, &mount_fd, err);
     layer->root_fd = -1;
-    struct job job = {.sandbox_fd = target->pidfd,
-                      .mount_fd = mount_fd,
-                      .lock_fd = lock_fd,
-                      .root_id = target->root_id,
-                      .code_id = target->code_id};
+    struct job job = {.sandbox_fd = target->pidfd, .mount_fd = mount_fd, .lock_fd = lock_fd};
     if (result == 0)
         result = start_child(&job, out, err);
     if (result != 0)

@@ -30,9 +30,6 @@ struct layer_target {
     pid_t pid;    /* of the sandbox's init ... */
     int pidfd;    /* ... which is this process */
     int stage_fd; /* see image_overlay() */
-    /* The code's root and the code, as the namespace of that process sees them (idrange_maps). */
-    uid_t root_id;
-    uid_t code_id;
 };
 
 /* Starts it; takes the layer's descriptors, also when it fails. The working directory is as for

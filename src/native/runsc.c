@@ -179,18 +179,12 @@ int runsc_find(struct runsc *out, struct err *err)
 
 uint64_t runsc_capabilities(uint64_t native)
 {
-    /* Code that is root in gVisor's kernel could open init's standard streams by /proc (there is no
-     * user namespace between the two), and speak for it: init refuses that (init/carried.c). */
-    const uint64_t lacks =
-        ENGINE_CAP_ZYGOTE | ENGINE_CAP_GPU | ENGINE_CAP_FULL | ENGINE_CAP_CONTAINER;
+    const uint64_t lacks = ENGINE_CAP_ZYGOTE | ENGINE_CAP_GPU | ENGINE_CAP_FULL;
     return native & ~lacks;
 }
 
 int runsc_check(const struct engine_create *spec, struct err *err)
 {
-    if (strcmp(spec->profile, "container") == 0)
-        return err_public(err, ERR_UNSUPPORTED,
-                          "the runtime \"runsc\" has no profile \"container\"");
     if (spec->gpu_count > 0)
         return err_public(err, ERR_UNSUPPORTED, "the runtime \"runsc\" has no GPUs");
     return 0;

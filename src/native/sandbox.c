@@ -225,23 +225,13 @@ static void fill_root(struct sandbox_host *host, const struct sandbox *sandbox,
         .disk_fd = sandbox->disk_fd,
         .on_disk = sandbox->spec.disk,
         .userns_fd = sandbox->userns_fd,
-        .first_id = sandbox->ids.base + (sandbox->runsc ? 0 : 1),
+        .first_id = sandbox->ids.base + 1,
         .container = is_container(sandbox),
         .storage_bytes = sandbox->spec.storage_bytes,
         .cpu_millis = sandbox->spec.cpu_millis,
         .gpus = &host->gpus,
         .gpu_set = &sandbox->gpus,
     };
-}
-
-void sandbox_describe_ids(const struct sandbox_host *host, const struct sandbox *sandbox,
-                          struct idrange_maps *out)
-{
-    idrange_describe(&host->ids, sandbox->ids.base, out);
-    if (sandbox->runsc) { /* its code has no user namespace of its own */
-        out->root_id = 0;
-        out->code_id = SANDBOX_CODE_ID;
-    }
 }
 
 static int start(struct sandbox_host *host, struct sandbox *sandbox,
@@ -261,7 +251,7 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     struct idrange_maps maps;
     struct setup_runsc runsc;
     fill_root(host, sandbox, &root);
-    sandbox_describe_ids(host, sandbox, &maps);
+    idrange_describe(&host->ids, sandbox->ids.base, &maps);
     if (sandbox->runsc)
         result = sandbox_runsc_prepare(host, sandbox, config, &runsc, err);
     const struct setup setup = {.entry = &entry,

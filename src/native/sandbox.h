@@ -87,10 +87,6 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
 struct cgroup_limits sandbox_group_limits(const struct sandbox *sandbox,
                                           const struct engine_create *spec);
 
-/* The ids of its outer namespace; those outside are 0 for one that was adopted. */
-void sandbox_describe_ids(const struct sandbox_host *host, const struct sandbox *sandbox,
-                          struct idrange_maps *out);
-
 /* RLIMIT_FSIZE of the code. */
 uint64_t sandbox_file_size_max(const struct engine_create *spec);
 

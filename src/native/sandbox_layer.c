@@ -18,13 +18,8 @@ int sandbox_attach_layer(struct sandbox_host *host, struct sandbox *sandbox, con
                          uint64_t request_id, struct err *err)
 {
     struct layer layer;
-    struct idrange_maps maps;
-    sandbox_describe_ids(host, sandbox, &maps);
-    const struct layer_target target = {.pid = sandbox->pid,
-                                        .pidfd = sandbox->pidfd,
-                                        .stage_fd = host->stage_fd,
-                                        .root_id = maps.root_id,
-                                        .code_id = maps.code_id};
+    const struct layer_target target = {
+        .pid = sandbox->pid, .pidfd = sandbox->pidfd, .stage_fd = host->stage_fd};
     if (sandbox->attach.pid != 0)
         return err_set(err, ERR_CONFLICT, "sandbox %s is being given a layer", sandbox->id);
     int result = layers_take(host->layers, name, &layer, err);

@@ -30,6 +30,7 @@ static int encode_config(const struct init_config *config, uint32_t pids_max,
     init_config_clear(&inside);
     memcpy(inside.id, config->id, sizeof(inside.id));
     inside.carried = true;
+    inside.nests = true;
     memcpy(inside.nonce, config->nonce, sizeof(inside.nonce));
     memcpy(inside.secret, secret, sizeof(inside.secret));
     memcpy(inside.fault, config->fault, sizeof(inside.fault));

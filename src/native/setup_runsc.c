@@ -7,6 +7,7 @@
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -15,6 +16,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "native/asuser.h"
 #include "native/mountfd.h"
 #include "native/setup_internal.h"
 
@@ -82,6 +84,15 @@ static void make_own_root(const struct setup *setup)
     write_file(setup, &RUNSC_INIT "/config"[1], &setup -> runsc -> config);
 }
 
+/* As whoever a disk's map knows, and with all rights over what is there. */
+static void take_file_id(const struct setup *setup, uid_t id)
+{
+    (void)setfsgid(id);
+    (void)setfsuid(id);
+    if (asuser_raise() != 0)
+        setup_fail(setup, "keep capabilities");
+}
+
 /* The code of a sandbox that had stopped may have left anything there. */
 static void make_sandbox_folder(const struct setup *setup, int parent_fd, const char *name,
                                 mode_t mode)
@@ -106,8 +117,10 @@ static void make_sandbox_root(const struct setup *setup)
         continue;
     FD_AUTO int root_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     FD_AUTO int tmp_fd = setup_open_target(setup, "tmp");
+    take_file_id(setup, setup->maps->root_id);
     make_sandbox_folder(setup, root_fd, &INIT_CARRIED_FOLDER[1], 0700);
     make_sandbox_folder(setup, tmp_fd, strrchr(INIT_CARRIED_TMP_MARK, '/') + 1, 0700);
+    take_file_id(setup, 0);
 }
 
 /* A folder of the sandbox's root once more, from which mounts that are made later go on to the
@@ -215,10 +228,7 @@ static void close_streams(const struct setup *setup)
 
 _Noreturn void setup_run_runsc(const struct setup *setup, int proc_fd)
 {
-    FD_AUTO int userns_fd = openat(proc_fd, "self/ns/user", O_RDONLY | O_CLOEXEC);
-    if (userns_fd < 0)
-        setup_fail(setup, "open the user namespace");
-    if (fd_send(setup->socket_fd, "U", 1, &userns_fd, 1, 0, NULL) != 0)
+    if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)
         _exit(1);
     fault_point("setup.root");
     make_own_root(setup);

@@ -31,6 +31,7 @@ enum init_tag {
     TAG_FAULT,
     TAG_FILE_IDLE,
     TAG_SECRET,
+    TAG_NESTS,
 };
 
 void init_config_clear(struct init_config *config)
@@ -70,6 +71,8 @@ int init_config_encode(const struct init_config *config, struct buf *out, struct
         tlv_put_str(&writer, TAG_FAULT, config->fault);
     if (config->carried)
         tlv_put_bytes(&writer, TAG_SECRET, config->secret, sizeof(config->secret));
+    if (config->nests)
+        tlv_put_u64(&writer, TAG_NESTS, 1);
     tlv_put_u64(&writer, TAG_CGROUP_MODE, (uint64_t)config->cgroup_mode);
     put_fd(&writer, TAG_LISTEN_FD, config->listen_fd);
     put_fd(&writer, TAG_SETUP_FD, config->setup_fd);
@@ -213,6 +216,8 @@ int init_config_decode(const void *data, size_t size, struct init_config *config
                 return err_set(err, ERR_PROTOCOL, "a secret of %zu bytes", field.size);
             memcpy(decoded.secret, field.data, sizeof(decoded.secret));
             decoded.carried = true;
+        } else if (field.tag == TAG_NESTS) {
+            decoded.nests = true;
         } else {
             result = decode_number(&field, &decoded, err);
         }

@@ -69,7 +69,9 @@ struct init_config {
     uint64_t
         file_idle_ms; /* a file's child that moves no byte for so long is killed; 0: the usual */
 
-    bool carried; /* standard input and output are a carrier's; there is no inner user namespace */
+    bool carried; /* standard input and output are a carrier's */
+    bool nests; /* there too the code is in an inner user namespace, where id N is N + 1 of init's:
+                   each child makes one, since none can be entered (gVisor) */
     uint8_t secret[CARRIER_SECRET_SIZE]; /* of that */
 
     int listen_fd; /* bound stream socket; init calls listen(2) */

@@ -31,6 +31,7 @@ KINDS = {
 GVISOR = {
     "runsc": {"runtime": "runsc"},
     "runsc_disk": {"runtime": "runsc", "disk": True},
+    "runsc_container_disk": {"runtime": "runsc", "profile": "container", "disk": True},
     "runsc_folder": {"runtime": "runsc", "image": "folder"},
     "runsc_archive_disk": {"runtime": "runsc", "image": "archive", "disk": True},
 }

@@ -57,9 +57,9 @@ def test_the_engine_names_what_the_runtime_can_do(engine):
     assert list(runtimes) == ["native", "runsc"]
     native, runsc = runtimes["native"][1], runtimes["runsc"][1]
     assert native == engine.probe()["capabilities"]
-    lacks = CAP_ZYGOTE | CAP_GPU | CAP_FULL | CAP_CONTAINER
+    lacks = CAP_ZYGOTE | CAP_GPU | CAP_FULL
     assert runsc == native & ~lacks
-    assert runsc & CAP_STORAGE and runsc & CAP_LIMIT and runsc & CAP_PIDS
+    assert runsc & CAP_STORAGE and runsc & CAP_LIMIT and runsc & CAP_PIDS and runsc & CAP_CONTAINER
 
 
 def test_an_unknown_runtime_is_refused(engine):
@@ -80,10 +80,6 @@ def test_what_it_lacks_is_refused(engine):
         engine.create(runtime="runsc", gpus=1)
     assert refused.value.kind == "unsupported"
     assert "GPU" in refused.value.public
-    with pytest.raises(EngineError) as refused:
-        engine.create(runtime="runsc", profile="container")
-    assert refused.value.kind == "unsupported"
-    assert "container" in refused.value.public
 
 
 # ---- the host's side ----
@@ -118,6 +114,40 @@ def test_the_code_has_no_rights(box):
         said = result.stderr.lower()
         assert result.exit_code != 0 and (b"denied" in said or b"not permitted" in said), (attack, result)
     assert box.run("/bin/echo", "still").stdout == b"still\n"
+
+
+ROOT = """
+import os
+def refused(call, *arguments):
+    try: call(*arguments)
+    except OSError as e: print(e.strerror)
+    else: print('done', call, arguments)
+os.mkdir('/usr/mine')
+os.chown('/usr/mine', 33, 33)
+print(os.getuid(), os.stat('/usr/mine').st_uid, os.stat('/etc').st_uid, os.stat('/workspace').st_uid)
+if os.fork() == 0:
+    os.setgroups([])
+    os.setresuid(33, 33, 33)
+    open('/usr/mine/file', 'w').close()
+    os._exit(0)
+print(os.wait()[1])
+for name in ['/proc/1/fd/%d' % n for n in range(10, 14)]: refused(os.open, name, os.O_RDWR)
+refused(os.listdir, '/.berth/pids')
+refused(os.open, '/.berth/config', os.O_RDONLY)
+refused(os.kill, 1, 9)
+refused(os.chown, '/usr/mine', 65535, 0)
+"""
+
+
+@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
+def test_root_of_a_container(engine, disk):
+    """Root of the files and the programs in there, and of nothing of init's."""
+    with engine.create(profile="container", disk=disk, **RUNSC) as box:
+        result = box.run("/usr/bin/python3", "-c", ROOT)
+        lines = result.stdout.decode().splitlines()
+        assert lines[:2] == ["0 33 0 1000", "0"] and result.exit_code == 0, result
+        assert len(lines) == 10 and not any("done" in line for line in lines), result
+        assert box.run("/bin/cat", "/usr/mine/file").exit_code == 0
 
 
 # ---- programs, files, sessions ----
@@ -318,7 +348,8 @@ def test_the_server_uses_it(make_server, engine):
     server.kill()
     server.start()
     assert server.post({"code": "print(x + 1)"}, path=path + "/execute").json()["stdout"] == "42\n"
-    refused = server.post({"code": "1", "runtime": "runsc", "profile": "container"})
-    assert refused.status == 400 and "container" in refused.json()["detail"], refused
+    done = server.execute("open('/usr/x', 'w').close(); import os; print(os.getuid())", runtime="runsc",
+                          profile="container")
+    assert done["stdout"] == "0\n", done
     assert server.request("DELETE", path).status == 200
     server.wait_clean()

@@ -19,7 +19,7 @@
 static json_t *make_bundle(void)
 {
     struct err err = ERR_INIT;
-    const struct engine_create spec = {.memory_bytes = 256 * MIB};
+    const struct engine_create spec = {.memory_bytes = 256 * MIB, .profile = "strict"};
     BUF_AUTO struct buf text;
     buf_init(&text, 65536);
     assert_ok(runsc_write_bundle(&spec, &text, &err), err);
@@ -46,7 +46,7 @@ static void test_a_bundle_gives_init_its_rights(void **state)
     json_t *bundle = make_bundle();
     const json_t *process = json_object_get(bundle, "process");
     const json_t *rights = json_object_get(json_object_get(process, "capabilities"), "bounding");
-    assert_int_equal(json_array_size(rights), 6);
+    assert_int_equal(json_array_size(rights), 7);
     assert_true(has_text(rights, "CAP_SETUID"));
     assert_true(json_is_true(json_object_get(process, "noNewPrivileges")));
     const json_t *args = json_object_get(process, "args");
@@ -81,14 +81,11 @@ static void test_what_it_lacks_is_refused(void **state)
 {
     (void)state;
     struct err err = ERR_INIT;
-    const struct engine_create container = {.profile = "container"};
     const struct engine_create gpu = {.profile = "strict", .gpu_count = 1};
     const struct engine_create plain = {.profile = "strict"};
-    assert_fails(runsc_check(&container, &err), ERR_UNSUPPORTED, err);
     assert_fails(runsc_check(&gpu, &err), ERR_UNSUPPORTED, err);
     assert_int_equal(runsc_check(&plain, &err), 0);
-    assert_int_equal(runsc_capabilities(ENGINE_CAP_CONTAINER | ENGINE_CAP_MEMORY),
-                     ENGINE_CAP_MEMORY);
+    assert_int_equal(runsc_capabilities(ENGINE_CAP_GPU | ENGINE_CAP_MEMORY), ENGINE_CAP_MEMORY);
 }
 
 static void test_limits_leave_room_for_gvisor(void **state)
