@@ -15,7 +15,7 @@
 #include "docker/web.h"
 
 #define CONNECT_NS (20 * CLOCK_NS_PER_S)
-/* From a reset on; init may be busy, or its host. */
+/* Init may be busy, or its host. */
 #define ANSWER_NS (20 * CLOCK_NS_PER_S)
 #define BEAT_NS (CARRIER_BEAT_MS * CLOCK_NS_PER_MS)
 enum {
@@ -203,10 +203,13 @@ static void beat(void *context)
 {
     struct attach *attach = context;
     struct err err = ERR_INIT;
+    int64_t now_ns = clock_now_ns();
     enter(attach);
-    loop_set_timer(attach->loop, &attach->beat, clock_now_ns() + BEAT_NS, beat, attach);
-    carrier_beat(attach->carrier);
-    if (flush(attach, &err) != 0)
+    loop_set_timer(attach->loop, &attach->beat, now_ns + BEAT_NS, beat, attach);
+    int result = carrier_beat(attach->carrier, now_ns, &err);
+    if (result == 0)
+        result = flush(attach, &err);
+    if (result != 0)
         end(attach, &err);
     leave(attach);
 }
@@ -214,7 +217,7 @@ static void beat(void *context)
 static int begin_stream(struct attach *attach, struct err *err)
 {
     attach->stage = STAGE_STREAM;
-    loop_set_timer(attach->loop, &attach->timer, clock_now_ns() + ANSWER_NS, on_timeout, attach);
+    loop_stop_timer(&attach->timer);
     return loop_watch(attach->loop, carrier_fd(attach->carrier), EPOLLIN, on_carrier, attach,
                       &attach->carrier_watch, err);
 }
@@ -371,6 +374,13 @@ void attach_free(struct attach *attach)
     attach->freed = true;
     if (attach->inside == 0)
         free_attach(attach);
+}
+
+void attach_expect(struct attach *attach)
+{
+    if (attach->stage == STAGE_STREAM && !attach->told_up)
+        loop_set_timer(attach->loop, &attach->timer, clock_now_ns() + ANSWER_NS, on_timeout,
+                       attach);
 }
 
 bool attach_is_up(const struct attach *attach)

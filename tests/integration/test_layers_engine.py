@@ -164,11 +164,12 @@ def test_a_layer_is_seen_under_gvisor(layers, kind):
         entry("./link", "link", linkname="pkg/run")))
     with make(layers, kind) as box:
         before = box.sh(f"cd {PLACE}; test -O . && echo own; echo *; cat name; echo x > x && rm x && echo written")
-        assert before.stdout == b"own\n*\nwritten\n", before
+        root = "container" in kind
+        assert before.stdout == (b"" if root else b"own\n") + b"*\nwritten\n", before
         layers.attach_layer(box.id, "full")
         look = box.sh(f"cd {PLACE} && echo * && cat name && pkg/run && test -u link || echo plain; "
                       "test -O . || test -O pkg || echo not mine")
-        assert look.stdout == b"link name pkg\nfullran\nplain\nnot mine\n", look
+        assert look.stdout == b"link name pkg\nfullran\nplain\n" + (b"" if root else b"not mine\n"), look
         refuses_changes(box)
         assert seen(box) == "full"
 
