@@ -11,6 +11,7 @@ import pytest
 import dockerd
 import harness
 import kills
+import podman as podman_service
 import ways
 
 TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
@@ -151,6 +152,17 @@ def docker():
         yield one
 
 
+@pytest.fixture(scope="session")
+def podman():
+    """Podman's socket, the same."""
+    missing = podman_service.missing()
+    if missing:
+        pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
+    with podman_service.Service() as one:
+        one.import_image()
+        yield one
+
+
 def pytest_generate_tests(metafunc):
     """`way` is each of those that the test is to run on (ways.py)."""
     if "way" in metafunc.fixturenames:
@@ -168,7 +180,7 @@ def subjects(request):
 
     def one(name):
         if name not in made:
-            daemon = request.getfixturevalue("docker") if name.startswith("docker") else None
+            daemon = ways.daemon_for(name, request)
             server = (request.getfixturevalue("native_server") if name == "native" else
                       ways.new_server(name, daemon).start())
             made[name] = ways.Subject(name, server, daemon)
@@ -195,7 +207,7 @@ def subject(way, subjects):
 @pytest.fixture
 def make_subject(way, end_servers, request):
     """make_subject(env={}): a private server whose default is this way."""
-    daemon = request.getfixturevalue("docker") if way.startswith("docker") else None
+    daemon = ways.daemon_for(way, request)
 
     def make(env=None):
         server = end_servers(ways.new_server(way, daemon, env))

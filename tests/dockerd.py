@@ -33,10 +33,17 @@ address = "{folder}/containerd.sock"
 """
 
 
-def missing():
+def search_path():
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def which(program):
+    return shutil.which(program, path=search_path())
+
+
+def missing(programs=PROGRAMS):
     """The programs that are not there; a test that needs them skips with their names."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    return [name for name in PROGRAMS if not shutil.which(name, path=path)]
+    return [name for name in programs if not which(name)]
 
 
 class _Connection(http.client.HTTPConnection):
@@ -53,8 +60,10 @@ class _Connection(http.client.HTTPConnection):
 class Daemon:
     """containerd, which stays when dockerd is killed, as systemd keeps them, and dockerd."""
 
+    PREFIX = "berth-docker-"
+
     def __init__(self, live_restore=False):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="berth-docker-"))
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=self.PREFIX))
         self.name = self.folder.name
         self.log_path = self.folder / "log"
         self.socket = str(self.folder / "docker.sock")
@@ -67,11 +76,13 @@ class Daemon:
 
     # ---- life ----
 
+    def environment(self):
+        return {**os.environ, "PATH": search_path()}
+
     def _spawn(self, *command):
-        environment = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
         with open(self.log_path, "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                    env=environment, start_new_session=True)
+                                    env=self.environment(), start_new_session=True)
 
     def start(self):
         if not self.containerd:
@@ -122,9 +133,7 @@ class Daemon:
             self.containerd.terminate()
             self.containerd.wait(HANG_SECS)
             self.containerd = None
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._kill_all()
         for path in reversed(self.mounts()):
             subprocess.run(["umount", "-l", path], check=False)
         for one in ids:
@@ -132,6 +141,11 @@ class Daemon:
             (SHIM_SOCKETS / hashlib.sha256(at).hexdigest()).unlink(missing_ok=True)
         wait_until(lambda: not self.processes() and not self._remove_groups(), "its processes end")
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _kill_all(self):
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _remove_groups(self):
         """Removes its control groups, bottom up; returns those that stay."""
@@ -179,14 +193,16 @@ class Daemon:
                                        for mount in snapshot_tool.listed(root)]
         return [path for path in places if path.is_dir() and not path.parent.is_symlink()]
 
+    def container_groups(self):
+        """{control group of a container: its id}"""
+        return {path: path.name for group in self.groups() for path in group.iterdir() if path.is_dir()}
+
     def traces(self):
         """All that containers leave, for a look before and after: names, in words."""
         found = [f"container {one['Id'][:12]} {one['State']} {one['Names']}" for one in self.containers()]
         found += [f"shim {pid}" for pid in self.shims()]
         found += [f"mount {path}" for path in self.mounts()]
-        for group in self.groups():
-            found += [f"group {path}" for path in group.iterdir() if path.is_dir()]
-        return found
+        return found + [f"group {path}" for path in self.container_groups()]
 
     # ---- the Engine API ----
 
@@ -217,7 +233,7 @@ class Daemon:
     def import_image(self, name=images.NAME, path=None):
         """The tests' image, of a tar of its root."""
         repository, _, tag = name.partition(":")
-        query = urllib.parse.urlencode({"fromSrc": "-", "repo": repository, "tag": tag})
+        query = urllib.parse.urlencode({"fromSrc": "-", "repo": repository, "tag": tag or "latest"})
         with open(path or images.tar_path(), "rb") as tar:
             answer = self.request("POST", f"/images/create?{query}", tar,
                                   {"Content-Type": "application/x-tar"})

@@ -22,10 +22,13 @@ WAYS = {
     "docker/runsc": ("docker", "runsc", "berth-docker", {
         "BERTH_ENGINES": "docker", "BERTH_ENGINE_EXECUTE": "docker/runsc",
         "BERTH_ENGINE_SESSIONS": "docker/runsc"}),
+    "podman": ("docker", "runc", "berth-docker", {"BERTH_ENGINES": "docker"}),
     "native/runsc": ("native", "runsc", "berth-native", {
         "BERTH_ENGINE_EXECUTE": "native/runsc", "BERTH_ENGINE_SESSIONS": "native/runsc"}),
 }
-SLOW_WAYS = ("docker", "docker/runsc", "native/runsc")
+SLOW_WAYS = ("docker", "docker/runsc", "podman", "native/runsc")
+# The fixtures (conftest.py) of the daemons behind ways of the engine docker.
+DAEMONS = {"docker": "docker", "docker/runsc": "docker", "podman": "podman"}
 
 
 def chosen():
@@ -47,9 +50,14 @@ def names_for(every_way):
     return [name for name in chosen() if every_way or everything() or name not in SLOW_WAYS]
 
 
+def daemon_for(name, request):
+    """The daemon of the session that this way needs, started when it is asked for; or None."""
+    return request.getfixturevalue(DAEMONS[name]) if name in DAEMONS else None
+
+
 def settings_for(name, daemon=None, env=None):
     settings = dict(WAYS[name][3])
-    if daemon and name.startswith("docker"):
+    if daemon:
         settings.update(daemon.settings)
     settings.update(env or {})
     return settings
@@ -74,8 +82,7 @@ class DockerServer(harness.Server):
     def groups_of(self, sandbox_id):
         names = [one["Id"] for one in self.containers()
                  if one["Labels"]["berth.sandbox"] == sandbox_id]
-        return [group / name for group in self.daemon.groups() for name in names
-                if (group / name).is_dir()]
+        return [path for path, name in self.daemon.container_groups().items() if name in names]
 
     def leftovers(self):
         """And containers, and groups of containers that are no more."""
@@ -83,8 +90,8 @@ class DockerServer(harness.Server):
         if self.daemon.dockerd:
             found += [f"container {one['Names']} {one['State']}" for one in self.containers()]
             there = {one["Id"] for one in self.daemon.containers()}
-            found += [f"group {path}" for group in self.daemon.groups() for path in group.iterdir()
-                      if path.is_dir() and path.name not in there]
+            found += [f"group {path}" for path, name in self.daemon.container_groups().items()
+                      if name not in there]
         return found
 
     def remove(self):

@@ -24,7 +24,7 @@ uint64_t info_capabilities(const struct service *service, const char *runtime)
     can |= ENGINE_CAP_CONTAINER;
     if (facts->limits_pids)
         can |= ENGINE_CAP_PIDS;
-    if (facts->limits_memory && facts->limits_cpu && facts->limits_pids)
+    if (facts->limits_memory && facts->limits_cpu && facts->limits_pids && !facts->is_podman)
         can |= ENGINE_CAP_LIMIT;
     if (service->layers)
         can |= ENGINE_CAP_LAYERS;

@@ -186,7 +186,7 @@ def test_network_full(subject):
 @pytest.mark.not_on("fake")  # a script has no network
 def test_network_egress(way, request):
     """One name is let through, others are refused with a reason; a session's can be changed."""
-    daemon = request.getfixturevalue("docker") if way.startswith("docker") else None
+    daemon = ways.daemon_for(way, request)
     upstream = netrig.Upstream()
     env = ways.settings_for(way, daemon, {"BERTH_EGRESS_ALLOW": f"{UP}:{upstream.port}",
                                           "BERTH_EGRESS_EXCEPT": "127.0.0.1"})

@@ -1,0 +1,165 @@
+"""Podman's Docker-compatible socket, of the tests' own: `podman system service` by process id, with its
+storage, locks, events and socket on a temporary folder. Podman has no daemon behind it: containers live
+on conmon, which outlives the service, and the command line sees the same ones."""
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import urllib.parse
+
+import dockerd
+import harness
+import images
+from harness import HANG_SECS, snapshot_tool, wait_until
+
+PROGRAMS = ("podman", "conmon", "runc")
+PARENT = "libpod_parent"  # Podman's own group of all containers, whatever it is told
+CONF = """[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+runtime = "runc"
+[engine.runtimes]
+runc = ["{runc}"]
+"""
+# Podman asks for 1048576 processes of root. Where root may not raise its limits (no CAP_SYS_RESOURCE),
+# no container would start: that one limit is left as it is.
+RUNC = """#!/bin/sh
+previous=
+for word in "$@"; do
+    [ "$previous" = --bundle ] && /usr/bin/python3 - "$word/config.json" <<'END'
+import json, sys
+with open(sys.argv[1]) as file:
+    config = json.load(file)
+process = config["process"]
+process["rlimits"] = [one for one in process.get("rlimits", []) if one["type"] != "RLIMIT_NPROC"]
+with open(sys.argv[1], "w") as file:
+    json.dump(config, file)
+END
+    previous=$word
+done
+exec {runc} "$@"
+"""
+CAP_SYS_RESOURCE = 24
+
+
+def missing():
+    return dockerd.missing(PROGRAMS)
+
+
+def _may_raise_limits():
+    mask = int(snapshot_tool.status_of("self")["CapEff"], 16)
+    return mask >> CAP_SYS_RESOURCE & 1 or resource.getrlimit(resource.RLIMIT_NPROC)[1] >= 1 << 20
+
+
+def _runc(folder):
+    real = dockerd.which("runc")
+    if _may_raise_limits():
+        return real
+    path = folder / "runc"
+    path.write_text(RUNC.replace("{runc}", real))
+    path.chmod(0o755)
+    return path
+
+
+class Service(dockerd.Daemon):
+    PREFIX = "berth-podman-"
+
+    def __init__(self):
+        super().__init__()
+        self.parents = [path / PARENT for path in self._hierarchies() if (path / PARENT).is_dir()]
+        (self.folder / "containers.conf").write_text(CONF.format(runc=_runc(self.folder)))
+        kind = subprocess.run(["stat", "-f", "-c", "%T", self.folder], check=True, text=True,
+                              stdout=subprocess.PIPE).stdout.strip()
+        storage = {"driver": "vfs" if kind == "overlayfs" else "overlay",
+                   "graphroot": f"{self.folder}/data", "runroot": f"{self.folder}/run"}
+        (self.folder / "storage.conf").write_text(
+            "[storage]\n" + "".join(f'{name} = "{value}"\n' for name, value in storage.items()))
+
+    # ---- life ----
+
+    def _command(self, *words):
+        return ["podman", "--tmpdir", f"{self.folder}/tmp", *words]
+
+    def environment(self):
+        return {**super().environment(), "CONTAINERS_CONF": f"{self.folder}/containers.conf",
+                "CONTAINERS_STORAGE_CONF": f"{self.folder}/storage.conf"}
+
+    def start(self):
+        self.dockerd = self._spawn(*self._command("system", "service", "-t", "0", f"unix://{self.socket}"))
+        wait_until(self.answers, self.log)
+        return self
+
+    def remove(self):
+        if self.dockerd:
+            self.thaw()
+            self.kill(signal.SIGTERM)
+        subprocess.run(self._command("rm", "--all", "--force", "--time", "0"), check=False,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       env=self.environment(), timeout=HANG_SECS)
+        groups = list(self.container_groups())
+        self._kill_all()
+        for path in reversed(self.mounts()):
+            subprocess.run(["umount", "-l", path], check=False)
+
+        def none_left():
+            for path in groups + self._empty_parents():
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            return not self.processes() and not any(path.exists() for path in groups)
+
+        wait_until(none_left, "its processes end")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _empty_parents(self):
+        """Podman's own groups, where this one made them; not empty while another Podman is at work."""
+        made = [path / PARENT for path in self._hierarchies() if path / PARENT not in self.parents]
+        return [path for parent in made for path in (parent / "conmon", parent) if path.is_dir()]
+
+    # ---- what is there of it on the host ----
+
+    @staticmethod
+    def _hierarchies():
+        root = pathlib.Path("/sys/fs/cgroup")
+        return [root] + [root / name for name in snapshot_tool.listed(root)
+                         if (root / name).is_dir() and not (root / name).is_symlink()]
+
+    def owns(self, words, groups):
+        return f"{self.folder}/" in words or any(one in groups for one in self._ids())
+
+    def _ids(self):
+        """Of all containers that there ever were: the group of them all may have others', too."""
+        found = set()
+        for line in harness.read(self.folder / "tmp/events/events.log").splitlines():
+            with contextlib.suppress(ValueError):
+                one = json.loads(line)
+                found |= {one["ID"]} if one["Type"] == "container" else set()
+        return found
+
+    def container_groups(self):
+        ids = self._ids()
+        return {path: one for hierarchy in self._hierarchies() for one in ids
+                if (path := hierarchy / PARENT / f"libpod-{one}").is_dir()}
+
+    def shims(self):
+        return [pid for pid in self.processes() if harness.read(f"/proc/{pid}/comm").strip() == "conmon"]
+
+    def mounts(self):
+        """Less that of the storage itself, which stays for as long as the service was ever there."""
+        return [path for path in super().mounts() if path != f"{self.folder}/data/overlay"
+                or not self.dockerd]
+
+    # ---- the Engine API ----
+
+    def import_image(self, name=images.NAME, path=None):
+        """It takes no tag with the tar: the image gets it afterwards."""
+        repository, _, tag = name.partition(":")
+        super().import_image(repository, path)
+        query = urllib.parse.urlencode({"repo": repository, "tag": tag})
+        answer = self.request("POST", f"/images/{repository}:latest/tag?{query}")
+        assert answer.status == 201, answer
+        return name
