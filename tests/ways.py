@@ -116,7 +116,8 @@ class Subject:
         self.fake = name == "fake"
         self.gvisor = name.endswith("runsc")
         self.place = 1 if self.fake else 0  # of a pair (Python, the fake's script)
-        entry = self.info()
+        # A server does not wait for its engines, nor an engine for a daemon that takes its time.
+        entry = wait_until(lambda: (found := self.info())["capabilities"] and found, "its engine is there")
         runtime = self._runtime(entry)
         self.capabilities = set((runtime or entry)["capabilities"])
         self.profiles = entry["profiles"]

@@ -53,6 +53,8 @@ struct fake_docker {
     char delayed[LINE_SIZE];
     unsigned delay_ms;
     bool lags;
+    unsigned api_least; /* "1.40" is 40 */
+    unsigned api_most;
     char *shown; /* the last fake_docker_made_of() */
 };
 
@@ -348,8 +350,8 @@ static int on_events(const struct connection *connection)
     return -1;
 }
 
-static const char version_text[] =
-    "{\"Version\":\"99.1\",\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\",\"Components\":"
+static const char version_form[] =
+    "{\"Version\":\"99.1\",\"ApiVersion\":\"1.%u\",\"MinAPIVersion\":\"1.%u\",\"Components\":"
     "[{\"Name\":\"runc\",\"Version\":\"1.2.8\"}]}";
 static const char info_text[] =
     "{\"Driver\":\"overlay2\",\"DriverStatus\":[[\"Backing Filesystem\",\"extfs\"]],"
@@ -357,6 +359,24 @@ static const char info_text[] =
     "\"CgroupDriver\":\"systemd\",\"NCPU\":4,\"MemTotal\":8589934592,\"OSType\":\"linux\","
     "\"DefaultRuntime\":\"runc\",\"Runtimes\":{\"io.containerd.runc.v2\":{\"path\":\"runc\"},"
     "\"runsc\":{\"path\":\"/usr/bin/runsc\"},\"runc\":{\"path\":\"runc\"}}}";
+
+static int reply_version(const struct connection *connection)
+{
+    char text[sizeof(version_form) + 16];
+    (void)snprintf(text, sizeof(text), version_form, connection->fake->api_most,
+                   connection->fake->api_least);
+    return reply(connection, 200, text);
+}
+
+/* As Docker does it: a path of a version that it has not is refused. */
+static bool has_version(const struct fake_docker *fake, const char *line)
+{
+    const char *path = strchr(line, ' ');
+    if (!path || strncmp(path, " /v1.", 5) != 0)
+        return false;
+    unsigned long minor = strtoul(path + 5, NULL, 10);
+    return minor >= fake->api_least && minor <= fake->api_most;
+}
 
 /* Returns 0 when the connection stays. Called with the lock held. */
 static int answer(const struct connection *connection)
@@ -378,10 +398,12 @@ static int answer(const struct connection *connection)
         return reply_message(connection, fake->refused_status, fake->refused_message);
     }
     if (strcmp(line, "GET /version") == 0)
-        return reply(connection, 200, version_text);
+        return reply_version(connection);
     if (strcmp(line, "GET /_ping") == 0)
         return reply(connection, 200, "OK");
-    if (strcmp(line, "GET /v1.41/info") == 0)
+    if (!has_version(fake, line))
+        return reply_message(connection, 400, "client version is too old or too new");
+    if (strstr(line, "/info"))
         return reply(connection, 200, info_text);
     if (strstr(line, "/events?"))
         return on_events(connection);
@@ -498,6 +520,8 @@ struct fake_docker *fake_docker_start(const char *path)
     (void)pthread_cond_init(&fake->changed, NULL);
     fake->address.sun_family = AF_UNIX;
     (void)snprintf(fake->address.sun_path, sizeof(fake->address.sun_path), "%s", path);
+    fake->api_least = 12;
+    fake->api_most = 41;
     for (size_t i = 0; i < STREAMS_MAX; i++)
         fake->streams[i] = -1;
     for (size_t i = 0; i < CONTAINERS_MAX; i++)
@@ -591,6 +615,14 @@ void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code,
     if (oom)
         tell(fake, container, "oom");
     end_container(fake, container, exit_code);
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_speak(struct fake_docker *fake, unsigned least, unsigned most)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->api_least = least;
+    fake->api_most = most;
     (void)pthread_mutex_unlock(&fake->lock);
 }
 

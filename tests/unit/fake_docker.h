@@ -33,6 +33,9 @@ void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code,
 /* From now on the list says of what runs that it was only created, as a busy daemon's does. */
 void fake_docker_lag(struct fake_docker *fake);
 
+/* From now on it speaks versions 1.least to 1.most of the API, and refuses others. */
+void fake_docker_speak(struct fake_docker *fake, unsigned least, unsigned most);
+
 /* Ends the streams of events; everything else goes on. */
 void fake_docker_cut_events(struct fake_docker *fake);
 

@@ -375,6 +375,52 @@ static void test_a_daemon_that_goes_and_comes(void **state)
 }
 
 /* What is to be destroyed while the daemon is away goes when it is back. */
+/* A daemon of another version takes the place of the first one: every request is then in a version
+ * that both know. */
+static void test_speaks_the_version_of_the_daemon(void **state)
+{
+    static const struct {
+        unsigned least;
+        unsigned most;
+        const char *spoken;
+    } cases[] = {
+        {12, 40, " /v1.40/"}, {24, 43, " /v1.43/"}, {44, 60, " /v1.47/"}, {50, 60, " /v1.50/"}};
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    char id[8];
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        fake_docker_pause(rig->docker);
+        wait_for(!is_available(rig));
+        fake_docker_speak(rig->docker, cases[i].least, cases[i].most);
+        size_t before = fake_docker_asked(rig->docker, cases[i].spoken);
+        size_t all = fake_docker_asked(rig->docker, " /v1.");
+        fake_docker_resume(rig->docker, true);
+        wait_for(is_available(rig));
+        (void)snprintf(id, sizeof(id), "v%zu", i);
+        assert_ok(create(rig, id, NULL, &err), err);
+        assert_ok(engine_destroy(rig->engine, id, soon(), &err), err);
+        size_t spoken = fake_docker_asked(rig->docker, cases[i].spoken) - before;
+        assert_true(spoken >= 6); /* info, events, list, create, start, remove, ... */
+        assert_int_equal(fake_docker_asked(rig->docker, " /v1.") - all, spoken);
+    }
+}
+
+static void test_a_daemon_that_is_too_old_is_said(void **state)
+{
+    struct rig *rig = *state;
+    struct engine_info info;
+    struct err err = ERR_INIT;
+    fake_docker_pause(rig->docker);
+    wait_for(!is_available(rig));
+    fake_docker_speak(rig->docker, 12, 39);
+    fake_docker_resume(rig->docker, true);
+    wait_for(engine_probe(rig->engine, soon(), &info, NULL) == 0 &&
+             strstr(info.unavailable, "too old: 1.40 at least is needed"));
+    assert_fails(create(rig, "one", NULL, &err), ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "too old"));
+    assert_int_equal(fake_docker_count(rig->docker), 0);
+}
+
 static void test_destroys_when_the_daemon_is_back(void **state)
 {
     struct rig *rig = *state;
@@ -574,6 +620,8 @@ int main(void)
         with_rig(test_says_what_ended_one),
         with_rig(test_events_that_end_are_taken_up_again),
         with_rig(test_a_daemon_that_goes_and_comes),
+        with_rig(test_speaks_the_version_of_the_daemon),
+        with_rig(test_a_daemon_that_is_too_old_is_said),
         with_rig(test_destroys_when_the_daemon_is_back),
         with_rig(test_the_next_engine_takes_over),
         with_rig(test_a_creation_is_ended_while_it_is_made),
