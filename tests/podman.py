@@ -26,17 +26,18 @@ runtime = "runc"
 [engine.runtimes]
 runc = ["{runc}"]
 """
-# Podman asks for 1048576 processes of root. Where root may not raise its limits (no CAP_SYS_RESOURCE),
-# no container would start: that one limit is left as it is.
+# Podman gives containers 1048576 processes and files. Where root may not raise its limits (no
+# CAP_SYS_RESOURCE), none would start: what is above ours is left as it is.
 RUNC = """#!/bin/sh
 previous=
 for word in "$@"; do
     [ "$previous" = --bundle ] && /usr/bin/python3 - "$word/config.json" <<'END'
-import json, sys
+import json, resource, sys
 with open(sys.argv[1]) as file:
     config = json.load(file)
 process = config["process"]
-process["rlimits"] = [one for one in process.get("rlimits", []) if one["type"] != "RLIMIT_NPROC"]
+process["rlimits"] = [one for one in process.get("rlimits", [])
+                      if one["hard"] <= resource.getrlimit(getattr(resource, one["type"]))[1]]
 with open(sys.argv[1], "w") as file:
     json.dump(config, file)
 END

@@ -122,6 +122,9 @@ class Subject:
         self.capabilities = set((runtime or entry)["capabilities"])
         self.profiles = entry["profiles"]
         self.slow = name in SLOW_WAYS
+        # Podman closes a container's standard input when who was attached is gone: no new engine can speak
+        # to its init, and ends it.
+        self.outlives = name != "podman"
         self.size = 6 if self.slow else 30  # of a crowd that it is through with soon
 
     def info(self):

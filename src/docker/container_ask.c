@@ -9,7 +9,7 @@ void container_open_channel(struct container *container, uint64_t request_id)
 {
     struct err err = ERR_INIT;
     int result = 0;
-    if (container->state != ENGINE_STATE_RUNNING)
+    if (container->state != ENGINE_STATE_RUNNING || container_is_lost(container))
         result = err_set(&err, ERR_CONFLICT, "sandbox %s is not running", container->create.id);
     else if (container->channel_count == CONTAINER_CHANNELS_MAX)
         result = err_set(&err, ERR_UNAVAILABLE, "too many wait for %s", container->create.id);
