@@ -24,6 +24,8 @@
 #define KEY_MAX_BYTES (64U * 1024U)
 #define WRITE_USED_US (INT64_C(60) * 1000000) /* how old its time in the store may be */
 #define ATTACH_NS (5 * CLOCK_NS_PER_S)
+#define ATTACH_BYTES_PER_S (UINT64_C(10) << 20) /* of an engine that has to copy it, at the least  \
+                                                 */
 
 /* ---- the table ---- */
 
@@ -483,8 +485,9 @@ int layer_attach(struct core *core, struct layer *layer, const char *sandbox_id,
     int result = slot_engine(engines_find(core, layer->row.engine), &engine, err);
     if (result != 0)
         return result;
-    result = engine_layer_attach(engine, sandbox_id, layer->row.name, clock_now_ns() + ATTACH_NS,
-                                 &failure);
+    int64_t copied_ns = (int64_t)(layer->row.size_bytes / ATTACH_BYTES_PER_S) * CLOCK_NS_PER_S;
+    result = engine_layer_attach(engine, sandbox_id, layer->row.name,
+                                 clock_now_ns() + ATTACH_NS + copied_ns, &failure);
     if (result == -ERR_NOT_FOUND) {
         (void)pthread_mutex_lock(&core->layers->lock);
         bool mine = !layer->removed;

@@ -15,7 +15,7 @@
 #include "docker/web.h"
 
 #define CONNECT_NS (20 * CLOCK_NS_PER_S)
-/* From a reset on; init may be busy, or its host. */
+/* Init may be busy, or its host. */
 #define ANSWER_NS (20 * CLOCK_NS_PER_S)
 #define BEAT_NS (CARRIER_BEAT_MS * CLOCK_NS_PER_MS)
 enum {
@@ -214,7 +214,7 @@ static void beat(void *context)
 static int begin_stream(struct attach *attach, struct err *err)
 {
     attach->stage = STAGE_STREAM;
-    loop_set_timer(attach->loop, &attach->timer, clock_now_ns() + ANSWER_NS, on_timeout, attach);
+    loop_stop_timer(&attach->timer);
     return loop_watch(attach->loop, carrier_fd(attach->carrier), EPOLLIN, on_carrier, attach,
                       &attach->carrier_watch, err);
 }
@@ -371,6 +371,13 @@ void attach_free(struct attach *attach)
     attach->freed = true;
     if (attach->inside == 0)
         free_attach(attach);
+}
+
+void attach_expect(struct attach *attach)
+{
+    if (attach->stage == STAGE_STREAM && !attach->told_up)
+        loop_set_timer(attach->loop, &attach->timer, clock_now_ns() + ANSWER_NS, on_timeout,
+                       attach);
 }
 
 bool attach_is_up(const struct attach *attach)

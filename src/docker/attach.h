@@ -33,9 +33,12 @@ struct attach_config {
     const uint8_t *secret;         /* CARRIER_SECRET_SIZE bytes */
 };
 
-/* Begins to connect. One event of attached or ended follows, then up or ended, then ended. */
+/* Begins to connect. One event of attached or ended follows, then up or ended, then ended. How long
+ * init may take is counted from attach_expect() on. */
 int attach_new(const struct attach_config *config, const struct attach_events *events,
                struct attach **out, struct err *err);
+/* Once attached: init runs, and is to answer. */
+void attach_expect(struct attach *attach);
 /* Closes all channels. NULL is allowed; may be called by an event. */
 void attach_free(struct attach *attach);
 

@@ -16,7 +16,7 @@
 /* A pull goes on when those who wait for it have been told to come again. */
 #define IMAGE_NS (20 * CLOCK_NS_PER_S)
 
-enum { ARCHIVE_MAX = 64 << 20 };
+enum { ARCHIVE_MAX = 64 << 20, AGAIN_S = 5 };
 
 int container_call(struct container *container, const char *method, const char *what,
                    struct buf *body, int64_t timeout_ns, web_done_fn done, struct err *err)
@@ -52,6 +52,7 @@ static struct spec spec_of(const struct container *container)
                          .create = &container->create,
                          .runtime = container->runtime,
                          .gvisor = container->gvisor,
+                         .again = container->create_op == ENGINE_OP_START,
                          .quota = container->with_quota,
                          .secret = container->secret,
                          .nonce = container->nonce,
@@ -123,10 +124,9 @@ static void on_late(void *context)
         images_progress(&container->service->images, progress, sizeof(progress));
         (void)err_public(&err, ERR_UNAVAILABLE, "%.250s",
                          progress[0] != '\0' ? progress : "the image is being looked for");
-        err.retry_after_s = 5;
+        err.retry_after_s = AGAIN_S;
     } else {
-        (void)err_public(&err, ERR_UNAVAILABLE, "the Docker daemon is too slow; try again");
-        err.retry_after_s = 5;
+        (void)err_set(&err, ERR_TIMEOUT, "the Docker daemon is too slow");
     }
     container_fail(container, &err);
 }
@@ -161,10 +161,15 @@ static void on_started(void *context, long status, struct buf *body, const struc
 {
     struct container *container = context;
     struct err err = ERR_INIT;
-    if (container_judge(container, status, body, "start", error, &err) != 0)
+    int result = container_judge(container, status, body, "start", error, &err);
+    if (container->state != ENGINE_STATE_CREATING)
+        return;                         /* init was faster */
+    if (result != 0 && status != 304) { /* 304: it runs already */
         container_fail(container, &err);
-    else
-        container->step = CONTAINER_STEP_ANSWER;
+        return;
+    }
+    container->step = CONTAINER_STEP_ANSWER;
+    attach_expect(container->attach);
 }
 
 static void start_when_ready(struct container *container)
@@ -196,7 +201,10 @@ static void on_attached(void *context)
 {
     struct container *container = context;
     container->attached = true;
-    start_when_ready(container);
+    if (container->state == ENGINE_STATE_CREATING)
+        start_when_ready(container);
+    else
+        attach_expect(container->attach);
 }
 
 /* The streams broke, or the container ended: the daemon knows which. */
@@ -351,7 +359,8 @@ void container_begin(struct container *container, uint32_t op, uint64_t request_
     container->create_op = op;
     container->create_request = request_id;
     container_enter(container, ENGINE_STATE_CREATING);
-    container->oom = container->dying = container->gone_first = false;
+    container->dying = container->gone_first = false;
+    container->oom_ns = 0;
     container->pause_ns = 0;
     if (op == ENGINE_OP_START) {
         loop_set_timer(container->service->loop, &container->timer, clock_now_ns() + CREATE_NS,
@@ -365,19 +374,33 @@ void container_begin(struct container *container, uint32_t op, uint64_t request_
     container_image_changed(container);
 }
 
+/* Whatever the daemon made of a creation, whoever asked for one can only try again: that a
+ * container or its name is not there is told to nobody as if it were their session. */
+static void put_publicly(const struct container *container, const struct err *error,
+                         struct err *told)
+{
+    *told = *error;
+    if (told->public_message[0] != '\0')
+        return;
+    if (!container->service->daemon.is_up) {
+        (void)daemon_away(&container->service->daemon, told);
+        return;
+    }
+    (void)err_public(told, ERR_UNAVAILABLE,
+                     error->kind == ERR_TIMEOUT ? "the Docker daemon is too slow; try again"
+                                                : "the Docker daemon could not make the sandbox");
+    told->retry_after_s = AGAIN_S;
+    (void)snprintf(told->message, sizeof(told->message), "%s", error->message);
+}
+
 /* A start that fails keeps the files; of a creation that fails nothing is kept. */
 void container_fail(struct container *container, const struct err *error)
 {
-    struct err told = *error;
+    struct err told;
     if (container->state != ENGINE_STATE_CREATING)
         return;
     log_warn("sandbox %s was not made: %s", container->create.id, error->message);
-    if (!container->service->daemon.is_up && told.public_message[0] == '\0') {
-        (void)daemon_away(&container->service->daemon, &told);
-    } else if (error->kind == ERR_TIMEOUT) {
-        (void)err_public(&told, ERR_UNAVAILABLE, "the Docker daemon is too slow; try again");
-        told.retry_after_s = 5;
-    }
+    put_publicly(container, error, &told);
     if (container->create_request != 0)
         service_answer_error(container->service, container->create_op, container->create_request,
                              &told);

@@ -45,13 +45,13 @@ struct container {
     uint32_t gpus;
     enum engine_state state;
     int64_t since_ns; /* it has been in that state */
+    int64_t oom_ns;   /* when the daemon last said that it is out of memory; 0: never */
     enum container_step step;
     bool gvisor;
     bool filled;   /* STEP_FILL: init is in it */
     bool attached; /* and its streams are ours */
     bool with_quota;
     bool made;       /* the daemon may have it */
-    bool oom;        /* the daemon spoke of it */
     bool dying;      /* it has ended; what ended it is being asked */
     bool doomed;     /* whatever else becomes of it, nothing of it is kept */
     bool gone_first; /* the server is to hear that it is gone once that is known */
@@ -79,8 +79,10 @@ void container_image_changed(struct container *container);
 
 /* Removes the container with all it has; whoever waits is told. Idempotent. */
 void container_destroy(struct container *container);
-/* Ends its processes and keeps its files. */
+/* Ends its processes and keeps its files; of one that is being made nothing is kept. */
 void container_stop(struct container *container);
+/* A stopped one runs: somebody started it who is not us, and without its init's configuration. */
+void container_stop_again(struct container *container);
 /* Notes who waits for either. ERR_UNAVAILABLE: too many do. */
 int container_wait(struct container *container, uint32_t op, uint64_t request_id, struct err *err);
 
@@ -90,8 +92,8 @@ void container_open_channel(struct container *container, uint64_t request_id);
 void container_limit(struct container *container, const struct engine_create *limits,
                      uint64_t request_id);
 
-/* ENGINE_OP_LAYER_ATTACH, of a tar; answers when its files are there. What an earlier layer had,
- * and this one has not, stays. */
+/* ENGINE_OP_LAYER_ATTACH, of a tar as berth-unpack makes it; answers when its files are there, in
+ * the place of whatever was. */
 int container_put_layer(struct container *container, int tar_fd, uint64_t size_bytes,
                         uint64_t request_id, struct err *err);
 

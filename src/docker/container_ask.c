@@ -5,6 +5,8 @@
 #include "docker/container_internal.h"
 #include "docker/service_internal.h"
 
+#define LAYER_BYTES_PER_S (UINT64_C(20) << 20)
+
 void container_open_channel(struct container *container, uint64_t request_id)
 {
     struct err err = ERR_INIT;
@@ -95,6 +97,12 @@ static void on_layer(void *context, long status, struct buf *body, const struct 
         service_answer_done(container->service, ENGINE_OP_LAYER_ATTACH, request_id);
 }
 
+/* The slowest way to a daemon, and disk there, that is taken for one that works. */
+static int64_t layer_timeout_ns(uint64_t size_bytes)
+{
+    return CONTAINER_CALL_NS + (int64_t)(size_bytes / LAYER_BYTES_PER_S) * CLOCK_NS_PER_S;
+}
+
 int container_put_layer(struct container *container, int tar_fd, uint64_t size_bytes,
                         uint64_t request_id, struct err *err)
 {
@@ -104,10 +112,11 @@ int container_put_layer(struct container *container, int tar_fd, uint64_t size_b
                        container->create.id);
     if (container->gvisor)
         return err_set(err, ERR_UNSUPPORTED, "runsc does not see what is put into its files");
-    (void)snprintf(path, sizeof(path), "/containers/%s/archive?path=%%2Fopt%%2Flibraries",
-                   container->name);
+    /* Its first entry is what takes the old one's place (unpack/tree.h). */
+    (void)snprintf(path, sizeof(path), "/containers/%s/archive?path=%%2Fopt", container->name);
     int result = daemon_upload(&container->service->daemon, path, tar_fd, size_bytes,
-                               CONTAINER_CALL_NS, on_layer, container, &container->layer_call, err);
+                               layer_timeout_ns(size_bytes), on_layer, container,
+                               &container->layer_call, err);
     if (result == 0)
         container->layer_request = request_id;
     return result;

@@ -14,6 +14,9 @@
 #define AGAIN_FIRST_NS (100 * CLOCK_NS_PER_MS)
 #define AGAIN_MAX_NS (5 * CLOCK_NS_PER_S)
 
+/* Between the daemon's word that it is out of memory and the end of its init. */
+#define OOM_NS (10 * CLOCK_NS_PER_S)
+
 enum { KILLED = 137 };
 
 static void try_again(struct container *container, void (*what)(void *context))
@@ -37,6 +40,16 @@ static void forget(struct container *container)
     container->freed = true;
 }
 
+/* Who waits need not wait for a daemon that is away; what they asked for is tried all the same. */
+static void answer_that_it_is_away(struct container *container)
+{
+    struct err err = ERR_INIT;
+    if (container->service->daemon.is_up)
+        return;
+    (void)daemon_away(&container->service->daemon, &err);
+    container_answer_waiters(container, &err);
+}
+
 static void on_removed(void *context, long status, struct buf *body, const struct err *error)
 {
     struct container *container = context;
@@ -49,8 +62,7 @@ static void on_removed(void *context, long status, struct buf *body, const struc
     /* 409: somebody else removes it, or its start is not over. */
     if (result != -ERR_CONFLICT)
         log_warn("sandbox %s: %s", container->create.id, err.message);
-    if (!container->service->daemon.is_up)
-        container_answer_waiters(container, &err);
+    answer_that_it_is_away(container);
     try_again(container, container_remove);
 }
 
@@ -130,8 +142,7 @@ static void on_stopped(void *context, long status, struct buf *body, const struc
         container_enter(container, ENGINE_STATE_STOPPED);
         container_answer_waiters(container, NULL);
     } else {
-        if (!container->service->daemon.is_up)
-            container_answer_waiters(container, &err);
+        answer_that_it_is_away(container);
         try_again(container, stop_it);
     }
 }
@@ -162,11 +173,21 @@ void container_stop(struct container *container)
     }
     if (container->state == ENGINE_STATE_DESTROYING)
         return;
+    if (container->state == ENGINE_STATE_CREATING && container->create_op == ENGINE_OP_CREATE) {
+        container_destroy(container);
+        return;
+    }
     leave_running(container);
     web_cancel(&container->call);
+    container_stop_again(container);
+}
+
+void container_stop_again(struct container *container)
+{
     container_enter(container, ENGINE_STATE_DESTROYING);
     container->dying = false;
     container->step = CONTAINER_STEP_NONE;
+    container->pause_ns = 0;
     stop_it(container);
 }
 
@@ -191,15 +212,17 @@ static void on_died(void *context, long status, struct buf *body, const struct e
 {
     struct container *container = context;
     JSON_AUTO json_t *json = NULL;
+    bool oom = false;
     container->call = NULL;
-    bool oom = container->oom;
     if (!error && status == 200 &&
         json_parse_large(body->data, body->size, JSON_VALUES_MAX, &json, NULL) == 0)
-        oom = oom || json_is_true(json_object_get(json_object_get(json, "State"), "OOMKilled"));
+        oom = json_is_true(json_object_get(json_object_get(json, "State"), "OOMKilled"));
     tell_gone(container, oom ? KILL_OOM : KILL_NONE);
 }
 
-/* Only who was killed may have been so for its memory; whether it was, the daemon knows. */
+/* Only who was killed may have been so for its memory. The daemon says when that happens to any
+ * process of the container, and keeps in mind that it once did: its memory is asked only when it
+ * has not been heard to say so. */
 void container_died(struct container *container, int exit_code)
 {
     struct err err = ERR_INIT;
@@ -216,14 +239,15 @@ void container_died(struct container *container, int exit_code)
     container_enter(container, ENGINE_STATE_DESTROYING);
     container->gone_first = container->dying = true;
     container->pause_ns = 0;
-    if (exit_code != KILLED || container->oom ||
+    bool oom = container->oom_ns != 0 && clock_now_ns() - container->oom_ns < OOM_NS;
+    if (exit_code != KILLED || container->oom_ns != 0 ||
         container_call(container, "GET", "/json", NULL, ASK_NS, on_died, &err) != 0)
-        tell_gone(container, exit_code == KILLED && container->oom ? KILL_OOM : KILL_NONE);
+        tell_gone(container, exit_code == KILLED && oom ? KILL_OOM : KILL_NONE);
 }
 
 void container_oom(struct container *container)
 {
-    container->oom = true;
+    container->oom_ns = clock_now_ns();
 }
 
 void container_removed(struct container *container)
@@ -278,7 +302,6 @@ static void on_looked(void *context, long status, struct buf *body, const struct
                                  NULL);
         return;
     }
-    container->oom = container->oom || json_is_true(json_object_get(state, "OOMKilled"));
     container_died(container, (int)json_integer_value(json_object_get(state, "ExitCode")));
 }
 

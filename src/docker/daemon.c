@@ -102,11 +102,31 @@ static bool may_have_quota(const json_t *json, const char *driver)
     return false;
 }
 
+/* A name, the path of a program, or a type of shim ("io.containerd.runsc.v1"). */
+static bool names_gvisor(const char *text)
+{
+    const char *last = text ? strrchr(text, '/') : NULL;
+    last = last ? last + 1 : text;
+    return last && (strncmp(last, "runsc", 5) == 0 || strstr(last, ".runsc."));
+}
+
+bool daemon_is_gvisor(const struct daemon_facts *facts, const char *runtime)
+{
+    for (size_t i = 0; i < facts->runtime_count; i++) {
+        if (strcmp(facts->runtimes[i].name, runtime) == 0)
+            return facts->gvisor[i];
+    }
+    return names_gvisor(runtime);
+}
+
 static void add_runtime(struct daemon_facts *facts, const char *name, const json_t *runtime)
 {
     const char *path = json_string_value(json_object_get(runtime, "path"));
     if (!id_is_name(name, ENGINE_NAME_MAX - 1) || facts->runtime_count == ENGINE_RUNTIMES_MAX)
         return; /* "io.containerd.runc.v2" and its like: names of shims */
+    const char *type = json_string_value(json_object_get(runtime, "runtimeType"));
+    facts->gvisor[facts->runtime_count] =
+        names_gvisor(name) || names_gvisor(path) || names_gvisor(type);
     struct engine_runtime *added = &facts->runtimes[facts->runtime_count++];
     memset(added, 0, sizeof(*added));
     (void)snprintf(added->name, sizeof(added->name), "%s", name);
@@ -189,6 +209,32 @@ static void note_down(struct daemon *daemon, const struct err *error)
         daemon->on_down(daemon->context);
 }
 
+/* Slow is not gone: what is under way at a daemon that takes its time goes on until it has not
+ * answered twice. */
+static void note_unanswered(struct daemon *daemon, const struct err *error)
+{
+    if (!daemon->is_up || daemon->was_slow || error->kind != ERR_TIMEOUT) {
+        daemon->was_slow = false;
+        note_down(daemon, error);
+        return;
+    }
+    log_warn("%s", error->message);
+    daemon->was_slow = true;
+    plan(daemon, 0);
+}
+
+/* What it is and can do was not said: of one that is up, a ping tells whether it still is. */
+static void note_no_facts(struct daemon *daemon, const struct err *error)
+{
+    if (!daemon->is_up) {
+        note_down(daemon, error);
+        return;
+    }
+    log_warn("%s", error->message);
+    daemon->facts_at_ns = clock_now_ns();
+    plan(daemon, 0);
+}
+
 /* Of a call of ours: whether its answer is one. */
 static int check(struct daemon *daemon, long status, const struct buf *body, const char *what,
                  const struct err *error, struct err *err)
@@ -207,13 +253,14 @@ static void on_info(void *context, long status, struct buf *body, const struct e
     if (result == 0)
         result = daemon_read_info(body, &daemon->next, &err);
     if (result != 0) {
-        note_down(daemon, &err);
+        note_no_facts(daemon, &err);
         return;
     }
     bool was_up = daemon->is_up;
     daemon->facts = daemon->next;
     daemon->knew = true;
     daemon->is_up = daemon->was_tried = true;
+    daemon->was_slow = false;
     daemon->pause_ns = 0;
     daemon->facts_at_ns = clock_now_ns();
     plan(daemon, PING_NS);
@@ -244,17 +291,19 @@ static void on_version(void *context, long status, struct buf *body, const struc
     if (result == 0)
         result = send(daemon, path, on_info, &err);
     if (result != 0)
-        note_down(daemon, &err);
+        note_no_facts(daemon, &err);
 }
 
 static void on_ping(void *context, long status, struct buf *body, const struct err *error)
 {
     struct daemon *daemon = context;
     struct err err = ERR_INIT;
-    if (check(daemon, status, body, "ping", error, &err) != 0)
-        note_down(daemon, &err);
-    else
-        plan(daemon, PING_NS);
+    if (check(daemon, status, body, "ping", error, &err) != 0) {
+        note_unanswered(daemon, &err);
+        return;
+    }
+    daemon->was_slow = false;
+    plan(daemon, PING_NS);
 }
 
 static void ask(void *context)
@@ -265,10 +314,10 @@ static void ask(void *context)
     if (daemon->call)
         return;
     if (!daemon->is_up) {
-        /* Another socket may be there by now. */
         web_free(daemon->web);
         daemon->web = NULL;
-        result = address_find(&daemon->address, &err);
+        if (!daemon->knew) /* another socket may be there by now */
+            result = address_find(&daemon->address, &err);
         if (result == 0)
             result = web_new(daemon->loop, &daemon->address, &daemon->web, &err);
     }

@@ -33,18 +33,21 @@ struct daemon_facts {
     bool is_podman; /* which has no call to change limits, and one runtime for all */
     char runc_version[ENGINE_NAME_MAX];
     struct engine_runtime runtimes[ENGINE_RUNTIMES_MAX]; /* the daemon's default first */
+    bool gvisor[ENGINE_RUNTIMES_MAX]; /* which of them are runsc, whatever they are called */
     size_t runtime_count;
 };
 
 struct daemon {
     struct loop *loop;
-    struct address address;
+    struct address
+        address;     /* of one that has answered once: it stays, for its containers are there */
     struct web *web; /* NULL: no address could be found */
     bool is_up;
     bool knew; /* facts hold what some answer said, perhaps an older one */
     struct daemon_facts facts;
     struct err why; /* not up: what is wrong */
     bool was_tried;
+    bool was_slow; /* the last question was not answered in time: one more decides */
     /* Called when it answers, after each time that it did not; and when it does not any more, or
      * did not the first time. */
     void (*on_up)(void *context);
@@ -61,6 +64,9 @@ struct daemon {
 /* context, on_up, on_down and loop are set by the caller before. Begins to ask. */
 void daemon_start(struct daemon *daemon);
 void daemon_stop(struct daemon *daemon);
+/* Whether a runtime is gVisor's: by what the daemon runs, or by its name where that is not known.
+ */
+bool daemon_is_gvisor(const struct daemon_facts *facts, const char *runtime);
 /* A call failed, a connection broke: looks whether it still answers, now. */
 void daemon_doubt(struct daemon *daemon);
 

@@ -16,6 +16,7 @@
 #define LOOK_NS (20 * CLOCK_NS_PER_S)
 #define FAILED_NS (30 * CLOCK_NS_PER_S)
 #define LOG_NS (5 * CLOCK_NS_PER_S)
+#define PULL_IDLE_NS (300 * CLOCK_NS_PER_S) /* without a word: its registry stalls */
 
 enum { LINE_MAX_BYTES = 64 << 10, NAMED_MAX = 150 };
 
@@ -206,8 +207,12 @@ static int pull(struct image *image, struct err *err)
     image->line.size = 0;
     (void)snprintf(image->progress, sizeof(image->progress), "beginning");
     log_info("image %s is not there and is pulled", image->name);
-    const struct web_request request = {
-        .method = "POST", .path = path, .data = on_piece, .done = on_pulled, .context = image};
+    const struct web_request request = {.method = "POST",
+                                        .path = path,
+                                        .idle_ns = PULL_IDLE_NS,
+                                        .data = on_piece,
+                                        .done = on_pulled,
+                                        .context = image};
     return web_start(daemon->web, &request, &image->call, err);
 }
 

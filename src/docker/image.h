@@ -38,8 +38,8 @@ struct images {
 int images_init(struct images *images, struct err *err);
 void images_done(struct images *images);
 
-/* The daemon is (again) there: looks which of the images it has. The first is pulled if it is
- * missing. */
+/* The daemon is (again) there: looks whether it has the first, which is pulled if it is
+ * missing; the others when they are wanted. */
 void images_look(struct images *images);
 /* The daemon is gone. */
 void images_forget(struct images *images);

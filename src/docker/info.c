@@ -19,7 +19,7 @@ uint64_t info_capabilities(const struct service *service, const char *runtime)
         can |= ENGINE_CAP_CPU;
     if (service->quota)
         can |= ENGINE_CAP_STORAGE;
-    if (spec_is_gvisor(runtime))
+    if (daemon_is_gvisor(facts, runtime))
         return can; /* its own kernel: processes are not counted one by one, limits don't change */
     can |= ENGINE_CAP_CONTAINER;
     if (facts->limits_pids)

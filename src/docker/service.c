@@ -156,16 +156,20 @@ static int check_create(struct service *service, const struct engine_msg *msg, c
 {
     struct image *image = NULL;
     const struct engine_create *create = &msg->create;
+    /* What there is already keeps what it was made with. */
+    const struct container *made =
+        msg->op == ENGINE_OP_START ? service_find(service, create->id) : NULL;
+    const char *profile = made && made->create.profile[0] ? made->create.profile : create->profile;
     if (service->stopping)
         return err_set(err, ERR_UNAVAILABLE, "the engine is stopping");
     int result = spec_check(create, err);
     if (result == 0 && (!service->daemon.is_up || !service->synced))
         result = daemon_away(&service->daemon, err);
     if (result == 0)
-        result = find_runtime(service, create->runtime, runtime, err);
+        result = find_runtime(service, made ? made->runtime : create->runtime, runtime, err);
     if (result == 0 && msg->op == ENGINE_OP_CREATE)
         result = images_find(&service->images, create->image, &image, err);
-    if (result == 0 && strcmp(create->profile, "container") == 0 &&
+    if (result == 0 && strcmp(profile, "container") == 0 &&
         (info_capabilities(service, *runtime) & ENGINE_CAP_CONTAINER) == 0)
         result = err_public(err, ERR_UNSUPPORTED, "runtime \"%s\" has no profile \"container\"",
                             *runtime);
@@ -189,7 +193,7 @@ static struct container *new_container(struct service *service, const struct eng
     if (images_find(&service->images, create->image, &image, NULL) == 0)
         memcpy(container->create.image, image->name, sizeof(container->create.image));
     (void)snprintf(container->runtime, sizeof(container->runtime), "%s", runtime);
-    container->gvisor = spec_is_gvisor(runtime);
+    container->gvisor = daemon_is_gvisor(&service->daemon.facts, runtime);
     container->with_quota = service->quota;
     container->gpus = gpus;
     id_random(container->secret, sizeof(container->secret));
@@ -207,8 +211,11 @@ static struct container *find_stopped(struct service *service, const struct engi
                       create->id);
         return NULL;
     }
+    const struct engine_create made = container->create;
     container->create = *create;
     container->create.keep_files = true;
+    if (made.profile[0] != '\0')
+        memcpy(container->create.profile, made.profile, sizeof(made.profile));
     return container;
 }
 

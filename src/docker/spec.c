@@ -42,11 +42,6 @@ void spec_name(const char *instance, const char *id, char out[static SPEC_NAME_S
     (void)snprintf(out, SPEC_NAME_SIZE, "berth-%s-%s", instance, id);
 }
 
-bool spec_is_gvisor(const char *runtime)
-{
-    return strncmp(runtime, "runsc", 5) == 0;
-}
-
 void spec_hex(const uint8_t *bytes, size_t size, char *out)
 {
     for (size_t i = 0; i < size; i++)
@@ -144,10 +139,11 @@ static json_t *labels(const struct spec *spec)
     spec_hex(spec->secret, CARRIER_SECRET_SIZE, secret);
     spec_hex(spec->nonce, SANDBOX_NONCE_SIZE, nonce);
     (void)snprintf(gpus, sizeof(gpus), "%x", spec->gpus);
-    return json_pack("{ss ss ss ss ss ss ss}", SPEC_LABEL_INSTANCE, spec->instance,
+    return json_pack("{ss ss ss ss ss ss ss ss}", SPEC_LABEL_INSTANCE, spec->instance,
                      SPEC_LABEL_SANDBOX, spec->create->id, SPEC_LABEL_SECRET, secret,
                      SPEC_LABEL_NONCE, nonce, SPEC_LABEL_KEEP, spec->create->keep_files ? "1" : "0",
-                     SPEC_LABEL_RUNTIME, spec->runtime, SPEC_LABEL_GPUS, gpus);
+                     SPEC_LABEL_RUNTIME, spec->runtime, SPEC_LABEL_PROFILE, spec->create->profile,
+                     SPEC_LABEL_GPUS, gpus);
 }
 
 static uint64_t memory_of(const struct engine_create *create, bool gvisor)
@@ -297,7 +293,8 @@ int spec_put_archive(const struct spec *spec, const void *init, size_t init_size
         {.path = "opt/", .mode = 0755},
         {.path = "opt/libraries/", .mode = 0755, .owner = code},
     };
-    for (size_t i = 0; result == 0 && i < ARRAY_SIZE(entries); i++)
+    size_t count = ARRAY_SIZE(entries) - (spec->again ? 1 : 0); /* a layer is root's */
+    for (size_t i = 0; result == 0 && i < count; i++)
         result = tar_put(out, &entries[i], err);
     return result == 0 ? tar_end(out, err) : result;
 }

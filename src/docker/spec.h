@@ -26,6 +26,7 @@
 #define SPEC_LABEL_NONCE "berth.nonce"
 #define SPEC_LABEL_KEEP "berth.keep"
 #define SPEC_LABEL_RUNTIME "berth.runtime"
+#define SPEC_LABEL_PROFILE "berth.profile"
 #define SPEC_LABEL_GPUS "berth.gpus"
 
 /* One sandbox, as it is asked for and as it is noted in labels. */
@@ -34,6 +35,7 @@ struct spec {
     const struct engine_create *create;
     const char *runtime;
     bool gvisor;           /* the runtime is runsc, whose own processes and memory count as well */
+    bool again;            /* it was made before: what lies there stays whose it is */
     bool quota;            /* the storage driver is to bound the writable root */
     const uint8_t *secret; /* CARRIER_SECRET_SIZE */
     const uint8_t *nonce;  /* SANDBOX_NONCE_SIZE */
@@ -60,8 +62,5 @@ int spec_put_archive(const struct spec *spec, const void *init, size_t init_size
 /* Bytes as in a label and back; out needs 2 * size + 1 chars. */
 void spec_hex(const uint8_t *bytes, size_t size, char *out);
 bool spec_from_hex(const char *text, uint8_t *out, size_t size);
-
-/* Whether a runtime's name is that of gVisor. */
-bool spec_is_gvisor(const char *runtime);
 
 #endif

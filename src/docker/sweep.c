@@ -59,6 +59,7 @@ static void adopt(struct service *service, const struct found *found)
 {
     const char *keep = label(found, SPEC_LABEL_KEEP);
     const char *runtime = label(found, SPEC_LABEL_RUNTIME);
+    const char *profile = label(found, SPEC_LABEL_PROFILE);
     const char *gpus = label(found, SPEC_LABEL_GPUS);
     struct container *container = service_add(service, found->id);
     if (!container)
@@ -69,7 +70,9 @@ static void adopt(struct service *service, const struct found *found)
         memcpy(container->name, found->name, strlen(found->name) + 1);
     container->create.keep_files = keep && strcmp(keep, "1") == 0;
     (void)snprintf(container->runtime, sizeof(container->runtime), "%s", runtime ? runtime : "");
-    container->gvisor = spec_is_gvisor(container->runtime);
+    (void)snprintf(container->create.profile, sizeof(container->create.profile), "%s",
+                   profile ? profile : "");
+    container->gvisor = daemon_is_gvisor(&service->daemon.facts, container->runtime);
     container->gpus = gpus ? (uint32_t)strtoul(gpus, NULL, 16) : 0;
     bool whole =
         spec_from_hex(label(found, SPEC_LABEL_SECRET), container->secret,
@@ -93,11 +96,16 @@ static void adopt(struct service *service, const struct found *found)
 static void compare(struct service *service, const struct found *found)
 {
     struct container *container = service_find(service, found->id);
-    if (!container)
+    if (!container) {
         adopt(service, found);
-    else if (container->state == ENGINE_STATE_RUNNING && container->since_ns < service->listed_ns &&
-             (!runs(found) || container_is_lost(container)))
+        return;
+    }
+    if (container->since_ns >= service->listed_ns)
+        return;
+    if (container->state == ENGINE_STATE_RUNNING && (!runs(found) || container_is_lost(container)))
         container_look(container);
+    else if (container->state == ENGINE_STATE_STOPPED && runs(found))
+        container_stop_again(container);
 }
 
 /* Of ours, and no sandbox's: it goes by a name of its own. */

@@ -19,6 +19,7 @@
 #include <jansson.h>
 
 #define CONNECT_MS 10000L
+#define BUSY_WORDS "the Docker host is too busy; try again"
 enum { REPLY_MAX = 32 << 20, SAID_MAX = 200, FULL_RETRY_S = 30, BUSY_RETRY_S = 2 };
 
 struct web_call {
@@ -416,6 +417,11 @@ int web_start(struct web *web, const struct web_request *request, struct web_cal
     struct web_call *call = make_call(web, request->path, request->timeout_ns, err);
     if (!call)
         return -ERR_INTERNAL;
+    if (request->idle_ns > 0) { /* CURLOPT_LOW_SPEED_TIME(3): seconds below so many bytes each */
+        (void)curl_easy_setopt(call->easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+        (void)curl_easy_setopt(call->easy, CURLOPT_LOW_SPEED_TIME,
+                               (long)(request->idle_ns / CLOCK_NS_PER_S));
+    }
     call->data = request->data;
     call->done = request->done;
     call->context = request->context;
@@ -529,28 +535,39 @@ static const char *message_of(const struct buf *body, struct json_t **json, stru
 
 int web_refused(long status, const struct buf *body, const char *what, struct err *err)
 {
+    static const struct {
+        const char *said;
+        const char *words;
+        unsigned retry_after_s;
+    } known[] = {
+        {"no space left on device", "the Docker host has no space left", FULL_RETRY_S},
+        {"resource temporarily unavailable", BUSY_WORDS, BUSY_RETRY_S}, /* it could not fork, say */
+        {"cannot allocate memory", BUSY_WORDS, BUSY_RETRY_S},
+        {"too many open files", BUSY_WORDS, BUSY_RETRY_S},
+    };
     JSON_AUTO struct json_t *json = NULL;
     BUF_AUTO struct buf raw;
     buf_init(&raw, SAID_MAX + 1);
     const char *said = message_of(body, &json, &raw);
-    if (strstr(said, "no space left on device")) {
-        (void)err_public(err, ERR_UNAVAILABLE, "the Docker host has no space left");
-        if (err)
-            err->retry_after_s = FULL_RETRY_S;
-        (void)err_wrap(err, "%s: %.200s", what, said);
-        return -ERR_UNAVAILABLE;
+    const char *words = NULL;
+    unsigned retry_after_s = BUSY_RETRY_S;
+    if (status == 429 || (status >= 502 && status <= 504))
+        words = "the Docker daemon takes no requests now; try again";
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+        if (strstr(said, known[i].said)) {
+            words = known[i].words;
+            retry_after_s = known[i].retry_after_s;
+        }
     }
-    if (strstr(said, "resource temporarily unavailable")) { /* it could not fork, say */
-        (void)err_public(err, ERR_UNAVAILABLE, "the Docker host is too busy; try again");
-        if (err)
-            err->retry_after_s = BUSY_RETRY_S;
-        (void)err_wrap(err, "%s: %.200s", what, said);
-        return -ERR_UNAVAILABLE;
+    if (!words) {
+        enum err_kind kind = status == 404   ? ERR_NOT_FOUND
+                             : status == 409 ? ERR_CONFLICT
+                                             : ERR_INTERNAL;
+        return err_set(err, kind, "%s: the Docker daemon answered %ld: %.200s", what, status, said);
     }
-    enum err_kind kind = ERR_INTERNAL;
-    if (status == 404)
-        kind = ERR_NOT_FOUND;
-    else if (status == 409)
-        kind = ERR_CONFLICT;
-    return err_set(err, kind, "%s: the Docker daemon answered %ld: %.200s", what, status, said);
+    (void)err_public(err, ERR_UNAVAILABLE, "%s", words);
+    if (err)
+        err->retry_after_s = retry_after_s;
+    (void)err_wrap(err, "%s: %ld: %.200s", what, status, said);
+    return -ERR_UNAVAILABLE;
 }

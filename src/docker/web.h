@@ -34,6 +34,7 @@ struct web_request {
     int body_fd;        /* with body_size: the body is this file's; duplicated */
     uint64_t body_size; /* 0: there is none */
     int64_t timeout_ns; /* for all of it; 0: as long as it takes */
+    int64_t idle_ns;    /* so long no byte may come; 0: as long as it takes */
     web_data_fn data;   /* NULL: the body is collected */
     web_done_fn done;
     void *context;
@@ -66,7 +67,8 @@ ssize_t web_send(struct web *web, const void *data, size_t size, struct err *err
 ssize_t web_receive(struct web *web, void *data, size_t size, struct err *err);
 
 /* The daemon's answer as an error: what says what was tried. 404 is ERR_NOT_FOUND, 409
- * ERR_CONFLICT, a full disk ERR_UNAVAILABLE, the rest ERR_INTERNAL. Always fails. */
+ * ERR_CONFLICT; a host that is full or busy, a daemon that ends and a proxy that does not reach it
+ * are ERR_UNAVAILABLE in public words; the rest is ERR_INTERNAL. Always fails. */
 int web_refused(long status, const struct buf *body, const char *what, struct err *err);
 
 #endif

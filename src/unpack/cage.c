@@ -68,8 +68,8 @@ static const int allowed_calls[] = {
 #endif
 };
 
-/* What reads one descriptor and writes another. No path can be opened; newfstatat(2), which is what
- * fstat(3) is made of, could tell that one is there. */
+/* What reads one descriptor and writes another. None takes a path: not newfstatat(2) either, which
+ * is what fstat(3) is made of, and could tell that one is there. */
 static const int pathless_calls[] = {
     SCMP_SYS(brk),
     SCMP_SYS(clock_gettime),
@@ -88,7 +88,6 @@ static const int pathless_calls[] = {
     SCMP_SYS(madvise),
     SCMP_SYS(mremap),
     SCMP_SYS(munmap),
-    SCMP_SYS(newfstatat),
     SCMP_SYS(pread64),
     SCMP_SYS(read),
     SCMP_SYS(restart_syscall),

@@ -1,6 +1,7 @@
-/* berth-unpack: unpacks the tar of an image, or of a library layer, into a folder, in a cage.
- * Started by berth-native in namespaces of its own, with the descriptors of wire/unpack_status.h;
- * the only program that links libarchive. Executes nothing and looks up no name of a user. */
+/* berth-unpack: unpacks the tar of an image, or of a library layer, into a folder, in a cage; or
+ * writes the tar of a layer anew. Started by berth-native in namespaces of its own, or by
+ * berth-docker, with the descriptors of wire/unpack_status.h; the only program that links
+ * libarchive. Executes nothing and looks up no name of a user. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -58,7 +59,7 @@ static int repack(uint64_t size_max_bytes, uint64_t entries_max, struct tree **t
     if (result == 0) /* headers, and what fills blocks, come on top */
         result = cage_lock_paths(size_max_bytes + entries_max * REPACK_HEADER, err);
     if (result == 0)
-        result = tree_unpack(*tree, UNPACK_FD_TAR, err);
+        result = tree_repack(*tree, UNPACK_FD_TAR, err);
     if (result == 0 && fsync(UNPACK_FD_TARGET) != 0)
         result = err_sys(err, errno, "write to the disk");
     return result;
@@ -100,7 +101,7 @@ int main(int argc, char **argv)
     if ((argc != 3 && !is_known) || parse_u64(argv[1], 1, INT64_MAX, &size_max_bytes, &err) != 0 ||
         parse_u64(argv[2], 1, INT64_MAX, &entries_max, &err) != 0 ||
         fcntl(UNPACK_FD_TARGET, F_GETFD) < 0) {
-        (void)fputs("berth-unpack is started by berth-native\n", stderr);
+        (void)fputs("berth-unpack is started by berth-native and berth-docker\n", stderr);
         return EXIT_USAGE;
     }
     fault_init();

@@ -19,7 +19,9 @@
 
 #include "base/fault.h"
 #include "base/mem.h"
+#include "unpack/names.h"
 #include "unpack/whiteout.h"
+#include "wire/unpack_status.h"
 
 enum {
     READ_SIZE = 64 * 1024,
@@ -41,8 +43,9 @@ struct tree {
     uint64_t number;     /* of the entry at hand, from 1 */
     char path[PATH_MAX]; /* its name, cleaned; "" is the root */
     bool half_passed;
-    bool layered; /* one of several: what it names takes the place of what is there */
-    int tar_fd;   /* what is read becomes a tar there; -1: files */
+    bool layered;       /* one of several: what it names takes the place of what is there */
+    int tar_fd;         /* what is read becomes a tar there; -1: files */
+    struct names names; /* in that tar */
 };
 
 void tree_free(struct tree *tree)
@@ -51,6 +54,7 @@ void tree_free(struct tree *tree)
         return;
     (void)archive_read_free(tree->reader);
     (void)archive_write_free(tree->writer);
+    names_done(&tree->names);
     free(tree);
 }
 
@@ -373,6 +377,77 @@ static int copy_data(struct tree *tree, struct err *err)
     }
 }
 
+/* A folder, or an empty file, of nobody's making, below the root of the tar; "" is that root. */
+static int put_own(struct tree *tree, const char *path, mode_t type, struct err *err)
+{
+    char name[sizeof(UNPACK_REPACK_ROOT) + PATH_MAX];
+    struct archive_entry *entry = archive_entry_new();
+    if (!entry)
+        return err_set(err, ERR_INTERNAL, "no memory for an entry");
+    (void)snprintf(name, sizeof(name), UNPACK_REPACK_ROOT "%s%s", *path != '\0' ? "/" : "", path);
+    archive_entry_set_pathname(entry, name);
+    archive_entry_set_filetype(entry, type);
+    archive_entry_set_size(entry, 0);
+    make_public(entry);
+    int result =
+        archive_write_header(tree->writer, entry) == ARCHIVE_OK ? 0 : fail_write(tree, err);
+    archive_entry_free(entry);
+    return result;
+}
+
+/* The folders that the name at hand lies in. */
+static int put_parents(struct tree *tree, struct err *err)
+{
+    char parent[PATH_MAX];
+    int result = 0;
+    memcpy(parent, tree->path, sizeof(parent));
+    char *last = strrchr(parent, '/');
+    if (!last)
+        return 0;
+    *last = '\0';
+    if (names_kind(&tree->names, parent) == NAMES_FOLDER)
+        return 0;
+    *last = '/';
+    for (char *slash = strchr(parent, '/'); result == 0 && slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        enum names_kind kind = names_kind(&tree->names, parent);
+        if (kind == NAMES_OTHER)
+            return refuse(tree, "it lies below a name that is no folder", err);
+        if (kind == NAMES_NONE)
+            result = charge_entry(tree, err);
+        if (kind == NAMES_NONE && result == 0)
+            result = names_add(&tree->names, parent, true, err);
+        if (kind == NAMES_NONE && result == 0)
+            result = put_own(tree, parent, AE_IFDIR, err);
+        *slash = '/';
+    }
+    return result;
+}
+
+/* Puts an entry in its place in the tar. */
+static int place(struct tree *tree, struct archive_entry *entry, struct err *err)
+{
+    char name[sizeof(UNPACK_REPACK_ROOT) + PATH_MAX];
+    const char *link = archive_entry_hardlink(entry);
+    bool is_folder = !link && archive_entry_filetype(entry) == AE_IFDIR;
+    int result = put_parents(tree, err);
+    if (result != 0)
+        return result;
+    enum names_kind kind = names_kind(&tree->names, tree->path);
+    if (kind != NAMES_NONE && (kind == NAMES_FOLDER) != is_folder)
+        return refuse(tree, "a folder and no folder by one name", err);
+    if (link && names_kind(&tree->names, link) != NAMES_OTHER)
+        return refuse(tree, "a hard link to no file before it", err);
+    if (link) {
+        (void)snprintf(name, sizeof(name), UNPACK_REPACK_ROOT "/%s", link);
+        archive_entry_set_hardlink(entry, name);
+    }
+    (void)snprintf(name, sizeof(name), UNPACK_REPACK_ROOT "/%s", tree->path);
+    archive_entry_set_pathname(entry, name);
+    archive_entry_sparse_clear(entry);
+    return names_add(&tree->names, tree->path, is_folder, err);
+}
+
 static int write_entry(struct tree *tree, struct archive_entry *entry, struct err *err)
 {
     const char *link = archive_entry_symlink(entry);
@@ -383,14 +458,12 @@ static int write_entry(struct tree *tree, struct archive_entry *entry, struct er
                        tree->path, tree->size_max_bytes);
     int result = charge_bytes(tree, link ? strlen(link) : 0, err);
     if (result == 0)
-        result = charge_parents(tree, err);
+        result = tree->tar_fd >= 0 ? place(tree, entry, err) : charge_parents(tree, err);
     if (result == 0)
         result = charge_entry(tree, err);
     if (result != 0)
         return result;
     filter_attributes(tree, entry);
-    if (tree->tar_fd >= 0)
-        archive_entry_sparse_clear(entry);
     if (archive_write_header(tree->writer, entry) != ARCHIVE_OK)
         return fail_write(tree, err);
     if (size > 0 && tree->tar_fd < 0)
@@ -477,6 +550,36 @@ static int unpack_all(struct tree *tree, uint64_t tar_size, struct err *err)
             return result;
         pass_half(tree, tar_size);
     }
+}
+
+/* As archive_read_callback(3) has it; libarchive's own would look at the file by newfstatat(2). */
+static la_ssize_t read_tar(struct archive *reader, void *context, const void **out_data)
+{
+    static char bytes[READ_SIZE];
+    const int *tar_fd = context;
+    ssize_t size = read(*tar_fd, bytes, sizeof(bytes));
+    *out_data = bytes;
+    if (size < 0)
+        archive_set_error(reader, errno, "can't be read");
+    return size;
+}
+
+int tree_repack(struct tree *tree, int tar_fd, struct err *err)
+{
+    off_t size = lseek(tar_fd, 0, SEEK_END);
+    if (size < 0 || lseek(tar_fd, 0, SEEK_SET) != 0)
+        return err_sys(err, errno, "look at the archive");
+    /* What is there is taken away for a file, and the file for a folder. */
+    int result = put_own(tree, "", AE_IFREG, err);
+    if (result == 0)
+        result = put_own(tree, "", AE_IFDIR, err);
+    if (result == 0 && archive_read_open(tree->reader, &tar_fd, NULL, read_tar, NULL) != ARCHIVE_OK)
+        result = fail_read(tree, err);
+    if (result == 0)
+        result = unpack_all(tree, (uint64_t)size, err);
+    if (result == 0 && archive_write_close(tree->writer) != ARCHIVE_OK)
+        result = fail_write(tree, err);
+    return result;
 }
 
 int tree_unpack(struct tree *tree, int tar_fd, struct err *err)

@@ -33,9 +33,16 @@ int tree_open(uint64_t size_max_bytes, uint64_t entries_max, bool layer, struct 
 void tree_free(struct tree *tree);
 
 /* The same of a library layer that is to become a tar again, at out_fd (borrowed), not a folder:
- * with what is believed of it, and nothing else. No path is opened for it. */
+ * with what is believed of it, and nothing else.
+ *
+ * Whoever unpacks that tar follows links, and takes folders that no entry made as they are. So it
+ * clears its place itself (UNPACK_REPACK_ROOT), has an entry for each folder before what lies in
+ * it, and a name that was a link, or any file, is no folder later: ERR_BAD_INPUT. */
 int tree_open_tar(uint64_t size_max_bytes, uint64_t entries_max, int out_fd, struct tree **out,
                   struct err *err);
+
+/* Writes that tar from the archive behind tar_fd, by no call that takes a path. Errors as below. */
+int tree_repack(struct tree *tree, int tar_fd, struct err *err);
 
 /* Unpacks the archive behind tar_fd. ERR_BAD_INPUT and ERR_TOO_LARGE: the archive is at fault;
  * other kinds: this host. The messages hold bytes of the archive. */

@@ -63,11 +63,13 @@ enum engine_op {
                                public message: the tar is at fault, or too large. All files belong
                                to root in it and may be read by everybody; set-user-ID bits,
                                devices, FIFOs and sockets are left out */
-    ENGINE_OP_LAYER_ATTACH, /* does not block; shows a layer read-only at ENGINE_LAYER_PLACE of a
+    ENGINE_OP_LAYER_ATTACH, /* does not block, but where a layer has to be copied: for as long as
+                               its bytes take; shows it read-only at ENGINE_LAYER_PLACE of a
                                running sandbox, over whatever its code left there, in place of the
                                one that was attached before. ERR_NOT_FOUND: no such layer;
                                ERR_CONFLICT: no such sandbox runs, it is being given a layer
-                               already, or its files let none be shown; it has none then */
+                               already, or its files let none be shown; it has none then, or
+                               a part of one that was copied */
     ENGINE_OP_LAYER_REMOVE, /* does not block; idempotent: an unknown name succeeds. Sandboxes that
                                have it keep it, and its bytes are freed after the last of them; no
                                other gets it, and the name is free again at once */

@@ -281,7 +281,7 @@ static int on_attach(const struct connection *connection, struct fake_container 
     if (!read_secret(container, secret) ||
         fd_write_all(connection->fd, head, sizeof(head) - 1, NULL) != 0)
         return -1;
-    while (container && !fake->paused && strcmp(container->state, "created") == 0) {
+    while (container && !fake->paused && strcmp(container->state, "running") != 0) {
         (void)pthread_cond_wait(&fake->changed, &fake->lock);
         container = find(fake, name);
     }
@@ -317,6 +317,8 @@ static int on_container(const struct connection *connection)
         (void)pthread_cond_broadcast(&fake->changed);
         return reply(connection, 204, "");
     }
+    if (strstr(line, "/stop") && strcmp(container->state, "running") != 0)
+        return reply(connection, 304, "");
     if (strstr(line, "/stop")) {
         end_container(fake, container, 137);
         return reply(connection, 204, "");
@@ -611,7 +613,7 @@ void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code,
     struct fake_container *container = find(fake, name);
     if (!container)
         abort();
-    container->oom = oom;
+    container->oom = container->oom || oom;
     if (oom)
         tell(fake, container, "oom");
     end_container(fake, container, exit_code);
@@ -623,6 +625,27 @@ void fake_docker_speak(struct fake_docker *fake, unsigned least, unsigned most)
     (void)pthread_mutex_lock(&fake->lock);
     fake->api_least = least;
     fake->api_most = most;
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_oom(struct fake_docker *fake, const char *name)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    struct fake_container *container = find(fake, name);
+    if (!container)
+        abort();
+    container->oom = true;
+    tell(fake, container, "oom");
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_start_one(struct fake_docker *fake, const char *name)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    struct fake_container *container = find(fake, name);
+    if (!container)
+        abort();
+    (void)snprintf(container->state, sizeof(container->state), "running");
     (void)pthread_mutex_unlock(&fake->lock);
 }
 

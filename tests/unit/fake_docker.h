@@ -30,6 +30,11 @@ void fake_docker_add(struct fake_docker *fake, const char *name, const char *sta
 /* Ends a running one as if by itself, with an "oom" event before where it is wanted. */
 void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code, bool oom);
 
+/* An "oom" event of one that goes on all the same. */
+void fake_docker_oom(struct fake_docker *fake, const char *name);
+/* Somebody else starts it. */
+void fake_docker_start_one(struct fake_docker *fake, const char *name);
+
 /* From now on the list says of what runs that it was only created, as a busy daemon's does. */
 void fake_docker_lag(struct fake_docker *fake);
 

@@ -29,6 +29,7 @@ struct rig {
     pid_t pid;
     struct engine *engine;
     struct fake_docker *docker;
+    bool searches;        /* the engine is not told where the daemon is */
     pthread_mutex_t lock; /* of the rest */
     char gone[GONE_MAX][SANDBOX_ID_MAX + 1];
     enum kill_cause causes[GONE_MAX];
@@ -72,14 +73,18 @@ static void start_engine(struct rig *rig)
     char host[128];
     char path[108];
     char layers[108];
+    char home[108];
     (void)below("layers", layers);
+    (void)below("home", home);
     (void)snprintf(host, sizeof(host), "unix://%s", below("docker.sock", path));
     rig->pid = fork();
     if (rig->pid != 0)
         return;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     require(dup2(rig->listen_fd, 9) == 9);
-    (void)setenv("DOCKER_HOST", host, 1);
+    (void)setenv("DOCKER_HOST", rig->searches ? "" : host, 1);
+    (void)setenv("XDG_RUNTIME_DIR", folder, 1);
+    (void)setenv("HOME", home, 1);
     (void)setenv("DOCKER_BASE_IMAGE", "base:1", 1);
     (void)setenv("BERTH_DOCKER_IMAGES", "other:2", 1);
     (void)setenv("BERTH_TESTING", "1", 1);
@@ -278,17 +283,23 @@ static void test_refuses_what_is_not_offered(void **state)
     assert_int_equal(fake_docker_asked(rig->docker, "/containers/create"), 0);
 }
 
-/* Whatever step the daemon refuses: an error in words, and nothing left. */
+/* Whatever step the daemon refuses, and however: an error in words, which is no word about a
+ * sandbox, and nothing left. */
 static void test_a_refused_step_leaves_nothing(void **state)
 {
     static const char *const steps[] = {"/containers/create", "/archive", "/attach", "/start"};
+    static const int statuses[] = {500, 404, 409, 503};
     struct rig *rig = *state;
     for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
         struct err err = ERR_INIT;
-        fake_docker_refuse(rig->docker, steps[i], 1, 500, "it broke");
-        assert_true(create(rig, "one", NULL, &err) < 0);
-        assert_int_equal(err.public_message[0], '\0');
-        wait_for(fake_docker_count(rig->docker) == 0 && count_sandboxes(rig) == 0);
+        for (size_t k = 0; k < ARRAY_SIZE(statuses); k++) {
+            fake_docker_refuse(rig->docker, steps[i], 1, statuses[k], "it broke");
+            assert_fails(create(rig, "one", NULL, &err), ERR_UNAVAILABLE, err);
+            assert_non_null(strstr(err.public_message, "Docker daemon"));
+            assert_null(strstr(err.public_message, "it broke"));
+            assert_true(err.retry_after_s > 0);
+            wait_for(fake_docker_count(rig->docker) == 0 && count_sandboxes(rig) == 0);
+        }
     }
     struct err err = ERR_INIT;
     fake_docker_refuse(rig->docker, "/archive", 1, 500,
@@ -329,6 +340,24 @@ static void test_says_what_ended_one(void **state)
     wait_for(gone_count(rig) == 2);
     assert_int_equal(rig->causes[1], KILL_NONE);
     wait_for(fake_docker_count(rig->docker) == 0);
+}
+
+/* Out of memory once, and ended by another hand much later. */
+static void test_an_old_lack_of_memory_ends_nobody(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    assert_ok(create(rig, "one", NULL, &err), err);
+    assert_ok(create(rig, "two", NULL, &err), err);
+    fake_docker_oom(rig->docker, "berth-" INSTANCE "-one");
+    fake_docker_oom(rig->docker, "berth-" INSTANCE "-two");
+    fake_docker_kill(rig->docker, "berth-" INSTANCE "-two", 137, false);
+    wait_for(gone_count(rig) == 1);
+    assert_int_equal(rig->causes[0], KILL_OOM);
+    clock_sleep_ns(11 * CLOCK_NS_PER_S);
+    fake_docker_kill(rig->docker, "berth-" INSTANCE "-one", 137, false);
+    wait_for(gone_count(rig) == 2);
+    assert_int_equal(rig->causes[1], KILL_NONE);
 }
 
 /* As a proxy before the daemon does with a connection that says nothing for long. */
@@ -374,7 +403,57 @@ static void test_a_daemon_that_goes_and_comes(void **state)
     assert_ok(create(rig, "two", NULL, &err), err);
 }
 
-/* What is to be destroyed while the daemon is away goes when it is back. */
+/* Another daemon is no substitute for the one that has the containers. */
+static void test_a_daemon_that_answered_is_waited_for(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    char path[108];
+    enum engine_state seen = ENGINE_STATE_CREATING;
+    if (access("/var/run/docker.sock", F_OK) == 0)
+        skip();
+    stop_engine(rig, SIGTERM);
+    assert_int_equal(mkdir(below("home", path), 0700), 0);
+    assert_int_equal(mkdir(below("home/.docker", path), 0700), 0);
+    assert_int_equal(mkdir(below("home/.docker/run", path), 0700), 0);
+    struct fake_docker *other = fake_docker_start(below("home/.docker/run/docker.sock", path));
+    assert_non_null(other);
+    rig->searches = true;
+    start_engine(rig);
+    wait_for(is_available(rig));
+    assert_ok(create(rig, "one", NULL, &err), err);
+    fake_docker_pause(rig->docker);
+    wait_for(!is_available(rig));
+    clock_sleep_ns(CLOCK_NS_PER_S); /* some tries */
+    fake_docker_resume(rig->docker, true);
+    wait_for(is_available(rig));
+    assert_ok(engine_inspect(rig->engine, "one", soon(), &seen, &err), err);
+    assert_int_equal(seen, ENGINE_STATE_RUNNING);
+    assert_int_equal(gone_count(rig), 0);
+    assert_int_equal(fake_docker_asked(other, "/"), 0);
+    fake_docker_stop(other);
+}
+
+/* A ping that is not answered in time ends nothing: another one is sent, which is. */
+static void test_a_daemon_that_is_slow_once_is_not_away(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
+    assert_ok(create(rig, "one", &fd, &err), err);
+    assert_says_hi(fd);
+    size_t versions = fake_docker_asked(rig->docker, "/version");
+    fake_docker_delay(rig->docker, "/_ping", 11000);
+    fake_docker_cut_events(rig->docker); /* which makes it doubt the daemon, now */
+    wait_for(fake_docker_asked(rig->docker, "/_ping") >= 1);
+    size_t pings = fake_docker_asked(rig->docker, "/_ping");
+    fake_docker_delay(rig->docker, "", 0);
+    wait_for(fake_docker_asked(rig->docker, "/_ping") > pings);
+    wait_for(fake_docker_asked(rig->docker, "/events?") == 2);
+    assert_true(is_available(rig));
+    assert_int_equal(fake_docker_asked(rig->docker, "/version"), versions);
+}
+
 /* A daemon of another version takes the place of the first one: every request is then in a version
  * that both know. */
 static void test_speaks_the_version_of_the_daemon(void **state)
@@ -421,6 +500,7 @@ static void test_a_daemon_that_is_too_old_is_said(void **state)
     assert_int_equal(fake_docker_count(rig->docker), 0);
 }
 
+/* What is to be destroyed while the daemon is away goes when it is back. */
 static void test_destroys_when_the_daemon_is_back(void **state)
 {
     struct rig *rig = *state;
@@ -519,6 +599,62 @@ static void test_a_start_is_ended_while_its_limits_are_set(void **state)
     assert_int_equal(count_sandboxes(rig), 0);
 }
 
+static void *create_later(void *context)
+{
+    struct rig *rig = context;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    spec.keep_files = true;
+    (void)engine_create(rig->engine, &spec, soon(), &fd, nonce, &err);
+    return NULL;
+}
+
+/* There are no files yet that a stop could keep; what the daemon makes of it after all goes. */
+static void test_a_creation_is_stopped_while_it_is_made(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    pthread_t thread;
+    wait_for(is_available(rig));
+    fake_docker_delay(rig->docker, "/containers/create", 1000);
+    assert_int_equal(pthread_create(&thread, NULL, create_later, rig), 0);
+    wait_for(fake_docker_asked(rig->docker, "/containers/create") == 1);
+    assert_ok(engine_stop(rig->engine, "one", soon(), &err), err);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(fake_docker_asked(rig->docker, "DELETE "), 1);
+    assert_int_equal(fake_docker_count(rig->docker), 0);
+    assert_int_equal(count_sandboxes(rig), 0);
+}
+
+/* What it was made with counts, not what the server says of it now; and who starts it is we. */
+static void test_a_stopped_one(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    int fd = -1;
+    spec.keep_files = true;
+    (void)snprintf(spec.profile, sizeof(spec.profile), "container");
+    assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    fd_close(&fd);
+    const char *body = fake_docker_made_of(rig->docker, "berth-" INSTANCE "-one");
+    assert_non_null(strstr(body, "\"berth.profile\":\"container\""));
+    assert_ok(engine_stop(rig->engine, "one", soon(), &err), err);
+    size_t stops = fake_docker_asked(rig->docker, "/stop?");
+    fake_docker_start_one(rig->docker, "berth-" INSTANCE "-one");
+    wait_for(fake_docker_asked(rig->docker, "/stop?") > stops);
+    stop_engine(rig, SIGKILL); /* the next one has the labels alone */
+    start_engine(rig);
+    wait_for(is_available(rig) && count_sandboxes(rig) == 1);
+    (void)snprintf(spec.runtime, sizeof(spec.runtime), "runsc"); /* has no such profile */
+    assert_ok(engine_start(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    assert_says_hi(fd);
+    fd_close(&fd);
+}
+
 static void test_limits_are_changed(void **state)
 {
     struct rig *rig = *state;
@@ -598,7 +734,7 @@ static void test_layers(void **state)
     assert_one_layer(rig, "one");
     assert_ok(create(rig, "box", NULL, &err), err);
     assert_ok(engine_layer_attach(rig->engine, "box", "one", soon(), &err), err);
-    assert_int_equal(fake_docker_asked(rig->docker, "-box/archive?path=%2Fopt%2Flibraries"), 1);
+    assert_int_equal(fake_docker_asked(rig->docker, "-box/archive?path=%2Fopt"), 1);
     assert_fails(engine_layer_attach(rig->engine, "box", "two", soon(), &err), ERR_NOT_FOUND, err);
     assert_fails(engine_layer_attach(rig->engine, "none", "one", soon(), &err), ERR_CONFLICT, err);
     fake_docker_refuse(rig->docker, "archive?path=%2Fopt", 1, 500, "it is no folder");
@@ -618,14 +754,19 @@ int main(void)
         with_rig(test_a_refused_step_leaves_nothing),
         with_rig(test_removal_is_tried_again),
         with_rig(test_says_what_ended_one),
+        with_rig(test_an_old_lack_of_memory_ends_nobody),
         with_rig(test_events_that_end_are_taken_up_again),
         with_rig(test_a_daemon_that_goes_and_comes),
         with_rig(test_speaks_the_version_of_the_daemon),
         with_rig(test_a_daemon_that_is_too_old_is_said),
+        with_rig(test_a_daemon_that_answered_is_waited_for),
+        with_rig(test_a_daemon_that_is_slow_once_is_not_away),
         with_rig(test_destroys_when_the_daemon_is_back),
         with_rig(test_the_next_engine_takes_over),
         with_rig(test_a_creation_is_ended_while_it_is_made),
         with_rig(test_a_start_is_ended_while_its_limits_are_set),
+        with_rig(test_a_creation_is_stopped_while_it_is_made),
+        with_rig(test_a_stopped_one),
         with_rig(test_limits_are_changed),
         with_rig(test_an_image_is_pulled_once_it_is_wanted),
         with_rig(test_layers),

@@ -124,6 +124,16 @@ static void test_info(void **state)
     assert_int_equal(facts.runtime_count, 2);
     assert_string_equal(facts.runtimes[0].name, "crun");
     assert_string_equal(facts.runtimes[1].name, "runc");
+    assert_false(daemon_is_gvisor(&facts, "runc"));
+    assert_true(daemon_is_gvisor(&facts, "runsc-kvm")); /* of a container that is left of it */
+    assert_ok(read_info("{\"DefaultRuntime\":\"safe\",\"Runtimes\":{\"safe\":{\"path\":"
+                        "\"/opt/gvisor/runsc\"},\"shim\":{\"runtimeType\":"
+                        "\"io.containerd.runsc.v1\"},\"runc\":{\"path\":\"/runsc/runc\"}}}",
+                        &facts, &err),
+              err);
+    assert_true(daemon_is_gvisor(&facts, "safe"));
+    assert_true(daemon_is_gvisor(&facts, "shim"));
+    assert_false(daemon_is_gvisor(&facts, "runc"));
     assert_ok(read_info("{\"CgroupDriver\":\"none\",\"MemoryLimit\":true}", &facts, &err), err);
     assert_string_equal(facts.cgroup_mode, "none");
     assert_false(facts.limits_memory);
