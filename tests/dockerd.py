@@ -62,7 +62,8 @@ class Daemon:
 
     PREFIX = "berth-docker-"
 
-    def __init__(self, live_restore=False):
+    def __init__(self, live_restore=False, arguments=()):
+        self.arguments = list(arguments)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=self.PREFIX))
         self.name = self.folder.name
         self.log_path = self.folder / "log"
@@ -95,7 +96,7 @@ class Daemon:
             f"{self.folder}/exec", "--pidfile", f"{self.folder}/docker.pid", "-H",
             f"unix://{self.socket}", "--exec-opt", "native.cgroupdriver=cgroupfs",
             "--cgroup-parent", f"/{self.name}", "--bridge=none", "--iptables=false",
-            "--ip6tables=false", "--ip-masq=false")
+            "--ip6tables=false", "--ip-masq=false", *self.arguments)
         wait_until(self.answers, self.log)
         return self
 
