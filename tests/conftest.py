@@ -25,6 +25,10 @@ collect_ignore += [] if os.environ.get("BERTH_INSTALLERS") == "1" else ["integra
 collect_ignore += [] if os.environ.get("BERTH_PREVIOUS") else ["integration/test_upgrade.py"]
 
 
+# What a Docker daemon goes through: of these, make test runs what is marked.
+DOCKER_FILES = ("test_docker_daemon.py", "test_docker_layers.py")
+
+
 def missing_prerequisites():
     """Why the real programs can't be tested here; a list of reasons."""
     reasons = []
@@ -54,7 +58,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     if not ways.everything():  # the rest of what a Docker daemon goes through is for make test-engines
         kept = [item for item in items if item.get_closest_marker("every_way")
-                or item.path.name != "test_docker_daemon.py"]
+                or item.path.name not in DOCKER_FILES]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
     reasons = missing_prerequisites()

@@ -246,7 +246,7 @@ static const char *tls_words(CURLcode code, const char *reason)
         return "a file in DOCKER_CERT_PATH is missing or broken: ca.pem, cert.pem or key.pem";
     if ((code == CURLE_RECV_ERROR || code == CURLE_SSL_CONNECT_ERROR) && strstr(reason, " alert "))
         return "the Docker daemon refuses the certificate in DOCKER_CERT_PATH";
-    if (code == CURLE_SSL_CONNECT_ERROR)
+    if (code == CURLE_SSL_CONNECT_ERROR && strstr(reason, "wrong version number"))
         return "the Docker daemon does not speak TLS";
     return NULL;
 }

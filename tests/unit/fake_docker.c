@@ -28,6 +28,7 @@ struct fake_container {
     char *body; /* of its creation */
     json_t *labels;
     bool oom;
+    bool filled; /* by the archive API */
     int exit_code;
     int ended_fd; /* an eventfd: readable once it has ended or the daemon is gone */
 };
@@ -55,6 +56,7 @@ struct fake_docker {
     bool lags;
     unsigned api_least; /* "1.40" is 40 */
     unsigned api_most;
+    bool is_podman;
     char *shown; /* the last fake_docker_made_of() */
 };
 
@@ -302,14 +304,18 @@ static int on_container(const struct connection *connection)
     uint64_t number = 0;
     if (!container)
         return reply_message(connection, 404, "No such container");
+    if (strstr(line, "/attach") && fake->is_podman && !container->filled)
+        return reply_message(connection, 409, "there is no such program in it");
     if (strstr(line, "/attach"))
         return on_attach(connection, container);
     if (strstr(line, "/json"))
         return on_inspect(connection, container);
-    if (strstr(line, "/archive"))
+    if (strstr(line, "/archive")) {
+        container->filled = true;
         return reply(connection, 200, "");
+    }
     if (strstr(line, "/update"))
-        return reply(connection, 200, "{}");
+        return fake->is_podman ? reply(connection, 404, "Not Found") : reply(connection, 200, "{}");
     if (strstr(line, "/start")) {
         if (strcmp(container->state, "exited") == 0)
             (void)!read(container->ended_fd, &number, sizeof(number));
@@ -319,7 +325,7 @@ static int on_container(const struct connection *connection)
     }
     if (strstr(line, "/stop") && strcmp(container->state, "running") != 0)
         return reply(connection, 304, "");
-    if (strstr(line, "/stop")) {
+    if (strstr(line, "/stop") || strstr(line, "/kill")) {
         end_container(fake, container, 137);
         return reply(connection, 204, "");
     }
@@ -354,7 +360,7 @@ static int on_events(const struct connection *connection)
 
 static const char version_form[] =
     "{\"Version\":\"99.1\",\"ApiVersion\":\"1.%u\",\"MinAPIVersion\":\"1.%u\",\"Components\":"
-    "[{\"Name\":\"runc\",\"Version\":\"1.2.8\"}]}";
+    "[{\"Name\":\"%s\",\"Version\":\"1.2.8\"}]}";
 static const char info_text[] =
     "{\"Driver\":\"overlay2\",\"DriverStatus\":[[\"Backing Filesystem\",\"extfs\"]],"
     "\"MemoryLimit\":true,\"CpuCfsQuota\":true,\"PidsLimit\":true,\"CgroupVersion\":\"2\","
@@ -364,9 +370,10 @@ static const char info_text[] =
 
 static int reply_version(const struct connection *connection)
 {
-    char text[sizeof(version_form) + 16];
-    (void)snprintf(text, sizeof(text), version_form, connection->fake->api_most,
-                   connection->fake->api_least);
+    const struct fake_docker *fake = connection->fake;
+    char text[sizeof(version_form) + 32];
+    (void)snprintf(text, sizeof(text), version_form, fake->api_most, fake->api_least,
+                   fake->is_podman ? "Podman Engine" : "runc");
     return reply(connection, 200, text);
 }
 
@@ -646,6 +653,13 @@ void fake_docker_start_one(struct fake_docker *fake, const char *name)
     if (!container)
         abort();
     (void)snprintf(container->state, sizeof(container->state), "running");
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_be_podman(struct fake_docker *fake)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->is_podman = true;
     (void)pthread_mutex_unlock(&fake->lock);
 }
 
