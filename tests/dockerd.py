@@ -19,7 +19,6 @@ import urllib.parse
 import images
 from harness import HANG_SECS, Answer, read, snapshot_tool, wait_until
 
-PROGRAMS = ("dockerd", "containerd", "runc", "runsc")
 SHIM_SOCKETS = pathlib.Path("/run/containerd/s")  # shims' own place, whatever containerd is told
 # Its way to tell the host's network namespace from others fails on newer kernels, so it gets no network
 # at all; "ptrace" is the platform that needs nothing of the host.
@@ -41,9 +40,9 @@ def which(program):
     return shutil.which(program, path=search_path())
 
 
-def missing(programs=PROGRAMS):
+def missing(programs=None):
     """The programs that are not there; a test that needs them skips with their names."""
-    return [name for name in programs if not which(name)]
+    return [name for name in programs or Daemon.PROGRAMS if not which(name)]
 
 
 class _Connection(http.client.HTTPConnection):
@@ -61,6 +60,11 @@ class Daemon:
     """containerd, which stays when dockerd is killed, as systemd keeps them, and dockerd."""
 
     PREFIX = "berth-docker-"
+    PROGRAMS = ("dockerd", "containerd", "runc", "runsc")
+
+    @classmethod
+    def missing(cls):
+        return missing(cls.PROGRAMS)
 
     def __init__(self, live_restore=False, arguments=()):
         self.arguments = list(arguments)

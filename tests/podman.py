@@ -16,7 +16,6 @@ import harness
 import images
 from harness import HANG_SECS, snapshot_tool, wait_until
 
-PROGRAMS = ("podman", "conmon", "runc")
 PARENT = "libpod_parent"  # Podman's own group of all containers, whatever it is told
 CONF = """[engine]
 cgroup_manager = "cgroupfs"
@@ -48,10 +47,6 @@ exec {runc} "$@"
 CAP_SYS_RESOURCE = 24
 
 
-def missing():
-    return dockerd.missing(PROGRAMS)
-
-
 def _may_raise_limits():
     mask = int(snapshot_tool.status_of("self")["CapEff"], 16)
     return mask >> CAP_SYS_RESOURCE & 1 or resource.getrlimit(resource.RLIMIT_NPROC)[1] >= 1 << 20
@@ -69,6 +64,7 @@ def _runc(folder):
 
 class Service(dockerd.Daemon):
     PREFIX = "berth-podman-"
+    PROGRAMS = ("podman", "conmon", "runc")
 
     def __init__(self):
         super().__init__()

@@ -27,6 +27,8 @@ WAYS = {
         "BERTH_ENGINE_EXECUTE": "native/runsc", "BERTH_ENGINE_SESSIONS": "native/runsc"}),
 }
 SLOW_WAYS = ("docker", "docker/runsc", "podman", "native/runsc")
+# Of these, `make test` runs only the tests whose mark names them: pytest.mark.every_way("podman").
+RARE_WAYS = ("podman",)
 # The fixtures (conftest.py) of the daemons behind ways of the engine docker.
 DAEMONS = {"docker": "docker", "docker/runsc": "docker", "podman": "podman"}
 
@@ -45,9 +47,12 @@ def everything():
     return bool(os.environ.get("BERTH_TEST_WAYS"))
 
 
-def names_for(every_way):
-    """The ways that a test runs on."""
-    return [name for name in chosen() if every_way or everything() or name not in SLOW_WAYS]
+def names_for(mark):
+    """The ways that a test with this mark `every_way`, or None, runs on."""
+    def wanted(name):
+        return name not in SLOW_WAYS or (mark and (name not in RARE_WAYS or name in mark.args))
+
+    return [name for name in chosen() if everything() or wanted(name)]
 
 
 def daemon_for(name, request):

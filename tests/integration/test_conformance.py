@@ -25,7 +25,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 def test_create_and_execute(subject):
     done = subject.run(PROGRAMS["hello"])
     assert (done["status"], done["stdout"], done["stderr"]) == ("success", "hello\n", "")
@@ -86,7 +86,7 @@ def test_output_flood(subject):
     assert (done["status"], done["killed_by"]) == ("killed", "output")
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 def test_oom(subject):
     assert subject.can("memory"), "each way of running enforces it where groups are to be had"
     done = subject.run(PROGRAMS["oom"], resources=subject.small())
@@ -118,7 +118,7 @@ def test_many_at_once(subject):
         assert (done["stdout"], done["killed_by"]) == ("hello\n", None)
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 def test_no_leak(subject):
     at_once([lambda: subject.run(PROGRAMS["hello"]) for _ in range(4)])  # as wide as what counts
     wait_until(lambda: subject.living() == 0, "no sandbox lives")

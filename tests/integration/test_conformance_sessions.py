@@ -32,7 +32,7 @@ def has_said(server, name, text):
                server.get(f"/executions/{name}/events?follow=0").body, f"the code says {text}")
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 def test_state_is_kept(subject, session):
     assert session.run(subject.say(SET))["status"] == "success"
     done = session.run(subject.say(SHOW))
@@ -140,7 +140,7 @@ def ended(sessions):
     wait_until(lambda: all(one.get().status == 404 for one in sessions), "the sessions have ended")
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 @pytest.mark.not_on("fake")  # it dies with the server
 @pytest.mark.parametrize("which", ["server", "engine", "monitor"])
 def test_sessions_outlive(make_subject, which):

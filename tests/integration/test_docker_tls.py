@@ -1,8 +1,10 @@
 """A Docker daemon over TCP with TLS on both sides (dockerd --tlsverify), certificates of the test's own
 making: the right ones serve, and each wrong one is a 503 that says what is wrong."""
+import http.server
 import pathlib
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -65,9 +67,9 @@ class Place:
             "-H", f"tcp://{LOOPBACK}:{self.port}", "--tlsverify", "--tlscacert", str(ours.certificate),
             "--tlscert", str(cert), "--tlskey", str(key)])
 
-    def settings(self, certificates, host="localhost", verify="1"):
+    def settings(self, certificates, host="localhost", verify="1", port=None):
         folder = {"DOCKER_CERT_PATH": str(certificates)} if certificates else {}
-        return {"BERTH_ENGINES": "docker", "DOCKER_HOST": f"tcp://{host}:{self.port}", **folder,
+        return {"BERTH_ENGINES": "docker", "DOCKER_HOST": f"tcp://{host}:{port or self.port}", **folder,
                 "DOCKER_TLS_VERIFY": verify, "DOCKER_BASE_IMAGE": dockerd.images.NAME}
 
 
@@ -106,6 +108,7 @@ def refused(server, *words):
     assert all(word in engine["unavailable"] for word in words), engine
 
 
+@pytest.mark.every_way
 def test_good_certificates(place, serve):
     server = serve(place.good)
     works(server)
@@ -118,10 +121,12 @@ def test_good_certificates(place, serve):
     server.wait_clean()
 
 
+@pytest.mark.every_way
 def test_a_certificate_that_the_daemon_does_not_know(place, serve):
     refused(serve(place.stranger), "refuses the certificate")
 
 
+@pytest.mark.every_way
 def test_a_daemon_that_is_not_trusted(place, serve):
     refused(serve(place.distrustful), "certificate is not trusted")
 
@@ -136,7 +141,18 @@ def test_what_is_not_verified_is_not_asked_for(place, serve):
 
 
 def test_no_certificate(place, serve):
-    refused(serve(None), "TLS")
+    refused(serve(None), "speaks TLS")
+
+
+def test_a_daemon_without_tls(place, serve):
+    class Plain(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer((LOOPBACK, 0), Plain) as plain:
+        threading.Thread(target=plain.serve_forever, daemon=True).start()
+        refused(serve(place.good, port=plain.server_port), "does not speak TLS")
+        plain.shutdown()
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "cert.pem", "key.pem"])
