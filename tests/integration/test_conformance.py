@@ -118,7 +118,7 @@ def test_many_at_once(subject):
         assert (done["stdout"], done["killed_by"]) == ("hello\n", None)
 
 
-@pytest.mark.every_way("podman")
+@pytest.mark.every_way
 def test_no_leak(subject):
     at_once([lambda: subject.run(PROGRAMS["hello"]) for _ in range(4)])  # as wide as what counts
     wait_until(lambda: subject.living() == 0, "no sandbox lives")

@@ -140,7 +140,7 @@ def ended(sessions):
     wait_until(lambda: all(one.get().status == 404 for one in sessions), "the sessions have ended")
 
 
-@pytest.mark.every_way("podman")
+@pytest.mark.every_way
 @pytest.mark.not_on("fake")  # it dies with the server
 @pytest.mark.parametrize("which", ["server", "engine", "monitor"])
 def test_sessions_outlive(make_subject, which):
@@ -191,7 +191,7 @@ def test_what_runs_ends_with_its_result(make_subject, which):
     subject.wait_clean()
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 @pytest.mark.not_on("fake")  # its sandboxes are threads
 def test_a_sandbox_that_dies_is_said_to_have_died(make_subject):
     subject = make_subject()
