@@ -11,6 +11,7 @@ import pytest
 import dockerd
 import harness
 import kills
+import netrig
 import podman as podman_tool
 import ways
 
@@ -121,18 +122,23 @@ def slow_bodies(server):
         sock.close()
 
 
-@pytest.fixture
-def end_servers():
-    """end_servers(server): a private server, stopped and checked at the end of the test."""
-    made = []
-    yield lambda one: made.append(one) or one
+def end_all(servers):
+    """Stops and checks each, the last first; fails with what was wrong with any."""
     failures = []
-    for one in reversed(made):
+    for one in reversed(servers):
         try:
             harness.end(one)
         except Exception as problem:  # noqa: BLE001: the others have to be stopped as well
             failures.append(str(problem))
     assert not failures, failures
+
+
+@pytest.fixture
+def end_servers():
+    """end_servers(server): a private server, stopped and checked at the end of the test."""
+    made = []
+    yield lambda one: made.append(one) or one
+    end_all(made)
 
 
 @pytest.fixture
@@ -178,23 +184,32 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("way", names, scope="session")
 
 
+def daemon_of(way, request):
+    """The daemon that a way needs, None where it needs none; skips where a program is missing."""
+    missing = ways.missing(way)
+    if missing:
+        pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
+    return request.getfixturevalue(ways.DAEMONS[way]) if way in ways.DAEMONS else None
+
+
 @pytest.fixture(scope="session")
 def subjects(request):
     """subjects(name): a server of the session whose default is that way; started when it is needed."""
-    made = {}
+    made, servers = {}, {}
 
     def one(name):
         if name not in made:
-            daemon = ways.daemon_for(name, request)
-            server = (request.getfixturevalue("native_server") if name == "native" else
-                      ways.new_server(name, daemon).start())
-            made[name] = ways.Subject(name, server, daemon)
+            daemon = daemon_of(name, request)
+            if name not in servers:  # one that is of no use is not started for each test again
+                servers[name] = request.getfixturevalue("native_server") if name == "native" else \
+                    ways.new_server(name, daemon)
+                if name != "native":
+                    servers[name].start()
+            made[name] = ways.Subject(name, servers[name], daemon)
         return made[name]
 
     yield one
-    for name, subject in made.items():
-        if name != "native":
-            harness.end(subject.server)
+    end_all([server for name, server in servers.items() if name != "native"])
 
 
 @pytest.fixture
@@ -210,12 +225,15 @@ def subject(way, subjects):
 
 
 @pytest.fixture
-def make_subject(way, end_servers, request):
-    """make_subject(env={}): a private server whose default is this way."""
-    daemon = ways.daemon_for(way, request)
+def make_subject(way, end_servers, request, tmp_path):
+    """make_subject(env={}, hosts={}): a private server whose default is this way; hosts: names that it
+    knows beside the machine's own."""
+    daemon = daemon_of(way, request)
 
-    def make(env=None):
+    def make(env=None, hosts=None):
         server = end_servers(ways.new_server(way, daemon, env))
+        if hosts:
+            server.command = netrig.with_hosts(hosts, tmp_path / "hosts")
         return ways.Subject(way, server.start(), daemon)
 
     return make

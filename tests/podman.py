@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import resource
-import shutil
-import signal
 import subprocess
 import urllib.parse
 
@@ -68,7 +66,8 @@ class Service(dockerd.Daemon):
 
     def __init__(self):
         super().__init__()
-        self.parents = [path / PARENT for path in self._hierarchies() if (path / PARENT).is_dir()]
+        # Those where it makes the first group of Podman's.
+        self.hierarchies = [path for path in self._hierarchies() if not (path / PARENT).is_dir()]
         (self.folder / "containers.conf").write_text(CONF.format(runc=_runc(self.folder)))
         kind = subprocess.run(["stat", "-f", "-c", "%T", self.folder], check=True, text=True,
                               stdout=subprocess.PIPE).stdout.strip()
@@ -86,36 +85,22 @@ class Service(dockerd.Daemon):
         return {**super().environment(), "CONTAINERS_CONF": f"{self.folder}/containers.conf",
                 "CONTAINERS_STORAGE_CONF": f"{self.folder}/storage.conf"}
 
-    def start(self):
+    def _start(self):
         self.dockerd = self._spawn(*self._command("system", "service", "-t", "0", f"unix://{self.socket}"))
         wait_until(self.answers, self.log)
-        return self
 
-    def remove(self):
-        if self.dockerd:
-            self.thaw()
-            self.kill(signal.SIGTERM)
+    def _end_containerd(self):
+        """Containers that a service which is no more has left."""
         subprocess.run(self._command("rm", "--all", "--force", "--time", "0"), check=False,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                        env=self.environment(), timeout=HANG_SECS)
-        groups = list(self.container_groups())
-        self._kill_all()
-        for path in reversed(self.mounts()):
-            subprocess.run(["umount", "-l", path], check=False)
 
-        def none_left():
-            for path in groups + self._empty_parents():
+    def _remove_traces(self, ids):
+        super()._remove_traces(ids)
+        for path in self.hierarchies:  # Podman's own groups; not empty while another Podman is at work
+            for empty in (path / PARENT / "conmon", path / PARENT):
                 with contextlib.suppress(OSError):
-                    path.rmdir()
-            return not self.processes() and not any(path.exists() for path in groups)
-
-        wait_until(none_left, "its processes end")
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _empty_parents(self):
-        """Podman's own groups, where this one made them; not empty while another Podman is at work."""
-        made = [path / PARENT for path in self._hierarchies() if path / PARENT not in self.parents]
-        return [path for parent in made for path in (parent / "conmon", parent) if path.is_dir()]
+                    empty.rmdir()
 
     # ---- what is there of it on the host ----
 
@@ -136,6 +121,9 @@ class Service(dockerd.Daemon):
                 one = json.loads(line)
                 found |= {one["ID"]} if one["Type"] == "container" else set()
         return found
+
+    def groups(self):
+        return list(self.container_groups())
 
     def container_groups(self):
         ids = self._ids()

@@ -8,9 +8,12 @@ ways, "native docker"."""
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 
+import dockerd
 import harness
+import podman
 from harness import wait_until
 
 FAKE = {"BERTH_ENGINE": "fake", "BERTH_TESTING": "1"}
@@ -55,9 +58,11 @@ def names_for(mark):
     return [name for name in chosen() if everything() or wanted(name)]
 
 
-def daemon_for(name, request):
-    """The daemon of the session that this way needs, started when it is asked for; or None."""
-    return request.getfixturevalue(DAEMONS[name]) if name in DAEMONS else None
+def missing(name):
+    """The programs that a way needs and that are not there."""
+    if name in DAEMONS:
+        return {"docker": dockerd.Daemon, "podman": podman.Service}[DAEMONS[name]].missing()
+    return [] if name != "native/runsc" or shutil.which("runsc") else ["runsc"]
 
 
 def settings_for(name, daemon=None, env=None):
@@ -80,9 +85,12 @@ class DockerServer(harness.Server):
 
     def inits(self):
         """{sandbox id: process id}: of init, or of what plays its kernel (runsc)."""
-        running = [one for one in self.containers() if one["State"] == "running"]
-        return {one["Labels"]["berth.sandbox"]: self.daemon.inspect(one["Id"])["State"]["Pid"]
-                for one in running}
+        found = {}
+        for one in self.containers():
+            pid = self.daemon.inspect(one["Id"]).get("State", {}).get("Pid")  # it may have gone meanwhile
+            if pid:
+                found[one["Labels"]["berth.sandbox"]] = pid
+        return found
 
     def groups_of(self, sandbox_id):
         names = [one["Id"] for one in self.containers()

@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -221,6 +223,19 @@ ssize_t fd_recv(int socket_fd, void *data, size_t size, int *fds, size_t *fd_cou
     if (fd_count)
         *fd_count = count;
     return received;
+}
+
+int fd_open_end_signals(int *out, struct err *err)
+{
+    sigset_t wanted;
+    (void)sigemptyset(&wanted);
+    (void)sigaddset(&wanted, SIGTERM);
+    (void)sigaddset(&wanted, SIGINT);
+    (void)sigaddset(&wanted, SIGHUP);
+    if (sigprocmask(SIG_BLOCK, &wanted, NULL) != 0)
+        return err_sys(err, errno, "block signals");
+    *out = signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK);
+    return *out < 0 ? err_sys(err, errno, "signalfd") : 0;
 }
 
 void fd_raise_limit(void)

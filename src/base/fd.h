@@ -52,6 +52,10 @@ ssize_t fd_send_some(int socket_fd, const void *data, size_t size, const int *fd
 ssize_t fd_recv(int socket_fd, void *data, size_t size, int *fds, size_t *fd_count, int flags,
                 struct err *err);
 
+/* Blocks the signals that end a program (SIGTERM, SIGINT, SIGHUP); *out, a signalfd(2) that does
+ * not block, has them from here on. */
+int fd_open_end_signals(int *out, struct err *err);
+
 /* Raises the soft limit of open files to the hard one; what cannot be raised stays. */
 void fd_raise_limit(void);
 

@@ -205,18 +205,6 @@ static int judge(const char *program, const siginfo_t *end, const struct lines *
                    end->si_code == CLD_EXITED ? "status" : "signal", end->si_status);
 }
 
-static int open_signals(int *out_fd, struct err *err)
-{
-    sigset_t held;
-    (void)sigemptyset(&held);
-    (void)sigaddset(&held, SIGINT);
-    (void)sigaddset(&held, SIGTERM);
-    (void)sigaddset(&held, SIGHUP);
-    (void)sigprocmask(SIG_BLOCK, &held, NULL);
-    *out_fd = signalfd(-1, &held, SFD_CLOEXEC | SFD_NONBLOCK);
-    return *out_fd < 0 ? err_sys(err, errno, "signalfd") : 0;
-}
-
 int image_cage_run(const char *work_path, uid_t id, char *const argv[], struct buf *out,
                    struct err *err)
 {
@@ -224,7 +212,7 @@ int image_cage_run(const char *work_path, uid_t id, char *const argv[], struct b
     int err_ends[2] = {-1, -1};
     siginfo_t end;
     FD_AUTO int signal_fd = -1;
-    int result = open_signals(&signal_fd, err);
+    int result = fd_open_end_signals(&signal_fd, err);
     if (result != 0)
         return result;
     if (pipe2(out_ends, O_CLOEXEC) != 0 || pipe2(err_ends, O_CLOEXEC) != 0) {

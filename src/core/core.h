@@ -24,6 +24,10 @@ struct network_rules;
 #define CORE_OWNER_LOCAL "local" /* who calls without a token on a loopback server */
 #define CORE_ENGINES_MAX 4
 
+/* When kernels are forked from a warm one, where the engine has such: never; for requests that find
+ * the pool empty, and to refill it while they do; always. */
+enum core_zygote { CORE_ZYGOTE_OFF, CORE_ZYGOTE_AUTO, CORE_ZYGOTE_ON };
+
 struct core_config {
     const char *db_path;
     const char *const *engines;  /* their names; the first is taken where nobody says; borrowed for
@@ -38,7 +42,7 @@ struct core_config {
     uint32_t queue_max;          /* waiting; past it 503 with Retry-After */
     uint32_t pool_min;           /* sandboxes made ahead of the default kind, whatever the demand */
     uint32_t pool_max;           /* of all kinds; they count beside sandboxes_max. 0: none */
-    bool zygote;        /* kernels may be forked from a warm one, where the engine has one */
+    enum core_zygote zygote;
     uint32_t turns_max; /* executions that wait for their turn in a session, of all sessions: each
                            holds a connection, its client's or one that was left; 0: no bound */
     uint64_t queue_wait_ms; /* longest wait in the queue; past it 503 */

@@ -161,7 +161,8 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
         box_destroy(core, item.sandbox_id);
         channel_close(item.channel);
         /* The next one would fare no better, and the stock is worth keeping. */
-        if (engine_is_away(&failure) || failure.kind == ERR_TIMEOUT)
+        if (engine_is_away(&failure) || failure.kind == ERR_TIMEOUT ||
+            failure.kind == ERR_UNSUPPORTED)
             return false;
     }
     return false;

@@ -15,6 +15,7 @@
 #define BASE_IMAGE "ubuntu:22.04"
 #define LOOK_NS (20 * CLOCK_NS_PER_S)
 #define FAILED_NS (30 * CLOCK_NS_PER_S)
+#define AGAIN_NS (4 * CLOCK_NS_PER_S) /* less than the server waits before it asks again */
 #define LOG_NS (5 * CLOCK_NS_PER_S)
 #define PULL_IDLE_NS (300 * CLOCK_NS_PER_S) /* without a word: its registry stalls */
 
@@ -174,6 +175,7 @@ static void on_pulled(void *context, long status, struct buf *body, const struct
         fail(image, &told);
     } else {
         image->is_there = true;
+        image->looked_ns = 0;
         image->progress[0] = '\0';
         log_info("image %s was pulled", image->name);
     }
@@ -216,12 +218,36 @@ static int pull(struct image *image, struct err *err)
     return web_start(daemon->web, &request, &image->call, err);
 }
 
+/* The beginning of the digest that is the image's id ("sha256:0123..."). */
+static void take_id(struct image *image, const struct buf *body)
+{
+    JSON_AUTO json_t *json = NULL;
+    image->looked_ns = clock_now_ns();
+    image->id[0] = '\0';
+    if (!body || json_parse_object(body->data, body->size, &json, NULL) != 0)
+        return;
+    const char *id = json_string_value(json_object_get(json, "Id"));
+    const char *digest = id ? strchr(id, ':') : NULL;
+    if (digest && strlen(digest + 1) == strspn(digest + 1, "0123456789abcdef"))
+        (void)snprintf(image->id, sizeof(image->id), "%.*s", ENGINE_IMAGE_ID_MAX - 1, digest + 1);
+}
+
 static void on_looked(void *context, long status, struct buf *body, const struct err *error)
 {
     struct image *image = context;
     struct err err = ERR_INIT;
+    bool again = image->looks_again;
+    image->looks_again = false;
     image->call = NULL;
+    if (again && (error || (status != 200 && status != 404)))
+        return; /* it is there as far as anybody knows */
     image->is_there = !error && status == 200;
+    if (image->is_there)
+        take_id(image, body);
+    if (again) {
+        changed(image);
+        return;
+    }
     if (error)
         (void)err_copy(&err, error);
     else if (status == 404)
@@ -243,6 +269,29 @@ static int look(struct image *image, struct err *err)
                        &image->call, err);
 }
 
+void images_look_again(struct images *images)
+{
+    int64_t before_ns = clock_now_ns() - AGAIN_NS;
+    for (size_t i = 0; i < images->count; i++) {
+        struct image *image = &images->list[i];
+        if (!image->is_there || image->call || image->looked_ns > before_ns)
+            continue;
+        image->looks_again = look(image, NULL) == 0;
+    }
+}
+
+void images_ids(const struct images *images, char out[static ENGINE_IMAGE_IDS_MAX])
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < images->count && used + ENGINE_IMAGE_ID_MAX < ENGINE_IMAGE_IDS_MAX;
+         i++) {
+        const char *id = images->list[i].id;
+        used += (size_t)snprintf(out + used, ENGINE_IMAGE_IDS_MAX - used, "%s%s", i > 0 ? " " : "",
+                                 id[0] != '\0' ? id : "-");
+    }
+}
+
 void images_look(struct images *images)
 {
     struct err err = ERR_INIT;
@@ -254,7 +303,7 @@ void images_forget(struct images *images)
 {
     for (size_t i = 0; i < images->count; i++) {
         web_cancel(&images->list[i].call);
-        images->list[i].is_there = false;
+        images->list[i].is_there = images->list[i].looks_again = false;
         images->list[i].failure = ERR_INIT;
         images->list[i].progress[0] = '\0';
     }

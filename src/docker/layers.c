@@ -50,6 +50,8 @@ struct layers {
     size_t count;
     struct import queue[QUEUE_MAX]; /* the first is being made */
     size_t queued;
+    struct engine_layer made; /* it has its name, and the child that runs puts that on the disk */
+    bool saving;
     pid_t pid; /* of the child; 0: none */
     int pidfd;
     int status_fd;
@@ -157,37 +159,17 @@ static _Noreturn void child_run(const struct import *import, int out_fd, int sta
     _exit(1);
 }
 
-/* What it said, if it ended well: "ENTRIES BYTES SKIPPED". The text comes from who read the tar. */
-static int judge(const struct layers *layers, int status, uint64_t *out_size, struct err *err)
+/* Takes the child that has ended. False: it has not. */
+static bool reap(struct layers *layers, siginfo_t *end)
 {
-    char text[UNPACK_STATUS_MAX + 1] = "";
-    uint64_t entries = 0;
-    ssize_t size = read(layers->status_fd, text, UNPACK_STATUS_MAX);
-    for (ssize_t i = 0; i < size; i++)
-        text[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
-    if (layers->late)
-        return err_public(err, ERR_BAD_INPUT, "the libraries take too long to be packed");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && text[0] == UNPACK_STATUS_DONE) {
-        char *end = NULL;
-        entries = strtoull(text + 1, &end, 10);
-        *out_size = strtoull(end, &end, 10);
-        return entries > 0 ? 0 : err_set(err, ERR_INTERNAL, "berth-unpack made nothing");
-    }
-    if (WIFEXITED(status) && text[0] == UNPACK_STATUS_BAD)
-        return err_public(err, ERR_BAD_INPUT, "%.250s", text + 1);
-    return err_set(err, ERR_INTERNAL, "berth-unpack (status %x): %.250s", (unsigned)status,
-                   text[0] != '\0' ? text + 1 : "");
-}
-
-/* What the child wrote gets its name. */
-static int keep(struct layers *layers, const struct engine_layer *layer, struct err *err)
-{
-    char name[FILE_NAME_SIZE];
-    file_name(layer, name);
-    if (renameat(layers->folder_fd, PARTIAL, layers->folder_fd, name) != 0 ||
-        fsync(layers->folder_fd) != 0)
-        return err_sys(err, errno, "keep a layer");
-    return add(layers, layer, err);
+    memset(end, 0, sizeof(*end));
+    if (waitid(P_PIDFD, (id_t)layers->pidfd, end, WEXITED | WNOHANG) == 0 && end->si_pid == 0)
+        return false;
+    loop_unwatch(layers->loop, &layers->watch);
+    loop_stop_timer(&layers->timer);
+    fd_close(&layers->pidfd);
+    layers->pid = 0;
+    return true;
 }
 
 static void end_first(struct layers *layers, const struct engine_layer *layer,
@@ -204,35 +186,35 @@ static void end_first(struct layers *layers, const struct engine_layer *layer,
     start_next(layers);
 }
 
-static void on_child(void *context, uint32_t events)
-{
-    struct layers *layers = context;
-    struct err err = ERR_INIT;
-    struct engine_layer layer;
-    int status = 0;
-    (void)events;
-    if (waitpid(layers->pid, &status, WNOHANG) == 0)
-        return;
-    memset(&layer, 0, sizeof(layer));
-    memcpy(layer.name, layers->queue[0].name, sizeof(layer.name));
-    int result = judge(layers, status, &layer.size_bytes, &err);
-    loop_unwatch(layers->loop, &layers->watch);
-    loop_stop_timer(&layers->timer);
-    fd_close(&layers->pidfd);
-    fd_close(&layers->status_fd);
-    layers->pid = 0;
-    if (result == 0)
-        result = keep(layers, &layer, &err);
-    if (result != 0)
-        (void)unlinkat(layers->folder_fd, PARTIAL, 0);
-    end_first(layers, result == 0 ? &layer : NULL, result == 0 ? NULL : &err);
-}
+static void on_child(void *context, uint32_t events);
 
 static void on_late(void *context)
 {
     struct layers *layers = context;
     layers->late = true;
     (void)kill(layers->pid, SIGKILL);
+}
+
+/* Follows the child that fork(2) returned. */
+static int follow_child(struct layers *layers, pid_t pid, struct err *err)
+{
+    if (pid < 0)
+        return err_sys(err, errno, "fork");
+    layers->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int result = layers->pidfd < 0 ? err_sys(err, errno, "pidfd_open") : 0;
+    if (result == 0)
+        result =
+            loop_watch(layers->loop, layers->pidfd, EPOLLIN, on_child, layers, &layers->watch, err);
+    if (result != 0) {
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0); /* it has hardly begun */
+        fd_close(&layers->pidfd);
+        return result;
+    }
+    layers->pid = pid;
+    layers->late = false;
+    loop_set_timer(layers->loop, &layers->timer, clock_now_ns() + REPACK_NS, on_late, layers);
+    return 0;
 }
 
 static int start_child(struct layers *layers, struct err *err)
@@ -245,27 +227,77 @@ static int start_child(struct layers *layers, struct err *err)
         return err_sys(err, errno, "make a layer");
     layers->status_fd = ends[0];
     FD_AUTO int status_fd = ends[1];
-    layers->late = false;
-    layers->pid = fork();
-    if (layers->pid == 0)
+    pid_t pid = fork();
+    if (pid == 0)
         child_run(&layers->queue[0], out_fd, status_fd);
-    if (layers->pid < 0) {
-        layers->pid = 0;
-        return err_sys(err, errno, "fork");
+    return follow_child(layers, pid, err);
+}
+
+/* What the child wrote gets its name, which another child puts on the disk: that may take long. */
+static int start_saving(struct layers *layers, const struct engine_layer *layer, struct err *err)
+{
+    char name[FILE_NAME_SIZE];
+    file_name(layer, name);
+    if (renameat(layers->folder_fd, PARTIAL, layers->folder_fd, name) != 0)
+        return err_sys(err, errno, "keep a layer");
+    layers->made = *layer;
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        _exit(fsync(layers->folder_fd) == 0 ? 0 : 1);
     }
-    layers->pidfd = (int)syscall(SYS_pidfd_open, layers->pid, 0);
-    int result = layers->pidfd < 0 ? err_sys(err, errno, "pidfd_open") : 0;
+    int result = follow_child(layers, pid, err);
+    if (result != 0)
+        (void)unlinkat(layers->folder_fd, name, 0);
+    layers->saving = result == 0;
+    return result;
+}
+
+/* The tar is made, or not. */
+static int on_packed(struct layers *layers, const siginfo_t *end, struct err *err)
+{
+    char summary[UNPACK_STATUS_MAX + 1];
+    struct engine_layer layer = {.name = ""};
+    memcpy(layer.name, layers->queue[0].name, sizeof(layer.name));
+    int result = unpack_status_judge(end, layers->status_fd, summary, err);
+    if (result != 0 && layers->late)
+        result = err_public(err, ERR_BAD_INPUT, "the libraries take too long to be packed");
     if (result == 0)
-        result =
-            loop_watch(layers->loop, layers->pidfd, EPOLLIN, on_child, layers, &layers->watch, err);
-    if (result != 0) {
-        (void)kill(layers->pid, SIGKILL);
-        (void)waitpid(layers->pid, NULL, 0); /* it has hardly begun */
-        layers->pid = 0;
-        return result;
-    }
-    loop_set_timer(layers->loop, &layers->timer, clock_now_ns() + REPACK_NS, on_late, layers);
-    return 0;
+        result = unpack_status_size(summary, SIZE_MAX_BYTES, &layer.size_bytes, err);
+    fd_close(&layers->status_fd);
+    return result == 0 ? start_saving(layers, &layer, err) : result;
+}
+
+/* Its name is on the disk, or not. */
+static int on_saved(struct layers *layers, const siginfo_t *end, struct err *err)
+{
+    char name[FILE_NAME_SIZE];
+    layers->saving = false;
+    int result = 0;
+    if (end->si_code != CLD_EXITED || end->si_status != 0)
+        result = err_set(err, ERR_INTERNAL, "the folder of layers could not be written");
+    if (result == 0)
+        result = add(layers, &layers->made, err);
+    file_name(&layers->made, name);
+    if (result != 0)
+        (void)unlinkat(layers->folder_fd, name, 0);
+    return result;
+}
+
+static void on_child(void *context, uint32_t events)
+{
+    struct layers *layers = context;
+    struct err err = ERR_INIT;
+    siginfo_t end;
+    (void)events;
+    if (!reap(layers, &end))
+        return;
+    int result = layers->saving ? on_saved(layers, &end, &err) : on_packed(layers, &end, &err);
+    if (result == 0 && layers->saving)
+        return;
+    if (result != 0)
+        (void)unlinkat(layers->folder_fd, PARTIAL, 0);
+    end_first(layers, result == 0 ? &layers->made : NULL, result == 0 ? NULL : &err);
 }
 
 static void start_next(struct layers *layers)
@@ -280,7 +312,6 @@ static void start_next(struct layers *layers)
         result = start_child(layers, &err);
     if (result == 0)
         return;
-    fd_close(&layers->pidfd);
     fd_close(&layers->status_fd);
     end_first(layers, NULL, &err);
 }
@@ -354,28 +385,16 @@ int layers_remove(struct layers *layers, const char *name, struct err *err)
     return 0;
 }
 
-static int compare(const void *left, const void *right)
-{
-    const struct engine_layer *a = left;
-    const struct engine_layer *b = right;
-    return strcmp(a->name, b->name);
-}
-
 int layers_list(const struct layers *layers, const char *after, struct engine_msg *msg,
                 struct err *err)
 {
-    msg->layers = calloc(layers->count + 1, sizeof(*msg->layers));
-    if (!msg->layers)
-        return err_set(err, ERR_INTERNAL, "no memory for a list of layers");
-    for (size_t i = 0; i < layers->count; i++) {
+    int result = 0;
+    for (size_t i = 0; i < layers->count && result == 0; i++) {
         if (strcmp(layers->list[i].name, after) > 0)
-            msg->layers[msg->layer_count++] = layers->list[i];
+            result = engine_msg_add_layer(msg, &layers->list[i], err);
     }
-    qsort(msg->layers, msg->layer_count, sizeof(*msg->layers), compare);
-    msg->more = msg->layer_count > 0 && !engine_msg_layers_have_room(msg->layer_count - 1);
-    while (msg->layer_count > 0 && !engine_msg_layers_have_room(msg->layer_count - 1))
-        msg->layer_count--;
-    return 0;
+    engine_msg_end_list(msg);
+    return result;
 }
 
 int layers_open(struct loop *loop, int *folder_fd, layers_imported_fn on_imported, void *context,

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -18,6 +16,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "docker/service_internal.h"
+#include "wire/serve.h"
 
 /* For what is being destroyed, from SIGTERM on: less than the monitor waits (supervise.c). */
 #define STOP_NS (8 * CLOCK_NS_PER_S)
@@ -37,19 +36,8 @@ static void drop_client(struct service *service)
 
 void service_answer(struct service *service, const struct engine_msg *msg, int fd)
 {
-    struct err err = ERR_INIT;
-    BUF_AUTO struct buf bytes;
-    buf_init(&bytes, ENGINE_MSG_MAX);
-    if (service->client_fd < 0)
-        return;
-    int result = engine_msg_encode(msg, &bytes, &err);
-    if (result == 0)
-        result = fd_send(service->client_fd, bytes.data, bytes.size, &fd, fd >= 0 ? 1 : 0,
-                         MSG_DONTWAIT, &err);
-    if (result != 0) {
-        log_warn("the server does not take answers: %s", err.message);
+    if (service->client_fd >= 0 && !serve_send(service->client_fd, msg, fd))
         drop_client(service);
-    }
 }
 
 void service_answer_error(struct service *service, uint32_t op, uint64_t request_id,
@@ -273,35 +261,21 @@ static void on_probe(struct service *service, const struct engine_msg *request)
 {
     struct engine_msg msg = {.op = ENGINE_OP_PROBE | ENGINE_REPLY,
                              .request_id = request->request_id};
+    images_look_again(&service->images); /* the next one hears of it */
     info_fill(service, &msg.info);
     service_answer(service, &msg, -1);
 }
 
-static int compare_ids(const void *left, const void *right)
-{
-    return strcmp(left, right);
-}
-
-/* The ids that follow after, in order; as many as a message holds. */
+/* The ids that follow after. */
 static void list_after(const struct service *service, const char *after, struct engine_msg *msg)
 {
-    size_t count = 0;
-    const struct container *container = NULL;
-    for (container = service->containers; container; container = container->next)
-        count++;
-    msg->ids = calloc(count + 1, sizeof(*msg->ids));
-    if (!msg->ids) {
-        (void)err_set(&msg->error, ERR_INTERNAL, "no memory for a list of ids");
-        return;
-    }
-    for (container = service->containers; container; container = container->next) {
+    int result = 0;
+    for (const struct container *container = service->containers; container && result == 0;
+         container = container->next) {
         if (!container->freed && strcmp(container->create.id, after) > 0)
-            memcpy(msg->ids[msg->id_count++], container->create.id, sizeof(container->create.id));
+            result = engine_msg_add_id(msg, container->create.id, &msg->error);
     }
-    qsort(msg->ids, msg->id_count, sizeof(*msg->ids), compare_ids);
-    msg->more = msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1);
-    while (msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1))
-        msg->id_count--;
+    engine_msg_end_list(msg);
 }
 
 static void on_list(struct service *service, const struct engine_msg *request)
@@ -384,44 +358,28 @@ static void on_request(struct service *service, const struct engine_msg *msg, in
 
 static void on_client(void *context, uint32_t events)
 {
-    static uint8_t bytes[ENGINE_MSG_MAX];
     struct service *service = context;
-    struct err err = ERR_INIT;
     FD_AUTO int passed_fd = -1;
-    size_t fd_count = 1;
     struct engine_msg msg;
     (void)events;
-    ssize_t size = fd_recv(service->client_fd, bytes, sizeof(bytes), &passed_fd, &fd_count,
-                           MSG_DONTWAIT, &err);
-    if (size == -ERR_UNAVAILABLE)
+    int result = serve_receive(service->client_fd, &msg, &passed_fd);
+    if (result < 0)
+        drop_client(service);
+    if (result <= 0)
         return;
-    if (size > 0 && engine_msg_decode(bytes, (size_t)size, &msg, &err) == 0) {
-        on_request(service, &msg, &passed_fd);
-        engine_msg_done(&msg);
-        return;
-    }
-    if (size != 0)
-        log_warn("the server was cut off: %s", err.message);
-    drop_client(service);
+    on_request(service, &msg, &passed_fd);
+    engine_msg_done(&msg);
 }
 
 /* One client at a time: a new server is there because the old one died. */
 static void on_listen(void *context, uint32_t events)
 {
     struct service *service = context;
-    struct ucred peer;
-    socklen_t size = sizeof(peer);
     struct err err = ERR_INIT;
+    FD_AUTO int fd = -1;
     (void)events;
-    FD_AUTO int fd = accept4(service->config->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+    if (!serve_accept(service->config->listen_fd, service->config->client_uid, &fd))
         return;
-    if (peer.uid != 0 && peer.uid != service->config->client_uid) {
-        log_warn("uid %u may not use this engine", peer.uid);
-        return;
-    }
-    int room = 1 << 20; /* for bursts of answers; a server that reads nothing is dropped */
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     drop_client(service);
     if (loop_watch(service->loop, fd, EPOLLIN, on_client, service, &service->client_watch, &err) !=
         0) {
@@ -546,19 +504,6 @@ static int serve(struct service *service, struct err *err)
     }
 }
 
-static int open_signals(struct service *service, struct err *err)
-{
-    sigset_t set;
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGTERM);
-    (void)sigaddset(&set, SIGINT);
-    (void)sigaddset(&set, SIGHUP);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
-        return err_sys(err, errno, "block signals");
-    service->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return service->signal_fd < 0 ? err_sys(err, errno, "signalfd") : 0;
-}
-
 static int read_settings(struct service *service, struct err *err)
 {
     const char *gpus = getenv("BERTH_DOCKER_GPUS");
@@ -580,7 +525,7 @@ static int begin(struct service *service, struct err *err)
     if (result == 0)
         result = service_open_layers(service, err);
     if (result == 0)
-        result = open_signals(service, err);
+        result = fd_open_end_signals(&service->signal_fd, err);
     if (result == 0)
         result = loop_watch(service->loop, service->signal_fd, EPOLLIN, on_signal, service,
                             &service->signal_watch, err);

@@ -4,12 +4,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,6 +18,7 @@
 #include "egress/flow.h"
 #include "egress/harden.h"
 #include "wire/egress_msg.h"
+#include "wire/serve.h"
 
 #define TICK_NS (250 * CLOCK_NS_PER_MS)
 #define TELL_NS (1000 * CLOCK_NS_PER_MS)
@@ -228,18 +227,10 @@ static void on_client(struct watch *watch, uint32_t events)
 static void on_listener(struct watch *watch, uint32_t events)
 {
     struct service *service = watch->owner;
-    FD_AUTO int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    struct ucred peer;
-    socklen_t size = sizeof(peer);
-    int room = 1 << 20; /* for bursts of answers */
+    FD_AUTO int fd = -1;
     (void)events;
-    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+    if (!serve_accept(watch->fd, service->config->client_uid, &fd))
         return;
-    if (peer.uid != 0 && peer.uid != service->config->client_uid) {
-        log_warn("uid %u may not use this way out", peer.uid);
-        return;
-    }
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     drop_client(service);
     /* Answers to the one before are nobody's. */
     for (struct attached *a = service->proxy.attached; a; a = a->next)
@@ -317,19 +308,6 @@ static int open_watch(struct service *service, struct watch *watch, int fd, watc
     return watch_set(&service->proxy.poller, watch, EPOLLIN, err);
 }
 
-static int open_signals(int *out_fd, struct err *err)
-{
-    sigset_t wanted;
-    (void)sigemptyset(&wanted);
-    (void)sigaddset(&wanted, SIGTERM);
-    (void)sigaddset(&wanted, SIGINT);
-    (void)sigaddset(&wanted, SIGHUP);
-    if (sigprocmask(SIG_BLOCK, &wanted, NULL) != 0)
-        return err_sys(err, errno, "block signals");
-    *out_fd = signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK);
-    return *out_fd >= 0 ? 0 : err_sys(err, errno, "signalfd");
-}
-
 /* A flow has two descriptors, a sandbox one; the rest is for names and for us. */
 static void set_bounds(struct proxy *proxy)
 {
@@ -353,7 +331,7 @@ static int start(struct service *service, struct err *err)
     if (result == 0)
         result = names_fd >= 0 ? 0 : err_sys(err, errno, "eventfd");
     if (result == 0)
-        result = open_signals(&signal_fd, err);
+        result = fd_open_end_signals(&signal_fd, err);
     if (result == 0)
         result = poller_open(&service->proxy.poller, err);
     if (result == 0)

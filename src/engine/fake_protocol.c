@@ -38,8 +38,12 @@ static void on_put_file(struct fake_sandbox *box, struct fake_connection *connec
     connection->put = (struct fake_put){.stream = frame->stream, .sys_errno = ENFILE};
     if (sandbox_put_file_decode(frame->payload, frame->size, &put, NULL) != 0)
         return;
-    if (is_denied(put.path)) {
-        connection->put.sys_errno = EACCES;
+    bool struck = box->fault == FAKE_FAULT_PUT_REFUSED;
+    if (struck || is_denied(put.path)) {
+        connection->put.sys_errno = struck ? EISDIR : EACCES;
+        connection->refused = struck;
+        if (struck)
+            box->fault = FAKE_FAULT_NONE;
         return;
     }
     connection->put.file = fake_make_file(box, put.path);
@@ -370,7 +374,9 @@ void fake_on_frame(struct fake_sandbox *box, struct fake_connection *connection,
     switch (frame->type) {
     case FRAME_EXEC:
     case FRAME_RUN:
-        fake_job_begin(box, connection, frame);
+        if (!connection->refused) /* else the answer to its file is the last that is heard */
+            fake_job_begin(box, connection, frame);
+        connection->refused = false;
         break;
     case FRAME_PUT_FILE:
         on_put_file(box, connection, frame);

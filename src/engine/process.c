@@ -3,9 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
@@ -179,10 +176,8 @@ static int process_network(struct engine *engine, const char *id, bool full, int
 static void process_free(struct engine *engine)
 {
     struct process *process = process_of(engine);
-    process_link_stop(process);
+    peer_free(process->peer);
     process_destroy_done(process);
-    fd_close(&process->wake_fd);
-    free(process->message);
     free(process);
 }
 
@@ -208,27 +203,16 @@ static const struct engine_operations process_operations = {
 int engine_process_new(const char *name, const char *socket_path,
                        const struct engine_events *events, struct engine **out, struct err *err)
 {
-    if (strlen(socket_path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
-        return err_set(err, ERR_BAD_INPUT, "the path of the engine's socket is too long: %s",
-                       socket_path);
     MEM_AUTO struct process *process = calloc(1, sizeof(*process));
-    MEM_AUTO uint8_t *message = malloc(ENGINE_MSG_MAX);
-    FD_AUTO int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (!process || !message || wake_fd < 0)
-        return err_set(err, ERR_INTERNAL, "no memory or descriptors for an engine");
+    if (!process)
+        return err_set(err, ERR_INTERNAL, "no memory for an engine");
     process->base = (struct engine){.operations = &process_operations, .name = name};
     if (events)
         process->events = *events;
-    process->address.sun_family = AF_UNIX;
-    (void)snprintf(process->address.sun_path, sizeof(process->address.sun_path), "%s", socket_path);
     process->forgot_ns = INT64_MAX;
-    process->wake_fd = wake_fd;
-    process->message = message;
-    int result = process_link_start(process, err);
+    int result = process_link_start(process, socket_path, err);
     if (result != 0)
         return result;
-    (void)take(message);
-    (void)fd_take(&wake_fd);
     *out = &take(process)->base;
     return 0;
 }

@@ -23,7 +23,7 @@ static bool take_due(struct process *process, struct engine_msg *out, int64_t *o
     bool found = false;
     int64_t now_ns = clock_now_ns();
     *out_next_ns = INT64_MAX;
-    (void)pthread_mutex_lock(&process->lock);
+    peer_lock(process->peer);
     for (struct destroying *entry = process->destroying; entry && !found; entry = entry->next) {
         if (entry->request_id != 0)
             continue;
@@ -31,34 +31,42 @@ static bool take_due(struct process *process, struct engine_msg *out, int64_t *o
             *out_next_ns = entry->retry_ns < *out_next_ns ? entry->retry_ns : *out_next_ns;
             continue;
         }
-        entry->request_id = ++process->next_request_id;
+        entry->request_id = peer_number_locked(process->peer);
         *out = (struct engine_msg){.op = ENGINE_OP_DESTROY, .request_id = entry->request_id};
         (void)snprintf(out->id, sizeof(out->id), "%s", entry->id);
         found = true;
     }
-    (void)pthread_mutex_unlock(&process->lock);
+    peer_unlock(process->peer);
     return found;
 }
 
 /* Marks a destruction as not sent, to be tried after retry_ns. */
 static void put_back(struct process *process, uint64_t request_id, int64_t retry_ns)
 {
-    (void)pthread_mutex_lock(&process->lock);
+    peer_lock(process->peer);
     for (struct destroying *entry = process->destroying; entry; entry = entry->next) {
         if (entry->request_id == request_id) {
             entry->request_id = 0;
             entry->retry_ns = retry_ns;
         }
     }
-    (void)pthread_mutex_unlock(&process->lock);
+    peer_unlock(process->peer);
 }
 
-int64_t process_destroy_send_due(struct process *process, int fd)
+static int post(struct process *process, const struct engine_msg *request)
+{
+    BUF_AUTO struct buf bytes;
+    buf_init(&bytes, ENGINE_MSG_MAX);
+    int result = engine_msg_encode(request, &bytes, NULL);
+    return result == 0 ? peer_post(process->peer, &bytes, NULL) : result;
+}
+
+int64_t process_destroy_send_due(struct process *process)
 {
     struct engine_msg request = {0};
     int64_t next_ns = INT64_MAX;
     while (take_due(process, &request, &next_ns)) {
-        if (process_link_send(fd, &request, -1, 0, NULL) == 0)
+        if (post(process, &request) == 0)
             continue;
         next_ns = clock_now_ns() + NO_ROOM_NS;
         put_back(process, request.request_id, next_ns);
@@ -71,21 +79,21 @@ int64_t process_destroy_send_due(struct process *process, int fd)
 static void forget(struct process *process, const char *id)
 {
     log_error("engine: no memory to destroy %s; left to the next reconciliation", id);
-    (void)pthread_mutex_lock(&process->lock);
+    peer_lock(process->peer);
     if (process->forgot_ns == INT64_MAX)
         process->forgot_ns = clock_now_ns() + FORGOT_NS;
-    (void)pthread_mutex_unlock(&process->lock);
-    process_link_wake(process);
+    peer_unlock(process->peer);
+    peer_wake(process->peer);
 }
 
 int64_t process_destroy_look_due(struct process *process)
 {
-    (void)pthread_mutex_lock(&process->lock);
+    peer_lock(process->peer);
     int64_t at_ns = process->forgot_ns;
     bool due = at_ns <= clock_now_ns();
     if (due)
         process->forgot_ns = INT64_MAX;
-    (void)pthread_mutex_unlock(&process->lock);
+    peer_unlock(process->peer);
     if (!due)
         return at_ns;
     if (process->events.connected)
@@ -102,35 +110,27 @@ void process_destroy_later(struct engine *engine, const char *id)
         return;
     }
     (void)snprintf(entry->id, sizeof(entry->id), "%s", id);
-    (void)pthread_mutex_lock(&process->lock);
+    peer_lock(process->peer);
     bool known = false;
     for (struct destroying *other = process->destroying; other && !known; other = other->next)
         known = strcmp(other->id, entry->id) == 0;
-    int fd = -1;
     if (!known) {
         entry->next = process->destroying;
         process->destroying = entry;
-        if (process->fd >= 0 && !process->stop) {
-            fd = process->fd;
-            process->senders++;
-        }
     }
-    (void)pthread_mutex_unlock(&process->lock);
+    peer_unlock(process->peer);
     if (known)
         free(entry);
-    if (fd < 0)
-        return; /* the reader sends it when it has connected */
-    bool all_sent = process_destroy_send_due(process, fd) == INT64_MAX;
-    process_link_release(process);
-    if (!all_sent)
-        process_link_wake(process);
+    else if (peer_is_connected(process->peer) && process_destroy_send_due(process) != INT64_MAX)
+        peer_wake(process->peer);
+    /* not connected: it is sent when it is */
 }
 
 bool process_destroy_answered(struct process *process, const struct engine_msg *msg)
 {
     struct destroying *found = NULL;
     bool again = false; /* it is said once */
-    (void)pthread_mutex_lock(&process->lock);
+    peer_lock(process->peer);
     struct destroying **at = &process->destroying;
     while (*at && (*at)->request_id != msg->request_id)
         at = &(*at)->next;
@@ -147,7 +147,7 @@ bool process_destroy_answered(struct process *process, const struct engine_msg *
             process->destroying = found;
         }
     }
-    (void)pthread_mutex_unlock(&process->lock);
+    peer_unlock(process->peer);
     if (!found)
         return false;
     if (msg->error.kind != ERR_NONE) {
@@ -175,7 +175,7 @@ void process_destroy_abandon_locked(struct process *process, uint64_t request_id
 void process_destroy_late(struct process *process, const struct engine_msg *msg)
 {
     struct abandoned *found = NULL;
-    (void)pthread_mutex_lock(&process->lock);
+    peer_lock(process->peer);
     for (struct abandoned **at = &process->abandoned; *at; at = &(*at)->next) {
         if ((*at)->request_id == msg->request_id) {
             found = *at;
@@ -183,25 +183,22 @@ void process_destroy_late(struct process *process, const struct engine_msg *msg)
             break;
         }
     }
-    (void)pthread_mutex_unlock(&process->lock);
+    peer_unlock(process->peer);
     if (found && msg->error.kind == ERR_NONE)
         process_destroy_later(&process->base, found->id);
     free(found);
 }
 
-struct abandoned *process_destroy_unsend_locked(struct process *process)
+void process_destroy_unsend(void *context)
 {
+    struct process *process = context;
+    peer_lock(process->peer);
     struct abandoned *abandoned = process->abandoned;
     for (struct destroying *entry = process->destroying; entry; entry = entry->next)
         entry->request_id = 0;
     process->abandoned = NULL;
-    return abandoned;
-}
-
-/* Whether they exist is not known any more: destroying is idempotent. */
-void process_destroy_abandoned(struct process *process, struct abandoned *abandoned)
-{
-    while (abandoned) {
+    peer_unlock(process->peer);
+    while (abandoned) { /* whether it exists is not known any more: destroying is idempotent */
         struct abandoned *next = abandoned->next;
         process_destroy_later(&process->base, abandoned->id);
         free(abandoned);

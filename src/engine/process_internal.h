@@ -3,10 +3,8 @@
 #ifndef BERTH_ENGINE_PROCESS_INTERNAL_H
 #define BERTH_ENGINE_PROCESS_INTERNAL_H
 
-#include <pthread.h>
-#include <sys/un.h>
-
 #include "engine/engine.h"
+#include "wire/peer.h"
 
 /* A create whose caller gave up: its late reply is a sandbox that nobody wants. */
 struct abandoned {
@@ -24,24 +22,11 @@ struct destroying {
     struct destroying *next;
 };
 
-struct waiter;
-
 struct process {
     struct engine base;
     struct engine_events events;
-    struct sockaddr_un address;
-    pthread_t thread;
-    int wake_fd;      /* eventfd: something to send, or time to stop */
-    uint8_t *message; /* the reader thread's: ENGINE_MSG_MAX bytes */
-
-    /* Rank 1, below every lock of core. Guards all that follows; not held across I/O or events. */
-    pthread_mutex_t lock;
-    pthread_cond_t state_changed; /* fd, senders, stop */
-    int fd;                       /* -1: not connected */
-    unsigned senders;             /* threads that use fd; it is closed when they are gone */
-    bool stop;
-    uint64_t next_request_id;
-    struct waiter *waiters;
+    struct peer *peer;
+    /* Guarded by the peer's lock. */
     struct abandoned *abandoned;
     struct destroying *destroying;
     int64_t forgot_ns; /* when to have a forgotten destruction looked for; INT64_MAX: none is */
@@ -54,26 +39,15 @@ static inline struct process *process_of(struct engine *engine)
 
 /* ---- process_link.c ---- */
 
-/* Starts the thread that connects and reads. */
-int process_link_start(struct process *process, struct err *err);
-/* Ends it; nobody may call anything meanwhile. */
-void process_link_stop(struct process *process);
+/* Begins to connect. */
+int process_link_start(struct process *process, const char *socket_path, struct err *err);
 
-/* One request and its reply, which is the caller's: engine_msg_done(). Sets its request_id. A
- * CREATE whose caller gave up is destroyed when it comes. passed_fd goes along, -1 for none;
- * borrowed. *out_fd, when not NULL: the descriptor that came along, -1 for none; the caller's. */
-int process_link_call(struct process *process, struct engine_msg *request, int passed_fd,
+/* One request and its reply, which is the caller's: engine_msg_done(). A CREATE whose caller gave
+ * up is destroyed when it comes. passed_fd goes along, -1 for none; borrowed. *out_fd, when not
+ * NULL: the descriptor that came along, -1 for none; the caller's. */
+int process_link_call(struct process *process, const struct engine_msg *request, int passed_fd,
                       const struct engine_wait *wait, struct engine_msg *reply, int *out_fd,
                       struct err *err);
-
-/* Sends one message over a connection that is held, with passed_fd (-1: none); waits for room in
- * the socket until deadline_ns. */
-int process_link_send(int fd, const struct engine_msg *msg, int passed_fd, int64_t deadline_ns,
-                      struct err *err);
-/* Lets go of the connection: who counted itself among the senders may not use it any more. */
-void process_link_release(struct process *process);
-/* Has the reader look at what is due. */
-void process_link_wake(struct process *process);
 
 /* ---- process_layers.c ---- */
 
@@ -91,8 +65,8 @@ int process_layer_list(struct engine *engine, int64_t deadline_ns, struct engine
 
 /* As engine_destroy_later(). */
 void process_destroy_later(struct engine *engine, const char *id);
-/* Sends the destructions that are due over fd. Returns when the next one is. */
-int64_t process_destroy_send_due(struct process *process, int fd);
+/* Sends the destructions that are due. Returns when the next one is. */
+int64_t process_destroy_send_due(struct process *process);
 /* Has a forgotten destruction looked for when it is time. Returns when that is. */
 int64_t process_destroy_look_due(struct process *process);
 /* A reply to a destruction; false when request_id is not one. */
@@ -101,10 +75,8 @@ bool process_destroy_answered(struct process *process, const struct engine_msg *
 void process_destroy_abandon_locked(struct process *process, uint64_t request_id, const char *id);
 /* The late reply to an abandoned create. */
 void process_destroy_late(struct process *process, const struct engine_msg *msg);
-/* The connection is gone: what was sent on it has to be sent again. With the lock held, then
- * without it: what the former returned. */
-struct abandoned *process_destroy_unsend_locked(struct process *process);
-void process_destroy_abandoned(struct process *process, struct abandoned *abandoned);
+/* The connection is gone: what was sent on it has to be sent again. context: the process. */
+void process_destroy_unsend(void *context);
 /* Frees what is still to be destroyed: the next reconciliation does it. */
 void process_destroy_done(struct process *process);
 

@@ -15,7 +15,7 @@
 #include "base/fd.h"
 #include "init/identity.h"
 
-enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
+enum { HIGH_FD = 10, READS_MAX = 16 };
 #define CHUNK (64U * 1024U)
 #define PAUSE_NS (200 * CLOCK_NS_PER_MS) /* poll(2) would say ever again that nobody is there */
 #define SILENCE_NS (CARRIER_SILENCE_MS * CLOCK_NS_PER_MS)
@@ -24,21 +24,10 @@ enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
 
 static int read_config_file(struct init_config *config, struct err *err)
 {
-    uint8_t bytes[CONFIG_SIZE_MAX];
     FD_AUTO int fd = open(INIT_CARRIED_CONFIG, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return err_sys(err, errno, "open " INIT_CARRIED_CONFIG);
-    size_t used = 0;
-    for (;;) {
-        ssize_t got = read(fd, bytes + used, sizeof(bytes) - used);
-        if (got < 0)
-            return err_sys(err, errno, "read " INIT_CARRIED_CONFIG);
-        if (got == 0)
-            break;
-        used += (size_t)got;
-    }
-    int result = init_config_decode(bytes, used, config, err);
-    explicit_bzero(bytes, sizeof(bytes));
+    int result = init_config_read(fd, config, err);
     if (result == 0 && !config->carried)
         result = err_set(err, ERR_PROTOCOL, INIT_CARRIED_CONFIG " holds no secret");
     return result;

@@ -66,6 +66,31 @@ static const char *take_run(struct scan *scan, const char *set, const char *more
     return *out_size > 0 ? begin : NULL;
 }
 
+/* The operator that comes next, of texts of which none comes after one that it begins with, and the
+ * blanks on both sides. NULL: none. */
+static const char *take_operator(struct scan *scan, const char *const *operators, size_t count)
+{
+    const char *found = NULL;
+    skip_blanks(scan);
+    for (size_t i = 0; i < count && !found; i++) {
+        size_t size = strlen(operators[i]);
+        if ((size_t)(scan->end - scan->at) >= size && memcmp(scan->at, operators[i], size) == 0)
+            found = operators[i];
+    }
+    if (found)
+        scan->at += strlen(found);
+    skip_blanks(scan);
+    return found;
+}
+
+/* Writes it where there is one. */
+static void copy_operator(struct scan *scan, const char *const *operators, size_t count)
+{
+    const char *found = take_operator(scan, operators, count);
+    if (found)
+        put(scan, found, strlen(found));
+}
+
 static int refuse(const char *what, struct err *err)
 {
     return err_public(err, ERR_BAD_INPUT, "%s", what);
@@ -121,6 +146,18 @@ static void put_parts(struct scan *scan, struct parts *parts)
     }
 }
 
+/* The ] behind the parts, which are written between brackets. */
+static int end_parts(struct scan *scan, struct parts *parts, const char *expected, struct err *err)
+{
+    if (peek(scan) != ']')
+        return refuse(expected, err);
+    scan->at++;
+    put(scan, "[", 1);
+    put_parts(scan, parts);
+    put(scan, "]", 1);
+    return 0;
+}
+
 /* [extra, extra] */
 static int take_extras(struct scan *scan, struct err *err)
 {
@@ -134,31 +171,18 @@ static int take_extras(struct scan *scan, struct err *err)
             return refuse("expected names of extras between [ and ]", err);
         skip_blanks(scan);
     } while (peek(scan) == ',');
-    if (peek(scan) != ']')
-        return refuse("expected ] behind the extras", err);
-    scan->at++;
-    put(scan, "[", 1);
-    put_parts(scan, &extras);
-    put(scan, "]", 1);
-    return 0;
+    return end_parts(scan, &extras, "expected ] behind the extras", err);
 }
 
 /* An operator and a version. */
 static int take_clause(struct scan *scan, char out[static NAME_MAX_BYTES], struct err *err)
 {
     static const char *const operators[] = {"===", "==", "~=", "!=", "<=", ">=", "<", ">"};
-    const char *found = NULL;
-    size_t size = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(operators) && !found; i++) {
-        size = strlen(operators[i]);
-        if ((size_t)(scan->end - scan->at) >= size && memcmp(scan->at, operators[i], size) == 0)
-            found = operators[i];
-    }
+    const char *found = take_operator(scan, operators, ARRAY_SIZE(operators));
     if (!found)
         return refuse("expected a version such as \">=1.24\" behind the name, and nothing else",
                       err);
-    scan->at += size;
-    skip_blanks(scan);
+    const size_t size = strlen(found);
     size_t version_size = 0;
     const char *version = take_run(scan, alnum, ".*+!_-", &version_size);
     if (!version || !is_of(version[0], alnum))
@@ -257,16 +281,7 @@ static int scan_gem(struct scan *scan, struct err *err)
         return 0;
     scan->at++;
     put(scan, ":", 1);
-    skip_blanks(scan);
-    for (size_t i = 0; i < ARRAY_SIZE(operators); i++) {
-        size = strlen(operators[i]);
-        if ((size_t)(scan->end - scan->at) < size || memcmp(scan->at, operators[i], size) != 0)
-            continue;
-        put(scan, operators[i], size);
-        scan->at += size;
-        break;
-    }
-    skip_blanks(scan);
+    copy_operator(scan, operators, ARRAY_SIZE(operators));
     const char *version = take_run(scan, alnum, ".-", &size);
     if (!version || !is_of(version[0], digits))
         return refuse("expected a version such as 13.0 or ~>13.0 behind the colon", err);
@@ -328,13 +343,7 @@ static int take_features(struct scan *scan, struct err *err)
         features.text[features.count++][size] = '\0';
         skip_blanks(scan);
     } while (peek(scan) == ',');
-    if (peek(scan) != ']')
-        return refuse("expected ] behind the features", err);
-    scan->at++;
-    put(scan, "[", 1);
-    put_parts(scan, &features);
-    put(scan, "]", 1);
-    return 0;
+    return end_parts(scan, &features, "expected ] behind the features", err);
 }
 
 /* One of versions that commas separate. */
@@ -342,16 +351,7 @@ static int take_cargo_version(struct scan *scan, struct err *err)
 {
     static const char *const operators[] = {">=", "<=", ">", "<", "=", "^", "~"};
     size_t size = 0;
-    skip_blanks(scan);
-    for (size_t i = 0; i < ARRAY_SIZE(operators); i++) {
-        size = strlen(operators[i]);
-        if ((size_t)(scan->end - scan->at) < size || memcmp(scan->at, operators[i], size) != 0)
-            continue;
-        put(scan, operators[i], size);
-        scan->at += size;
-        break;
-    }
-    skip_blanks(scan);
+    copy_operator(scan, operators, ARRAY_SIZE(operators));
     const char *version = take_run(scan, alnum, ".*+-", &size);
     if (!version || !is_of(version[0], digits))
         return refuse("expected a version such as 1.2 or ^1 behind the @", err);

@@ -15,7 +15,6 @@
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/log.h"
-#include "base/parse.h"
 #include "native/imagewaste.h"
 #include "native/unpack.h"
 
@@ -254,25 +253,16 @@ static void start_next(struct layers *layers)
     }
 }
 
-/* summary: "ENTRIES BYTES SKIPPED", of a process that read a hostile archive. */
-static int read_size(const char *summary, uint64_t most, uint64_t *out, struct err *err)
-{
-    char number[24] = "";
-    const char *at = strchr(summary, ' ');
-    if (at)
-        (void)snprintf(number, sizeof(number), "%.*s", (int)strcspn(at + 1, " "), at + 1);
-    return parse_u64(number, 0, most, out, err);
-}
-
 /* What was unpacked gets its name: from here on it is there. */
 static int commit(struct layers *layers, const char *summary, struct engine_layer *layer,
                   struct err *err)
 {
     char folder[IMAGESTORE_NAME_SIZE];
     memcpy(layer->name, layers->queue[0].name, sizeof(layer->name));
-    int result = read_size(summary, layers->queue[0].size_max_bytes, &layer->size_bytes, err);
+    int result =
+        unpack_status_size(summary, layers->queue[0].size_max_bytes, &layer->size_bytes, err);
     if (result != 0)
-        return err_set(err, ERR_INTERNAL, "berth-unpack says that it unpacked \"%.64s\"", summary);
+        return result;
     name_folder(layer, folder);
     result = add(layers, layer, folder, err);
     if (result != 0)
@@ -397,27 +387,14 @@ int layers_remove(struct layers *layers, const char *name, struct err *err)
     return 0;
 }
 
-static int compare_names(const void *left, const void *right)
-{
-    const struct engine_layer *a = left;
-    const struct engine_layer *b = right;
-    return strcmp(a->name, b->name);
-}
-
 int layers_list(const struct layers *layers, const char *after, struct engine_msg *msg,
                 struct err *err)
 {
-    msg->layers = calloc(layers->count + 1, sizeof(*msg->layers));
-    if (!msg->layers)
-        return err_set(err, ERR_INTERNAL, "no memory for a list of layers");
-    for (size_t i = 0; i < layers->count; i++) {
+    int result = 0;
+    for (size_t i = 0; i < layers->count && result == 0; i++) {
         if (strcmp(layers->entries[i].layer.name, after) > 0)
-            msg->layers[msg->layer_count++] = layers->entries[i].layer;
+            result = engine_msg_add_layer(msg, &layers->entries[i].layer, err);
     }
-    qsort(msg->layers, msg->layer_count, sizeof(*msg->layers), compare_names);
-    while (msg->layer_count > 0 && !engine_msg_layers_have_room(msg->layer_count - 1)) {
-        msg->layer_count--;
-        msg->more = true;
-    }
-    return 0;
+    engine_msg_end_list(msg);
+    return result;
 }

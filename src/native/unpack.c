@@ -189,49 +189,17 @@ void unpack_kill(const struct unpack *unpack)
         (void)syscall(SYS_pidfd_send_signal, unpack->pidfd, SIGKILL, NULL, 0);
 }
 
-/* Reads the message; what is not printable becomes "?". Returns its kind, 0 when there is none. */
-static char read_status(int fd, char text[static UNPACK_STATUS_MAX + 1])
-{
-    char message[UNPACK_STATUS_MAX];
-    ssize_t size = read(fd, message, sizeof(message));
-    if (size <= 0)
-        return 0;
-    for (ssize_t i = 1; i < size; i++)
-        text[i - 1] = message[i] >= ' ' && message[i] <= '~' ? message[i] : '?';
-    text[size - 1] = '\0';
-    return message[0];
-}
-
-static int judge(const siginfo_t *end, char kind, const char *text, struct err *err)
-{
-    if (end->si_code != CLD_EXITED)
-        return err_set(err, ERR_INTERNAL, "berth-unpack was ended by signal %d", end->si_status);
-    if (end->si_status == 0 && kind == UNPACK_STATUS_DONE &&
-        strspn(text, "0123456789 ") == strlen(text))
-        return 1;
-    if (end->si_status == 0 || kind == 0)
-        return err_set(err, ERR_INTERNAL, "berth-unpack ended with status %d and no word of why",
-                       end->si_status);
-    if (kind == UNPACK_STATUS_BAD)
-        return err_public(err, ERR_BAD_INPUT, "%.250s", text);
-    return err_set(err, ERR_INTERNAL, "berth-unpack (status %d): %.250s", end->si_status, text);
-}
-
 int unpack_poll(struct unpack *unpack, char *summary, struct err *err)
 {
     siginfo_t end;
-    char text[UNPACK_STATUS_MAX + 1] = "";
     memset(&end, 0, sizeof(end));
     if (waitid(P_PIDFD, (id_t)unpack->pidfd, &end, WEXITED | WNOHANG) != 0)
         end.si_pid = unpack->pid; /* no child of ours any more: it can't be waited for again */
     if (end.si_pid == 0)
         return 0;
-    char kind = read_status(unpack->status_fd, text);
+    int result = unpack_status_judge(&end, unpack->status_fd, summary, err);
     fd_close(&unpack->pidfd);
     fd_close(&unpack->status_fd);
     unpack->pid = 0;
-    int result = judge(&end, kind, text, err);
-    if (result == 1)
-        (void)snprintf(summary, UNPACK_STATUS_MAX + 1, "%s", text);
-    return result;
+    return result == 0 ? 1 : result;
 }

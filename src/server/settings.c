@@ -154,6 +154,21 @@ static int settings_switch(const char *name, bool *on, struct err *err)
     return err_set(err, ERR_BAD_INPUT, "%s: expected on or off, got \"%.60s\"", name, text);
 }
 
+static int settings_zygote(enum core_zygote *out, struct err *err)
+{
+    const char *text = getenv("BERTH_ZYGOTE");
+    bool on = false;
+    if (text && strcmp(text, "auto") == 0) {
+        *out = CORE_ZYGOTE_AUTO;
+        return 0;
+    }
+    if (settings_switch("BERTH_ZYGOTE", &on, err) != 0)
+        return err_set(err, ERR_BAD_INPUT, "BERTH_ZYGOTE: expected on, off or auto, got \"%.60s\"",
+                       text);
+    *out = on ? CORE_ZYGOTE_ON : CORE_ZYGOTE_OFF;
+    return 0;
+}
+
 static const char *settings_text(const char *name, const char *otherwise)
 {
     const char *text = getenv(name);
@@ -285,7 +300,7 @@ int settings_load(struct settings *out, struct err *err)
     if (result == 0)
         result = settings_switch("BERTH_REGISTER", &settings.register_open, err);
     if (result == 0)
-        result = settings_switch("BERTH_ZYGOTE", &settings.zygote, err);
+        result = settings_zygote(&settings.zygote, err);
     if (result == 0)
         result = settings_check_env("BERTH_LAYERS_ENV", settings.layers_env, err);
     if (result == 0)

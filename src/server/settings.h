@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "core/core.h"
 
 #define SETTINGS_ENGINES_MAX 4
 
@@ -44,7 +45,7 @@ struct settings {
     const char *network_modes, *egress_allow; /* lists; egress_allow NULL: the default */
     uint64_t egress_bytes_max, egress_connections_max;
     bool auth_off;
-    bool zygote;
+    enum core_zygote zygote;
     bool register_open;
     bool testing;
 };

@@ -47,8 +47,9 @@ static const char *const sql_texts[SQL_COUNT] = {
                        " ORDER BY created_us, id LIMIT ?2",
     [SQL_EXPIRE] = "UPDATE executions SET outcome = NULL, text = NULL, text_size = NULL,"
                    " idempotency_key = NULL, expires_us = NULL"
-                   " WHERE id IN (SELECT id FROM executions WHERE expires_us <= ?1 LIMIT 1000)",
-    [SQL_FORGET] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions"
+                   " WHERE rowid IN (SELECT rowid FROM executions WHERE expires_us <= ?1"
+                   " LIMIT 1000)",
+    [SQL_FORGET] = "DELETE FROM executions WHERE rowid IN (SELECT rowid FROM executions"
                    " WHERE expires_us IS NULL AND finished_us IS NOT NULL"
                    " AND finished_us < ?1 LIMIT 1000)",
     [SQL_TEXT_SUM] = "SELECT sum(text_size) FROM executions WHERE text_size > 0",

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "wire/tlv.h"
+#include "wire/msg_head.h"
 
 enum egress_tag {
     TAG_ERROR_KIND = 1,
@@ -27,15 +27,16 @@ enum egress_tag {
     TAG_SANDBOXES,
 };
 
-/* ---- out ---- */
+static const struct msg_protocol protocol = {.name = "egress",
+                                             .version = EGRESS_MSG_VERSION,
+                                             .op_count = EGRESS_OP_COUNT,
+                                             .message_max = EGRESS_MSG_MAX,
+                                             .tag_kind = TAG_ERROR_KIND,
+                                             .tag_message = TAG_ERROR_MESSAGE,
+                                             .tag_public = TAG_ERROR_PUBLIC,
+                                             .tag_retry = TAG_ERROR_RETRY};
 
-static void put_error(struct tlv_writer *writer, const struct err *error)
-{
-    tlv_put_u64(writer, TAG_ERROR_KIND, (uint64_t)error->kind);
-    tlv_put_u64(writer, TAG_ERROR_RETRY, error->retry_after_s);
-    tlv_put_str(writer, TAG_ERROR_MESSAGE, error->message);
-    tlv_put_str(writer, TAG_ERROR_PUBLIC, error->public_message);
-}
+/* ---- out ---- */
 
 static void put_counts(struct tlv_writer *writer, const struct egress_counts *counts)
 {
@@ -70,17 +71,13 @@ static bool has_counts(uint32_t op)
 
 int egress_msg_encode(const struct egress_msg *msg, struct buf *out, struct err *err)
 {
-    uint8_t header[EGRESS_HEADER_SIZE];
-    tlv_store_u32(header, EGRESS_MSG_VERSION);
-    tlv_store_u32(header + 4, msg->op);
-    tlv_store_u64(header + 8, msg->request_id);
-    int result = buf_append(out, header, sizeof(header), err);
+    int result = msg_head_put(&protocol, msg->op, msg->request_id, out, err);
     if (result != 0)
         return result;
     struct tlv_writer writer;
     tlv_begin(&writer, out);
     if (msg->error.kind != ERR_NONE)
-        put_error(&writer, &msg->error);
+        msg_error_put(&protocol, &writer, &msg->error);
     else if (has_counts(msg->op))
         put_counts(&writer, &msg->counts);
     if (msg->op == EGRESS_OP_EVENT_COUNTS)
@@ -95,47 +92,6 @@ int egress_msg_encode(const struct egress_msg *msg, struct buf *out, struct err 
 }
 
 /* ---- in ---- */
-
-/* Copies a text field into a fixed array; ERR_PROTOCOL when it does not fit. */
-static int copy_text(const struct tlv_field *field, char *out, size_t size, struct err *err)
-{
-    const char *text = NULL;
-    int result = tlv_str(field, &text, err);
-    if (result != 0)
-        return result;
-    if (field->size > size)
-        return err_set(err, ERR_PROTOCOL, "field %u is too long", field->tag);
-    memcpy(out, text, field->size);
-    return 0;
-}
-
-static int error_field(const struct tlv_field *field, struct err *error, struct err *err)
-{
-    uint32_t number = 0;
-    if (field->tag == TAG_ERROR_MESSAGE)
-        return copy_text(field, error->message, sizeof(error->message), err);
-    if (field->tag == TAG_ERROR_PUBLIC)
-        return copy_text(field, error->public_message, sizeof(error->public_message), err);
-    int result = tlv_u32(field, &number, err);
-    if (result != 0)
-        return result;
-    if (field->tag == TAG_ERROR_RETRY) {
-        error->retry_after_s = number;
-        return 0;
-    }
-    if (number == 0 || number >= ERR_KIND_COUNT)
-        return err_set(err, ERR_PROTOCOL, "error kind %u", number);
-    error->kind = (enum err_kind)number;
-    return 0;
-}
-
-static int nonce_field(const struct tlv_field *field, struct egress_attach *attach, struct err *err)
-{
-    if (field->size != sizeof(attach->nonce))
-        return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field->size);
-    memcpy(attach->nonce, field->data, sizeof(attach->nonce));
-    return 0;
-}
 
 static int rule_field(const struct tlv_field *field, struct egress_msg *msg, struct err *err)
 {
@@ -154,18 +110,13 @@ static int message_field(const struct tlv_field *field, struct egress_msg *msg, 
 {
     struct egress_attach *attach = &msg->attach;
     struct egress_counts *counts = &msg->counts;
-    switch ((enum egress_tag)field->tag) {
-    case TAG_ERROR_KIND:
-    case TAG_ERROR_MESSAGE:
-    case TAG_ERROR_PUBLIC:
-    case TAG_ERROR_RETRY:
-        return error_field(field, &msg->error, err);
+    switch (field->tag) {
     case TAG_ID:
-        return copy_text(field, attach->id, sizeof(attach->id), err);
+        return tlv_copy_str(field, attach->id, sizeof(attach->id), err);
     case TAG_OWNER:
-        return copy_text(field, attach->owner, sizeof(attach->owner), err);
+        return tlv_copy_str(field, attach->owner, sizeof(attach->owner), err);
     case TAG_NONCE:
-        return nonce_field(field, attach, err);
+        return tlv_copy_bytes(field, attach->nonce, sizeof(attach->nonce), err);
     case TAG_BYTES_USED:
         return tlv_u64(field, &attach->bytes_used, err);
     case TAG_RULE:
@@ -186,32 +137,24 @@ static int message_field(const struct tlv_field *field, struct egress_msg *msg, 
         return tlv_u64(field, &counts->connections, err);
     case TAG_SANDBOXES:
         return tlv_u64(field, &counts->sandboxes, err);
+    default:
+        return 0; /* of a later version */
     }
-    return 0;
 }
 
 int egress_msg_decode(const void *data, size_t size, struct egress_msg *msg, struct err *err)
 {
     memset(msg, 0, sizeof(*msg));
-    if (size < EGRESS_HEADER_SIZE || size > EGRESS_MSG_MAX)
-        return err_set(err, ERR_PROTOCOL, "an egress message of %zu bytes", size);
-    const uint8_t *bytes = data;
-    uint32_t version = tlv_load_u32(bytes);
-    if (version != EGRESS_MSG_VERSION)
-        return err_set(err, ERR_PROTOCOL, "egress protocol version %u, we speak %d", version,
-                       EGRESS_MSG_VERSION);
-    msg->op = tlv_load_u32(bytes + 4);
-    msg->request_id = tlv_load_u64(bytes + 8);
-    uint32_t op = msg->op & ~EGRESS_REPLY;
-    if (op == 0 || op >= EGRESS_OP_COUNT)
-        return err_set(err, ERR_PROTOCOL, "egress operation %u", op);
     struct tlv_reader reader;
     struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, bytes + EGRESS_HEADER_SIZE, size - EGRESS_HEADER_SIZE);
+    int result = msg_head_take(&protocol, data, size, &msg->op, &msg->request_id, &reader, err);
+    if (result != 0)
+        return result;
     while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = message_field(&field, msg, err);
-        if (result != 0)
+        result = msg_error_take(&protocol, &field, &msg->error, err);
+        if (result == 0)
+            result = message_field(&field, msg, err);
+        if (result < 0)
             break;
     }
     if (result != 0)

@@ -1,7 +1,7 @@
 /* Messages between the server and berth-egress, the way out of the sandboxes.
  *
- * One message is one SEQPACKET datagram of at most EGRESS_MSG_MAX bytes: version (u32), operation
- * (u32), request id (u64), then tagged fields. A reply carries the operation with EGRESS_REPLY set
+ * One message is one SEQPACKET datagram of at most EGRESS_MSG_MAX bytes: a head (msg_head.h), then
+ * tagged fields. A reply carries the operation with EGRESS_REPLY set
  * and the request's id; replies come in any order. A sandbox that was attached stays so whatever
  * becomes of the connection that attached it; it ends by DETACH, or when its init closes its
  * channel. The process holds nothing over its own end: after a new connection a server attaches
@@ -16,12 +16,12 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "wire/egress_rule.h"
+#include "wire/msg_head.h"
 #include "wire/sandbox.h"
 
 #define EGRESS_MSG_VERSION 1
 #define EGRESS_MSG_MAX (72U * 1024U)
-#define EGRESS_REPLY 0x8000U
-#define EGRESS_HEADER_SIZE 16
+#define EGRESS_REPLY MSG_REPLY
 #define EGRESS_OWNER_MAX 64       /* longest owner, without its NUL */
 #define EGRESS_CONNECTIONS_MAX 64 /* of one sandbox at once */
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "wire/tlv.h"
+#include "wire/msg_head.h"
 
 enum engine_tag {
     TAG_ERROR_KIND = 1,
@@ -48,7 +48,18 @@ enum engine_tag {
     TAG_RUNTIME_CAPABILITIES, /* the same */
     TAG_RUNTIME_WARNING,      /* the same */
     TAG_CAUSE,
+    TAG_IMAGE_IDS,
 };
+
+static const struct msg_protocol protocol = {.name = "engine",
+                                             .version = ENGINE_MSG_VERSION,
+                                             .op_count = ENGINE_OP_COUNT,
+                                             .message_max = ENGINE_MSG_MAX,
+                                             .tag_kind = TAG_ERROR_KIND,
+                                             .tag_errno = TAG_ERROR_ERRNO,
+                                             .tag_message = TAG_ERROR_MESSAGE,
+                                             .tag_public = TAG_ERROR_PUBLIC,
+                                             .tag_retry = TAG_ERROR_RETRY};
 
 const char *engine_cap_name(unsigned index)
 {
@@ -93,6 +104,8 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
     tlv_put_u64(writer, TAG_STORAGE, info->storage_bytes);
     tlv_put_u64(writer, TAG_DISK, info->disk_bytes);
     tlv_put_str(writer, TAG_IMAGES, info->images);
+    if (info->image_ids[0] != '\0')
+        tlv_put_str(writer, TAG_IMAGE_IDS, info->image_ids);
     tlv_put_str(writer, TAG_MISSING, info->missing);
     tlv_put_str(writer, TAG_UNAVAILABLE, info->unavailable);
     if (info->gpu_count > 0)
@@ -104,15 +117,6 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
         tlv_put_u64(writer, TAG_RUNTIME_CAPABILITIES, runtime->capabilities);
         tlv_put_str(writer, TAG_RUNTIME_WARNING, runtime->warning);
     }
-}
-
-static void put_error(struct tlv_writer *writer, const struct err *error)
-{
-    tlv_put_u64(writer, TAG_ERROR_KIND, (uint64_t)error->kind);
-    tlv_put_u64(writer, TAG_ERROR_ERRNO, (uint64_t)error->sys_errno);
-    tlv_put_u64(writer, TAG_ERROR_RETRY, error->retry_after_s);
-    tlv_put_str(writer, TAG_ERROR_MESSAGE, error->message);
-    tlv_put_str(writer, TAG_ERROR_PUBLIC, error->public_message);
 }
 
 static void put_layer_request(struct tlv_writer *writer, const struct engine_msg *msg)
@@ -180,7 +184,7 @@ enum { FIELD_HEADER = 8 /* of a field (tlv.h) */, NUMBER_SIZE = FIELD_HEADER + s
 static bool has_room(size_t count, size_t entry_size)
 {
     const size_t more = NUMBER_SIZE;
-    return count < (ENGINE_MSG_MAX - ENGINE_HEADER_SIZE - more) / entry_size;
+    return count < (ENGINE_MSG_MAX - MSG_HEAD_SIZE - more) / entry_size;
 }
 
 bool engine_msg_list_has_room(size_t id_count)
@@ -193,19 +197,68 @@ bool engine_msg_layers_have_room(size_t layer_count)
     return has_room(layer_count, FIELD_HEADER + ENGINE_LAYER_NAME_MAX + 1 + NUMBER_SIZE);
 }
 
+/* Room for one more in an array that grows at powers of two. */
+static int grow(void **array, size_t count, size_t size, struct err *err)
+{
+    if ((count & (count + 1)) != 0)
+        return 0;
+    void *grown = reallocarray(*array, 2 * (count + 1), size);
+    if (!grown)
+        return err_set(err, ERR_INTERNAL, "no memory for a list");
+    *array = grown;
+    return 0;
+}
+
+int engine_msg_add_id(struct engine_msg *msg, const char *id, struct err *err)
+{
+    void *ids = msg->ids;
+    int result = grow(&ids, msg->id_count, sizeof(*msg->ids), err);
+    if (result != 0)
+        return result;
+    msg->ids = ids;
+    (void)snprintf(msg->ids[msg->id_count++], sizeof(*msg->ids), "%s", id);
+    return 0;
+}
+
+int engine_msg_add_layer(struct engine_msg *msg, const struct engine_layer *layer, struct err *err)
+{
+    void *layers = msg->layers;
+    int result = grow(&layers, msg->layer_count, sizeof(*msg->layers), err);
+    if (result != 0)
+        return result;
+    msg->layers = layers;
+    msg->layers[msg->layer_count++] = *layer;
+    return 0;
+}
+
+/* Of two ids, or of two layers: both begin with their text. */
+static int compare(const void *left, const void *right)
+{
+    return strcmp(left, right);
+}
+
+void engine_msg_end_list(struct engine_msg *msg)
+{
+    if (msg->id_count > 0)
+        qsort(msg->ids, msg->id_count, sizeof(*msg->ids), compare);
+    if (msg->layer_count > 0)
+        qsort(msg->layers, msg->layer_count, sizeof(*msg->layers), compare);
+    for (; msg->id_count > 0 && !engine_msg_list_has_room(msg->id_count - 1); msg->more = true)
+        msg->id_count--;
+    for (; msg->layer_count > 0 && !engine_msg_layers_have_room(msg->layer_count - 1);
+         msg->more = true)
+        msg->layer_count--;
+}
+
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err)
 {
-    uint8_t header[ENGINE_HEADER_SIZE];
-    tlv_store_u32(header, ENGINE_MSG_VERSION);
-    tlv_store_u32(header + 4, msg->op);
-    tlv_store_u64(header + 8, msg->request_id);
-    int result = buf_append(out, header, sizeof(header), err);
+    int result = msg_head_put(&protocol, msg->op, msg->request_id, out, err);
     if (result != 0)
         return result;
     struct tlv_writer writer;
     tlv_begin(&writer, out);
     if (msg->error.kind != ERR_NONE)
-        put_error(&writer, &msg->error);
+        msg_error_put(&protocol, &writer, &msg->error);
     else if ((msg->op & ENGINE_REPLY) != 0)
         put_reply(&writer, msg);
     else if (msg->op == ENGINE_OP_CREATE || msg->op == ENGINE_OP_START ||
@@ -218,87 +271,25 @@ int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err 
     return tlv_end(&writer, err);
 }
 
-/* Copies a text field into a fixed array; ERR_PROTOCOL when it does not fit. */
-static int copy_text(const struct tlv_field *field, char *out, size_t size, struct err *err)
-{
-    const char *text = NULL;
-    int result = tlv_str(field, &text, err);
-    if (result != 0)
-        return result;
-    if (field->size > size)
-        return err_set(err, ERR_PROTOCOL, "field %u is too long", field->tag);
-    memcpy(out, text, field->size);
-    return 0;
-}
-
-static int copy_u32(const struct tlv_field *field, uint32_t *out, struct err *err)
-{
-    uint64_t value = 0;
-    int result = tlv_u64(field, &value, err);
-    if (result != 0)
-        return result;
-    if (value > UINT32_MAX)
-        return err_set(err, ERR_PROTOCOL, "field %u is out of range", field->tag);
-    *out = (uint32_t)value;
-    return 0;
-}
-
-static int error_field(const struct tlv_field *field, struct err *error, struct err *err)
-{
-    uint32_t number = 0;
-    int result = 0;
-    switch ((enum engine_tag)field->tag) {
-    case TAG_ERROR_MESSAGE:
-        return copy_text(field, error->message, sizeof(error->message), err);
-    case TAG_ERROR_PUBLIC:
-        return copy_text(field, error->public_message, sizeof(error->public_message), err);
-    default:
-        break;
-    }
-    result = copy_u32(field, &number, err);
-    if (result != 0)
-        return result;
-    if (field->tag == TAG_ERROR_KIND) {
-        if (number == 0 || number >= ERR_KIND_COUNT)
-            return err_set(err, ERR_PROTOCOL, "error kind %u", number);
-        error->kind = (enum err_kind)number;
-    } else if (field->tag == TAG_ERROR_ERRNO) {
-        error->sys_errno = (int)(number & 0xffff);
-    } else {
-        error->retry_after_s = number;
-    }
-    return 0;
-}
-
 static int list_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
+    char id[SANDBOX_ID_MAX + 1];
     if (msg->id_count >= ENGINE_LIST_MAX)
         return err_set(err, ERR_PROTOCOL, "a list of more than %d ids", ENGINE_LIST_MAX);
-    if ((msg->id_count & (msg->id_count + 1)) == 0) {
-        void *grown = reallocarray(msg->ids, 2 * (msg->id_count + 1), sizeof(*msg->ids));
-        if (!grown)
-            return err_set(err, ERR_INTERNAL, "no memory for a list of ids");
-        msg->ids = grown;
-    }
-    return copy_text(field, msg->ids[msg->id_count++], sizeof(msg->ids[0]), err);
+    int result = tlv_copy_str(field, id, sizeof(id), err);
+    return result == 0 ? engine_msg_add_id(msg, id, err) : result;
 }
 
 /* The name of the layer that is meant, or of the next one of a list. */
 static int layer_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
     if (msg->op != (ENGINE_OP_LAYER_LIST | ENGINE_REPLY))
-        return copy_text(field, msg->layer.name, sizeof(msg->layer.name), err);
+        return tlv_copy_str(field, msg->layer.name, sizeof(msg->layer.name), err);
     if (msg->layer_count >= ENGINE_LIST_MAX)
         return err_set(err, ERR_PROTOCOL, "a list of more than %d layers", ENGINE_LIST_MAX);
-    if ((msg->layer_count & (msg->layer_count + 1)) == 0) {
-        void *grown = reallocarray(msg->layers, 2 * (msg->layer_count + 1), sizeof(*msg->layers));
-        if (!grown)
-            return err_set(err, ERR_INTERNAL, "no memory for a list of layers");
-        msg->layers = grown;
-    }
-    struct engine_layer *layer = &msg->layers[msg->layer_count++];
-    memset(layer, 0, sizeof(*layer));
-    return copy_text(field, layer->name, sizeof(layer->name), err);
+    struct engine_layer layer = {.name = ""};
+    int result = tlv_copy_str(field, layer.name, sizeof(layer.name), err);
+    return result == 0 ? engine_msg_add_layer(msg, &layer, err) : result;
 }
 
 static int layer_size_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
@@ -309,17 +300,9 @@ static int layer_size_field(const struct tlv_field *field, struct engine_msg *ms
     return tlv_u64(field, size, err);
 }
 
-static int nonce_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
-{
-    if (field->size != sizeof(msg->nonce))
-        return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field->size);
-    memcpy(msg->nonce, field->data, sizeof(msg->nonce));
-    return 0;
-}
-
 static int id_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
-    int result = copy_text(field, msg->id, sizeof(msg->id), err);
+    int result = tlv_copy_str(field, msg->id, sizeof(msg->id), err);
     if (result == 0)
         memcpy(msg->create.id, msg->id, sizeof(msg->id));
     return result;
@@ -328,7 +311,7 @@ static int id_field(const struct tlv_field *field, struct engine_msg *msg, struc
 static int state_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
     uint32_t number = 0;
-    int result = copy_u32(field, &number, err);
+    int result = tlv_u32(field, &number, err);
     if (result == 0 && (number < ENGINE_STATE_CREATING || number > ENGINE_STATE_STOPPED))
         result = err_set(err, ERR_PROTOCOL, "sandbox state %u", number);
     if (result == 0)
@@ -339,7 +322,7 @@ static int state_field(const struct tlv_field *field, struct engine_msg *msg, st
 static int cause_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
     uint32_t number = 0;
-    int result = copy_u32(field, &number, err);
+    int result = tlv_u32(field, &number, err);
     if (result == 0)
         msg->cause = number == KILL_OOM ? KILL_OOM : KILL_NONE;
     return result;
@@ -350,12 +333,12 @@ static int cause_field(const struct tlv_field *field, struct engine_msg *msg, st
 static int runtime_field(const struct tlv_field *field, struct engine_msg *msg, struct err *err)
 {
     if (msg->op != (ENGINE_OP_PROBE | ENGINE_REPLY))
-        return copy_text(field, msg->create.runtime, sizeof(msg->create.runtime), err);
+        return tlv_copy_str(field, msg->create.runtime, sizeof(msg->create.runtime), err);
     struct engine_info *info = &msg->info;
     if (info->runtime_count == ENGINE_RUNTIMES_MAX)
         return err_set(err, ERR_PROTOCOL, "more than %d runtimes", ENGINE_RUNTIMES_MAX);
     char *name = info->runtimes[info->runtime_count++].name;
-    return copy_text(field, name, ENGINE_NAME_MAX, err);
+    return tlv_copy_str(field, name, ENGINE_NAME_MAX, err);
 }
 
 /* What is said of the runtime that was named last. */
@@ -365,19 +348,10 @@ static int runtime_detail(const struct tlv_field *field, struct engine_info *inf
         return err_set(err, ERR_PROTOCOL, "field %u is of no runtime", field->tag);
     struct engine_runtime *runtime = &info->runtimes[info->runtime_count - 1];
     if (field->tag == TAG_RUNTIME_VERSION)
-        return copy_text(field, runtime->version, sizeof(runtime->version), err);
+        return tlv_copy_str(field, runtime->version, sizeof(runtime->version), err);
     if (field->tag == TAG_RUNTIME_WARNING)
-        return copy_text(field, runtime->warning, sizeof(runtime->warning), err);
+        return tlv_copy_str(field, runtime->warning, sizeof(runtime->warning), err);
     return tlv_u64(field, &runtime->capabilities, err);
-}
-
-static int copy_flag(const struct tlv_field *field, bool *out, struct err *err)
-{
-    uint64_t value = 0;
-    int result = tlv_u64(field, &value, err);
-    if (result == 0)
-        *out = value != 0;
-    return result;
 }
 
 /* What a PROBE reply alone has. */
@@ -386,17 +360,19 @@ static int info_field(const struct tlv_field *field, struct engine_msg *msg, str
     struct engine_info *info = &msg->info;
     switch ((enum engine_tag)field->tag) {
     case TAG_NAME:
-        return copy_text(field, info->name, sizeof(info->name), err);
+        return tlv_copy_str(field, info->name, sizeof(info->name), err);
     case TAG_VERSION:
-        return copy_text(field, info->version, sizeof(info->version), err);
+        return tlv_copy_str(field, info->version, sizeof(info->version), err);
     case TAG_CGROUP_MODE:
-        return copy_text(field, info->cgroup_mode, sizeof(info->cgroup_mode), err);
+        return tlv_copy_str(field, info->cgroup_mode, sizeof(info->cgroup_mode), err);
     case TAG_IMAGES:
-        return copy_text(field, info->images, sizeof(info->images), err);
+        return tlv_copy_str(field, info->images, sizeof(info->images), err);
+    case TAG_IMAGE_IDS:
+        return tlv_copy_str(field, info->image_ids, sizeof(info->image_ids), err);
     case TAG_MISSING:
-        return copy_text(field, info->missing, sizeof(info->missing), err);
+        return tlv_copy_str(field, info->missing, sizeof(info->missing), err);
     case TAG_UNAVAILABLE:
-        return copy_text(field, info->unavailable, sizeof(info->unavailable), err);
+        return tlv_copy_str(field, info->unavailable, sizeof(info->unavailable), err);
     case TAG_CAPABILITIES:
         return tlv_u64(field, &info->capabilities, err);
     case TAG_RUNTIME:
@@ -416,51 +392,44 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
     struct engine_info *info = &msg->info;
     bool probe = msg->op == (ENGINE_OP_PROBE | ENGINE_REPLY);
     switch ((enum engine_tag)field->tag) {
-    case TAG_ERROR_KIND:
-    case TAG_ERROR_ERRNO:
-    case TAG_ERROR_MESSAGE:
-    case TAG_ERROR_PUBLIC:
-    case TAG_ERROR_RETRY:
-        return error_field(field, &msg->error, err);
     case TAG_ID:
         return id_field(field, msg, err);
     case TAG_IMAGE:
-        return copy_text(field, create->image, sizeof(create->image), err);
+        return tlv_copy_str(field, create->image, sizeof(create->image), err);
     case TAG_PROFILE:
-        return copy_text(field, create->profile, sizeof(create->profile), err);
+        return tlv_copy_str(field, create->profile, sizeof(create->profile), err);
     case TAG_MEMORY:
         return tlv_u64(field, probe ? &info->memory_bytes : &create->memory_bytes, err);
     case TAG_STORAGE:
         return tlv_u64(field, probe ? &info->storage_bytes : &create->storage_bytes, err);
     case TAG_CPU:
-        return copy_u32(field, probe ? &info->cpu_millis : &create->cpu_millis, err);
+        return tlv_u32(field, probe ? &info->cpu_millis : &create->cpu_millis, err);
     case TAG_GPUS:
-        return copy_u32(field, probe ? &info->gpu_count : &create->gpu_count, err);
+        return tlv_u32(field, probe ? &info->gpu_count : &create->gpu_count, err);
     case TAG_PIDS:
-        return copy_u32(field, &create->pids_max, err);
+        return tlv_u32(field, &create->pids_max, err);
     case TAG_FILES:
-        return copy_u32(field, &create->open_files_max, err);
+        return tlv_u32(field, &create->open_files_max, err);
     case TAG_LIFETIME:
         return tlv_u64(field, &create->lifetime_ms, err);
     case TAG_ORPHAN:
         return tlv_u64(field, &create->orphan_ms, err);
     case TAG_DISK:
-        return probe ? tlv_u64(field, &info->disk_bytes, err)
-                     : copy_flag(field, &create->disk, err);
+        return probe ? tlv_u64(field, &info->disk_bytes, err) : tlv_bool(field, &create->disk, err);
     case TAG_KEEP_FILES:
-        return copy_flag(field, &create->keep_files, err);
+        return tlv_bool(field, &create->keep_files, err);
     case TAG_STATE:
         return state_field(field, msg, err);
     case TAG_NONCE:
-        return nonce_field(field, msg, err);
+        return tlv_copy_bytes(field, msg->nonce, sizeof(msg->nonce), err);
     case TAG_LISTED:
         return list_field(field, msg, err);
     case TAG_KERNEL:
-        return copy_text(field, create->kernel, sizeof(create->kernel), err);
+        return tlv_copy_str(field, create->kernel, sizeof(create->kernel), err);
     case TAG_MORE:
-        return copy_flag(field, &msg->more, err);
+        return tlv_bool(field, &msg->more, err);
     case TAG_FULL:
-        return copy_flag(field, &msg->full, err);
+        return tlv_bool(field, &msg->full, err);
     case TAG_CAUSE:
         return cause_field(field, msg, err);
     default:
@@ -479,25 +448,16 @@ static int message_field(const struct tlv_field *field, struct engine_msg *msg, 
 int engine_msg_decode(const void *data, size_t size, struct engine_msg *msg, struct err *err)
 {
     memset(msg, 0, sizeof(*msg));
-    if (size < ENGINE_HEADER_SIZE || size > ENGINE_MSG_MAX)
-        return err_set(err, ERR_PROTOCOL, "an engine message of %zu bytes", size);
-    const uint8_t *bytes = data;
-    uint32_t version = tlv_load_u32(bytes);
-    if (version != ENGINE_MSG_VERSION)
-        return err_set(err, ERR_PROTOCOL, "engine protocol version %u, we speak %d", version,
-                       ENGINE_MSG_VERSION);
-    msg->op = tlv_load_u32(bytes + 4);
-    msg->request_id = tlv_load_u64(bytes + 8);
-    uint32_t op = msg->op & ~ENGINE_REPLY;
-    if (op == 0 || op >= ENGINE_OP_COUNT)
-        return err_set(err, ERR_PROTOCOL, "engine operation %u", op);
     struct tlv_reader reader;
     struct tlv_field field;
-    int result = 0;
-    tlv_open(&reader, bytes + ENGINE_HEADER_SIZE, size - ENGINE_HEADER_SIZE);
+    int result = msg_head_take(&protocol, data, size, &msg->op, &msg->request_id, &reader, err);
+    if (result != 0)
+        return result;
     while ((result = tlv_next(&reader, &field, err)) > 0) {
-        result = message_field(&field, msg, err);
-        if (result != 0)
+        result = msg_error_take(&protocol, &field, &msg->error, err);
+        if (result == 0)
+            result = message_field(&field, msg, err);
+        if (result < 0)
             break;
     }
     if (result != 0)

@@ -1,7 +1,7 @@
 /* Messages of the engine protocol, between the server and an engine process.
  *
- * One message is one SEQPACKET datagram of at most ENGINE_MSG_MAX bytes: version (u32), operation
- * (u32), request id (u64), then tagged fields. A reply carries the operation with ENGINE_REPLY set
+ * One message is one SEQPACKET datagram of at most ENGINE_MSG_MAX bytes: a head (msg_head.h), then
+ * tagged fields. A reply carries the operation with ENGINE_REPLY set
  * and the request's id; replies come in any order. Descriptors travel beside a message and are
  * named by the operation. An engine trusts no field: it checks each against its own configuration.
  */
@@ -14,16 +14,18 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "wire/msg_head.h"
 #include "wire/sandbox.h"
 
 #define ENGINE_MSG_VERSION 1
 #define ENGINE_MSG_MAX (64U * 1024U)
-#define ENGINE_REPLY 0x8000U
-#define ENGINE_HEADER_SIZE 16
+#define ENGINE_REPLY MSG_REPLY
 #define ENGINE_NAME_MAX 64
 #define ENGINE_TEXT_MAX 512
 #define ENGINE_IMAGE_MAX 256 /* a reference of an OCI image with its digest fits */
 #define ENGINE_IMAGES_MAX 2048
+#define ENGINE_IMAGE_ID_MAX 17 /* a word of image_ids, with its end */
+#define ENGINE_IMAGE_IDS_MAX 1024
 #define ENGINE_RUNTIMES_MAX 8
 #define ENGINE_LIST_MAX 4096
 #define ENGINE_LAYER_NAME_MAX 64 /* id_is_name() */
@@ -117,6 +119,8 @@ struct engine_runtime {
     char warning[ENGINE_TEXT_MAX]; /* what its operator ought to know; "" nothing */
 };
 
+#define ENGINE_DISK_UNKNOWN UINT64_MAX
+
 struct engine_info {
     char name[ENGINE_NAME_MAX];
     char version[ENGINE_NAME_MAX];
@@ -126,12 +130,16 @@ struct engine_info {
     uint32_t cpu_millis;            /* 1000 a core */
     uint32_t gpu_count;             /* with ENGINE_CAP_GPU, whether in use or not */
     uint64_t storage_bytes;         /* the largest writable root in memory */
-    uint64_t disk_bytes;            /* the largest writable root on disk; 0: none */
+    uint64_t disk_bytes;            /* the largest writable root on disk; 0: none;
+                                       ENGINE_DISK_UNKNOWN: the engine can't tell */
     char images[ENGINE_IMAGES_MAX]; /* names, separated by spaces; the first is taken
                                        when none is named */
     /* The first is taken when none is named. None at all: an older engine, which has one way. */
     struct engine_runtime runtimes[ENGINE_RUNTIMES_MAX];
     size_t runtime_count;
+    /* What each name means now, in the order of images, a word each: other than before when the
+     * name means another image. "-", or fewer words than images: nobody says. */
+    char image_ids[ENGINE_IMAGE_IDS_MAX];
     char missing[ENGINE_TEXT_MAX];     /* what this host can't enforce, and why; "" nothing */
     char unavailable[ENGINE_TEXT_MAX]; /* why no sandbox can be made; "" when some can */
 };
@@ -200,6 +208,12 @@ bool engine_msg_list_has_room(size_t id_count);
 
 /* Whether a LAYER_LIST reply of layer_count layers has room for one more. */
 bool engine_msg_layers_have_room(size_t layer_count);
+
+/* Add to a list of a reply: ids, or layers. ERR_INTERNAL: no memory. */
+int engine_msg_add_id(struct engine_msg *msg, const char *id, struct err *err);
+int engine_msg_add_layer(struct engine_msg *msg, const struct engine_layer *layer, struct err *err);
+/* All was added: puts it in order, and keeps as many as a message holds. */
+void engine_msg_end_list(struct engine_msg *msg);
 
 int engine_msg_encode(const struct engine_msg *msg, struct buf *out, struct err *err);
 int engine_msg_decode(const void *data, size_t size, struct engine_msg *msg, struct err *err);

@@ -1,9 +1,13 @@
 /* Owns the field tags of init's configuration. */
 #include "wire/init_config.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "wire/tlv.h"
+
+enum { CONFIG_SIZE_MAX = 4096 };
 
 enum init_tag {
     TAG_ID = 1,
@@ -179,18 +183,6 @@ static int decode_number(const struct tlv_field *field, struct init_config *conf
     return 0;
 }
 
-static int copy_text(const struct tlv_field *field, char *out, size_t size, struct err *err)
-{
-    const char *text = NULL;
-    int result = tlv_str(field, &text, err);
-    if (result != 0)
-        return result;
-    if (field->size > size)
-        return err_set(err, ERR_PROTOCOL, "field %u has %zu bytes", field->tag, field->size);
-    memcpy(out, text, field->size);
-    return 0;
-}
-
 int init_config_decode(const void *data, size_t size, struct init_config *config, struct err *err)
 {
     struct init_config decoded;
@@ -201,17 +193,13 @@ int init_config_decode(const void *data, size_t size, struct init_config *config
     tlv_open(&reader, data, size);
     while ((result = tlv_next(&reader, &field, err)) > 0) {
         if (field.tag == TAG_ID) {
-            result = copy_text(&field, decoded.id, sizeof(decoded.id), err);
+            result = tlv_copy_str(&field, decoded.id, sizeof(decoded.id), err);
         } else if (field.tag == TAG_FAULT) {
-            result = copy_text(&field, decoded.fault, sizeof(decoded.fault), err);
+            result = tlv_copy_str(&field, decoded.fault, sizeof(decoded.fault), err);
         } else if (field.tag == TAG_NONCE) {
-            if (field.size != sizeof(decoded.nonce))
-                return err_set(err, ERR_PROTOCOL, "a nonce of %zu bytes", field.size);
-            memcpy(decoded.nonce, field.data, sizeof(decoded.nonce));
+            result = tlv_copy_bytes(&field, decoded.nonce, sizeof(decoded.nonce), err);
         } else if (field.tag == TAG_SECRET) {
-            if (field.size != sizeof(decoded.secret))
-                return err_set(err, ERR_PROTOCOL, "a secret of %zu bytes", field.size);
-            memcpy(decoded.secret, field.data, sizeof(decoded.secret));
+            result = tlv_copy_bytes(&field, decoded.secret, sizeof(decoded.secret), err);
             decoded.carried = true;
         } else {
             result = decode_number(&field, &decoded, err);
@@ -221,5 +209,26 @@ int init_config_decode(const void *data, size_t size, struct init_config *config
     }
     if (result == 0)
         *config = decoded;
+    return result;
+}
+
+int init_config_read(int fd, struct init_config *config, struct err *err)
+{
+    uint8_t bytes[CONFIG_SIZE_MAX + 1];
+    size_t used = 0;
+    ssize_t got = 1;
+    while (got > 0 && used < sizeof(bytes)) {
+        got = read(fd, bytes + used, sizeof(bytes) - used);
+        used += got > 0 ? (size_t)got : 0;
+    }
+    int result = 0;
+    if (got < 0)
+        result = err_sys(err, errno, "read the configuration");
+    else if (used > CONFIG_SIZE_MAX)
+        result = err_set(err, ERR_PROTOCOL, "a configuration of more than %d bytes",
+                         (int)CONFIG_SIZE_MAX);
+    else
+        result = init_config_decode(bytes, used, config, err);
+    explicit_bzero(bytes, sizeof(bytes)); /* the secret */
     return result;
 }

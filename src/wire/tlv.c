@@ -123,6 +123,26 @@ int tlv_str(const struct tlv_field *field, const char **out, struct err *err)
     return 0;
 }
 
+int tlv_copy_str(const struct tlv_field *field, char *out, size_t size, struct err *err)
+{
+    const char *text = NULL;
+    int result = tlv_str(field, &text, err);
+    if (result != 0)
+        return result;
+    if (field->size > size)
+        return err_set(err, ERR_PROTOCOL, "field %u is too long", field->tag);
+    memcpy(out, text, field->size);
+    return 0;
+}
+
+int tlv_copy_bytes(const struct tlv_field *field, uint8_t *out, size_t size, struct err *err)
+{
+    if (field->size != size)
+        return err_set(err, ERR_PROTOCOL, "field %u has %zu bytes", field->tag, field->size);
+    memcpy(out, field->data, size);
+    return 0;
+}
+
 int tlv_u32(const struct tlv_field *field, uint32_t *out, struct err *err)
 {
     uint64_t value = 0;

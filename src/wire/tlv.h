@@ -54,6 +54,9 @@ int tlv_next(struct tlv_reader *reader, struct tlv_field *field, struct err *err
  * -ERR_PROTOCOL otherwise. The text lives as long as the payload. */
 int tlv_u64(const struct tlv_field *field, uint64_t *out, struct err *err);
 int tlv_str(const struct tlv_field *field, const char **out, struct err *err);
+/* The same into arrays of size bytes: a text that fits, or exactly as many bytes. */
+int tlv_copy_str(const struct tlv_field *field, char *out, size_t size, struct err *err);
+int tlv_copy_bytes(const struct tlv_field *field, uint8_t *out, size_t size, struct err *err);
 /* A number that fits into 32 bits, or is 0 or 1. */
 int tlv_u32(const struct tlv_field *field, uint32_t *out, struct err *err);
 int tlv_bool(const struct tlv_field *field, bool *out, struct err *err);

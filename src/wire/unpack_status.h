@@ -8,6 +8,11 @@
 #ifndef BERTH_WIRE_UNPACK_STATUS_H
 #define BERTH_WIRE_UNPACK_STATUS_H
 
+#include <signal.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
 #define UNPACK_LAYER "layer"
 /* A library layer that becomes a tar again: UNPACK_FD_TARGET is a file, and who reads the archive
  * has the host's namespaces, but no right and no call that takes a path. */
@@ -31,5 +36,14 @@ enum unpack_status {
     UNPACK_STATUS_BAD = 'B',  /* the archive is at fault: what is wrong with it */
     UNPACK_STATUS_HOST = 'H', /* this host is at fault: worth trying again */
 };
+
+/* What became of the program that has ended, by its end and by what it wrote; reads status_fd,
+ * whose other end nobody has any more. summary: what DONE says. ERR_BAD_INPUT, with a public
+ * message: the archive is at fault. */
+int unpack_status_judge(const siginfo_t *end, int status_fd,
+                        char summary[static UNPACK_STATUS_MAX + 1], struct err *err);
+
+/* The bytes of a summary, most at the most. */
+int unpack_status_size(const char *summary, uint64_t most, uint64_t *out, struct err *err);
 
 #endif

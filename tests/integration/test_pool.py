@@ -45,6 +45,25 @@ def test_nothing_random_is_shared(pooled):
         assert len(set(values)) == len(said), values
 
 
+def test_a_zygote_helps_out_when_it_is_empty(make_server):
+    """Made at leisure each has an interpreter of its own; copies of a zygote, whose layout of memory is the
+    same, come when requests find nothing."""
+    code = "print([line.split()[0] for line in open('/proc/self/maps') if 'libc.so' in line][0])"
+    server = make_server({**POOL, "BERTH_ZYGOTE": "auto"})
+    wait_ready(server, 3)
+    calm = []
+    for _ in range(4):
+        calm.append(hit(server, code)["stdout"])
+        wait_ready(server, 3)
+    assert len(set(calm)) == len(calm), calm
+
+    def a_copy_was_used():
+        layouts = [done["stdout"] for done in at_once([lambda: server.execute(code)] * 16)]
+        return len(set(layouts)) < len(layouts)
+
+    wait_until(a_copy_was_used, "two run in copies of one zygote")
+
+
 def test_it_is_a_program_of_its_own(pooled):
     code = ("import sys, inspect\n"
             "def double(x):\n    return 2 * x\n"

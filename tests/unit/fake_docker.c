@@ -417,7 +417,8 @@ static int answer(const struct connection *connection)
     if (strstr(line, "/events?"))
         return on_events(connection);
     if (strstr(line, "/images/"))
-        return reply(connection, 200, "{\"status\":\"Pulling\"}\n");
+        return reply(connection, 200,
+                     "{\"status\":\"Pulling\",\"Id\":\"sha256:0123456789abcdef01\"}\n");
     if (strstr(line, "/containers/create?"))
         return on_create(connection);
     if (strstr(line, "/containers/json?"))

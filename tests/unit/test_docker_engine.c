@@ -443,6 +443,12 @@ static void test_an_image_is_pulled_once_it_is_wanted(void **state)
     fake_docker_refuse(rig->docker, "/images/other:2/json", 1, 404, "No such image");
     assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
     assert_int_equal(fake_docker_asked(rig->docker, "/images/create?fromImage=other%3A2"), 1);
+    /* What the names mean is said, once it is known. */
+    struct engine_info info;
+    do {
+        assert_ok(engine_probe(rig->engine, soon(), &info, &err), err);
+    } while (!strstr(info.image_ids, " 0123456789abcdef"));
+    assert_int_equal(strspn(info.image_ids, "0123456789abcdef"), 16);
 }
 
 static int import(struct rig *rig, const char *name, const struct tar_entry *entries, size_t count,
@@ -484,6 +490,9 @@ static void test_layers(void **state)
         {.path = "pkg/", .mode = 0700, .owner = 1000},
         {.path = "pkg/a.py", .mode = 04600, .owner = 1000, .data = "1", .size = 1}};
     static const struct tar_entry climbs[] = {{.path = "../a", .mode = 0644}};
+#ifdef __SANITIZE_THREAD__ /* which gives berth-unpack a second thread, and that is refused */
+    skip();
+#endif
     struct rig *rig = *state;
     struct err err = ERR_INIT;
     assert_ok(import(rig, "one", good, 2, &err), err);

@@ -107,7 +107,7 @@ static void assert_refused(uint32_t version, uint32_t op, uint16_t tag, const vo
 {
     struct err err = ERR_INIT;
     struct egress_msg got;
-    uint8_t header[EGRESS_HEADER_SIZE] = {0};
+    uint8_t header[MSG_HEAD_SIZE] = {0};
     BUF_AUTO struct buf buf;
     buf_init(&buf, 4 * EGRESS_MSG_MAX);
     tlv_store_u32(header, version);

@@ -279,17 +279,17 @@ static void test_bad_headers(void **state)
     static uint8_t bytes[ENGINE_MSG_MAX + 1];
     tlv_store_u32(bytes, ENGINE_MSG_VERSION);
     tlv_store_u32(bytes + 4, ENGINE_OP_PROBE);
-    assert_ok(engine_msg_decode(bytes, ENGINE_HEADER_SIZE, &got, &err), err);
-    assert_fails(engine_msg_decode(bytes, ENGINE_HEADER_SIZE - 1, &got, &err), ERR_PROTOCOL, err);
+    assert_ok(engine_msg_decode(bytes, MSG_HEAD_SIZE, &got, &err), err);
+    assert_fails(engine_msg_decode(bytes, MSG_HEAD_SIZE - 1, &got, &err), ERR_PROTOCOL, err);
     assert_fails(engine_msg_decode(bytes, sizeof(bytes), &got, &err), ERR_PROTOCOL, err);
     static const uint32_t operations[] = {0, ENGINE_OP_COUNT, ENGINE_REPLY, UINT32_MAX, 0x10001};
     for (size_t i = 0; i < ARRAY_SIZE(operations); i++) {
         tlv_store_u32(bytes + 4, operations[i]);
-        assert_fails(engine_msg_decode(bytes, ENGINE_HEADER_SIZE, &got, &err), ERR_PROTOCOL, err);
+        assert_fails(engine_msg_decode(bytes, MSG_HEAD_SIZE, &got, &err), ERR_PROTOCOL, err);
     }
     tlv_store_u32(bytes + 4, ENGINE_OP_PROBE);
     tlv_store_u32(bytes, ENGINE_MSG_VERSION + 1);
-    assert_fails(engine_msg_decode(bytes, ENGINE_HEADER_SIZE, &got, &err), ERR_PROTOCOL, err);
+    assert_fails(engine_msg_decode(bytes, MSG_HEAD_SIZE, &got, &err), ERR_PROTOCOL, err);
 }
 
 static void test_long_texts_are_refused(void **state)
@@ -301,8 +301,8 @@ static void test_long_texts_are_refused(void **state)
     buf_init(&buf, 4096);
     struct engine_msg sent = {.op = ENGINE_OP_DESTROY, .id = "a"};
     assert_ok(engine_msg_encode(&sent, &buf, &err), err);
-    uint16_t tag = tlv_load_u16(buf.data + ENGINE_HEADER_SIZE);
-    buf.size = ENGINE_HEADER_SIZE;
+    uint16_t tag = tlv_load_u16(buf.data + MSG_HEAD_SIZE);
+    buf.size = MSG_HEAD_SIZE;
     char text[SANDBOX_ID_MAX + 2];
     memset(text, 'a', sizeof(text));
     text[sizeof(text) - 1] = '\0';

@@ -46,7 +46,7 @@ static void set_stdin(const char *text)
 
 enum { WORDS_MAX = 20 };
 
-/* The words stay: ids and paths are borrowed from them. */
+/* The words stay, and in place: ids and paths are borrowed from them. */
 struct parsed {
     char *argv[WORDS_MAX + 1];
     struct session_options options;
@@ -54,16 +54,15 @@ struct parsed {
     int result;
 };
 
-static struct parsed parse(const char *const *words)
+static void parse(const char *const *words, struct parsed *parsed)
 {
-    struct parsed parsed = {0};
+    memset(parsed, 0, sizeof(*parsed));
     int argc = 0;
     for (; words[argc]; argc++)
-        parsed.argv[argc] = strdup(words[argc]);
+        parsed->argv[argc] = strdup(words[argc]);
     optind = 0; /* getopt(3) remembers where it was in the words of an earlier call */
-    (void)getopt(1, parsed.argv, "+");
-    parsed.result = session_options_parse(argc, parsed.argv, &parsed.options, &parsed.err);
-    return parsed;
+    (void)getopt(1, parsed->argv, "+");
+    parsed->result = session_options_parse(argc, parsed->argv, &parsed->options, &parsed->err);
 }
 
 static void parsed_done(struct parsed *parsed)
@@ -79,7 +78,8 @@ static void parsed_done(struct parsed *parsed)
 /* The request is this JSON; id NULL: none is wanted. */
 static void expect(const char *const *words, const char *id, const char *wanted)
 {
-    struct parsed parsed = parse(words);
+    struct parsed parsed;
+    parse(words, &parsed);
     assert_ok(parsed.result, parsed.err);
     json_t *json = json_loads(wanted, 0, NULL);
     assert_non_null(json);
@@ -96,7 +96,8 @@ static void expect(const char *const *words, const char *id, const char *wanted)
 
 static void refused(const char *const *words, enum err_kind kind, const char *word)
 {
-    struct parsed parsed = parse(words);
+    struct parsed parsed;
+    parse(words, &parsed);
     assert_fails(parsed.result, kind, parsed.err);
     assert_null(parsed.options.request);
     if (!strstr(parsed.err.message, word))
@@ -172,16 +173,17 @@ static void test_exec_finds_its_code(void **state)
 static void test_flags(void **state)
 {
     (void)state;
-    struct parsed parsed = parse(WORDS("exec", "--json", "--save-images", "there", "an-id", "x"));
+    struct parsed parsed;
+    parse(WORDS("exec", "--json", "--save-images", "there", "an-id", "x"), &parsed);
     assert_ok(parsed.result, parsed.err);
     assert_true(parsed.options.json);
     assert_string_equal(parsed.options.images_path, "there");
     parsed_done(&parsed);
-    parsed = parse(WORDS("ls", "-q", "--json"));
+    parse(WORDS("ls", "-q", "--json"), &parsed);
     assert_ok(parsed.result, parsed.err);
     assert_true(parsed.options.quiet && parsed.options.json);
     parsed_done(&parsed);
-    parsed = parse(WORDS("new", "--json"));
+    parse(WORDS("new", "--json"), &parsed);
     assert_ok(parsed.result, parsed.err);
     assert_true(parsed.options.json && !parsed.options.help);
     parsed_done(&parsed);
@@ -198,7 +200,8 @@ static void test_other_commands(void **state)
     refused(WORDS("ls", "a"), ERR_BAD_INPUT, "\"a\"");
     refused(WORDS("rm"), ERR_BAD_INPUT, "id of a session");
     refused(WORDS("nope"), ERR_BAD_INPUT, "nope");
-    struct parsed parsed = parse(WORDS("rm", "a", "b", "c"));
+    struct parsed parsed;
+    parse(WORDS("rm", "a", "b", "c"), &parsed);
     assert_ok(parsed.result, parsed.err);
     assert_int_equal(parsed.options.id_count, 3);
     assert_string_equal(parsed.options.ids[2], "c");
@@ -210,7 +213,8 @@ static void test_helps(void **state)
     (void)state;
     static const char *const names[] = {"new", "exec", "attach", "ls", "rm"};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        struct parsed parsed = parse(WORDS(names[i], "--help"));
+        struct parsed parsed;
+        parse(WORDS(names[i], "--help"), &parsed);
         assert_ok(parsed.result, parsed.err);
         assert_true(parsed.options.help);
         char usage[64];

@@ -297,6 +297,55 @@ static void a_full_disk_holds_up_nobody(void **state)
     store_close(store);
 }
 
+/* Rows of a server that kept them in the order of their ids. */
+static void rows_of_an_older_table_are_taken_over(void **state)
+{
+    (void)state;
+    store_close(open_store());
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(db_path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(
+            db,
+            "DELETE FROM schema_migrations WHERE version = 8; DROP TABLE executions;"
+            "CREATE TABLE executions (id TEXT PRIMARY KEY, owner TEXT NOT NULL, labels TEXT NOT"
+            " NULL DEFAULT '{}', lang TEXT NOT NULL, status TEXT NOT NULL, idempotency_key TEXT,"
+            " created_us INTEGER NOT NULL, started_us INTEGER, finished_us INTEGER, sandbox_id"
+            " TEXT, outcome BLOB, expires_us INTEGER, text BLOB, text_size INTEGER, session_id"
+            " TEXT, UNIQUE (owner, idempotency_key)) STRICT, WITHOUT ROWID;"
+            "INSERT INTO executions VALUES ('z1', 'o', '{}', 'python', 'success', 'key', 1, 2, 3,"
+            " 'box', x'7b7d', 1000, x'6869', 2, 's1'), ('a2', 'o', '{}', 'bash', 'running', NULL,"
+            " 4, 5, NULL, 'box', NULL, NULL, NULL, NULL, 's1')",
+            NULL, NULL, NULL),
+        SQLITE_OK);
+    (void)sqlite3_close(db);
+    struct store *store = open_store();
+    struct store_execution row;
+    struct buf outcome, text;
+    buf_init(&outcome, 100);
+    buf_init(&text, 100);
+    assert_int_equal(store_execution_get(store, "o", "z1", &row, &outcome, &text, NULL), 0);
+    assert_string_equal(row.lang, "python");
+    assert_string_equal(row.session_id, "s1");
+    assert_int_equal(row.created_us, 1);
+    assert_int_equal(row.started_us, 2);
+    assert_int_equal(row.finished_us, 3);
+    assert_string_equal(buf_cstr(&outcome), "{}");
+    assert_string_equal(buf_cstr(&text), "hi");
+    buf_done(&text);
+    buf_done(&outcome);
+    assert_int_equal(insert(store, "n3", "key", 6), -ERR_CONFLICT);
+    struct store_execution *rows = NULL;
+    size_t count = 0;
+    assert_int_equal(store_execution_unfinished(store, NULL, 10, &rows, &count, NULL), 0);
+    assert_int_equal(count, 1); /* of a session that is not there */
+    assert_string_equal(rows[0].id, "a2");
+    free(rows);
+    assert_int_equal(store_expire(store, 1001, 0, NULL), 0);
+    assert_int_equal(insert(store, "n3", "key", 6), 0);
+    store_close(store);
+}
+
 static void refuses_a_newer_schema(void **state)
 {
     (void)state;
@@ -330,6 +379,7 @@ int main(void)
         cmocka_unit_test(many_writers),
         cmocka_unit_test(the_log_has_a_bound),
         cmocka_unit_test(a_full_disk_holds_up_nobody),
+        cmocka_unit_test(rows_of_an_older_table_are_taken_over),
         cmocka_unit_test(refuses_a_newer_schema),
     };
     return cmocka_run_group_tests_name("store", tests, db_folder_make, db_folder_remove);
