@@ -260,6 +260,8 @@ static void on_info(void *context, long status, struct buf *body, const struct e
     daemon->facts = daemon->next;
     daemon->knew = true;
     daemon->is_up = daemon->was_tried = true;
+    (void)err_public(&daemon->why, ERR_UNAVAILABLE,
+                     "the Docker daemon's containers are not listed yet"); /* for as long as that */
     daemon->was_slow = false;
     daemon->pause_ns = 0;
     daemon->facts_at_ns = clock_now_ns();

@@ -2,6 +2,7 @@
 #include "docker_rig.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,7 @@ int rig_open(void **state)
     if (folder_make(state) != 0 || !getenv("BERTH_DOCKER"))
         return -1;
     memset(&rig, 0, sizeof(rig));
+    (void)signal(SIGPIPE, SIG_IGN); /* the daemon writes to clients that went */
     (void)pthread_mutex_init(&rig.lock, NULL);
     *state = &rig;
     rig.listen_fd = listen_at("engine.sock");
@@ -167,5 +169,10 @@ size_t gone_count(struct rig *rig)
 bool is_available(struct rig *rig)
 {
     struct engine_info info;
-    return engine_probe(rig->engine, soon(), &info, NULL) == 0 && info.unavailable[0] == '\0';
+    char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    bool lists = engine_list(rig->engine, soon(), &ids, &count, NULL) == 0;
+    free(ids);
+    return lists && engine_probe(rig->engine, soon(), &info, NULL) == 0 &&
+           info.unavailable[0] == '\0';
 }

@@ -50,6 +50,7 @@ void assert_closes(int fd);
 size_t count_sandboxes(struct rig *rig);
 /* How many sandboxes were said to have ended by themselves. */
 size_t gone_count(struct rig *rig);
+/* Whether the daemon answers, and what it has is known. */
 bool is_available(struct rig *rig);
 
 #define wait_for(condition)                                                                        \

@@ -517,7 +517,6 @@ static void test_layers(void **state)
 
 int main(void)
 {
-    (void)signal(SIGPIPE, SIG_IGN); /* connections of the pretended daemon break */
     const struct CMUnitTest tests[] = {
         with_rig(test_says_what_the_daemon_can_do),
         with_rig(test_makes_speaks_and_removes),
