@@ -26,7 +26,7 @@ static void test_podman(void **state)
     wait_for(is_available(rig));
     assert_ok(engine_probe(rig->engine, soon(), &info, &err), err);
     assert_int_equal(info.runtime_count, 1);
-    assert_true((info.capabilities & ENGINE_CAP_LIMIT) == 0);
+    assert_true((info.capabilities & (ENGINE_CAP_LIMIT | ENGINE_CAP_CONTAINER)) == 0);
     assert_ok(create(rig, "one", NULL, &err), err);
     spec.keep_files = true;
     assert_ok(engine_create(rig->engine, &spec, soon(), &first_fd, nonce, &err), err);
