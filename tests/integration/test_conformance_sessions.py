@@ -218,7 +218,7 @@ def test_all_at_once_and_nothing_is_left(make_subject):
         stream = subject.server.stream(subject.say(LATER))
         name = next(stream)[1]["execution_id"]
         kind, first = next(stream)
-        assert (kind, first["text"]) == ("stdout", "begun\n")
+        assert kind == "stdout" and first["text"] in ("begun", "begun\n"), first
         ways.kill_program(subject.server, program)
         ends = [data for kind, data in stream if kind == "end"]
         done = wait_until(lambda: (found := subject.server.get(f"/executions/{name}").json())
