@@ -3,6 +3,7 @@ them left nothing on the host."""
 import os
 import pwd
 import random
+import re
 import signal
 import time
 
@@ -16,10 +17,17 @@ import podman as podman_tool
 import ways
 
 TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
-# Tests of the host's service manager, which a test may not touch anywhere else (scripts/test_vm.sh).
-collect_ignore = [] if os.environ.get("BERTH_VM") == "1" else ["vm"]
+IN_VM = os.environ.get("BERTH_VM") == "1"  # make test-vm, whose packages are in scripts/test_vm.sh
+# Tests of the host's service manager, which a test may not touch anywhere else.
+collect_ignore = [] if IN_VM else ["vm"]
 # Every language's toolchain is more than the disk of that machine is made for.
-collect_ignore += ["integration/test_languages.py"] if os.environ.get("BERTH_VM") == "1" else []
+NOT_IN_VM = ["integration/test_languages.py"]
+collect_ignore += NOT_IN_VM if IN_VM else []
+LANGUAGES = "|".join([path.stem for path in (harness.REPO / "languages").glob("*.ini")]
+                     + ["node", "npm", "node or npm", "Rscript", "R"])
+# What may be skipped there: other languages, what needs a network, and parts of unit tests, which say why.
+VM_SKIPS = re.compile(rf"there is no ({LANGUAGES})( here|$)|^({LANGUAGES}) is not installed|registry|"
+                      "differs from this version of Python")
 # Minutes of downloads from registries of other people (make test-installers).
 collect_ignore += [] if os.environ.get("BERTH_INSTALLERS") == "1" else ["integration/test_library_installers.py"]
 # It needs an older build beside this one (scripts/test_upgrade.sh).
@@ -29,6 +37,21 @@ collect_ignore += [] if os.environ.get("BERTH_PREVIOUS") else ["integration/test
 # What a Docker daemon goes through: of these, make test runs what is marked.
 DOCKER_FILES = ("test_docker_daemon.py", "test_docker_layers.py", "test_docker_tls.py", "test_podman.py",
                 "test_deploy_image.py")
+
+
+def pytest_report_header():
+    return [f"not run here: {name}" for name in NOT_IN_VM] if IN_VM else []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """In the machine that is made for these suites a missing program is a fault of its making."""
+    outcome = yield
+    report = outcome.get_result()
+    if IN_VM and report.skipped and "vm" not in item.path.parts:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not VM_SKIPS.search(reason.removeprefix("Skipped: ")):
+            report.outcome, report.longrepr = "failed", f"may not be skipped in this machine: {reason}"
 
 
 def missing_prerequisites():

@@ -17,7 +17,7 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / "
 NAME = "berth-test:1"
 VERSION = "1"  # of what this file makes of the packages
 PACKAGES = ("python3", "bash", "coreutils", "dash", "findutils", "grep", "login", "mount", "passwd",
-            "procps", "sed", "tar", "util-linux", "sqlite3")
+            "procps", "sed", "tar", "util-linux", "sqlite3", "python3-pip")
 LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/",
             "/usr/share/lintian/", "/usr/share/bash-completion/", "/usr/share/bug/",
             "/usr/lib/x86_64-linux-gnu/perl-base/")
@@ -125,7 +125,7 @@ def tar_path():
     digest = hashlib.sha256(f"{VERSION} {sorted(names.items())}".encode()).hexdigest()[:16]
     if names:
         return _kept("image", digest, lambda out: _pack(names, out))
-    return _kept("image", digest, lambda out: _bootstrap(out, "python3", "procps", "sqlite3"))
+    return _kept("image", digest, lambda out: _bootstrap(out, "python3", "python3-pip", "procps", "sqlite3"))
 
 
 def base_path():

@@ -178,7 +178,8 @@ struct box *box_find_locked(struct core *core, const char *id);
 /* Says that code runs in it, or no more. */
 void box_busy(struct core *core, const char *id);
 void box_ready(struct core *core, const char *id);
-/* Says that it is a session's from now on, which is in the table. False: it died meanwhile. */
+/* Says that it is a session's from now on, which is in the table or about to be. False: it died
+ * meanwhile. May be said again. */
 bool box_keep(struct core *core, const char *id);
 /* Enters a session's sandbox that an earlier server made, with what is reserved for it on its
  * engine. Of an engine that this server was started without it holds no place. */

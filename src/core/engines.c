@@ -204,6 +204,7 @@ void slot_note_away(struct engine_slot *slot)
 {
     (void)pthread_mutex_lock(&slot->core->lock);
     slot->failed_ns = clock_now_ns();
+    slot_reconcile_locked(slot);
     (void)pthread_mutex_unlock(&slot->core->lock);
 }
 
@@ -231,7 +232,9 @@ int slot_info(struct engine_slot *slot, int64_t age_max_ns, int64_t deadline_ns,
         slot_set_info(slot, out);
         return 0;
     }
-    slot_note_away(slot);
+    (void)pthread_mutex_lock(&slot->core->lock);
+    slot->failed_ns = clock_now_ns();
+    (void)pthread_mutex_unlock(&slot->core->lock);
     return result;
 }
 

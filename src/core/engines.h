@@ -65,8 +65,9 @@ void slot_set_info(struct engine_slot *slot, const struct engine_info *info);
 /* What an image's name means by what the engine said last; "": nothing is known. */
 void slot_image_id(const struct engine_slot *slot, const char *image,
                    char out[static ENGINE_IMAGE_ID_MAX]);
-/* Whether it did not answer when it was asked last, by anybody who noted it. */
+/* Whether it did not answer when it was asked for its info last, or it was noted so since. */
 bool slot_seems_away(const struct engine_slot *slot);
+/* It did not answer something that is to be done, and is settled with again. */
 void slot_note_away(struct engine_slot *slot);
 /* Whether the engine has said what its host has. */
 bool slot_knows_info(const struct engine_slot *slot);

@@ -27,7 +27,7 @@ void layers_drop(struct core *core, const char *engine_name, const char *name)
     fault_point("server.layer_removed");
     if (result == 0)
         result = slot_engine(slot, &engine, &err);
-    /* One that is away finds by itself that it is nobody's, and nobody here waits for it. */
+    /* One that is away is settled with once it is back, and nobody here waits for that. */
     int64_t wait_ns = result == 0 && slot_seems_away(slot) ? 0 : ENGINE_NS;
     if (result == 0)
         result = engine_layer_remove(engine, name, clock_now_ns() + wait_ns, &err);

@@ -8,6 +8,8 @@
 
 #include "base/err.h"
 #include "docker/daemon.h"
+#include "docker/progress.h"
+#include "docker/registry.h"
 #include "wire/engine_msg.h"
 
 #define IMAGE_LIST_MAX 32
@@ -20,9 +22,10 @@ struct image {
     char id[ENGINE_IMAGE_ID_MAX]; /* what it means; "" not known */
     int64_t looked_ns;            /* when that was said */
     struct web_call *call;        /* looks for it, or pulls it */
-    struct buf line;              /* of the daemon's progress, not whole yet */
-    char progress[128];           /* "" nothing is being pulled */
-    struct err failure;           /* of the last pull; kind ERR_NONE: none */
+    struct progress lines;        /* of a pull */
+    struct registry_login login;
+    char progress[128]; /* "" nothing is being pulled */
+    struct err failure; /* of the last pull; kind ERR_NONE: none */
     int64_t retry_at_ns;
     int64_t logged_at_ns;
 };
@@ -31,6 +34,7 @@ struct images {
     struct daemon *daemon;
     struct image list[IMAGE_LIST_MAX]; /* the first is taken when none is named */
     size_t count;
+    int64_t stall_ns; /* a pull that says nothing for so long is ended; images_init() sets it */
     /* Called when it turned out whether an image is there. */
     void (*on_change)(void *context);
     void *context;
@@ -41,8 +45,8 @@ struct images {
 int images_init(struct images *images, struct err *err);
 void images_done(struct images *images);
 
-/* The daemon is (again) there: looks whether it has the first, which is pulled if it is
- * missing; the others when they are wanted. */
+/* The daemon is (again) there: looks whether it has the first image, which is pulled if it is
+ * missing. Of the others it is asked when one of them is wanted. */
 void images_look(struct images *images);
 /* The daemon is gone. */
 void images_forget(struct images *images);

@@ -160,9 +160,11 @@ static bool is_of_the_code(int fd)
 static void on_accepted(struct attached *attached)
 {
     FD_AUTO int fd = fd_take(&attached->pending_fd);
+    if (fd < 0)
+        return;
     if (attached->tokens > 0)
         attached->tokens--;
-    if (fd >= 0 && is_of_the_code(fd))
+    if (is_of_the_code(fd))
         flow_start(attached, fd_take(&fd));
 }
 

@@ -24,7 +24,7 @@ static const char *const fault_names[FAKE_FAULT_COUNT] = {
     "close-early",    "close-output",  "close-exit",   "dies",           "garbage",
     "oversized",      "wrong-nonce",   "wrong-exit",   "wrong-stream",   "no-credit",
     "mute",           "silent",        "kernel-fails", "kernel-dies",    "attach-unknown",
-    "dies-of-memory", "put-refused",
+    "dies-of-memory", "put-refused",   "timers-dies",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -715,6 +715,17 @@ bool engine_fake_full(struct engine *engine, const char *id)
     bool full = entry && entry->full;
     (void)pthread_mutex_unlock(&fake->lock);
     return full;
+}
+
+bool engine_fake_strike(struct engine *engine, const char *id, enum engine_fake_fault fault)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    if (entry && entry->sandbox)
+        fake_sandbox_strike(entry->sandbox, fault);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return entry != NULL;
 }
 
 bool engine_fake_network(struct engine *engine, const char *id, struct sandbox_network *out)

@@ -77,6 +77,7 @@ enum engine_fake_fault {
     FAKE_FAULT_DIES_OF_MEMORY, /* as DIES, and the engine says that it was the memory limit */
     FAKE_FAULT_PUT_REFUSED,    /* the next file can't be written (EISDIR), and what it is for not
                                   started */
+    FAKE_FAULT_TIMERS_DIES,    /* as DIES, when it is told other times */
     FAKE_FAULT_COUNT
 };
 
@@ -93,6 +94,9 @@ int engine_fake_new(const struct engine_events *events, struct engine **out, str
 /* The next count operations (creations, destructions, changes of limits, layers)
  * suffer the fault. */
 void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, unsigned count);
+
+/* One of the second group strikes a sandbox that lives. False: there is none of that id. */
+bool engine_fake_strike(struct engine *engine, const char *id, enum engine_fake_fault fault);
 
 /* What probe answers from now on. */
 void engine_fake_set_info(struct engine *engine, const struct engine_info *info);

@@ -240,6 +240,10 @@ static void on_timers(struct fake_sandbox *box, struct fake_connection *connecti
                       const struct frame *frame)
 {
     struct sandbox_timers timers = {0};
+    if (box->fault == FAKE_FAULT_TIMERS_DIES) {
+        fake_die(box);
+        return;
+    }
     if (sandbox_timers_decode(frame->payload, frame->size, &timers, NULL) != 0) {
         fake_send_done(connection, frame->stream, EINVAL, 0);
         return;

@@ -104,7 +104,8 @@ def test_it_is_killed_under_load(own, live_restore):
         assert answer.status == 503 or answer.json()["status"] == done["status"], answer
         wanted = ("success", None) if live_restore else ("killed", "server")
         assert (done["status"], done["killed_by"]) == wanted, (name, done)
-        assert done["stdout"] == "begun\nended\n" or not live_restore, done
+        text = "begun\nended\n"
+        assert done["stdout"] == text if live_restore else "begun\n".startswith(done["stdout"]), done
     if live_restore:
         assert len(lived) == SESSIONS
         for i, one in enumerate(sessions):
@@ -123,7 +124,7 @@ def test_the_server_dies_while_the_daemon_is_away(own):
     one.run("x = 7")
     daemon.kill()
     ways.kill_program(server, "monitor")
-    assert one.post("x").status in (200, 503)
+    harness.assert_error(one.post("x"), 503)  # all that goes to a container goes by the daemon
     daemon.start()
     serves_again(server)
     assert one.run("x")["results"] == [{"text/plain": "7"}]

@@ -40,7 +40,8 @@ FAULTS = {
 LAYERS = {"layer-refused": REFUSED, "layer-fails": UNAVAILABLE, "layer-away": UNAVAILABLE}
 LIMITS = ("limit-refused", "limit-hangs", "limit-away")
 # Each with a test of its own below.
-OTHERS = ("none", "no-credit", "mute", "kernel-fails", "kernel-dies", "attach-unknown")
+OTHERS = ("none", "no-credit", "mute", "kernel-fails", "kernel-dies", "attach-unknown", "put-refused",
+          "timers-dies", "channel-away")
 
 
 def test_each_fault_is_injected():
@@ -133,6 +134,28 @@ def test_no_kernel_can_be_started(make_server):
     assert_error(server.post({}, path="/sessions"), 400, "kernel of python")
     one = Session(server)
     assert one.run("out hello")["stdout"] == "hello\n"
+    one.delete()
+
+
+def test_a_source_that_cannot_be_written(make_server):
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "put-refused:1"})
+    assert_error(server.post({"code": "out hello", "lang": "lua"}), 400, "main.lua")
+    assert server.execute("out next", lang="lua")["stdout"] == "next\n"
+
+
+def test_a_sandbox_that_ends_before_it_is_a_session(make_server):
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "timers-dies:1"})
+    assert_error(server.post({}, path="/sessions"), 503, "ended while it was made")
+    one = Session(server)
+    assert one.run("out hello")["stdout"] == "hello\n"
+    one.delete()
+
+
+def test_no_way_to_a_session_for_a_moment(make_server):
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "channel-away:3"})
+    one = Session(server)
+    done = one.run("fault close-output\nout hello\nout more")
+    assert (done["status"], done["stdout"], done["state"]) == ("success", "hello\nmore\n", "kept"), done
     one.delete()
 
 

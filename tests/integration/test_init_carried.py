@@ -24,8 +24,9 @@ QUICK = ("test_state_is_kept_over_runs", "test_exit_codes_stdin_and_environment"
 # Many sandboxes for what init does the same everywhere; and one of the native engine.
 LEFT_OUT = ("test_an_acknowledged_renewal_is_never_lost", "test_init_dies_around_a_run")
 # What gVisor has not: limits of memory and processes, which are the engine's, around the whole of it;
-# the end of input that is typed, in Debian's version.
-NOT_IN_GVISOR = ("test_out_of_memory", "test_out_of_memory_beside_a_kernel_ends_both",
+# the end of input that is typed, in Debian's version; a filter of the container's.
+NOT_IN_GVISOR = ("test_a_kernel_or_a_filter_that_lacks_calls",
+                 "test_out_of_memory", "test_out_of_memory_beside_a_kernel_ends_both",
                  "test_an_execution_beside_a_kernel", "test_a_held_terminal")
 
 
@@ -174,8 +175,6 @@ def test_an_engine_that_beats_is_answered(engine):
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
 def test_a_kernel_or_a_filter_that_lacks_calls(engine, error):
     """close_range(2) of Linux 5.9, openat2(2) of 5.6, and what runc says of calls it does not know."""
-    if engine.runtime == "runsc":
-        pytest.skip("gVisor takes no filter of the container's")
     lacks = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
              "syscalls": [{"names": ["close_range", "openat2"], "action": "SCMP_ACT_ERRNO",
                            "errnoRet": error}]}

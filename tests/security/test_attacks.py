@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 import verdicts
-from harness import BUILD, REPO, SLOW, Server, assert_error, end, wait_until
+from harness import BUILD, HANG_SECS, REPO, SLOW, Server, assert_error, end, wait_until
 from host import Host, findings, uploads
 
 pytestmark = [pytest.mark.skipif(os.uname().machine != "x86_64",
@@ -54,8 +54,11 @@ def host(server):
 
 def attack(server, host, profile, language, names, timeout=120 * SLOW):
     """Runs attacks in one sandbox; the execution and what the host's side found."""
-    done = server.execute(START[language].format(names=names), files=uploads(language == "c"),
-                          env=host.parameters(), profile=profile, timeout=timeout)
+    answer = server.post({"code": START[language].format(names=names), "files": uploads(language == "c"),
+                          "env": host.parameters(), "profile": profile, "timeout": timeout},
+                         timeout_secs=timeout + HANG_SECS)
+    assert answer.status == 200, f"{answer}\n{server.log()}"
+    done = answer.json()
     return done, host.check(done["stdout"] + done["stderr"])
 
 

@@ -246,6 +246,39 @@ static void one_that_dies_unheard_is_replaced(void **state)
     core_free(rig.core);
 }
 
+/* A session gets another sandbox when that of the pool proves dead, and hears nothing of it. */
+static void one_that_dies_before_it_is_a_session_is_replaced(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct err err = ERR_INIT;
+    char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    open_with(&rig, 2, 2);
+    wait_ready(&rig, 2);
+    assert_ok(engine_list(rig.engine, INT64_MAX, &ids, &count, &err), err);
+    for (size_t i = 0; i < count; i++)
+        assert_true(engine_fake_strike(rig.engine, ids[i], FAKE_FAULT_TIMERS_DIES));
+    free(ids);
+    char id[ID_UUID_SIZE];
+    const struct session_request request = {
+        .owner = CORE_OWNER_LOCAL, .lang = lang, .idempotency_key = "k", .gone_fd = -1};
+    rig_make_session(rig.core, &request, id);
+    assert_int_equal(hits_of(&rig), 1);
+    assert_int_equal(rig.core->metrics.sessions_created, 1);
+    const struct session_execution cell = {
+        .owner = CORE_OWNER_LOCAL, .session_id = id, .code = "out x\n", .code_size = 6};
+    assert_ok(whole_session_execute(rig.core, &cell, NULL, false, &out, &err), err);
+    assert_non_null(strstr(buf_cstr(&out), "\"stdout\":\"x\\n\""));
+    struct admission_stats stats;
+    do {
+        admission_stats(rig.core->admission, &stats);
+    } while (stats.living > 1); /* the place of the dead one comes back */
+    core_free(rig.core);
+}
+
 /* What a pool can't serve, and why. */
 static void others_are_made_now(void **state)
 {
@@ -409,6 +442,7 @@ int main(void)
         TEST(each_kind_has_its_own),
         TEST(what_was_asked_for_once_makes_room),
         TEST(one_that_dies_unheard_is_replaced),
+        TEST(one_that_dies_before_it_is_a_session_is_replaced),
         TEST(others_are_made_now),
         TEST(the_stock_follows_demand),
         TEST(sessions_take_from_it),
