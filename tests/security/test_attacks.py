@@ -67,23 +67,17 @@ def language(request):
     return request.param
 
 
-@pytest.fixture(scope="session")
-def let_through(way, profile):
-    """{language: names} of what each let through. What neither does has to leave the list."""
-    found = {}
-    yield found
-    if set(found) == set(verdicts.LANGUAGES):
-        stale = verdicts.listed_as_let_through(way, profile) - set().union(*found.values())
-        assert not stale, f"{stale}: take it off the list of what {way} lets through"
+# {(way, profile): {language: names that were not stopped}}, of this run.
+SEEN = {}
 
 
 @pytest.fixture(scope="session")
-def together(way, server, host, profile, language, let_through):
+def together(way, server, host, profile, language):
     done, faults = attack(server, host, profile, language, ["all"])
     assert done["exit_code"] == 0, done
     found = findings(done["stdout"])
-    let_through[language] = {name for name, one in found.items()
-                             if one["verdict"] in ("ESCAPED", "undecided")}
+    SEEN.setdefault((way, profile), {})[language] = {
+        name for name, one in found.items() if one["verdict"] in ("ESCAPED", "undecided", "harmless")}
     return found, faults
 
 
@@ -93,7 +87,7 @@ def settle(way, name, profile, language, finding, faults=None):
     detail = verdicts.detail_of(finding)
     if verdict == "ESCAPED" and name in verdicts.GIVEN[profile]:
         verdict = "harmless"
-    if verdict in ("ESCAPED", "undecided") and verdicts.is_let_through(way, profile, name, detail):
+    if verdict in ("ESCAPED", "undecided", "harmless") and verdicts.is_let_through(way, profile, name, detail):
         verdict = "let through"
     if verdict == "undecided" and verdicts.is_refused(way, name, detail):
         verdict = "stopped"
@@ -130,6 +124,13 @@ def test_attack(way, together, profile, language, name):
 def test_nothing_was_reached_together(together):
     """The effects of all of them, as the host and the neighbour see them."""
     assert not together[1], together[1]
+
+
+def test_what_is_listed_as_let_through_is(way, profile, together):
+    """What no language gets through has to leave the list; known when the last of them has run."""
+    seen = SEEN[way, profile]
+    stale = verdicts.listed_as_let_through(way, profile) - set().union(*seen.values())
+    assert set(seen) != set(verdicts.LANGUAGES) or not stale, f"{stale}: take it off the list"
 
 
 @pytest.mark.parametrize("name", APART)
