@@ -19,9 +19,11 @@ for program in "$@"; do
     cp "$folder/$program" "$mixed/"
 done
 # The server cannot be traced, which is what the leak checker wants: the unit tests look for leaks.
-# What it keeps of freed memory is little, so that tests can tell a server that grows (BERTH_TEST_LARGE).
+# What it keeps of freed memory is little, so that tests can tell a server that grows: so many times
+# what one without holds (BERTH_TEST_LARGE).
 export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16:log_path="$reports/asan"
-export BERTH_TEST_LARGE=4
+case $sanitizers in thread) BERTH_TEST_LARGE=16 ;; *) BERTH_TEST_LARGE=4 ;; esac
+export BERTH_TEST_LARGE
 export UBSAN_OPTIONS=print_stacktrace=1:log_path="$reports/ubsan"
 export TSAN_OPTIONS=second_deadlock_stack=1:log_path="$reports/tsan"
 status=0

@@ -94,6 +94,9 @@ static int make_pids_group(struct init_config *config, struct err *err)
     if (config->procs_fds[0] < 0 || config->pids_max_fd < 0 ||
         pwrite(config->pids_max_fd, text, strlen(text), 0) < 0)
         return err_sys(err, errno, "limit %s", folder);
+    /* Our descriptors stay; there is no way to it by a name any more. */
+    if (umount2(INIT_CARRIED_PIDS, MNT_DETACH) != 0)
+        return err_sys(err, errno, "take %s away", INIT_CARRIED_PIDS);
     return 0;
 }
 

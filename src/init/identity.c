@@ -103,6 +103,12 @@ int identity_shed_carried(enum init_profile profile, struct err *err)
     return 0;
 }
 
+/* gVisor does not ask who owns the network, and there nobody needs raw sockets of it. */
+static uint64_t caps_of_root(const struct init_config *config)
+{
+    return config->nests ? container_caps & ~CAP(CAP_NET_RAW) : container_caps;
+}
+
 uid_t identity_seen(const struct init_config *config, uint32_t id)
 {
     return config->nests ? id + 1 : id;
@@ -148,7 +154,7 @@ static const char *take_ids(const struct init_config *config)
     if (setresuid(config->uid, config->uid, config->uid) != 0)
         return "set the user";
     /* Ids that were never 0 in this namespace keep their capabilities through setresuid(2). */
-    uint64_t caps = root ? container_caps : 0;
+    uint64_t caps = root ? caps_of_root(config) : 0;
     uint64_t has = 0;
     if (config->carried && !config->nests && root) { /* what its engine left us */
         if (read_capabilities(&has) != 0)
@@ -164,7 +170,7 @@ const char *identity_become_code(const struct init_config *config, bool with_fil
     if (config->userns_fd >= 0 && enter_namespace(config) != 0)
         return "enter the user namespace";
     if (config->userns_fd >= 0 || config->nests)
-        bound_capabilities(container ? container_caps : 0);
+        bound_capabilities(container ? caps_of_root(config) : 0);
     if (!container && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return "no new privileges";
     /* Without no_new_privs a filter needs CAP_SYS_ADMIN, which ends in take_ids(). Nothing in

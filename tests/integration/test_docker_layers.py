@@ -58,7 +58,7 @@ def rig(tmp_path_factory, request):
         server = netrig.NamedServer({pyindex.NAME: "127.0.0.1"},
                                     ways.settings_for(request.param, daemon, index.settings()))
         try:
-            yield server.start()
+            yield ways.Subject(request.param, server.start(), daemon).server  # when its engine is there
         finally:
             harness.end(server)
             index.close()
