@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -22,25 +23,59 @@ enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
 
 /* ---- the configuration ---- */
 
-static int read_config_file(struct init_config *config, struct err *err)
+static int digit_of(char c)
 {
-    uint8_t bytes[CONFIG_SIZE_MAX];
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Of the variable, which is wiped whether it is wanted or not: it is seen in /proc. */
+static size_t take_variable(uint8_t out[static CONFIG_SIZE_MAX])
+{
+    char *text = getenv(INIT_CARRIED_VARIABLE);
+    size_t size = text ? strlen(text) : 0;
+    size_t used = 0;
+    for (size_t i = 0; i + 1 < size && used < CONFIG_SIZE_MAX; i += 2) {
+        int high = digit_of(text[i]);
+        int low = digit_of(text[i + 1]);
+        if (high < 0 || low < 0)
+            break; /* what is decoded then is cut short, and no configuration */
+        out[used++] = (uint8_t)(high << 4 | low);
+    }
+    if (text)
+        explicit_bzero(text, size);
+    return used;
+}
+
+static int read_file(uint8_t out[static CONFIG_SIZE_MAX], size_t *used, struct err *err)
+{
     FD_AUTO int fd = open(INIT_CARRIED_CONFIG, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT && *used > 0)
+        return 0; /* the variable's it is */
     if (fd < 0)
         return err_sys(err, errno, "open " INIT_CARRIED_CONFIG);
-    size_t used = 0;
-    for (;;) {
-        ssize_t got = read(fd, bytes + used, sizeof(bytes) - used);
+    for (*used = 0;;) {
+        ssize_t got = read(fd, out + *used, CONFIG_SIZE_MAX - *used);
         if (got < 0)
             return err_sys(err, errno, "read " INIT_CARRIED_CONFIG);
         if (got == 0)
-            break;
-        used += (size_t)got;
+            return 0;
+        *used += (size_t)got;
     }
-    int result = init_config_decode(bytes, used, config, err);
+}
+
+/* The file comes first: it is of a container that is started again. */
+static int read_settings(struct init_config *config, struct err *err)
+{
+    uint8_t bytes[CONFIG_SIZE_MAX];
+    size_t used = take_variable(bytes);
+    int result = read_file(bytes, &used, err);
+    if (result == 0)
+        result = init_config_decode(bytes, used, config, err);
     explicit_bzero(bytes, sizeof(bytes));
     if (result == 0 && !config->carried)
-        result = err_set(err, ERR_PROTOCOL, INIT_CARRIED_CONFIG " holds no secret");
+        result = err_set(err, ERR_PROTOCOL, "the settings hold no secret");
     return result;
 }
 
@@ -48,7 +83,8 @@ static int read_config_file(struct init_config *config, struct err *err)
  * stays; so does the folder then. */
 static int remove_config(struct err *err)
 {
-    if (unlink(INIT_CARRIED_CONFIG) != 0 && truncate(INIT_CARRIED_CONFIG, 0) != 0)
+    if (unlink(INIT_CARRIED_CONFIG) != 0 && errno != ENOENT &&
+        truncate(INIT_CARRIED_CONFIG, 0) != 0)
         return err_sys(err, errno, "remove " INIT_CARRIED_CONFIG);
     (void)unlink(INIT_CARRIED_PROGRAM);
     (void)rmdir(INIT_CARRIED_FOLDER);
@@ -89,7 +125,7 @@ int carried_read_config(struct init_config *config, struct err *err)
 {
     if (getpid() != 1)
         return err_set(err, ERR_UNSUPPORTED, "not PID 1: the code could not be ended as a whole");
-    int result = read_config_file(config, err);
+    int result = read_settings(config, err);
     int removed = remove_config(result == 0 ? err : NULL);
     if (result == 0)
         result = removed;

@@ -36,6 +36,8 @@ enum init_profile {
 #define INIT_CARRIED_PROGRAM "/.berth/init"
 #define INIT_CARRIED_CONFIG "/.berth/config"
 #define INIT_CARRIED_WORD "carried"
+/* Where there is no such file: the same in hexadecimal digits, which init wipes. */
+#define INIT_CARRIED_VARIABLE "BERTH_INIT_CONFIG"
 /* A folder that an engine may put there, and init removes: gVisor gives a sandbox whose /tmp is
  * empty one of its own, which has no bound. */
 #define INIT_CARRIED_TMP_MARK "/tmp/.berth"
