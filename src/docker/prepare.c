@@ -16,7 +16,7 @@
 #define CALL_NS (60 * CLOCK_NS_PER_S)
 #define RETRY_NS (300 * CLOCK_NS_PER_S)
 
-enum { PATH_SIZE = 512, ARCHIVE_MAX = 64 << 20 };
+enum { NAME_SIZE = 96, PATH_SIZE = 512, ARCHIVE_MAX = 64 << 20 };
 
 void prepares_init(struct prepares *prepares, struct daemon *daemon, const char *instance,
                    const void *init, size_t init_size)
@@ -81,9 +81,9 @@ static bool is_done(struct prepared *prepared, const char *what, long status,
     return false;
 }
 
-static void put_name(const struct prepared *prepared, char out[static 96])
+static void put_name(const struct prepared *prepared, char out[static NAME_SIZE])
 {
-    (void)snprintf(out, 96, "berth-%s-prepare-%zu", prepared->prepares->instance,
+    (void)snprintf(out, NAME_SIZE, "berth-%s-prepare-%zu", prepared->prepares->instance,
                    (size_t)(prepared - prepared->prepares->list));
 }
 
@@ -107,8 +107,8 @@ static void on_pruned(void *context, long status, struct buf *body, const struct
     prepared->call = NULL;
 }
 
-/* The container is gone, or will be found as a stray. Of images that had the tag before, those go
- * that no container is made of any more. */
+/* The container is gone, or the next one that is to be of its name removes it. Of images that had
+ * the tag before, those go that no container is made of any more. */
 static void on_removed(void *context, long status, struct buf *body, const struct err *error)
 {
     struct prepared *prepared = context;
@@ -120,21 +120,26 @@ static void on_removed(void *context, long status, struct buf *body, const struc
     prepared->made = false;
     if (!prepared->ready || prepared->prepares->stopping)
         return;
-    /* {"dangling":["true"],"label":["berth.instance=NAME"]} */
+    /* {"dangling":["true"],"label":["berth.prepared=INSTANCE"]} */
     (void)snprintf(path, sizeof(path),
                    "/images/prune?filters=%%7B%%22dangling%%22%%3A%%5B%%22true%%22%%5D%%2C"
-                   "%%22label%%22%%3A%%5B%%22" SPEC_LABEL_INSTANCE "%%3D%s%%22%%5D%%7D",
+                   "%%22label%%22%%3A%%5B%%22" PREPARE_LABEL_INSTANCE "%%3D%s%%22%%5D%%7D",
                    prepared->prepares->instance);
     (void)call(prepared, "POST", path, NULL, on_pruned);
 }
 
-static void remove_container(struct prepared *prepared)
+static int ask_removal(struct prepared *prepared, web_done_fn done)
 {
-    char name[96];
+    char name[NAME_SIZE];
     char path[PATH_SIZE];
     put_name(prepared, name);
     (void)snprintf(path, sizeof(path), "/containers/%s?force=1&v=1", name);
-    (void)call(prepared, "DELETE", path, NULL, on_removed);
+    return call(prepared, "DELETE", path, NULL, done);
+}
+
+static void remove_container(struct prepared *prepared)
+{
+    (void)ask_removal(prepared, on_removed);
 }
 
 static void give_up(struct prepared *prepared, const char *what, const char *why)
@@ -168,7 +173,7 @@ static void on_committed(void *context, long status, struct buf *body, const str
 static void on_filled(void *context, long status, struct buf *body, const struct err *error)
 {
     struct prepared *prepared = context;
-    char name[96];
+    char name[NAME_SIZE];
     char path[PATH_SIZE];
     if (!is_done(prepared, "put init into it", status, body, error))
         return;
@@ -187,7 +192,7 @@ static void on_made(void *context, long status, struct buf *body, const struct e
 {
     struct prepared *prepared = context;
     const struct prepares *prepares = prepared->prepares;
-    char name[96];
+    char name[NAME_SIZE];
     char path[PATH_SIZE];
     if (!is_done(prepared, "make a container", status, body, error))
         return;
@@ -201,16 +206,21 @@ static void on_made(void *context, long status, struct buf *body, const struct e
         give_up(prepared, "put init into it", "it could not be asked for");
 }
 
-static void make(struct prepared *prepared)
+/* One of that name is there no more. */
+static void make(void *context, long status, struct buf *answer, const struct err *error)
 {
+    struct prepared *prepared = context;
     const struct prepares *prepares = prepared->prepares;
-    char name[96];
+    char name[NAME_SIZE];
     char path[PATH_SIZE];
+    if (status != 404 && !is_done(prepared, "remove an older container", status, answer, error))
+        return;
+    prepared->call = NULL;
     put_name(prepared, name);
     (void)snprintf(path, sizeof(path), "/containers/create?name=%s", name);
     JSON_AUTO json_t *json = json_pack(
         "{ss ss s[s] s[] s{ss ss ss} s{ss s{ss}}}", "Image", prepared->base, "User", "0:0",
-        "Entrypoint", "/.berth/init", "Cmd", "Labels", SPEC_LABEL_INSTANCE, prepares->instance,
+        "Entrypoint", "/.berth/init", "Cmd", "Labels", PREPARE_LABEL_INSTANCE, prepares->instance,
         PREPARE_LABEL_BASE, prepared->base, PREPARE_LABEL_INIT, prepares->init_hash, "HostConfig",
         "NetworkMode", "none", "LogConfig", "Type", "none");
     BUF_AUTO struct buf body;
@@ -241,8 +251,8 @@ static void on_found(void *context, long status, struct buf *body, const struct 
                           strcmp(init, prepared->prepares->init_hash) == 0 &&
                           copy(json_object_get(json, "Id"), prepared->id);
     }
-    if (!prepared->ready)
-        make(prepared);
+    if (ask_removal(prepared, prepared->ready ? on_removed : make) != 0 && !prepared->ready)
+        give_up(prepared, "make a container", "it could not be asked for");
 }
 
 /* The image itself. What it declares as a volume would not be in a commit. */

@@ -14,6 +14,7 @@
 #include "wire/engine_msg.h"
 
 #define PREPARE_REPOSITORY "berth-prepared"
+#define PREPARE_LABEL_INSTANCE "berth.prepared"
 #define PREPARE_LABEL_BASE "berth.base"
 #define PREPARE_LABEL_INIT "berth.init"
 
@@ -49,7 +50,7 @@ void prepares_init(struct prepares *prepares, struct daemon *daemon, const char 
                    const void *init, size_t init_size);
 /* The daemon is gone: what it has is looked for anew. */
 void prepares_forget(struct prepares *prepares);
-/* Something is being made; its container is not a stray. */
+/* Something is being made. */
 bool prepares_are_busy(const struct prepares *prepares);
 /* Lets go of what is half-made; it takes a moment (prepares_are_busy()). */
 void prepares_stop(struct prepares *prepares);

@@ -163,8 +163,6 @@ int sweep_take(struct service *service, const struct buf *body, struct err *err)
         const char *instance = label(&found, SPEC_LABEL_INSTANCE);
         if (!found.state || !instance || strcmp(instance, service->config->instance) != 0)
             continue;
-        if (label(&found, PREPARE_LABEL_BASE) && !found.id && prepares_are_busy(&service->prepares))
-            continue; /* an image is being prepared in it */
         if (found.id && id_is_name(found.id, SANDBOX_ID_MAX))
             compare(service, &found);
         else if (found.name)
