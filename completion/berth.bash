@@ -16,7 +16,7 @@ _berth() {
     fi
     if [[ $command == image ]]; then
         if [ "$COMP_CWORD" -eq 2 ]; then
-            mapfile -t COMPREPLY < <(compgen -W "pull import ls rm" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "pull import build load ls rm" -- "$cur")
             return
         fi
         command="image ${COMP_WORDS[2]}"
@@ -40,9 +40,11 @@ _berth() {
     logs) words="--follow --save-images --help" ;;
     layers) words="ls rm --json --help" ;;
     drain) words="--lift --help" ;;
-    "image pull" | "image import") words="--name --replace --tls-verify=false --authfile --images --help" ;;
-    "image ls") words="--json --images --help" ;;
-    "image rm") words="--images --help" ;;
+    "image pull" | "image import") words="--name --replace --tls-verify=false --authfile --images --engine --help" ;;
+    "image build") words="--engine --tag --file --build-arg --network --no-cache --pull --authfile --help" ;;
+    "image load") words="--engine --help" ;;
+    "image ls") words="--json --images --engine --help" ;;
+    "image rm") words="--images --engine --help" ;;
     "session new") words="--lang --timeout --idle-timeout --ram --cpu --storage --image --profile --engine --runtime --env --network --allow --library --json --help" ;;
     "session exec") words="--file --timeout --stdin --save-images --json --help" ;;
     "session attach") words="--timeout --save-images --help" ;;
@@ -50,7 +52,7 @@ _berth() {
     "session rm") words="--help" ;;
     help) words="serve run ps logs session languages layers engines drain image version" ;;
     esac
-    if [[ ($command == run || $command == "image import") && $cur != -* ]]; then
+    if [[ ($command == run || $command == "image import" || $command == "image load" || $command == "image build") && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
     elif [[ $command == session\ [ear]* && $cur != -* ]]; then # ids
         mapfile -t COMPREPLY < <(compgen -W "$("${COMP_WORDS[0]}" session ls --quiet 2>/dev/null)" -- "$cur")

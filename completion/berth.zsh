@@ -34,11 +34,13 @@ _berth() {
     drain) _arguments '--lift[take requests again]' '--help' ;;
     image)
         if ((CURRENT == 3)); then
-            _values command pull import ls rm
+            _values command pull import build load ls rm
             return
         fi
         _arguments '--name[what to call it]:name:' '--replace[take the place of another]' '--tls-verify=false' \
-            '--authfile[who to be]:file:_files' '--images[folder of images]:folder:_files -/' '--json' '--help' '*:image:_files'
+            '--authfile[who to be]:file:_files' '--images[folder of images]:folder:_files -/' '--json' '--help' '*:image:_files' \
+            '--engine[whose images]:engine:(docker)' '(-t --tag)'{-t,--tag}'[build: its name]:name:' '--file[build: within the folder]:file:_files' \
+            '*--build-arg[build: name=value]:argument:' '--network[build: of its steps]:mode:' '--no-cache' '--pull'
         ;;
     session)
         if ((CURRENT == 3)); then

@@ -22,6 +22,7 @@ END = "<!-- attacks: end -->"
 sys.path[:0] = [str(REPO / "tests"), str(REPO / "tests" / "security")]
 os.environ.setdefault("BERTH_BUILD", str(REPO / "build"))
 import verdicts  # noqa: E402: found by the path above
+import ways  # noqa: E402
 
 LANGUAGES = {"python": "Python", "c": "C", "host": "host"}
 
@@ -42,7 +43,7 @@ def table(held):
     """The lines between the marks."""
     entries = list(held["verdicts"].values())
     columns = sorted({(one["engine"], one["profile"]) for one in entries},
-                     key=lambda pair: (pair[0], verdicts.PROFILES.index(pair[1])))
+                     key=lambda pair: (list(ways.WAYS).index(pair[0]), verdicts.PROFILES.index(pair[1])))
     lines = [BEGIN]
     for row in verdicts.rows():
         if row[0] == "SECTION":

@@ -14,7 +14,7 @@ curl e2fsprogs sudo uidmap skopeo golang-github-containers-common python3-numpy 
 # A Node of another origin than Debian's has npm in it; Maven, npm and cargo install libraries.
 languages="nodejs node-typescript bash gcc g++ libc6-dev golang-go rustc cargo default-jdk-headless ruby perl
 php-cli lua5.4 r-base-core sqlite3 python3"
-engines="runsc debootstrap python3-docker"
+engines="runsc debootstrap python3-docker python3-pip sqlite3"
 case ${1:-} in
 languages)
     packages=$languages

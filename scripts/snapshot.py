@@ -16,7 +16,8 @@ import pathlib
 import re
 import sys
 
-PROGRAMS = ("berth-monitor", "berth-native", "berth-server", "berth-init", "berth-unpack")
+PROGRAMS = ("berth-monitor", "berth-server", "berth-native", "berth-docker", "berth-egress", "berth-init",
+            "berth-unpack")
 ID_LOCKS = "/run/berth/ids"
 ID_RANGES = range(0x70000000, 0x7fff0000)  # what src/native/idrange.h gives away, and some more
 

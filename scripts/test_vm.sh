@@ -17,11 +17,15 @@ here=$(dirname "$0")
 timeout_secs=${VM_TIMEOUT:-7200}
 began=$(date +%s)
 
-# Inside the machine: what berth is linked with, what the suites call, what the machine itself needs.
+# Inside the machine: what berth is linked with, what the suites call, what the machine itself needs. Of the
+# languages Python alone: what is skipped for want of another one, or of a network, is allowed by name in
+# tests/conftest.py, and any other skip fails there. debootstrap takes no virtual package: netavark is what
+# skopeo's configuration wants of one.
 guest_packages="systemd,systemd-sysv,udev,kmod,linux-image-cloud-amd64,initramfs-tools,\
 libmicrohttpd12,libwslay1,libjansson4,libsqlite3-0,libcurl4,libedit2,libinih1,libmnl0,nftables,libseccomp2,libarchive13,libcmocka0,\
-python3,python3-pytest,curl,procps,iproute2,strace,e2fsprogs,sudo,groff-base,ca-certificates,\
-python3-numpy,python3-pandas,python3-matplotlib"
+python3,python3-pytest,python3-pip,curl,procps,iproute2,strace,e2fsprogs,sudo,groff-base,ca-certificates,\
+python3-numpy,python3-pandas,python3-matplotlib,docker.io,containerd,runc,runsc,iptables,uidmap,sqlite3,\
+skopeo,golang-github-containers-common,netavark"
 
 say() { echo "test-vm: $*"; }
 fail() {
@@ -68,13 +72,14 @@ make_base() {
     mkdir -p "$root/files/etc/systemd/system/multi-user.target.wants"
     ln -s ../berth-test.service "$root/files/etc/systemd/system/multi-user.target.wants/"
     for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer \
-        dpkg-db-backup.timer getty@tty1.service serial-getty@ttyS0.service; do
+        dpkg-db-backup.timer getty@tty1.service serial-getty@ttyS0.service \
+        docker.service docker.socket containerd.service; do # suites start daemons of their own
         ln -sf /dev/null "$root/files/etc/systemd/system/$unit"
     done
     cp "$root"/files/boot/vmlinuz-* "$root/out/vmlinuz"
     cp "$root"/files/boot/initrd.img-* "$root/out/initrd"
     rm -f "$root"/files/boot/initrd.img-*
-    truncate -s 4G "$root/out/disk.img"
+    truncate -s 6G "$root/out/disk.img"
     mke2fs -q -F -t ext4 -d "$root/files" "$root/out/disk.img"
     chmod 755 "$root/out"
     mv "$root/out" "$base"

@@ -63,6 +63,7 @@ class Carrier:
         self.next_number = 1
         self.token, self.up = None, threading.Event()
         self.over = threading.Event()
+        self.beats = 0  # that init has answered
         self.problem = None
         self.wake_out, self.wake_in = os.pipe()
         for fd in (in_fd, out_fd, self.wake_out):
@@ -204,7 +205,9 @@ class Carrier:
 
     def on_frame(self, kind, number, payload):
         channel = self.channels.get(number)
-        if kind == PASS:
+        if kind == BEAT:
+            self.beats += 1
+        elif kind == PASS:
             ours, theirs = socket.socketpair()
             passed, = struct.unpack("<I", payload)
             self.channels[passed] = Channel(passed, ours)
@@ -333,7 +336,7 @@ class Container:
     """A carried init under runc or runsc. `sandbox` is a channel, as the native engine's are."""
 
     def __init__(self, runtime="runc", profile=STRICT, memory=256 << 20, pids=128, caps=None,
-                 no_new_privs=None, **options):
+                 no_new_privs=None, seccomp=None, **options):
         self.id = "berth-test-" + uuid.uuid4().hex[:12]
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="berth-carried-"))
         self.secret, self.nonce = os.urandom(32), os.urandom(16)
@@ -349,6 +352,8 @@ class Container:
         strict = profile == STRICT
         caps = caps or (CAPS_STRICT if strict else CAPS_CONTAINER)
         spec = runtime_spec(caps, strict if no_new_privs is None else no_new_privs, memory, pids)
+        if seccomp:
+            spec["linux"]["seccomp"] = seccomp
         (self.folder / "config.json").write_text(json.dumps(spec))
         self.log = open(self.folder / "log", "w+b")
         stdin_out, self.stdin = os.pipe()

@@ -3,6 +3,7 @@ them left nothing on the host."""
 import os
 import pwd
 import random
+import re
 import signal
 import time
 
@@ -11,13 +12,21 @@ import pytest
 import dockerd
 import harness
 import kills
+import netrig
 import ways
 
 TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
-# Tests of the host's service manager, which a test may not touch anywhere else (scripts/test_vm.sh).
-collect_ignore = [] if os.environ.get("BERTH_VM") == "1" else ["vm"]
+IN_VM = os.environ.get("BERTH_VM") == "1"  # make test-vm, whose packages are in scripts/test_vm.sh
+# Tests of the host's service manager, which a test may not touch anywhere else.
+collect_ignore = [] if IN_VM else ["vm"]
 # Every language's toolchain is more than the disk of that machine is made for.
-collect_ignore += ["integration/test_languages.py"] if os.environ.get("BERTH_VM") == "1" else []
+NOT_IN_VM = ["integration/test_languages.py"]
+collect_ignore += NOT_IN_VM if IN_VM else []
+LANGUAGES = "|".join([path.stem for path in (harness.REPO / "languages").glob("*.ini")]
+                     + ["node", "npm", "node or npm", "Rscript", "R"])
+# What may be skipped there: other languages, what needs a network, and parts of unit tests, which say why.
+VM_SKIPS = re.compile(rf"there is no ({LANGUAGES})( here|$)|^({LANGUAGES}) is not installed|registry|"
+                      "differs from this version of Python")
 # Minutes of downloads from registries of other people (make test-installers).
 collect_ignore += [] if os.environ.get("BERTH_INSTALLERS") == "1" else ["integration/test_library_installers.py"]
 # It needs an older build beside this one (scripts/test_upgrade.sh).
@@ -26,6 +35,21 @@ collect_ignore += [] if os.environ.get("BERTH_PREVIOUS") else ["integration/test
 
 # What a Docker daemon goes through: of these, make test runs what is marked.
 DOCKER_FILES = ("test_docker_daemon.py", "test_docker_layers.py")
+
+
+def pytest_report_header():
+    return [f"not run here: {name}" for name in NOT_IN_VM] if IN_VM else []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """In the machine that is made for these suites a missing program is a fault of its making."""
+    outcome = yield
+    report = outcome.get_result()
+    if IN_VM and report.skipped and "vm" not in item.path.parts:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not VM_SKIPS.search(reason.removeprefix("Skipped: ")):
+            report.outcome, report.longrepr = "failed", f"may not be skipped in this machine: {reason}"
 
 
 def missing_prerequisites():
@@ -119,18 +143,23 @@ def slow_bodies(server):
         sock.close()
 
 
-@pytest.fixture
-def end_servers():
-    """end_servers(server): a private server, stopped and checked at the end of the test."""
-    made = []
-    yield lambda one: made.append(one) or one
+def end_all(servers):
+    """Stops and checks each, the last first; fails with what was wrong with any."""
     failures = []
-    for one in reversed(made):
+    for one in reversed(servers):
         try:
             harness.end(one)
         except Exception as problem:  # noqa: BLE001: the others have to be stopped as well
             failures.append(str(problem))
     assert not failures, failures
+
+
+@pytest.fixture
+def end_servers():
+    """end_servers(server): a private server, stopped and checked at the end of the test."""
+    made = []
+    yield lambda one: made.append(one) or one
+    end_all(made)
 
 
 @pytest.fixture
@@ -165,23 +194,32 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("way", names, scope="session")
 
 
+def daemon_of(way, request):
+    """The daemon that a way needs, None where it needs none; skips where a program is missing."""
+    missing = ways.missing(way)
+    if missing:
+        pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
+    return request.getfixturevalue("docker") if way.startswith("docker") else None
+
+
 @pytest.fixture(scope="session")
 def subjects(request):
     """subjects(name): a server of the session whose default is that way; started when it is needed."""
-    made = {}
+    made, servers = {}, {}
 
     def one(name):
         if name not in made:
-            daemon = request.getfixturevalue("docker") if name.startswith("docker") else None
-            server = (request.getfixturevalue("native_server") if name == "native" else
-                      ways.new_server(name, daemon).start())
-            made[name] = ways.Subject(name, server, daemon)
+            daemon = daemon_of(name, request)
+            if name not in servers:  # one that is of no use is not started for each test again
+                servers[name] = request.getfixturevalue("native_server") if name == "native" else \
+                    ways.new_server(name, daemon)
+                if name != "native":
+                    servers[name].start()
+            made[name] = ways.Subject(name, servers[name], daemon)
         return made[name]
 
     yield one
-    for name, subject in made.items():
-        if name != "native":
-            harness.end(subject.server)
+    end_all([server for name, server in servers.items() if name != "native"])
 
 
 @pytest.fixture
@@ -197,12 +235,15 @@ def subject(way, subjects):
 
 
 @pytest.fixture
-def make_subject(way, end_servers, request):
-    """make_subject(env={}): a private server whose default is this way."""
-    daemon = request.getfixturevalue("docker") if way.startswith("docker") else None
+def make_subject(way, end_servers, request, tmp_path):
+    """make_subject(env={}, hosts={}): a private server whose default is this way; hosts: names that it
+    knows beside the machine's own."""
+    daemon = daemon_of(way, request)
 
-    def make(env=None):
+    def make(env=None, hosts=None):
         server = end_servers(ways.new_server(way, daemon, env))
+        if hosts:
+            server.command = netrig.with_hosts(hosts, tmp_path / "hosts")
         return ways.Subject(way, server.start(), daemon)
 
     return make

@@ -74,6 +74,15 @@ class Daemon:
                                     env=environment, start_new_session=True)
 
     def start(self):
+        """Both, or dockerd alone after kill(). One that does not come up leaves nothing behind."""
+        try:
+            self._start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def _start(self):
         if not self.containerd:
             self.containerd = self._spawn("containerd", "--config", f"{self.folder}/containerd.toml")
             wait_until(lambda: os.path.exists(self.folder / "containerd.sock"), self.log)
@@ -86,7 +95,6 @@ class Daemon:
             "--cgroup-parent", f"/{self.name}", "--bridge=none", "--iptables=false",
             "--ip6tables=false", "--ip-masq=false")
         wait_until(self.answers, self.log)
-        return self
 
     def answers(self):
         assert self.dockerd.poll() is None, f"dockerd ended\n{self.log()}"
@@ -108,13 +116,29 @@ class Daemon:
         self.dockerd.send_signal(signal.SIGCONT)
 
     def remove(self):
-        """Ends all that there is of it: containers, daemons, shims, mounts, groups, files."""
+        """Ends all that there is of it: containers, daemons, shims, mounts, groups, files. Each step is
+        taken, whatever became of the one before; a second call finds nothing to do."""
         ids = [path.name for path in (self.folder / "data/containers").glob("*")]
-        if self.dockerd and self.dockerd.poll() is None:
+        failures = []
+        for step in (self._end_dockerd, self._end_containerd, self._kill_what_is_left,
+                     lambda: self._remove_traces(ids)):
+            try:
+                step()
+            except Exception as problem:  # noqa: BLE001: the others have to be taken as well
+                failures.append(repr(problem))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert not failures, failures
+
+    def _end_dockerd(self):
+        if not self.dockerd:
+            return
+        if self.dockerd.poll() is None:
             self.thaw()
             for one in self.containers():
                 self.delete(one["Id"])
-            self.kill(signal.SIGTERM)
+        self.kill(signal.SIGTERM)
+
+    def _end_containerd(self):
         for pid in self.shims():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -122,16 +146,27 @@ class Daemon:
             self.containerd.terminate()
             self.containerd.wait(HANG_SECS)
             self.containerd = None
-        for pid in self.processes():
+
+    def _kill_what_is_left(self):
+        for pid in {*self.processes(), *self._in_groups()}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for daemon in filter(None, (self.dockerd, self.containerd)):
+            daemon.wait(HANG_SECS)
+        self.dockerd = self.containerd = None
+
+    def _remove_traces(self, ids):
         for path in reversed(self.mounts()):
             subprocess.run(["umount", "-l", path], check=False)
         for one in ids:
             at = f"{self.folder}/containerd.sock/moby/{one}".encode()
             (SHIM_SOCKETS / hashlib.sha256(at).hexdigest()).unlink(missing_ok=True)
         wait_until(lambda: not self.processes() and not self._remove_groups(), "its processes end")
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _in_groups(self):
+        """Process ids of what runs in its control groups: a container that its daemon did not end."""
+        return [int(pid) for path in self.groups() for folder, _, _ in os.walk(path)
+                for pid in read(f"{folder}/cgroup.procs").split()]
 
     def _remove_groups(self):
         """Removes its control groups, bottom up; returns those that stay."""

@@ -22,7 +22,9 @@ OPS = {name: number for number, name in enumerate(
  CONNECTIONS_MAX, REQUESTS, REFUSED, BYTES_OUT, BYTES_IN, CONNECTIONS, SANDBOXES) = range(1, 18)
 COUNTS = {REQUESTS: "requests", REFUSED: "refused", BYTES_OUT: "out", BYTES_IN: "in",
           CONNECTIONS: "connections", SANDBOXES: "sandboxes"}
-WEB, DNS = "127.77.0.2", "127.77.0.53"  # nobody else's, of the loopback
+# Of the loopback, and nobody else's: each process that runs tests has its own.
+LOOPBACK_NET = f"127.{64 + os.getpid() // 256 % 64}.{os.getpid() % 256}"
+WEB, DNS = f"{LOOPBACK_NET}.2", f"{LOOPBACK_NET}.53"
 NOBODY = 65534
 PROXY = "http://127.0.0.1:3128"
 

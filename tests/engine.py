@@ -18,7 +18,7 @@ import harness
 OPS = {name: number for number, name in enumerate(
     ("probe", "create", "start", "stop", "freeze", "snapshot", "destroy", "inspect", "list",
      "open_channel", "stats", "gone", "limit", "layer_import", "layer_attach", "layer_remove",
-     "layer_list"), 1)}
+     "layer_list", "network"), 1)}
 STATES = {1: "creating", 2: "running", 3: "destroying", 4: "stopped"}
 ERRORS = ("none bad_input unauthorized forbidden not_found method conflict too_large media_type "
           "quota headers unavailable unsupported timeout closed protocol internal").split()
@@ -294,6 +294,9 @@ class Engine:
             page, more = self.list_page(found[-1])
             found += page
         return found
+
+    def network_full(self, sandbox_id, on=True):
+        self.call("network", tlv(ID, sandbox_id) + tlv(FULL, int(on)))
 
     # ---- layers ----
 

@@ -24,6 +24,8 @@ PROGRAMS = ("berth", "berth-monitor", "berth-server", "berth-native", "berth-ini
 LOOPBACK = "127.0.0.1"
 # Bounds against hangs are this many times as long on a slow machine (make test-vm: an emulated one).
 SLOW = int(os.environ.get("BERTH_TEST_SLOW") or 1)
+# How many times more memory a program with a sanitizer holds (scripts/sanitize_suites.sh).
+LARGE = int(os.environ.get("BERTH_TEST_LARGE") or 1)
 HANG_SECS = 60 * SLOW  # past it a wait is a hang; never a measure of speed
 # Of every server that a test starts, below what the test itself sets: BERTH_TEST_SETTINGS="BERTH_ZYGOTE=on".
 SETTINGS = dict(pair.split("=", 1) for pair in os.environ.get("BERTH_TEST_SETTINGS", "").split())

@@ -16,7 +16,7 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / "
 NAME = "berth-test:1"
 VERSION = "1"  # of what this file makes of the packages
 PACKAGES = ("python3", "bash", "coreutils", "dash", "findutils", "grep", "login", "mount", "passwd",
-            "procps", "sed", "tar", "util-linux", "sqlite3")
+            "procps", "sed", "tar", "util-linux", "sqlite3", "python3-pip")
 LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/",
             "/usr/share/lintian/", "/usr/share/bash-completion/", "/usr/share/bug/",
             "/usr/lib/x86_64-linux-gnu/perl-base/")
@@ -110,7 +110,7 @@ def _pack(names, out):
 def _bootstrap(out):
     """The slow way, from a mirror of Debian."""
     with tempfile.TemporaryDirectory(prefix="berth-image-") as folder:
-        subprocess.run(["debootstrap", "--variant=minbase", "--include=python3,procps,sqlite3",
+        subprocess.run(["debootstrap", "--variant=minbase", "--include=python3,python3-pip,procps,sqlite3",
                         "bookworm", folder], check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(f"{folder}/var/cache/apt", ignore_errors=True)
         with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:

@@ -57,18 +57,24 @@ class Upstream:
         self.thread.join()
 
 
+def with_hosts(hosts, path):
+    """What a server is started with, for these names on top of the machine's own: {name: address}. Writes
+    them to a file at path."""
+    lines = [harness.read("/etc/hosts")] + [f"{address} {name}" for name, address in hosts.items()]
+    path = pathlib.Path(path)
+    path.write_text("\n".join(lines) + "\n")
+    path.chmod(0o644)
+    return ("unshare", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", str(path))
+
+
 class NamedServer(harness.Server):
-    """hosts: {name: address}, on top of the machine's own."""
+    """A server with such hosts."""
 
     def __init__(self, hosts, env=None, state=None):
         super().__init__(env, state)
-        lines = [harness.read("/etc/hosts")] + [f"{address} {name}" for name, address in hosts.items()]
         handle, self.hosts_path = tempfile.mkstemp(prefix="berth-test-hosts-")
-        with os.fdopen(handle, "w") as file:
-            file.write("\n".join(lines) + "\n")
-        os.chmod(self.hosts_path, 0o644)
-        self.command = ("unshare", "--mount", "sh", "-c",
-                        "mount --bind \"$0\" /etc/hosts && exec \"$@\"", self.hosts_path)
+        os.close(handle)
+        self.command = with_hosts(hosts, self.hosts_path)
 
     def remove(self):
         super().remove()

@@ -16,6 +16,9 @@ log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: {root}}}}}
 http: {{addr: {address}}}
 """
+# "htpasswd -B" of USER and PASSWORD.
+USER, PASSWORD = "tester", "a+pass/of-tests"
+USERS = "tester:$2y$04$BJvBqRhTdKYE9Igbp7xPNOVjjPNM4KChjCGhk.UAQ1rZlzFj7NNwe\n"
 
 
 def program():
@@ -40,8 +43,9 @@ def free_port():
 
 
 class Registry:
-    def __init__(self, folder):
+    def __init__(self, folder, private=False):
         self.folder = pathlib.Path(folder)
+        self.private = private  # for USER alone
         self.process = None
         self.address = None
 
@@ -49,7 +53,12 @@ class Registry:
         (self.folder / "data").mkdir(parents=True)
         self.address = f"{LOOPBACK}:{free_port()}"
         config = self.folder / "config.yml"
-        config.write_text(CONFIG.format(root=self.folder / "data", address=self.address))
+        text = CONFIG.format(root=self.folder / "data", address=self.address)
+        if self.private:
+            users = self.folder / "users"
+            users.write_text(USERS)
+            text += f"auth: {{htpasswd: {{realm: tests, path: {users}}}}}\n"
+        config.write_text(text)
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen([program(), "serve", str(config)], stdout=log,
                                             stderr=log, stdin=subprocess.DEVNULL)

@@ -8,8 +8,10 @@ ways, "native docker"."""
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 
+import dockerd
 import harness
 from harness import wait_until
 
@@ -47,6 +49,13 @@ def names_for(every_way):
     return [name for name in chosen() if every_way or everything() or name not in SLOW_WAYS]
 
 
+def missing(name):
+    """The programs that a way needs and that are not there."""
+    if name.startswith("docker"):
+        return dockerd.missing()
+    return [] if name != "native/runsc" or shutil.which("runsc") else ["runsc"]
+
+
 def settings_for(name, daemon=None, env=None):
     settings = dict(WAYS[name][3])
     if daemon and name.startswith("docker"):
@@ -67,9 +76,12 @@ class DockerServer(harness.Server):
 
     def inits(self):
         """{sandbox id: process id}: of init, or of what plays its kernel (runsc)."""
-        running = [one for one in self.containers() if one["State"] == "running"]
-        return {one["Labels"]["berth.sandbox"]: self.daemon.inspect(one["Id"])["State"]["Pid"]
-                for one in running}
+        found = {}
+        for one in self.containers():
+            pid = self.daemon.inspect(one["Id"]).get("State", {}).get("Pid")  # it may have gone meanwhile
+            if pid:
+                found[one["Labels"]["berth.sandbox"]] = pid
+        return found
 
     def groups_of(self, sandbox_id):
         names = [one["Id"] for one in self.containers()

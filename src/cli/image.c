@@ -30,6 +30,7 @@ static const char help[] =
     "       berth image rm NAME ...\n"
     "\n"
     "Puts OCI images into the folder of images, where the server finds them. As root.\n"
+    "Those of a Docker daemon: `berth image --engine docker --help`.\n"
     "\n"
     "      --name NAME          what to call it (default: by what it comes from)\n"
     "      --replace            take the place of the image of that name\n"
@@ -214,6 +215,11 @@ int cli_image(int argc, char **argv)
     struct err err = ERR_INIT;
     const bool has_verb = argc > 1 && argv[1][0] != '-';
     const char *verb = has_verb ? argv[1] : "";
+    if (image_is_of_docker(argc, argv)) {
+        (void)image_become_docker(argc, argv, &err);
+        (void)fprintf(stderr, "berth image: %s\n", err.message);
+        return CLI_EXIT_FAILED;
+    }
     const int skipped = has_verb ? 1 : 0;
     if (read_options(argc - skipped, argv + skipped, &options) != 0) {
         (void)fputs(help, stderr);

@@ -1,6 +1,6 @@
-/* Owns the places for sandboxes, the sum of what is reserved, and the queue of those who wait. Only
- * the one who waits longest is ever served, so nobody who comes later overtakes. Knows nothing of
- * what the place is for. */
+/* Owns the places for sandboxes, the sums of what is reserved, and the queue of those who wait.
+ * Those of an engine are served in their order, and nobody overtakes one who waits for what all
+ * share. Knows nothing of what the place is for. */
 #include "core/admission.h"
 
 #include <errno.h>
@@ -15,6 +15,11 @@
 #include "base/clock.h"
 #include "base/fd.h"
 
+/* What is reserved, and what may be. */
+struct account {
+    struct reservation reserved, budget;
+};
+
 /* On the stack of the one who waits. */
 struct waiter {
     int fd; /* eventfd, readable when granted */
@@ -28,7 +33,7 @@ struct admission {
     /* Rank 2. Guards all that follows. An eventfd is written under it: that never blocks. */
     pthread_mutex_t lock;
     unsigned living, creating, waiting;
-    struct reservation reserved, budget;
+    struct account all, engines[ADMISSION_ENGINES_MAX];
     struct waiter *head, **tail;
     int64_t last_release_ns; /* with interval_ns: how fast places come back */
     int64_t interval_ns;
@@ -61,52 +66,68 @@ static bool fits(uint64_t reserved, uint64_t budget, uint64_t size)
     return size == 0 || (reserved <= budget && size <= budget - reserved);
 }
 
+static bool account_fits(const struct account *account, const struct reservation *reserve)
+{
+    return fits(account->reserved.memory_bytes, account->budget.memory_bytes,
+                reserve->memory_bytes) &&
+           fits(account->reserved.disk_bytes, account->budget.disk_bytes, reserve->disk_bytes);
+}
+
+static bool engine_has_room(const struct admission *admission, const struct reservation *reserve)
+{
+    return account_fits(&admission->engines[reserve->engine], reserve);
+}
+
 static bool has_room(const struct admission *admission, const struct reservation *reserve)
 {
     return admission->living < admission->config.living_max &&
            admission->creating < admission->config.creates_max &&
-           fits(admission->reserved.memory_bytes, admission->budget.memory_bytes,
-                reserve->memory_bytes) &&
-           fits(admission->reserved.disk_bytes, admission->budget.disk_bytes, reserve->disk_bytes);
+           account_fits(&admission->all, reserve) && engine_has_room(admission, reserve);
+}
+
+/* Whether one who waits already goes before. */
+static bool is_behind_locked(const struct admission *admission, const struct reservation *reserve)
+{
+    bool passed[ADMISSION_ENGINES_MAX] = {false}; /* who waits for his engine, or behind such */
+    for (const struct waiter *waiter = admission->head; waiter; waiter = waiter->next) {
+        unsigned engine = waiter->reserve.engine;
+        passed[engine] = passed[engine] || !engine_has_room(admission, &waiter->reserve);
+        if (engine == reserve->engine || !passed[engine])
+            return true;
+    }
+    return false;
+}
+
+static void account_add(struct account *account, const struct reservation *reserve)
+{
+    account->reserved.memory_bytes += reserve->memory_bytes;
+    account->reserved.disk_bytes += reserve->disk_bytes;
+}
+
+static void reserve_locked(struct admission *admission, const struct reservation *reserve)
+{
+    admission->living++;
+    account_add(&admission->all, reserve);
+    account_add(&admission->engines[reserve->engine], reserve);
 }
 
 static void take_locked(struct admission *admission, const struct reservation *reserve)
 {
-    admission->living++;
     admission->creating++;
-    admission->reserved.memory_bytes += reserve->memory_bytes;
-    admission->reserved.disk_bytes += reserve->disk_bytes;
+    reserve_locked(admission, reserve);
+}
+
+static void account_subtract(struct account *account, const struct reservation *reserve)
+{
+    account->reserved.memory_bytes -= reserve->memory_bytes;
+    account->reserved.disk_bytes -= reserve->disk_bytes;
 }
 
 static void give_back_locked(struct admission *admission, const struct reservation *reserve)
 {
     admission->living--;
-    admission->reserved.memory_bytes -= reserve->memory_bytes;
-    admission->reserved.disk_bytes -= reserve->disk_bytes;
-}
-
-/* Hands free places to those who wait, in their order. Called with the lock held. */
-static void grant_locked(struct admission *admission)
-{
-    while (admission->head && has_room(admission, &admission->head->reserve)) {
-        struct waiter *waiter = admission->head;
-        admission->head = waiter->next;
-        if (!admission->head)
-            admission->tail = &admission->head;
-        admission->waiting--;
-        take_locked(admission, &waiter->reserve);
-        waiter->granted = true;
-        uint64_t one = 1;
-        (void)!write(waiter->fd, &one, sizeof(one));
-    }
-}
-
-void admission_set_budget(struct admission *admission, const struct reservation *budget)
-{
-    (void)pthread_mutex_lock(&admission->lock);
-    admission->budget = *budget;
-    grant_locked(admission);
-    (void)pthread_mutex_unlock(&admission->lock);
+    account_subtract(&admission->all, reserve);
+    account_subtract(&admission->engines[reserve->engine], reserve);
 }
 
 static void unlink_locked(struct admission *admission, const struct waiter *waiter)
@@ -122,6 +143,47 @@ static void unlink_locked(struct admission *admission, const struct waiter *wait
         admission->tail = at;
 }
 
+/* Hands free places to those who wait, in their order. Called with the lock held. */
+static void grant_locked(struct admission *admission)
+{
+    bool passed[ADMISSION_ENGINES_MAX] = {false};
+    struct waiter *next = NULL;
+    for (struct waiter *waiter = admission->head; waiter; waiter = next) {
+        unsigned engine = waiter->reserve.engine;
+        next = waiter->next;
+        passed[engine] = passed[engine] || !engine_has_room(admission, &waiter->reserve);
+        if (passed[engine])
+            continue;
+        if (!has_room(admission, &waiter->reserve))
+            return;
+        unlink_locked(admission, waiter);
+        take_locked(admission, &waiter->reserve);
+        waiter->granted = true;
+        uint64_t one = 1;
+        (void)!write(waiter->fd, &one, sizeof(one));
+    }
+}
+
+static uint64_t larger(uint64_t one, uint64_t other)
+{
+    return one > other ? one : other;
+}
+
+void admission_set_budget(struct admission *admission, const struct reservation *budget)
+{
+    (void)pthread_mutex_lock(&admission->lock);
+    struct reservation all = {0};
+    admission->engines[budget->engine].budget = *budget;
+    for (size_t i = 0; i < ADMISSION_ENGINES_MAX; i++) {
+        const struct reservation *one = &admission->engines[i].budget;
+        all.memory_bytes = larger(all.memory_bytes, one->memory_bytes);
+        all.disk_bytes = larger(all.disk_bytes, one->disk_bytes);
+    }
+    admission->all.budget = all;
+    grant_locked(admission);
+    (void)pthread_mutex_unlock(&admission->lock);
+}
+
 /* How long until the queue as it is has been served, by the pace of late; 1 to 60 s. */
 static unsigned retry_after_locked(const struct admission *admission)
 {
@@ -129,12 +191,15 @@ static unsigned retry_after_locked(const struct admission *admission)
     return wait_s < 1 ? 1 : wait_s > 60 ? 60 : (unsigned)wait_s;
 }
 
-/* Memory, or the disk when that is what is short. */
+/* Memory, or the disk when that is what is short; of the engine when all have more. */
 static int refuse_locked(const struct admission *admission, const struct reservation *reserve,
                          const char *why, struct err *err)
 {
-    const struct reservation *reserved = &admission->reserved;
-    const struct reservation *budget = &admission->budget;
+    const struct account *account = engine_has_room(admission, reserve)
+                                        ? &admission->all
+                                        : &admission->engines[reserve->engine];
+    const struct reservation *reserved = &account->reserved;
+    const struct reservation *budget = &account->budget;
     bool disk = !fits(reserved->disk_bytes, budget->disk_bytes, reserve->disk_bytes);
     int result = err_public(
         err, ERR_UNAVAILABLE,
@@ -153,7 +218,7 @@ static int refuse_locked(const struct admission *admission, const struct reserva
 static int check_budget_locked(const struct admission *admission, const struct reservation *reserve,
                                struct err *err)
 {
-    const struct reservation *budget = &admission->budget;
+    const struct reservation *budget = &admission->engines[reserve->engine].budget;
     if (fits(0, budget->memory_bytes, reserve->memory_bytes) &&
         fits(0, budget->disk_bytes, reserve->disk_bytes))
         return 0;
@@ -222,7 +287,8 @@ int admission_acquire(struct admission *admission, const struct reservation *res
     struct waiter waiter = {.fd = -1, .reserve = *reserve};
     (void)pthread_mutex_lock(&admission->lock);
     int result = check_budget_locked(admission, reserve, err);
-    bool granted = result == 0 && !admission->head && has_room(admission, reserve);
+    bool granted =
+        result == 0 && !is_behind_locked(admission, reserve) && has_room(admission, reserve);
     if (granted) {
         take_locked(admission, reserve);
     } else if (result == 0 && admission->waiting >= admission->config.queue_max) {
@@ -247,7 +313,7 @@ bool admission_would_wait(struct admission *admission, const struct reservation 
     (void)pthread_mutex_lock(&admission->lock);
     bool waits = admission->waiting < admission->config.queue_max &&
                  check_budget_locked(admission, reserve, NULL) == 0 &&
-                 (admission->head || !has_room(admission, reserve));
+                 (is_behind_locked(admission, reserve) || !has_room(admission, reserve));
     (void)pthread_mutex_unlock(&admission->lock);
     return waits;
 }
@@ -263,9 +329,7 @@ void admission_created(struct admission *admission)
 void admission_adopt(struct admission *admission, const struct reservation *reserve)
 {
     (void)pthread_mutex_lock(&admission->lock);
-    admission->living++;
-    admission->reserved.memory_bytes += reserve->memory_bytes;
-    admission->reserved.disk_bytes += reserve->disk_bytes;
+    reserve_locked(admission, reserve);
     (void)pthread_mutex_unlock(&admission->lock);
 }
 
@@ -290,7 +354,7 @@ void admission_stats(struct admission *admission, struct admission_stats *out)
                                     .creating = admission->creating,
                                     .waiting = admission->waiting,
                                     .living_max = admission->config.living_max,
-                                    .reserved = admission->reserved,
-                                    .budget = admission->budget};
+                                    .reserved = admission->all.reserved,
+                                    .budget = admission->all.budget};
     (void)pthread_mutex_unlock(&admission->lock);
 }

@@ -18,7 +18,8 @@
 #define EXIT_KILLED 137
 #define UNFINISHED_MAX 256               /* of one session, at once */
 #define SETTLE_NS (50 * CLOCK_NS_PER_MS) /* between two looks at one that nobody has taken over */
-#define OBJECT_MAX (64U * 1024U)         /* names and figures; labels and results come on top */
+#define UNSETTLED_RETRY_S 2
+#define OBJECT_MAX (64U * 1024U) /* names and figures; labels and results come on top */
 
 /* ---- what it says ---- */
 
@@ -177,6 +178,18 @@ int attempt_wait_for_row(struct attempt *attempt, struct err *err)
     return store_job_wait(attempt->core->store, &attempt->insert, err);
 }
 
+/* The first one of a key is in nobody's hands, and its session goes on. */
+static int say_unsettled(const char *first_id, struct err *err)
+{
+    int result = err_public(err, ERR_UNAVAILABLE,
+                            "execution %.40s has this Idempotency-Key, and its session does not "
+                            "answer now; try again",
+                            first_id);
+    if (err)
+        err->retry_after_s = UNSETTLED_RETRY_S;
+    return result;
+}
+
 int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err)
 {
     struct core *core = attempt->core;
@@ -188,6 +201,7 @@ int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err)
         bool waits = fault_text()[0] != '\0' || store_is_failing(core->store);
         return waits ? attempt_wait_for_row(attempt, err) : 0;
     }
+    int64_t slept_ns = 0;
     for (int i = 0; i < CLAIM_TRIES; i++) {
         begin_row(attempt);
         struct err failure = ERR_INIT;
@@ -209,7 +223,10 @@ int attempt_claim(struct attempt *attempt, struct answer *out, struct err *err)
         if (result == 0 && row.finished_us == 0 && session_exists(core, row.session_id)) {
             if (core_is_stopping(core))
                 return core_say_stopping(err); /* the next server has its outcome */
+            if (attempt->live.cancel_cause != KILL_NONE || slept_ns >= core->answer_ns)
+                return say_unsettled(first_id, err);
             clock_sleep_ns(SETTLE_NS); /* init may hold it: whoever settles the session knows */
+            slept_ns += SETTLE_NS;
             i--;
             continue;
         }
@@ -276,7 +293,7 @@ static enum kill_cause cause_of_loss(struct attempt *attempt, int result)
     (void)snprintf(id, sizeof(id), "%s",
                    subject->sandbox_id ? subject->sandbox_id : attempt->live.sandbox_id);
     (void)pthread_mutex_unlock(&attempt->core->lock);
-    enum kill_cause cause = result == -ERR_CLOSED ? box_wait_cause(attempt->core, id) : KILL_NONE;
+    enum kill_cause cause = box_cause(attempt->core, id, result == -ERR_CLOSED);
     /* The end of a session may have told it before. */
     return cause == KILL_OOM || attempt->live.cancel_cause == KILL_OOM ? KILL_OOM : KILL_SERVER;
 }

@@ -30,6 +30,7 @@
 
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
 #define ANSWER_NS (10 * CLOCK_NS_PER_S)
+#define IMAGE_LOOK_NS (5 * CLOCK_NS_PER_S)
 #define CAUSE_NS CLOCK_NS_PER_S
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
 
@@ -259,6 +260,7 @@ int core_new(const struct core_config *config, struct core **out, struct err *er
     kept_init(&core->kept, config->answers_max_bytes);
     core->create_budget_ns = CREATE_BUDGET_NS;
     core->answer_ns = ANSWER_NS;
+    core->image_look_ns = IMAGE_LOOK_NS;
     core->cause_wait_ns = CAUSE_NS;
     (void)pthread_mutex_init(&core->lock, NULL);
     pthread_condattr_t attributes;
@@ -328,6 +330,7 @@ void core_free(struct core *core)
     network_stop(core);
     layers_stop(core);
     engines_free(core);
+    network_close(core); /* after the engines, whose threads may still say that a sandbox ended */
     pool_free(core->pool);
     session_free_all(core);
     layers_close(core);
@@ -388,10 +391,31 @@ int core_execution_get(struct core *core, const char *owner, const char *id, str
                               answer_plain(out), err);
 }
 
+/* Notes for one that nobody follows now, and that init may have, that it is to end. Returns whether
+ * somebody follows it after all. */
+static bool note_cancel(struct core *core, const char *owner, const char *id)
+{
+    struct store_execution row;
+    struct session *session = NULL;
+    if (store_execution_get(core->store, owner, id, &row, NULL, NULL, NULL) != 0 ||
+        row.finished_us != 0 || session_find(core, owner, row.session_id, &session, NULL) != 0)
+        return false;
+    (void)pthread_mutex_lock(&core->lock);
+    struct live *live = find_live_locked(core, owner, id);
+    if (live)
+        live_cancel_locked(live, KILL_USER);
+    else
+        session_note_cancel_locked(session, id, KILL_USER);
+    (void)pthread_cond_broadcast(&core->changed);
+    (void)pthread_mutex_unlock(&core->lock);
+    session_unref(core, session);
+    return live != NULL;
+}
+
 int core_execution_cancel(struct core *core, const char *owner, const char *id, struct answer *out,
                           struct err *err)
 {
-    if (id_is_uuid(id) && live_cancel(core, owner, id, KILL_USER))
+    if (id_is_uuid(id) && (live_cancel(core, owner, id, KILL_USER) || note_cancel(core, owner, id)))
         live_wait(core, id);
     return core_execution_get(core, owner, id, out, err);
 }

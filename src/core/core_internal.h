@@ -68,6 +68,7 @@ struct core {
     struct languages *languages;    /* the same */
     int64_t create_budget_ns;       /* all tries to make one sandbox together */
     int64_t answer_ns;              /* init may take so long to answer a small question */
+    int64_t image_look_ns;          /* how often the pool asks what images' names mean */
     int64_t cause_wait_ns;          /* between the end of an init and the engine's word for it */
     pthread_t network_thread;
     bool network_runs;
@@ -118,6 +119,9 @@ int plan_env(const struct execution_request *request, struct plan *plan, struct 
 void plan_done(struct plan *plan);
 /* The names of the images, separated by spaces; an engine that names none has "host". */
 const char *plan_images(const struct engine_info *info);
+/* What the engine says that the name means now; "" when nobody says. */
+void plan_image_id(const struct engine_info *info, const char *image,
+                   char out[static ENGINE_IMAGE_ID_MAX]);
 #define PLAN_AUTO __attribute__((cleanup(plan_done)))
 
 /* core.c */
@@ -174,9 +178,11 @@ struct box *box_find_locked(struct core *core, const char *id);
 /* Says that code runs in it, or no more. */
 void box_busy(struct core *core, const char *id);
 void box_ready(struct core *core, const char *id);
-/* Says that it is a session's from now on, which is in the table. False: it died meanwhile. */
+/* Says that it is a session's from now on, which is in the table or about to be. False: it died
+ * meanwhile. May be said again. */
 bool box_keep(struct core *core, const char *id);
-/* Enters a session's sandbox that an earlier server made, with what is reserved for it. */
+/* Enters a session's sandbox that an earlier server made, with what is reserved for it on its
+ * engine. Of an engine that this server was started without it holds no place. */
 int box_adopt(struct core *core, struct engine_slot *slot, const char *id,
               const struct reservation *reserve, struct err *err);
 /* The engine of one in the table. ERR_NOT_FOUND: it is in there no more; ERR_UNAVAILABLE (public):
@@ -189,9 +195,9 @@ void box_destroy(struct core *core, const char *id);
 void box_on_destroyed(struct core *core, const struct engine_slot *slot, const char *id);
 void box_on_gone(struct core *core, const struct engine_slot *slot, const char *id,
                  enum kill_cause cause);
-/* Waits, for a moment, until it is known how one ended whose channel did. Returns KILL_OOM when its
- * engine says so. */
-enum kill_cause box_wait_cause(struct core *core, const char *id);
+/* KILL_OOM when its engine says that one ended by that. waits: for a moment until something is
+ * known, as its channel has just ended. */
+enum kill_cause box_cause(struct core *core, const char *id, bool waits);
 /* Destroys what the engine has and nobody owns. */
 int box_reconcile(struct core *core, struct engine_slot *slot, struct err *err);
 

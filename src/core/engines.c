@@ -16,7 +16,10 @@
 
 #define RECONCILE_RETRY_NS CLOCK_NS_PER_S
 #define PROBE_NS (5 * CLOCK_NS_PER_S)
+#define LOOK_NS (30 * CLOCK_NS_PER_S) /* between two looks at what nobody says anything of */
 #define NAMES_SIZE 200
+
+_Static_assert(CORE_ENGINES_MAX <= ADMISSION_ENGINES_MAX, "each engine has a budget");
 
 /* ---- which there are ---- */
 
@@ -156,42 +159,29 @@ int slot_engine(const struct engine_slot *slot, struct engine **out, struct err 
     return 0;
 }
 
-/* The largest of each, as several engines of one host share what it has; of engines on several
- * hosts that is less than there is. With core->lock held. */
-static struct reservation budget_locked(const struct core *core, unsigned *out_pool_max)
-{
-    struct reservation budget = {0};
-    *out_pool_max = 0;
-    for (size_t i = 0; i < core->slot_count; i++) {
-        const struct engine_slot *slot = &core->slots[i];
-        if (!slot->info_known)
-            continue;
-        const struct reservation one = resources_budget(&core->config, &slot->info);
-        unsigned pool_max = resources_pool_max(&core->config, &slot->info);
-        if (one.memory_bytes > budget.memory_bytes)
-            budget.memory_bytes = one.memory_bytes;
-        if (one.disk_bytes > budget.disk_bytes)
-            budget.disk_bytes = one.disk_bytes;
-        if (pool_max > *out_pool_max)
-            *out_pool_max = pool_max;
-    }
-    return budget;
-}
-
 void slot_set_info(struct engine_slot *slot, const struct engine_info *info)
 {
     struct core *core = slot->core;
-    unsigned pool_max = 0;
+    struct reservation budget = resources_budget(&core->config, info);
+    budget.engine = slot->index;
     (void)pthread_mutex_lock(&core->lock);
     slot->info = *info;
     slot->info_known = true;
     slot->info_ns = clock_now_ns();
     slot->failed_ns = 0;
-    /* Under the lock: whoever finds the info known goes on to reserve from the budget. */
-    const struct reservation budget = budget_locked(core, &pool_max);
+    /* Under the lock: whoever finds the info known goes on to reserve from the budget, and of two
+     * that were told the later one counts. */
     admission_set_budget(core->admission, &budget);
+    pool_set_max(core->pool, slot, resources_pool_max(&core->config, info));
     (void)pthread_mutex_unlock(&core->lock);
-    pool_set_max(core->pool, pool_max);
+}
+
+void slot_image_id(const struct engine_slot *slot, const char *image,
+                   char out[static ENGINE_IMAGE_ID_MAX])
+{
+    (void)pthread_mutex_lock(&slot->core->lock);
+    plan_image_id(&slot->info, image, out);
+    (void)pthread_mutex_unlock(&slot->core->lock);
 }
 
 bool slot_knows_info(const struct engine_slot *slot)
@@ -200,6 +190,22 @@ bool slot_knows_info(const struct engine_slot *slot)
     bool known = slot->info_known;
     (void)pthread_mutex_unlock(&slot->core->lock);
     return known;
+}
+
+bool slot_seems_away(const struct engine_slot *slot)
+{
+    (void)pthread_mutex_lock(&slot->core->lock);
+    bool away = slot->failed_ns != 0;
+    (void)pthread_mutex_unlock(&slot->core->lock);
+    return away;
+}
+
+void slot_note_away(struct engine_slot *slot)
+{
+    (void)pthread_mutex_lock(&slot->core->lock);
+    slot->failed_ns = clock_now_ns();
+    slot_reconcile_locked(slot);
+    (void)pthread_mutex_unlock(&slot->core->lock);
 }
 
 static bool known_info(const struct engine_slot *slot, int64_t age_max_ns, struct engine_info *out)
@@ -296,24 +302,26 @@ static int reconcile(struct engine_slot *slot, char said[static ERR_MESSAGE_MAX]
     return result;
 }
 
-/* Waits until there is something to reconcile. Returns false when it is time to stop. */
-static bool wait_for_work(struct engine_slot *slot, int64_t not_before_ns)
+/* Waits until there is something to reconcile, or, with *out_wanted false, for LOOK_NS. Returns
+ * false when it is time to stop. */
+static bool wait_for_work(struct engine_slot *slot, int64_t not_before_ns, bool *out_wanted)
 {
     struct core *core = slot->core;
+    const int64_t look_ns = clock_now_ns() + LOOK_NS;
     (void)pthread_mutex_lock(&core->lock);
     for (;;) {
         int64_t now_ns = clock_now_ns();
-        if (core->engines_stop || (slot->reconcile_wanted && now_ns >= not_before_ns))
+        *out_wanted = slot->reconcile_wanted && now_ns >= not_before_ns;
+        if (core->engines_stop || *out_wanted || now_ns >= look_ns)
             break;
-        if (now_ns >= not_before_ns) {
-            (void)pthread_cond_wait(&slot->wanted, &core->lock);
-            continue;
-        }
-        const struct timespec until = {.tv_sec = (time_t)(not_before_ns / CLOCK_NS_PER_S),
-                                       .tv_nsec = (long)(not_before_ns % CLOCK_NS_PER_S)};
+        bool later = slot->reconcile_wanted && not_before_ns < look_ns;
+        int64_t until_ns = later ? not_before_ns : look_ns;
+        const struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+                                       .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
         (void)pthread_cond_timedwait(&slot->wanted, &core->lock, &until);
     }
-    slot->reconcile_wanted = false;
+    if (*out_wanted)
+        slot->reconcile_wanted = false;
     bool go_on = !core->engines_stop;
     (void)pthread_mutex_unlock(&core->lock);
     return go_on;
@@ -325,8 +333,13 @@ static void *keeper_main(void *context)
     char unavailable[ERR_MESSAGE_MAX] = "";
     char failure[ERR_MESSAGE_MAX] = "";
     int64_t not_before_ns = 0;
-    while (wait_for_work(slot, not_before_ns)) {
+    bool wanted = false;
+    while (wait_for_work(slot, not_before_ns, &wanted)) {
         struct err err = ERR_INIT;
+        if (slot->index == 0) /* of engines that have no thread */
+            session_end_strays(slot->core);
+        if (!wanted)
+            continue;
         not_before_ns = 0;
         int result = reconcile(slot, unavailable, &err);
         say_trouble(failure, slot, "its books are not settled yet", result == 0 ? "" : err.message);
@@ -365,6 +378,7 @@ int engines_open(struct core *core, struct err *err)
     for (size_t i = 0; i < config->engine_count; i++) {
         struct engine_slot *slot = &core->slots[i];
         slot->core = core;
+        slot->index = (unsigned)i;
         (void)snprintf(slot->name, sizeof(slot->name), "%s", config->engines[i]);
         (void)pthread_cond_init(&slot->wanted, &attributes);
     }

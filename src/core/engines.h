@@ -16,9 +16,10 @@
 #include "core/states.h"
 #include "engine/engine.h"
 
-/* name and core are fixed; the rest is guarded by core->lock, but for the counters. */
+/* name, index and core are fixed; the rest is guarded by core->lock, but for the counters. */
 struct engine_slot {
     struct core *core;
+    unsigned index; /* its own, in core->slots */
     char name[ENGINE_NAME_MAX];
     struct engine *engine; /* set once; NULL: not yet */
     struct engine_info info;
@@ -59,8 +60,15 @@ int slot_engine(const struct engine_slot *slot, struct engine **out, struct err 
  * age_max_ns (INT64_MAX: of any age). */
 int slot_info(struct engine_slot *slot, int64_t age_max_ns, int64_t deadline_ns,
               struct engine_info *out, struct err *err);
-/* Takes what the engine said of its host, and the budget that follows from all of them. */
+/* Takes what the engine said of its host, and the budget that follows. */
 void slot_set_info(struct engine_slot *slot, const struct engine_info *info);
+/* What an image's name means by what the engine said last; "": nothing is known. */
+void slot_image_id(const struct engine_slot *slot, const char *image,
+                   char out[static ENGINE_IMAGE_ID_MAX]);
+/* Whether it did not answer when it was asked for its info last, or it was noted so since. */
+bool slot_seems_away(const struct engine_slot *slot);
+/* It did not answer something that is to be done, and is settled with again. */
+void slot_note_away(struct engine_slot *slot);
 /* Whether the engine has said what its host has. */
 bool slot_knows_info(const struct engine_slot *slot);
 /* Has its thread compare the books. With core->lock held. */

@@ -38,12 +38,16 @@ static int engine_figures(const struct engine_info *info, struct buf *out, struc
     int result = put_capabilities(out, "capabilities", info->capabilities, err);
     if (result != 0)
         return result;
-    return buf_printf(out, err,
-                      ",\"limits\":{\"ram_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
-                      ",\"storage_bytes\":%" PRIu64 ",\"disk_bytes\":%" PRIu64 ",\"gpus\":%" PRIu32
-                      "}",
-                      info->memory_bytes, info->cpu_millis / 1000, info->cpu_millis % 1000,
-                      info->storage_bytes, info->disk_bytes, info->gpu_count);
+    result = buf_printf(out, err,
+                        ",\"limits\":{\"ram_bytes\":%" PRIu64 ",\"cpu\":%" PRIu32 ".%03" PRIu32
+                        ",\"storage_bytes\":%" PRIu64 ",\"disk_bytes\":",
+                        info->memory_bytes, info->cpu_millis / 1000, info->cpu_millis % 1000,
+                        info->storage_bytes);
+    if (result == 0)
+        result = info->disk_bytes == ENGINE_DISK_UNKNOWN
+                     ? buf_append_str(out, "null", err)
+                     : buf_printf(out, err, "%" PRIu64, info->disk_bytes);
+    return result == 0 ? buf_printf(out, err, ",\"gpus\":%" PRIu32 "}", info->gpu_count) : result;
 }
 
 /* The limits that a sandbox would not have here. */
@@ -137,12 +141,16 @@ static bool look_at(struct engine_slot *slot, struct engine_info *out)
 
 static int put_engine(struct engine_slot *slot, bool details, struct buf *out, struct err *err)
 {
+    const struct engine_ask nothing = {0};
+    struct engine_slot *chosen = NULL;
+    const char *runtime = NULL;
     struct engine_info info;
     bool there = look_at(slot, &info);
+    (void)engines_choose(slot->core, &nothing, &chosen, &runtime, NULL);
     const char *status = !there ? "down" : info.unavailable[0] != '\0' ? "unavailable" : "ok";
     int result = buf_printf(
         out, err, "{\"name\":\"%s\",\"status\":\"%s\",\"default\":%s,\"version\":", slot->name,
-        status, slot == &slot->core->slots[0] ? "true" : "false");
+        status, slot == chosen ? "true" : "false");
     if (result == 0)
         result = put_string(out, info.version, err);
     if (result == 0)
@@ -231,9 +239,15 @@ int core_engines_metrics(struct core *core, struct buf *out, struct err *err)
         {"berth_engine_sessions", "gauge", "Sandboxes of the engine that are sessions."},
         {"berth_engine_created_total", "counter", "Sandboxes that the engine made."},
         {"berth_engine_failed_total", "counter", "Sandboxes that the engine failed to make."},
-        {"berth_engine_died_total", "counter", "Sandboxes of the engine that died by themselves."},
+        {"berth_engine_died_total", "counter",
+         "Sandboxes of the engine, but those of sessions, that died by themselves."},
     };
     int result = 0;
+    for (size_t k = 0; k < core->slot_count;
+         k++) { /* who is only scraped is asked by nobody else */
+        struct engine_info info;
+        (void)look_at(&core->slots[k], &info);
+    }
     for (size_t i = 0; i < ARRAY_SIZE(heads) && result == 0; i++) {
         result = buf_printf(out, err, "# HELP %s %s\n# TYPE %s %s\n", heads[i].name, heads[i].help,
                             heads[i].name, heads[i].type);

@@ -29,17 +29,40 @@ const char *plan_images(const struct engine_info *info)
     return info->images[0] != '\0' ? info->images : "host";
 }
 
-static bool has_image(const struct engine_info *info, const char *name)
+/* The word after that at. */
+static const char *next_word(const char *at)
+{
+    at += strcspn(at, " ");
+    return at + strspn(at, " ");
+}
+
+/* How many names come before it; -1: it is none of them. */
+static int find_image(const struct engine_info *info, const char *name)
 {
     size_t size = strlen(name);
     const char *at = plan_images(info);
-    while (*at) {
-        size_t word = strcspn(at, " ");
-        if (word == size && memcmp(at, name, size) == 0)
-            return true;
-        at += word + strspn(at + word, " ");
+    for (int i = 0; *at; i++, at = next_word(at)) {
+        if (strcspn(at, " ") == size && memcmp(at, name, size) == 0)
+            return i;
     }
-    return false;
+    return -1;
+}
+
+static bool has_image(const struct engine_info *info, const char *name)
+{
+    return find_image(info, name) >= 0;
+}
+
+void plan_image_id(const struct engine_info *info, const char *image,
+                   char out[static ENGINE_IMAGE_ID_MAX])
+{
+    const char *at = info->image_ids;
+    int index = find_image(info, image);
+    for (int i = 0; i < index; i++)
+        at = next_word(at);
+    size_t size = index < 0 ? 0 : strcspn(at, " ");
+    bool said = size < ENGINE_IMAGE_ID_MAX && strncmp(at, "-", size) != 0;
+    (void)snprintf(out, ENGINE_IMAGE_ID_MAX, "%.*s", said ? (int)size : 0, at);
 }
 
 /* Asks the engine anew, as what it said may not be so any more. */
@@ -144,6 +167,7 @@ static int plan_host(struct core *core, const struct execution_request *request,
     int result = plan_profile(request, info, plan, err);
     if (result == 0)
         result = resources_plan(&core->config, info, &ask, &plan->resources, err);
+    plan->resources.reserve.engine = plan->slot->index;
     if (result == 0 && request->lang)
         result = languages_check(core, plan, request->lang, err);
     return result;

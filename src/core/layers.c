@@ -24,8 +24,8 @@
 #define KEY_MAX_BYTES (64U * 1024U)
 #define WRITE_USED_US (INT64_C(60) * 1000000) /* how old its time in the store may be */
 #define ATTACH_NS (5 * CLOCK_NS_PER_S)
-#define ATTACH_BYTES_PER_S (UINT64_C(10) << 20) /* of an engine that has to copy it, at the least  \
-                                                 */
+/* Of an engine that has to copy it, at the least. */
+#define ATTACH_BYTES_PER_S (UINT64_C(10) << 20)
 
 /* ---- the table ---- */
 

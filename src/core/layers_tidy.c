@@ -20,15 +20,20 @@
 
 void layers_drop(struct core *core, const char *engine_name, const char *name)
 {
+    struct engine_slot *slot = engines_find(core, engine_name);
     struct engine *engine = NULL;
     struct err err = ERR_INIT;
     int result = store_layer_remove(core->store, name, &err);
     fault_point("server.layer_removed");
     if (result == 0)
-        result = slot_engine(engines_find(core, engine_name), &engine, &err);
+        result = slot_engine(slot, &engine, &err);
+    /* One that is away is settled with once it is back, and nobody here waits for that. */
+    int64_t wait_ns = result == 0 && slot_seems_away(slot) ? 0 : ENGINE_NS;
     if (result == 0)
-        result = engine_layer_remove(engine, name, clock_now_ns() + ENGINE_NS, &err);
-    if (result != 0) /* it goes when the engine is there again */
+        result = engine_layer_remove(engine, name, clock_now_ns() + wait_ns, &err);
+    if (slot && engine_is_away(&err))
+        slot_note_away(slot);
+    if (result != 0)
         log_warn("layer %s: %s", name, err.message);
 }
 

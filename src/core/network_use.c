@@ -19,6 +19,7 @@
 #define TELL_NS (3 * CLOCK_NS_PER_S)
 #define FULL_NS (10 * CLOCK_NS_PER_S) /* nft may be slow */
 #define RETRY_NS CLOCK_NS_PER_S
+#define NO_ENGINE CORE_ENGINES_MAX
 #define STATS_NS (CLOCK_NS_PER_S / 5)
 
 /* Of a box; guarded by core->lock. */
@@ -33,6 +34,7 @@ struct network_use {
     bool full;              /* the engine was told to give it "full" */
     bool hopeless;          /* its init has no way out: nobody tries again */
     bool busy;              /* somebody tells egress */
+    bool late;              /* it could not be told last: the others go before */
 };
 
 /* What one telling needs, copied. */
@@ -112,6 +114,7 @@ static bool end(struct core *core, const struct telling *telling, int result)
         bool egress = telling->network.mode == NETWORK_EGRESS;
         bool knows = result == 0 && use->losses == telling->losses; /* it still does */
         use->busy = false;
+        use->late = result != 0;
         use->attached = knows && egress;
         if (telling->network.mode == NETWORK_FULL)
             use->full = true; /* also of a failure something may be there */
@@ -316,19 +319,37 @@ static void on_lost(void *context, const char *id, const struct egress_counts *c
     (void)pthread_mutex_unlock(&core->lock);
 }
 
-/* The sandboxes that egress has to be told of; heap. */
-static char (*collect_locked(const struct core *core, size_t *out_count))[SANDBOX_ID_MAX + 1]
+/* A sandbox that egress has to be told of. */
+struct due {
+    char id[SANDBOX_ID_MAX + 1];
+    unsigned engine; /* NO_ENGINE: of one that is not there */
+};
+
+/* The later, the more likely it is to keep the others waiting. */
+static unsigned rank_of(const struct box *box, const bool slow[static CORE_ENGINES_MAX])
+{
+    return (box->slot && slow[box->slot->index] ? 2U : 0U) + (box->network->late ? 1U : 0U);
+}
+
+/* All of them in the order in which they are told; heap. slow: engines that did not answer. */
+static struct due *collect_locked(const struct core *core, const bool slow[static CORE_ENGINES_MAX],
+                                  size_t *out_count)
 {
     size_t count = 0;
     for (const struct box *box = core->boxes; box; box = box->next)
         count += box->network && !is_settled(box->network) ? 1 : 0;
-    char(*ids)[SANDBOX_ID_MAX + 1] = calloc(count + 1, sizeof(*ids));
+    struct due *all = calloc(count + 1, sizeof(*all));
     *out_count = 0;
-    for (const struct box *box = ids ? core->boxes : NULL; box; box = box->next) {
-        if (box->network && !is_settled(box->network))
-            memcpy(ids[(*out_count)++], box->id, sizeof(*ids));
+    for (unsigned rank = 0; all && rank < 4; rank++) {
+        for (const struct box *box = core->boxes; box; box = box->next) {
+            if (!box->network || is_settled(box->network) || rank_of(box, slow) != rank)
+                continue;
+            struct due *due = &all[(*out_count)++];
+            memcpy(due->id, box->id, sizeof(due->id));
+            due->engine = box->slot ? box->slot->index : NO_ENGINE;
+        }
     }
-    return ids;
+    return all;
 }
 
 /* Waits for something to tell. Returns false at the end. */
@@ -350,22 +371,30 @@ static bool wait_for_work(struct core *core, int64_t not_before_ns)
     return go_on;
 }
 
-/* Returns how many could not be told. */
-static size_t tell_all(struct core *core)
+/* Returns how many could not be told. An engine that does not answer is asked for one sandbox, not
+ * for each: slow says of which that was so, now and the last time. */
+static size_t tell_all(struct core *core, bool slow[static CORE_ENGINES_MAX])
 {
     size_t count = 0;
     size_t failed = 0;
     (void)pthread_mutex_lock(&core->lock);
-    MEM_AUTO char(*ids)[SANDBOX_ID_MAX + 1] = collect_locked(core, &count);
+    MEM_AUTO struct due *all = collect_locked(core, slow, &count);
     (void)pthread_mutex_unlock(&core->lock);
+    memset(slow, 0, CORE_ENGINES_MAX * sizeof(*slow));
     for (size_t i = 0; i < count; i++) {
         struct err err = ERR_INIT;
+        const struct due *due = &all[i];
         if (!egress_is_connected(core->egress))
             return 0; /* its return is heard of */
-        if (network_settle(core, ids[i], &err) == 0)
+        bool skipped = due->engine != NO_ENGINE && slow[due->engine];
+        if (!skipped && network_settle(core, due->id, &err) == 0)
             continue;
-        log_info("sandbox %s has no way out yet: %s", ids[i], err.message);
         failed++;
+        if (skipped)
+            continue;
+        log_info("sandbox %s has no way out yet: %s", due->id, err.message);
+        if (due->engine != NO_ENGINE && (engine_is_away(&err) || err.kind == ERR_TIMEOUT))
+            slow[due->engine] = true;
     }
     return failed;
 }
@@ -374,8 +403,9 @@ static void *network_main(void *context)
 {
     struct core *core = context;
     int64_t not_before_ns = 0;
+    bool slow[CORE_ENGINES_MAX] = {false};
     while (wait_for_work(core, not_before_ns))
-        not_before_ns = tell_all(core) > 0 ? clock_now_ns() + RETRY_NS : 0;
+        not_before_ns = tell_all(core, slow) > 0 ? clock_now_ns() + RETRY_NS : 0;
     return NULL;
 }
 
@@ -401,6 +431,11 @@ void network_stop(struct core *core)
     (void)pthread_mutex_unlock(&core->lock);
     if (core->network_runs)
         (void)pthread_join(core->network_thread, NULL);
+    core->network_runs = false;
+}
+
+void network_close(struct core *core)
+{
     egress_free(core->egress);
     core->egress = NULL;
 }

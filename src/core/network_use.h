@@ -29,8 +29,10 @@ int network_settle(struct core *core, const char *sandbox_id, struct err *err);
  * know that it is gone before it writes so. */
 int network_tell_engine(struct core *core, const char *sandbox_id, bool full, struct err *err);
 
-/* Ends what core_open_egress() began. What is attached stays so. */
+/* Ends the thread of core_open_egress(), which uses engines. What is attached stays so. */
 void network_stop(struct core *core);
+/* After it, and after the engines, which say to the last that sandboxes end: frees the rest. */
+void network_close(struct core *core);
 
 /* For sandboxes.c: the box goes, or is to go, and nobody finds its use any more; NULL is allowed.
  * Tells egress, without waiting. */

@@ -25,14 +25,16 @@ enum { SHELVES_MAX = 32, WORKERS_MAX = 4, CPU_MILLIS_STEP = 1000 };
 #define LOOK_NS (5 * CLOCK_NS_PER_S)         /* between two looks at what was never needed */
 #define REMEMBERED_NS (300 * CLOCK_NS_PER_S) /* a kind that was asked for has one that long */
 #define AGE_MAX_NS (INT64_C(1800) * CLOCK_NS_PER_S) /* the host's files change now and then */
-#define IMAGE_AGE_MAX_NS (10 * CLOCK_NS_PER_S)      /* an image's name may mean another one since */
-#define PAUSE_MIN_NS CLOCK_NS_PER_S                 /* after a failure; doubles */
+#define IMAGE_AGE_MAX_NS (10 * CLOCK_NS_PER_S) /* of an image whose name may mean another since */
+#define IMAGE_WAIT_NS CLOCK_NS_PER_S           /* for an engine to say it */
+#define PAUSE_MIN_NS CLOCK_NS_PER_S            /* after a failure; doubles */
 #define PAUSE_MAX_NS (60 * CLOCK_NS_PER_S)
 #define EMPTY_NS CLOCK_NS_PER_S         /* it is refilled in haste that long after it was empty */
 #define YIELD_NS (10 * CLOCK_NS_PER_MS) /* while requests wait for what a refill would take */
 
 struct stock {
     struct pool_item item;
+    char image_id[ENGINE_IMAGE_ID_MAX]; /* what the image's name meant before it was made */
     int64_t made_ns;
     struct stock *next;
 };
@@ -41,6 +43,7 @@ struct stock {
  * plan the engine and the runtime. */
 struct shelf {
     char image[ENGINE_IMAGE_MAX], profile[16];
+    char image_id[ENGINE_IMAGE_ID_MAX]; /* what the name means now; "": nobody says */
     const struct lang *kernel; /* NULL: none waits in them, and they serve every language */
     struct plan plan;          /* of its sandboxes; its strings are that above and the language's */
     unsigned processors;
@@ -66,7 +69,8 @@ struct pool {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool stopping;
-    unsigned kept_max; /* 0: not known yet */
+    unsigned kept_max; /* of all; 0: not known yet */
+    unsigned engine_max[CORE_ENGINES_MAX];
     struct shelf *shelves;
     unsigned shelf_count;
 };
@@ -78,18 +82,27 @@ static unsigned processors_of(const struct plan *plan)
     return (plan->resources.cpu_millis + CPU_MILLIS_STEP - 1) / CPU_MILLIS_STEP;
 }
 
-/* A file may not grow above what the kernel's process began with, so a shelf serves what is
- * smaller. A root on disk keeps the size that it was made with. */
+/* Whether what a shelf has can get the figures of a plan, or has them. A file may not grow above
+ * what the kernel's process began with, so a shelf serves what is smaller. A root on disk keeps the
+ * size that it was made with. */
+static bool can_have(const struct resources *made, const struct resources *wanted,
+                     uint64_t capabilities)
+{
+    bool limit = (capabilities & ENGINE_CAP_LIMIT) != 0;
+    bool resizes = limit && !made->disk;
+    if (!limit &&
+        (wanted->memory_bytes != made->memory_bytes || wanted->cpu_millis != made->cpu_millis))
+        return false;
+    return made->disk == wanted->disk && (resizes ? wanted->storage_bytes <= made->storage_bytes
+                                                  : wanted->storage_bytes == made->storage_bytes);
+}
+
 static bool fits(const struct shelf *shelf, const struct plan *plan)
 {
-    const struct resources *made = &shelf->plan.resources;
-    const struct resources *wanted = &plan->resources;
     return shelf->kernel == plan->kernel && shelf->processors == processors_of(plan) &&
            shelf->plan.slot == plan->slot && strcmp(shelf->plan.runtime, plan->runtime) == 0 &&
            strcmp(shelf->image, plan->image) == 0 && strcmp(shelf->profile, plan->profile) == 0 &&
-           made->disk == wanted->disk &&
-           (made->disk ? wanted->storage_bytes == made->storage_bytes
-                       : wanted->storage_bytes <= made->storage_bytes);
+           can_have(&shelf->plan.resources, &plan->resources, shelf->plan.capabilities);
 }
 
 /* The smallest that fits: else one request for a large root would send all the others to its shelf
@@ -105,7 +118,14 @@ static struct shelf *find_locked(struct pool *pool, const struct plan *plan)
     return best;
 }
 
-/* A shelf for sandboxes such as plan's, without the request's own variables. */
+static void shelf_free(struct shelf *shelf)
+{
+    plan_done(&shelf->plan);
+    free(shelf);
+}
+
+/* A shelf for sandboxes such as plan's, without the request's own variables. NULL: there is none
+ * that would serve it. */
 static struct shelf *shelf_new(struct core *core, const struct plan *plan)
 {
     struct shelf *shelf = calloc(1, sizeof(*shelf));
@@ -141,13 +161,12 @@ static struct shelf *shelf_new(struct core *core, const struct plan *plan)
         if (memory > resources->memory_bytes)
             resources->memory_bytes = memory;
     }
-    return shelf;
-}
-
-static void shelf_free(struct shelf *shelf)
-{
-    plan_done(&shelf->plan);
-    free(shelf);
+    if (fits(shelf, plan)) {
+        slot_image_id(shelf->plan.slot, shelf->image, shelf->image_id);
+        return shelf;
+    }
+    shelf_free(shelf); /* on a runtime that changes no limits, a request with wishes of its own */
+    return NULL;
 }
 
 static void put_locked(struct shelf *shelf, struct stock *stock)
@@ -181,23 +200,33 @@ static void discard(struct pool *pool, struct stock *stock)
 
 /* ---- demand ---- */
 
-static unsigned sum_locked(const struct pool *pool, bool of_targets)
+/* of NULL: of all engines. */
+static unsigned sum_locked(const struct pool *pool, const struct engine_slot *of, bool of_targets)
 {
     unsigned sum = 0;
-    for (const struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next)
-        sum += of_targets ? shelf->target : shelf->count + shelf->filling;
+    for (const struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
+        if (!of || shelf->plan.slot == of)
+            sum += of_targets ? shelf->target : shelf->count + shelf->filling;
+    }
     return sum;
 }
 
-/* Of the others that may have fewer, the one that nobody asked for since longest; NULL: all are in
- * demand. */
-static struct shelf *coldest_locked(struct pool *pool, const struct shelf *but)
+static bool engine_is_full_locked(const struct pool *pool, const struct engine_slot *slot,
+                                  bool of_targets)
+{
+    return sum_locked(pool, slot, of_targets) >= pool->engine_max[slot->index];
+}
+
+/* Of the others (of NULL: of all engines) that may have fewer, the one that nobody asked for since
+ * longest; NULL: all are in demand. */
+static struct shelf *coldest_locked(struct pool *pool, const struct shelf *but,
+                                    const struct engine_slot *of)
 {
     int64_t before_ns = clock_now_ns() - LOOK_NS;
     struct shelf *coldest = NULL;
     for (struct shelf *other = pool->shelves; other; other = other->next) {
-        if (other != but && other->target > other->kept_min && other->asked_ns < before_ns &&
-            (!coldest || other->asked_ns < coldest->asked_ns))
+        if (other != but && (!of || other->plan.slot == of) && other->target > other->kept_min &&
+            other->asked_ns < before_ns && (!coldest || other->asked_ns < coldest->asked_ns))
             coldest = other;
     }
     return coldest;
@@ -209,18 +238,20 @@ static void want_more_locked(struct pool *pool, struct shelf *shelf)
 {
     unsigned step = shelf->target / 2 + 1;
     for (; step > 0; step--) {
-        if (sum_locked(pool, true) < pool->kept_max) {
+        const struct engine_slot *slot = shelf->plan.slot;
+        const struct engine_slot *of = engine_is_full_locked(pool, slot, true) ? slot : NULL;
+        if (!of && sum_locked(pool, NULL, true) < pool->kept_max) {
             shelf->target++;
             continue;
         }
         struct shelf *largest = NULL;
         for (struct shelf *other = pool->shelves; other; other = other->next) {
-            if (other != shelf && other->target > other->kept_min &&
-                (!largest || other->target > largest->target))
+            if (other != shelf && (!of || other->plan.slot == of) &&
+                other->target > other->kept_min && (!largest || other->target > largest->target))
                 largest = other;
         }
         if (!largest || largest->target <= shelf->target)
-            largest = coldest_locked(pool, shelf);
+            largest = coldest_locked(pool, shelf, of);
         if (!largest)
             return;
         largest->target--;
@@ -238,7 +269,7 @@ static struct shelf *add_locked(struct pool *pool, struct shelf *shelf)
     if (pool->stopping)
         return NULL;
     if (pool->shelf_count >= SHELVES_MAX) {
-        struct shelf *coldest = coldest_locked(pool, NULL);
+        struct shelf *coldest = coldest_locked(pool, NULL, NULL);
         if (coldest)
             coldest->target = coldest->kept_min;
         return NULL;
@@ -350,8 +381,64 @@ static unsigned least_of(const struct shelf *shelf, int64_t now_ns)
 
 static bool is_stale(const struct shelf *shelf, const struct stock *stock, int64_t now_ns)
 {
-    bool host = strcmp(shelf->image, "host") == 0;
-    return now_ns - stock->made_ns > (host ? AGE_MAX_NS : IMAGE_AGE_MAX_NS);
+    bool known = stock->image_id[0] != '\0' || strcmp(shelf->image, "host") == 0;
+    bool other =
+        known && shelf->image_id[0] != '\0' && strcmp(stock->image_id, shelf->image_id) != 0;
+    return other || now_ns - stock->made_ns > (known ? AGE_MAX_NS : IMAGE_AGE_MAX_NS);
+}
+
+/* ---- what images' names mean ---- */
+
+/* An image of a shelf, copied: the pool's lock is not held while an engine is asked. */
+struct look {
+    struct engine_slot *slot;
+    char image[ENGINE_IMAGE_MAX];
+};
+
+static size_t list_images(struct pool *pool, struct look out[static SHELVES_MAX])
+{
+    size_t count = 0;
+    (void)pthread_mutex_lock(&pool->lock);
+    for (const struct shelf *shelf = pool->shelves; shelf && count < SHELVES_MAX;
+         shelf = shelf->next) {
+        if (shelf->target + shelf->count == 0)
+            continue;
+        out[count].slot = shelf->plan.slot;
+        memcpy(out[count++].image, shelf->image, sizeof(shelf->image));
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return count;
+}
+
+static void set_image_id(struct pool *pool, const struct look *look, const char *image_id)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
+        if (shelf->plan.slot == look->slot && strcmp(shelf->image, look->image) == 0)
+            (void)snprintf(shelf->image_id, sizeof(shelf->image_id), "%s", image_id);
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+/* Asks each engine once. */
+static void look_at_images(struct pool *pool)
+{
+    struct look looks[SHELVES_MAX];
+    size_t count = list_images(pool, looks);
+    bool away[CORE_ENGINES_MAX] = {false};
+    for (size_t i = 0; i < count; i++) {
+        struct engine_slot *slot = looks[i].slot;
+        struct engine_info info;
+        char image_id[ENGINE_IMAGE_ID_MAX];
+        if (away[slot->index])
+            continue;
+        away[slot->index] = slot_info(slot, pool->core->image_look_ns,
+                                      clock_now_ns() + IMAGE_WAIT_NS, &info, NULL) != 0;
+        if (away[slot->index])
+            continue;
+        plan_image_id(&info, looks[i].image, image_id);
+        set_image_id(pool, &looks[i], image_id);
+    }
 }
 
 /* Fewer, when some of them were not needed for a while. One that is too many, or too old, is
@@ -393,13 +480,14 @@ static struct shelf *neediest_locked(struct pool *pool, int64_t now_ns)
 {
     struct shelf *neediest = NULL;
     unsigned most = 0;
-    if (sum_locked(pool, false) >= pool->kept_max)
+    if (sum_locked(pool, NULL, false) >= pool->kept_max)
         return NULL;
     for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
         unsigned has = shelf->count + shelf->filling;
         if (shelf->pause_ns > 0 && shelf->filling > 0) /* one thread tries; the others have work */
             continue;
-        if (has < shelf->target && shelf->target - has > most && now_ns >= shelf->not_before_ns) {
+        if (has < shelf->target && shelf->target - has > most && now_ns >= shelf->not_before_ns &&
+            !engine_is_full_locked(pool, shelf->plan.slot, false)) {
             neediest = shelf;
             most = shelf->target - has;
         }
@@ -435,6 +523,10 @@ static void fill(struct pool *pool, struct shelf *shelf, bool hurries)
     struct stock *stock = calloc(1, sizeof(*stock));
     struct err failure = ERR_INIT;
     int64_t begun_ns = clock_now_ns();
+    (void)pthread_mutex_lock(&pool->lock);
+    if (stock)
+        memcpy(stock->image_id, shelf->image_id, sizeof(stock->image_id));
+    (void)pthread_mutex_unlock(&pool->lock);
     int result = stock ? ready_make_ahead(pool->core, &plan, pool->stop_fd, &stock->item, &failure)
                        : err_set(&failure, ERR_INTERNAL, "no memory for a sandbox made ahead");
     int64_t now_ns = clock_now_ns();
@@ -504,8 +596,13 @@ static void *worker_main(void *context)
     (void)pthread_mutex_lock(&pool->lock);
     bool leads = pthread_equal(pthread_self(), pool->workers[0]) != 0;
     bool opened[2] = {!leads, !leads};
+    int64_t looked_ns = clock_now_ns();
     while (!pool->stopping) {
         (void)pthread_mutex_unlock(&pool->lock);
+        if (leads && clock_now_ns() - looked_ns >= pool->core->image_look_ns) {
+            look_at_images(pool);
+            looked_ns = clock_now_ns();
+        }
         for (int family = 0; family < 2; family++)
             opened[family] = opened[family] || open_default(pool, family > 0);
         bool yields = requests_wait(pool->core);
@@ -576,12 +673,17 @@ int pool_new(struct core *core, unsigned kept_min, struct pool **out, struct err
     return 0;
 }
 
-void pool_set_max(struct pool *pool, unsigned kept_max)
+void pool_set_max(struct pool *pool, const struct engine_slot *slot, unsigned kept_max)
 {
     if (!pool)
         return;
     (void)pthread_mutex_lock(&pool->lock);
-    pool->kept_max = kept_max;
+    pool->engine_max[slot->index] = kept_max;
+    pool->kept_max = 0;
+    for (size_t i = 0; i < CORE_ENGINES_MAX; i++) {
+        if (pool->engine_max[i] > pool->kept_max)
+            pool->kept_max = pool->engine_max[i];
+    }
     (void)pthread_cond_broadcast(&pool->changed);
     (void)pthread_mutex_unlock(&pool->lock);
 }

@@ -15,6 +15,7 @@
 
 struct channel;
 struct core;
+struct engine_slot;
 struct plan;
 struct pool;
 
@@ -32,8 +33,9 @@ struct pool_item {
 /* kept_min: of the default kind, always ready. Starts the refill: nothing is made before
  * pool_set_max() was called. */
 int pool_new(struct core *core, unsigned kept_min, struct pool **out, struct err *err);
-/* How many may stand on all shelves together. NULL is allowed. */
-void pool_set_max(struct pool *pool, unsigned kept_max);
+/* How many of an engine may stand on all shelves together; of all engines as many as the one that
+ * has most. May be called with core->lock held. NULL is allowed. */
+void pool_set_max(struct pool *pool, const struct engine_slot *slot, unsigned kept_max);
 /* Begins to stop: nothing is given out any more, and what stands on the shelves is destroyed. */
 void pool_stop(struct pool *pool);
 /* After pool_stop(): waits for its threads, which use the engine. What the engine says may still be

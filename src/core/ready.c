@@ -142,7 +142,7 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
                            const struct ready_want *want, struct ready *out)
 {
     struct pool_item item;
-    if (want->plan->resources.gpu_count > 0) /* what is made ahead has none */
+    if (want->fresh || want->plan->resources.gpu_count > 0) /* what is made ahead has none */
         return false;
     if (wants_own_start(want))
         return false;
@@ -154,6 +154,7 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
             memcpy(out->nonce, item.nonce, sizeof(out->nonce));
             out->channel = item.channel;
             out->kernel = item.kernel;
+            out->pooled = true;
             return true;
         }
         log_info("sandbox %s of the pool is not used: %s", item.sandbox_id, failure.message);
@@ -161,7 +162,8 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
         box_destroy(core, item.sandbox_id);
         channel_close(item.channel);
         /* The next one would fare no better, and the stock is worth keeping. */
-        if (engine_is_away(&failure) || failure.kind == ERR_TIMEOUT)
+        if (engine_is_away(&failure) || failure.kind == ERR_TIMEOUT ||
+            failure.kind == ERR_UNSUPPORTED)
             return false;
     }
     return false;

@@ -12,6 +12,7 @@ struct ready {
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     struct channel *channel; /* the caller's to close */
     bool kernel;             /* false: none was wanted, or it can't be started here */
+    bool pooled;             /* it was made ahead, and may have died since without a word */
 };
 
 struct ready_want {
@@ -22,6 +23,7 @@ struct ready_want {
     size_t env_count;
     bool network_at_start; /* the kernel is to have the variables of the plan's network from its
                               start on as well */
+    bool fresh;            /* made now: one that was made ahead has just proved dead */
 };
 
 /* For live, with the plan's limits, times and network set. Takes over one place of admission with

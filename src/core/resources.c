@@ -113,11 +113,13 @@ static uint64_t memory_budget(const struct core_config *config, const struct eng
 }
 
 /* Whether roots on disk are reserved. Those of an engine that has no others and holds none to its
- * size (containers on a daemon's disk) are on a disk that nobody here knows. */
-static bool counts_disk(const struct engine_info *info)
+ * size (containers on a daemon's disk) are on a disk that nobody here knows, unless the operator
+ * says a figure. */
+static bool counts_disk(const struct core_config *config, const struct engine_info *info)
 {
     bool holds = info->storage_bytes != 0 || (info->capabilities & ENGINE_CAP_STORAGE) != 0;
-    return holds && (info->capabilities & ENGINE_CAP_DISK) != 0;
+    bool known = info->disk_bytes != ENGINE_DISK_UNKNOWN || config->disk_budget_bytes != 0;
+    return holds && known && (info->capabilities & ENGINE_CAP_DISK) != 0;
 }
 
 unsigned resources_pool_max(const struct core_config *config, const struct engine_info *info)
@@ -132,7 +134,7 @@ struct reservation resources_budget(const struct core_config *config,
 {
     struct reservation budget = {.memory_bytes = memory_budget(config, info)};
     budget.memory_bytes -= ahead_bytes(config, budget.memory_bytes);
-    if (counts_disk(info)) {
+    if (counts_disk(config, info)) {
         budget.disk_bytes = config->disk_budget_bytes;
         if (budget.disk_bytes == 0)
             budget.disk_bytes = info->disk_bytes / 5 * 4;
@@ -299,7 +301,7 @@ int resources_plan(const struct core_config *config, const struct engine_info *i
     plan.reserve.memory_bytes =
         max_u64(config->reserve_min_bytes,
                 reserved_part(plan.memory_bytes, config->memory_overcommit_millis));
-    if (plan.disk && counts_disk(info))
+    if (plan.disk && counts_disk(config, info))
         plan.reserve.disk_bytes = reserved_part(plan.storage_bytes, config->disk_overcommit_millis);
     const struct reservation budget = resources_budget(config, info);
     result =

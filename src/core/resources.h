@@ -48,7 +48,8 @@ int resources_plan(const struct core_config *config, const struct engine_info *i
  * enough for them. What they reserve is not in the budget below. */
 unsigned resources_pool_max(const struct core_config *config, const struct engine_info *info);
 
-/* All that may be reserved at once: the operator's figure, or four fifths of what the host has. */
+/* All that may be reserved at once on that host: the operator's figure, or four fifths of what it
+ * has. */
 struct reservation resources_budget(const struct core_config *config,
                                     const struct engine_info *info);
 

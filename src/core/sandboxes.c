@@ -117,10 +117,13 @@ int box_adopt(struct core *core, struct engine_slot *slot, const char *id,
     (void)snprintf(box->id, sizeof(box->id), "%s", id);
     box->slot = slot;
     box->state = SANDBOX_READY;
-    box->holds_place = true;
     box->of_session = box->adopted = true;
     box->reserve = *reserve;
-    admission_adopt(core->admission, reserve);
+    if (slot) { /* else it is on no host that we know, and nobody here says when it is gone */
+        box->holds_place = true;
+        box->reserve.engine = slot->index;
+        admission_adopt(core->admission, &box->reserve);
+    }
     (void)pthread_mutex_lock(&core->lock);
     box->next = core->boxes;
     core->boxes = box;
@@ -333,7 +336,7 @@ void box_on_gone(struct core *core, const struct engine_slot *slot, const char *
     if (box) {
         box->died = true;
         box->died_of_memory = cause == KILL_OOM;
-        (void)pthread_cond_broadcast(&core->changed); /* box_wait_cause() */
+        (void)pthread_cond_broadcast(&core->changed); /* box_cause() */
     }
     /* Its channel ends too; this is for a descriptor that somebody else still holds. Under this
      * lock, as an execution that nobody heard of goes on in another sandbox. */
@@ -353,7 +356,7 @@ void box_on_gone(struct core *core, const struct engine_slot *slot, const char *
     log_warn("sandbox %s died by itself%s", id, cause == KILL_OOM ? ", of its memory" : "");
 }
 
-enum kill_cause box_wait_cause(struct core *core, const char *id)
+enum kill_cause box_cause(struct core *core, const char *id, bool waits)
 {
     enum kill_cause cause = KILL_NONE;
     int64_t until_ns = clock_now_ns() + core->cause_wait_ns;
@@ -366,6 +369,8 @@ enum kill_cause box_wait_cause(struct core *core, const char *id)
             cause = box && box->died_of_memory ? KILL_OOM : KILL_NONE;
             break;
         }
+        if (!waits)
+            break;
         status = pthread_cond_timedwait(&core->changed, &core->lock, &until);
     }
     (void)pthread_mutex_unlock(&core->lock);

@@ -2,6 +2,7 @@
  * checked when the engine says what lives. What ran meanwhile is settled by a thread a session,
  * which has its turn before any new execution. */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,10 +61,47 @@ int session_load(struct core *core, struct err *err)
     return result;
 }
 
-static void settlers_add(struct core *core, int count)
+/* An idle one may have worked meanwhile, for as long as code may run. */
+static bool is_over(const struct core *core, const struct session *session, int64_t now_us)
+{
+    int64_t longest_ms = (int64_t)(session->row.idle_ms + core->config.timeout_max_ms);
+    if (session->row.lifetime_us != 0 && session->row.lifetime_us <= now_us)
+        return true;
+    return session->row.idle_ms != 0 && session->used_us + longest_ms * 1000 <= now_us;
+}
+
+void session_end_strays(struct core *core)
+{
+    for (;;) {
+        char sandbox_id[STORE_ID_SIZE] = "";
+        int64_t now_us = clock_wall_us();
+        (void)pthread_mutex_lock(&core->lock);
+        for (const struct session *session = core->sessions; session && !sandbox_id[0];
+             session = session->next) {
+            if (!engines_find(core, session->row.engine) && is_over(core, session, now_us))
+                memcpy(sandbox_id, session->row.sandbox_id, sizeof(sandbox_id));
+        }
+        (void)pthread_mutex_unlock(&core->lock);
+        if (sandbox_id[0] == '\0')
+            return;
+        (void)session_on_gone(core, sandbox_id, KILL_NONE);
+    }
+}
+
+/* One more, unless the server stops: whoever waits for them has counted them by then. */
+static bool settlers_begin(struct core *core)
 {
     (void)pthread_mutex_lock(&core->lock);
-    core->settlers += count;
+    bool stopping = core->stopping;
+    core->settlers += stopping ? 0 : 1;
+    (void)pthread_mutex_unlock(&core->lock);
+    return !stopping;
+}
+
+static void settlers_end(struct core *core)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    core->settlers--;
     (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
 }
@@ -95,31 +133,41 @@ static void *settle(void *context)
         clock_sleep_ns(RETRY_NS); /* the engine went away, or the host is slow */
     session_unref(core, settler->session);
     free(settler);
-    settlers_add(core, -1); /* core may go from here on */
+    settlers_end(core); /* core may go from here on */
     return NULL;
 }
 
-/* Starts the thread that settles a session, which takes over the reference. */
-static void start_settler(struct core *core, struct session *session)
+/* With a settler of its own, which takes over the reference. */
+static bool start_thread(struct core *core, struct session *session)
 {
     pthread_t thread;
     pthread_attr_t attributes;
     struct settler *settler = calloc(1, sizeof(*settler));
-    if (settler) {
-        *settler = (struct settler){.core = core, .session = session};
-        settlers_add(core, 1);
-        (void)pthread_attr_init(&attributes);
-        (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        (void)pthread_attr_setstacksize(&attributes, SETTLER_STACK_BYTES);
-        int failed = pthread_create(&thread, &attributes, settle, settler);
-        (void)pthread_attr_destroy(&attributes);
-        if (!failed)
-            return;
-        settlers_add(core, -1);
-    }
-    log_error("session %s: no thread to settle it; its next execution does", session->row.id);
-    free(settler);
+    if (!settler)
+        return false;
+    *settler = (struct settler){.core = core, .session = session};
+    (void)pthread_attr_init(&attributes);
+    (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    (void)pthread_attr_setstacksize(&attributes, SETTLER_STACK_BYTES);
+    int failed = pthread_create(&thread, &attributes, settle, settler);
+    (void)pthread_attr_destroy(&attributes);
+    if (failed)
+        free(settler);
+    return !failed;
+}
+
+/* Starts the thread that settles a session, which takes over the reference. A server that stops
+ * leaves it to the next one. */
+static void start_settler(struct core *core, struct session *session)
+{
+    bool may = settlers_begin(core);
+    if (may && start_thread(core, session))
+        return;
+    if (may)
+        log_error("session %s: no thread to settle it; its next execution does", session->row.id);
     session_unref(core, session);
+    if (may)
+        settlers_end(core);
 }
 
 static bool take_settling(struct core *core, struct session *session)
@@ -166,6 +214,12 @@ void session_reconcile(struct core *core, const struct engine_slot *slot)
         else
             session_unref(core, session);
     }
+}
+
+void session_note_cancel_locked(struct session *session, const char *id, enum kill_cause cause)
+{
+    (void)snprintf(session->cancelled, sizeof(session->cancelled), "%s", id);
+    session->cancelled_by = cause;
 }
 
 void session_settle_again(struct core *core, struct session *session)

@@ -135,6 +135,10 @@ static int follow_held(struct core *core, struct session *session, struct channe
     int result = attempt_resume(&attempt, core, &subject, row, err);
     if (result != 0)
         return result;
+    (void)pthread_mutex_lock(&core->lock);
+    if (strcmp(session->cancelled, row->id) == 0)
+        live_cancel_locked(&attempt.live, session->cancelled_by);
+    (void)pthread_mutex_unlock(&core->lock);
     struct live *waits = turn->live; /* only this thread changes it */
     session_set_running(core, turn, &attempt.live);
     result = hear_held(&attempt, session, channel, err);

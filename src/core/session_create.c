@@ -17,6 +17,7 @@
 
 #define CLAIM_TRIES 50
 #define CLAIM_NS (10 * CLOCK_NS_PER_MS)
+#define DEAD 1 /* beside 0 and negative kinds: one of the pool, and nothing is left of it */
 #define HALF_MADE_MS 60000 /* a sandbox whose server died before it was a session */
 
 /* One request as it goes. */
@@ -28,6 +29,7 @@ struct making {
     uint64_t lifetime_ms, idle_ms;
     struct library_ask libraries;
     struct ready ready; /* sandbox_id "": none, or the session's now */
+    bool fresh;         /* the pool's has proved dead */
 };
 
 static int plan(struct making *making, struct err *err)
@@ -61,6 +63,30 @@ static int plan(struct making *making, struct err *err)
     return result == 0 ? plan_make(making->core, &as_execution, &making->plan, err) : result;
 }
 
+/* The sandbox that was made is no more, or the way to it. DEAD: it was one of the pool's, and the
+ * request may have another one. */
+static int say_ended(struct making *making, struct err *err)
+{
+    bool again = making->ready.pooled && live_leave_box(making->core, &making->live);
+    return again ? DEAD : err_public(err, ERR_UNAVAILABLE, "the session ended while it was made");
+}
+
+/* Libraries and times, and that it lives. */
+static int fit_out(struct making *making, struct err *err)
+{
+    struct core *core = making->core;
+    struct ready *ready = &making->ready;
+    struct err failure = ERR_INIT;
+    int result = library_ask_attach(&making->libraries, core, ready->sandbox_id, &failure);
+    if (result == 0)
+        result = session_set_timers(ready->channel, making->lifetime_ms, making->idle_ms, &failure);
+    if (result == 0 && !box_keep(core, ready->sandbox_id))
+        result = -ERR_CLOSED;
+    if (result == -ERR_CLOSED)
+        return say_ended(making, err);
+    return result == 0 ? 0 : err_copy(err, &failure);
+}
+
 /* Sandbox and kernel, with a place. What fails leaves no sandbox_id, or one to destroy. */
 static int make_sandbox(struct making *making, struct err *err)
 {
@@ -72,7 +98,8 @@ static int make_sandbox(struct making *making, struct err *err)
                                     .life = &life,
                                     .env = making->request->env,
                                     .env_count = making->request->env_count,
-                                    .network_at_start = true};
+                                    .network_at_start = true,
+                                    .fresh = making->fresh};
     int result = ready_make(core, &making->live, making->request->gone_fd, &want, ready, err);
     admission_created(core->admission);
     metrics_observe(&core->metrics.create, (clock_now_ns() - begun_ns) / 1000);
@@ -81,12 +108,7 @@ static int make_sandbox(struct making *making, struct err *err)
     if (making->plan.kernel && !ready->kernel)
         return err_public(err, ERR_UNSUPPORTED, "lang: the kernel of %s can't be started here",
                           making->request->lang->name);
-    result = library_ask_attach(&making->libraries, core, ready->sandbox_id, err);
-    if (result == -ERR_CLOSED)
-        result = err_public(err, ERR_UNAVAILABLE, "the session ended while it was made");
-    return result == 0
-               ? session_set_timers(ready->channel, making->lifetime_ms, making->idle_ms, err)
-               : result;
+    return fit_out(making, err);
 }
 
 static int copy_texts(const struct making *making, struct store_session *row, struct err *err)
@@ -218,7 +240,7 @@ static int answer_known_key(struct core *core, const struct session_request *req
     return result == 0 ? 1 : result == -ERR_NOT_FOUND ? 0 : result;
 }
 
-static int make(struct making *making, struct buf *out, struct err *err)
+static int try_to_make(struct making *making, struct buf *out, struct err *err)
 {
     struct core *core = making->core;
     int64_t wait_ns = (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
@@ -233,7 +255,19 @@ static int make(struct making *making, struct buf *out, struct err *err)
     if (making->ready.sandbox_id[0] != '\0')
         box_destroy(core, making->ready.sandbox_id);
     channel_close(making->ready.channel);
+    making->ready = (struct ready){0};
     return result;
+}
+
+/* With another one, made now, when that of the pool had died: nobody has heard of it. */
+static int make(struct making *making, struct buf *out, struct err *err)
+{
+    int result = try_to_make(making, out, err);
+    if (result != DEAD)
+        return result;
+    log_warn("session %s: its sandbox of the pool had died", making->live.id);
+    making->fresh = true;
+    return try_to_make(making, out, err);
 }
 
 /* With the plan made. */

@@ -30,6 +30,12 @@ static int leave(struct attempt *attempt, const char *why, struct err *err)
     return result;
 }
 
+/* Whether a failure is one of the way to init, which leaves open how far the code came. */
+static bool says_nothing(int result)
+{
+    return result == -ERR_CLOSED || result == -ERR_TIMEOUT || result == -ERR_PROTOCOL;
+}
+
 /* As a cell of the kernel. */
 static int run_cell(struct attempt *attempt, struct session *session,
                     const struct session_execution *request, uint64_t timeout_ms, struct err *err)
@@ -58,9 +64,12 @@ static int run_cell(struct attempt *attempt, struct session *session,
                               .stdin_data = request->stdin_data,
                               .stdin_size = request->stdin_size};
     attempt_watch(attempt, timeout_ms + GRACE_MS, &run.watch);
+    attempt->ran = true;
     result = channel_run(session->channel, &run, &attempt->exit, err);
     if (result == 0)
         attempt->outcome.exit = attempt->exit.exit;
+    else if (!says_nothing(result))
+        attempt->ran = !channel_unheard(session->channel);
     return result;
 }
 
@@ -110,8 +119,13 @@ static int run_program(struct attempt *attempt, struct session *session, const s
                                     .timeout_ms = timeout_ms,
                                     .memory_bytes = session->row.memory_bytes,
                                     .of_session = true};
-    if (result == 0)
+    if (result == 0) {
+        attempt->ran = true;
         result = program_run(attempt, session->channel, &job, &heard, err);
+        /* Init starts nothing that a file of is refused. */
+        if (!heard && (result == -ERR_BAD_INPUT || result == -ERR_UNAVAILABLE))
+            attempt->ran = false;
+    }
     free(env);
     return result;
 }
@@ -133,15 +147,17 @@ static bool may_go_on(const struct attempt *attempt, struct session *session)
 }
 
 /* Another channel, once the engine has a way to init again. */
-static int open_again(struct core *core, struct session *session, int64_t until_ns)
+static int open_again(struct attempt *attempt, struct session *session)
 {
+    struct core *core = attempt->core;
+    int64_t until_ns = clock_now_ns() + core->answer_ns;
     for (;;) {
         struct channel *channel = NULL;
         int result = session_open_channel(core, session, &channel, NULL);
         if (result == 0)
             session_set_channel(core, session, channel);
-        if (result != -ERR_UNAVAILABLE || core_is_stopping(core) ||
-            session_is_closed(core, session) || clock_now_ns() >= until_ns)
+        if (result != -ERR_UNAVAILABLE || !may_go_on(attempt, session) ||
+            clock_now_ns() >= until_ns)
             return result;
         clock_sleep_ns(AGAIN_NS);
     }
@@ -153,11 +169,10 @@ static int open_again(struct core *core, struct session *session, int64_t until_
 static int take_up(struct attempt *attempt, struct session *session, const struct lang *lang,
                    const struct session_execution *request, uint64_t timeout_ms, struct err *err)
 {
-    struct core *core = attempt->core;
     struct sandbox_attach attach;
     struct channel_watch watch;
-    session_set_channel(core, session, NULL);
-    if (open_again(core, session, clock_now_ns() + core->answer_ns) != 0)
+    session_set_channel(attempt->core, session, NULL);
+    if (open_again(attempt, session) != 0)
         return NO_WAY;
     log_info("session %s: execution %s is looked for on another channel", session->row.id,
              attempt->live.id);
@@ -188,7 +203,8 @@ static int run_to_end(struct attempt *attempt, struct session *session, const st
     return result;
 }
 
-/* Runs the code with the turn taken. On success the outcome is filled; on failure nothing ran. */
+/* Runs the code with the turn taken. On success the outcome is filled; on failure it never began,
+ * or is left. */
 static int run_code(struct attempt *attempt, struct session *session,
                     const struct session_execution *request, uint64_t timeout_ms, struct err *err)
 {
@@ -197,21 +213,21 @@ static int run_code(struct attempt *attempt, struct session *session,
     int result = lang_find(session->row.lang, &lang, err);
     if (result != 0)
         return result;
-    attempt->ran = true;
     result = run_to_end(attempt, session, lang, request, timeout_ms, &failure);
     if (result == 0)
         return 0;
     session_set_channel(attempt->core, session, NULL);
+    if (!attempt->ran)
+        return err_copy(err, &failure);
     if (core_is_stopping(attempt->core))
         return leave(attempt, "the server is stopping", err);
-    bool ended = session_has_ended(attempt->core, session, result);
-    if (!ended && (result == -ERR_CLOSED || result == -ERR_TIMEOUT)) {
+    if (!session_has_ended(attempt->core, session, result)) {
         log_warn("session %s: execution %s goes on alone: %s", session->row.id, attempt->live.id,
                  failure.message);
         return leave(attempt, "its session does not answer now", err);
     }
-    if (!attempt_is_lost(attempt, result, &failure))
-        return err_copy(err, &failure);
+    if (!attempt_is_lost(attempt, result, &failure)) /* it was closed meanwhile */
+        (void)attempt_is_lost(attempt, -ERR_CLOSED, &failure);
     attempt->outcome.exit.state_lost = true;
     session_drop(attempt->core, session, failure.message);
     return 0;
@@ -299,6 +315,17 @@ static int check_timeout(const struct core *core, uint64_t *timeout_ms, struct e
                       *timeout_ms, config->timeout_max_ms);
 }
 
+/* With what was said of it until now. */
+static void leave_to_settler(struct core *core, struct session *session, const struct live *live)
+{
+    enum kill_cause cause = (enum kill_cause)live->cancel_cause;
+    (void)pthread_mutex_lock(&core->lock);
+    if (cause != KILL_NONE)
+        session_note_cancel_locked(session, live->id, cause);
+    (void)pthread_mutex_unlock(&core->lock);
+    session_settle_again(core, session);
+}
+
 static int execute_in(struct core *core, struct session *session,
                       const struct session_execution *request, const struct execution_sink *sink,
                       bool omit_streamed, struct answer *out, struct err *err)
@@ -333,7 +360,7 @@ static int execute_in(struct core *core, struct session *session,
     bool left = attempt.left;
     attempt_end(&attempt);
     if (left) /* not before: one that lives is not settled by another */
-        session_settle_again(core, session);
+        leave_to_settler(core, session, &attempt.live);
     return result < 0 ? result : 0;
 }
 

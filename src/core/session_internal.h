@@ -27,7 +27,10 @@ struct session {
     bool closed;
     bool unsettled; /* init may hold executions that nobody waits for, or have lost some */
     bool to_settle; /* and no thread was started for it */
-    bool renewing;  /* somebody tells init new times, or a network, and writes them down */
+    char
+        cancelled[ID_UUID_SIZE]; /* what is to end, which init has and nobody follows; "" nothing */
+    enum kill_cause cancelled_by;
+    bool renewing; /* somebody tells init new times, or a network, and writes them down */
     struct session_turn *turns; /* the first one has it */
     size_t turn_count;
     uint64_t executions;
@@ -141,9 +144,15 @@ void session_give_place(struct core *core, struct session *session);
 void session_leave_all(struct core *core);
 /* Reads the sessions of an earlier server. Called before there is an engine. */
 int session_load(struct core *core, struct err *err);
+/* Sessions of engines that this server was started without end when their time is over: of these
+ * nobody else says so. */
+void session_end_strays(struct core *core);
 /* An engine is there: sessions of it whose sandbox is gone are dropped, and what ran in the others
  * while there was no server is settled, by threads. */
 void session_reconcile(struct core *core, const struct engine_slot *slot);
+/* An execution that init may have, and that nobody follows, is to end: whoever takes it over says
+ * so. With core->lock held. */
+void session_note_cancel_locked(struct session *session, const char *id, enum kill_cause cause);
 /* Init may hold an outcome that is not in the store. A thread fetches it from there until it can;
  * whoever has the turn before does the same. */
 void session_settle_again(struct core *core, struct session *session);

@@ -203,10 +203,13 @@ static void beat(void *context)
 {
     struct attach *attach = context;
     struct err err = ERR_INIT;
+    int64_t now_ns = clock_now_ns();
     enter(attach);
-    loop_set_timer(attach->loop, &attach->beat, clock_now_ns() + BEAT_NS, beat, attach);
-    carrier_beat(attach->carrier);
-    if (flush(attach, &err) != 0)
+    loop_set_timer(attach->loop, &attach->beat, now_ns + BEAT_NS, beat, attach);
+    int result = carrier_beat(attach->carrier, now_ns, &err);
+    if (result == 0)
+        result = flush(attach, &err);
+    if (result != 0)
         end(attach, &err);
     leave(attach);
 }

@@ -2,6 +2,7 @@
  * and into the words for those who wait. */
 #include "docker/image.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,26 +11,19 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "docker/reference.h"
 #include "wire/json.h"
 
 #define BASE_IMAGE "ubuntu:22.04"
 #define LOOK_NS (20 * CLOCK_NS_PER_S)
 #define FAILED_NS (30 * CLOCK_NS_PER_S)
+#define AGAIN_NS (4 * CLOCK_NS_PER_S) /* less than the server waits before it asks again */
 #define LOG_NS (5 * CLOCK_NS_PER_S)
-#define PULL_IDLE_NS (300 * CLOCK_NS_PER_S) /* without a word: its registry stalls */
+#define STALL_NS (300 * CLOCK_NS_PER_S)
 
 enum { LINE_MAX_BYTES = 64 << 10, NAMED_MAX = 150 };
 
-/* What a reference may be made of (github.com/distribution/reference): enough to be no option, no
- * query and no path of another kind. */
-static bool is_reference(const char *name)
-{
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                  "._-/:@";
-    size_t size = strlen(name);
-    return size > 0 && size < ENGINE_IMAGE_MAX && strspn(name, allowed) == size &&
-           strchr("._-/:@", name[0]) == NULL && !strstr(name, "..") && !strstr(name, "//");
-}
+static void take_line(void *context, const struct progress_line *line);
 
 static int add(struct images *images, const char *name, size_t size, struct err *err)
 {
@@ -39,7 +33,7 @@ static int add(struct images *images, const char *name, size_t size, struct err 
         return err_set(err, ERR_BAD_INPUT, "an image's name has %zu bytes", size);
     memcpy(copy, name, size);
     copy[size] = '\0';
-    if (!is_reference(copy))
+    if (!reference_is_valid(copy))
         return err_set(err, ERR_BAD_INPUT, "\"%s\" is not the name of an image", copy);
     for (size_t i = 0; i < images->count; i++) {
         if (strcmp(images->list[i].name, copy) == 0)
@@ -51,7 +45,7 @@ static int add(struct images *images, const char *name, size_t size, struct err 
     memset(image, 0, sizeof(*image));
     memcpy(image->name, copy, sizeof(copy));
     image->images = images;
-    buf_init(&image->line, LINE_MAX_BYTES);
+    progress_init(&image->lines, LINE_MAX_BYTES, take_line, image);
     images->count++;
     return 0;
 }
@@ -61,6 +55,7 @@ int images_init(struct images *images, struct err *err)
     const char *first = getenv("DOCKER_BASE_IMAGE");
     const char *more = getenv("BERTH_DOCKER_IMAGES");
     images->count = 0;
+    images->stall_ns = STALL_NS;
     first = first && *first != '\0' ? first : BASE_IMAGE;
     int result = add(images, first, strlen(first), err);
     for (more = more ? more : ""; result == 0 && *more != '\0';) {
@@ -73,12 +68,18 @@ int images_init(struct images *images, struct err *err)
     return result;
 }
 
+/* Of whatever is asked about it; nobody is told. */
+static void end_pull(struct image *image)
+{
+    web_cancel(&image->call);
+    registry_login_done(&image->login);
+    progress_done(&image->lines);
+}
+
 void images_done(struct images *images)
 {
-    for (size_t i = 0; i < images->count; i++) {
-        web_cancel(&images->list[i].call);
-        buf_done(&images->list[i].line);
-    }
+    for (size_t i = 0; i < images->count; i++)
+        end_pull(&images->list[i]);
 }
 
 /* ---- pulling ---- */
@@ -96,132 +97,149 @@ static void fail(struct image *image, const struct err *error)
     log_warn("image %s: %s", image->name, error->message);
 }
 
-static void note_progress(struct image *image, const json_t *json)
+static void note_progress(struct image *image, const struct progress_line *line)
 {
-    const char *status = json_string_value(json_object_get(json, "status"));
-    const char *layer = json_string_value(json_object_get(json, "id"));
-    const json_t *detail = json_object_get(json, "progressDetail");
-    json_int_t current = json_integer_value(json_object_get(detail, "current"));
-    json_int_t total = json_integer_value(json_object_get(detail, "total"));
-    if (!status)
+    if (line->status[0] == '\0')
         return;
-    if (total > 0)
-        (void)snprintf(image->progress, sizeof(image->progress), "%.40s %.20s %d%%", status,
-                       layer ? layer : "", (int)(current * 100 / total));
+    if (line->total > 0)
+        (void)snprintf(image->progress, sizeof(image->progress), "%.40s %.20s %.0f%%", line->status,
+                       line->layer, 100 * (double)line->current / (double)line->total);
     else
-        (void)snprintf(image->progress, sizeof(image->progress), "%.60s", status);
+        (void)snprintf(image->progress, sizeof(image->progress), "%.60s", line->status);
     if (clock_now_ns() < image->logged_at_ns)
         return;
     image->logged_at_ns = clock_now_ns() + LOG_NS;
     log_info("image %s: %s", image->name, image->progress);
 }
 
-static void take_line(struct image *image)
+static void take_line(void *context, const struct progress_line *line)
 {
-    JSON_AUTO json_t *json = NULL;
-    if (json_parse_object(image->line.data, image->line.size, &json, NULL) != 0)
-        return;
-    const char *said = json_string_value(json_object_get(json, "error"));
-    if (!said) {
-        note_progress(image, json);
-        return;
-    }
-    (void)err_public(&image->failure, ERR_UNAVAILABLE, "image %.*s can't be pulled: %.160s",
-                     NAMED_MAX, image->name, said);
+    struct image *image = context;
+    if (line->error[0] == '\0')
+        note_progress(image, line);
+    else
+        (void)err_public(&image->failure, ERR_UNAVAILABLE, "image %.*s can't be pulled: %.160s",
+                         NAMED_MAX, image->name, line->error);
 }
 
 static bool on_piece(void *context, const void *data, size_t size)
 {
     struct image *image = context;
-    const char *at = data;
-    while (size > 0) {
-        const char *end = memchr(at, '\n', size);
-        size_t part = end ? (size_t)(end - at) : size;
-        if (buf_append(&image->line, at, part, NULL) != 0)
-            image->line.size = 0; /* no line of a pull is so long */
-        if (!end)
-            return true;
-        if (image->line.size > 0)
-            take_line(image);
-        image->line.size = 0;
-        at = end + 1;
-        size -= part + 1;
-    }
+    progress_take(&image->lines, data, size);
     return true;
+}
+
+/* The failure of a pull, in words for those who wait. */
+static void describe(struct image *image, struct err *err)
+{
+    struct err told = ERR_INIT;
+    (void)err_public(&told, ERR_UNAVAILABLE, "image %.*s can't be pulled", NAMED_MAX, image->name);
+    /* A registry may repeat what it was sent. */
+    if (!registry_login_is_told(&image->login, err->message) &&
+        !registry_login_is_told(&image->login, err->public_message)) {
+        if (err->public_message[0] != '\0')
+            told = *err;
+        (void)snprintf(told.message, sizeof(told.message), "%s", err->message);
+    }
+    told.retry_after_s = (unsigned)(FAILED_NS / CLOCK_NS_PER_S);
+    *err = told;
 }
 
 static void on_pulled(void *context, long status, struct buf *body, const struct err *error)
 {
     struct image *image = context;
-    struct err err = image->failure;
+    struct err err = ERR_INIT;
     image->call = NULL;
-    if (image->line.size > 0)
-        take_line(image);
-    if (error)
+    progress_end(&image->lines);
+    if (error && error->kind == ERR_TIMEOUT) /* the daemon ends a pull whose client has gone */
+        (void)err_public(&err, ERR_UNAVAILABLE,
+                         "image %.*s can't be pulled: nothing came for too long", NAMED_MAX,
+                         image->name);
+    else if (error)
         (void)err_copy(&err, error);
     else if (status != 200)
         (void)web_refused(status, body, "pull", &err);
     else
         err = image->failure;
     if (err.kind != ERR_NONE) {
-        struct err told = ERR_INIT;
-        (void)err_public(&told, ERR_UNAVAILABLE, "image %.*s can't be pulled", NAMED_MAX,
-                         image->name);
-        if (err.public_message[0] != '\0')
-            told = err;
-        (void)snprintf(told.message, sizeof(told.message), "%s", err.message);
-        told.retry_after_s = (unsigned)(FAILED_NS / CLOCK_NS_PER_S);
-        fail(image, &told);
+        describe(image, &err);
+        fail(image, &err);
     } else {
         image->is_there = true;
+        image->looked_ns = 0;
         image->progress[0] = '\0';
         log_info("image %s was pulled", image->name);
     }
+    end_pull(image);
     changed(image);
 }
 
-/* Takes all bytes but those that a path or a query may have as they are. */
-static void escape(const char *text, char *out, size_t size)
+/* Without credentials where they can't be had: many an image needs none. */
+static void find_login(struct image *image)
 {
-    size_t used = 0;
-    for (; *text != '\0' && used + 4 < size; text++) {
-        if (strchr(":/@", *text))
-            used += (size_t)snprintf(out + used, size - used, "%%%02X", (unsigned char)*text);
-        else
-            out[used++] = *text;
-    }
-    out[used] = '\0';
+    char file[PATH_MAX];
+    struct err err = ERR_INIT;
+    bool known = registry_file(file, sizeof(file));
+    if (registry_login_find(known ? file : NULL, image->name, &image->login, &err) != 0)
+        log_warn("image %s: %s", image->name, err.message);
+    else if (image->login.is_kept_by_one)
+        log_warn("image %s: %s leaves the credentials to another program, which is not asked",
+                 image->name, file);
 }
 
 static int pull(struct image *image, struct err *err)
 {
-    char path[ENGINE_IMAGE_MAX * 3 + 64];
-    char name[ENGINE_IMAGE_MAX * 3];
+    char path[REFERENCE_ESCAPED_SIZE + 64];
+    char name[REFERENCE_ESCAPED_SIZE];
     struct daemon *daemon = image->images->daemon;
-    escape(image->name, name, sizeof(name));
-    const char *last = strrchr(image->name, '/');
-    bool tagged = strpbrk(last ? last : image->name, ":@") != NULL;
+    reference_escape(image->name, name);
     (void)snprintf(path, sizeof(path), "%s/images/create?fromImage=%s%s", daemon->facts.api, name,
-                   tagged ? "" : "&tag=latest");
+                   reference_has_tag(image->name) ? "" : "&tag=latest");
     image->failure = ERR_INIT;
-    image->line.size = 0;
     (void)snprintf(image->progress, sizeof(image->progress), "beginning");
     log_info("image %s is not there and is pulled", image->name);
-    const struct web_request request = {.method = "POST",
-                                        .path = path,
-                                        .idle_ns = PULL_IDLE_NS,
-                                        .data = on_piece,
-                                        .done = on_pulled,
-                                        .context = image};
+    find_login(image);
+    const struct web_request request = {
+        .method = "POST",
+        .path = path,
+        .header = image->login.header.size > 0 ? buf_cstr(&image->login.header) : NULL,
+        .idle_ns = image->images->stall_ns,
+        .data = on_piece,
+        .done = on_pulled,
+        .context = image};
     return web_start(daemon->web, &request, &image->call, err);
+}
+
+/* The beginning of the digest that is the image's id ("sha256:0123..."). */
+static void take_id(struct image *image, const struct buf *body)
+{
+    JSON_AUTO json_t *json = NULL;
+    image->looked_ns = clock_now_ns();
+    image->id[0] = '\0';
+    if (!body || json_parse_object(body->data, body->size, &json, NULL) != 0)
+        return;
+    const char *id = json_string_value(json_object_get(json, "Id"));
+    const char *digest = id ? strchr(id, ':') : NULL;
+    if (digest && strlen(digest + 1) == strspn(digest + 1, "0123456789abcdef"))
+        (void)snprintf(image->id, sizeof(image->id), "%.*s", ENGINE_IMAGE_ID_MAX - 1, digest + 1);
 }
 
 static void on_looked(void *context, long status, struct buf *body, const struct err *error)
 {
     struct image *image = context;
     struct err err = ERR_INIT;
+    bool again = image->looks_again;
+    image->looks_again = false;
     image->call = NULL;
+    if (again && (error || (status != 200 && status != 404)))
+        return; /* it is there as far as anybody knows */
     image->is_there = !error && status == 200;
+    if (image->is_there)
+        take_id(image, body);
+    if (again) {
+        changed(image);
+        return;
+    }
     if (error)
         (void)err_copy(&err, error);
     else if (status == 404)
@@ -243,6 +261,29 @@ static int look(struct image *image, struct err *err)
                        &image->call, err);
 }
 
+void images_look_again(struct images *images)
+{
+    int64_t before_ns = clock_now_ns() - AGAIN_NS;
+    for (size_t i = 0; i < images->count; i++) {
+        struct image *image = &images->list[i];
+        if (!image->is_there || image->call || image->looked_ns > before_ns)
+            continue;
+        image->looks_again = look(image, NULL) == 0;
+    }
+}
+
+void images_ids(const struct images *images, char out[static ENGINE_IMAGE_IDS_MAX])
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < images->count && used + ENGINE_IMAGE_ID_MAX < ENGINE_IMAGE_IDS_MAX;
+         i++) {
+        const char *id = images->list[i].id;
+        used += (size_t)snprintf(out + used, ENGINE_IMAGE_IDS_MAX - used, "%s%s", i > 0 ? " " : "",
+                                 id[0] != '\0' ? id : "-");
+    }
+}
+
 void images_look(struct images *images)
 {
     struct err err = ERR_INIT;
@@ -253,8 +294,8 @@ void images_look(struct images *images)
 void images_forget(struct images *images)
 {
     for (size_t i = 0; i < images->count; i++) {
-        web_cancel(&images->list[i].call);
-        images->list[i].is_there = false;
+        end_pull(&images->list[i]);
+        images->list[i].is_there = images->list[i].looks_again = false;
         images->list[i].failure = ERR_INIT;
         images->list[i].progress[0] = '\0';
     }

@@ -6,9 +6,6 @@
 #include "base/mem.h"
 #include "docker/service_internal.h"
 
-/* A writable root is a layer on the daemon's disk, of which we know no size. */
-#define DISK_BYTES (UINT64_C(1) << 40)
-
 uint64_t info_capabilities(const struct service *service, const char *runtime)
 {
     const struct daemon_facts *facts = &service->daemon.facts;
@@ -108,12 +105,13 @@ void info_fill(const struct service *service, struct engine_info *out)
     (void)snprintf(out->cgroup_mode, sizeof(out->cgroup_mode), "%s",
                    daemon->knew ? daemon->facts.cgroup_mode : "none");
     images_names(&service->images, out->images, sizeof(out->images));
+    images_ids(&service->images, out->image_ids);
     if (daemon->knew) {
         fill_runtimes(service, out);
         out->capabilities = info_capabilities(service, out->runtimes[0].name);
         out->memory_bytes = daemon->facts.memory_bytes;
         out->cpu_millis = daemon->facts.cpus * 1000;
-        out->disk_bytes = DISK_BYTES;
+        out->disk_bytes = ENGINE_DISK_UNKNOWN; /* a root is a layer on the daemon's disk */
         out->gpu_count = service->gpu_count;
     }
     if (!daemon->is_up) {

@@ -1,7 +1,8 @@
 /* berth-docker: the engine process that makes sandboxes of containers, by the Docker Engine API.
  * Holds the way to the Docker daemon, which is the host's root where that runs, so it offers
  * nothing but the engine protocol's closed set of operations. Itself it needs no right but to
- * connect. */
+ * connect. Started by the operator as "berth-docker image ..." it is a command, and ends with it.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -21,6 +22,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "docker/command.h"
 #include "docker/service.h"
 #include "docker/spec.h"
 
@@ -136,6 +138,8 @@ int main(int argc, char **argv)
         (void)printf("berth-docker %s\n", BERTH_VERSION);
         return 0;
     }
+    if (argc > 1 && strcmp(argv[1], "image") == 0)
+        return command_run(argc - 1, argv + 1);
     struct options options = {0};
     struct err err = ERR_INIT;
     BUF_AUTO struct buf init;

@@ -261,6 +261,7 @@ static void on_probe(struct service *service, const struct engine_msg *request)
 {
     struct engine_msg msg = {.op = ENGINE_OP_PROBE | ENGINE_REPLY,
                              .request_id = request->request_id};
+    images_look_again(&service->images); /* the next one hears of it */
     info_fill(service, &msg.info);
     service_answer(service, &msg, -1);
 }

@@ -20,7 +20,13 @@
 
 #define CONNECT_MS 10000L
 #define BUSY_WORDS "the Docker host is too busy; try again"
-enum { REPLY_MAX = 32 << 20, SAID_MAX = 200, FULL_RETRY_S = 30, BUSY_RETRY_S = 2 };
+enum {
+    URL_MAX = 256 << 10,
+    REPLY_MAX = 32 << 20,
+    SAID_MAX = 200,
+    FULL_RETRY_S = 30,
+    BUSY_RETRY_S = 2
+};
 
 struct web_call {
     struct web *web;
@@ -332,8 +338,12 @@ static void set_address(CURL *easy, const struct address *address)
 static struct web_call *make_call(struct web *web, const char *path, int64_t timeout_ns,
                                   struct err *err)
 {
-    char url[4096];
-    struct web_call *call = calloc(1, sizeof(*call));
+    BUF_AUTO struct buf url;
+    buf_init(&url, URL_MAX);
+    if (buf_printf(&url, err, "%s%s", web->address->base, path) != 0)
+        return NULL;
+    const char *whole = buf_cstr(&url);
+    struct web_call *call = whole ? calloc(1, sizeof(*call)) : NULL;
     CURL *easy = call ? curl_easy_init() : NULL;
     if (!easy) {
         free(call);
@@ -344,9 +354,8 @@ static struct web_call *make_call(struct web *web, const char *path, int64_t tim
     call->easy = easy;
     call->body_fd = -1;
     buf_init(&call->reply, REPLY_MAX);
-    (void)snprintf(url, sizeof(url), "%s%s", web->address->base, path);
     set_address(easy, web->address);
-    (void)curl_easy_setopt(easy, CURLOPT_URL, url);
+    (void)curl_easy_setopt(easy, CURLOPT_URL, whole);
     (void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->reason);
     (void)curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
     (void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_reply);
@@ -391,6 +400,15 @@ static int set_file(struct web_call *call, const struct web_request *request)
     return 0;
 }
 
+static int add_header(struct web_call *call, const char *header)
+{
+    struct curl_slist *more = curl_slist_append(call->headers, header);
+    if (!more)
+        return -ERR_INTERNAL;
+    call->headers = more;
+    return 0;
+}
+
 static int set_body(struct web_call *call, const struct web_request *request)
 {
     char type[128];
@@ -403,12 +421,7 @@ static int set_body(struct web_call *call, const struct web_request *request)
     }
     (void)snprintf(type, sizeof(type), "Content-Type: %s",
                    request->type ? request->type : "application/json");
-    call->headers = curl_slist_append(NULL, type);
-    struct curl_slist *more = call->headers ? curl_slist_append(call->headers, "Expect:") : NULL;
-    if (!more)
-        return -ERR_INTERNAL;
-    (void)curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->headers);
-    return 0;
+    return add_header(call, type) == 0 ? add_header(call, "Expect:") : -ERR_INTERNAL;
 }
 
 int web_start(struct web *web, const struct web_request *request, struct web_call **out,
@@ -425,11 +438,14 @@ int web_start(struct web *web, const struct web_request *request, struct web_cal
     call->data = request->data;
     call->done = request->done;
     call->context = request->context;
-    if ((request->body || request->body_size > 0) && set_body(call, request) != 0) {
+    bool has_body = request->body || request->body_size > 0;
+    if ((has_body && set_body(call, request) != 0) ||
+        (request->header && add_header(call, request->header) != 0)) {
         free_call(call);
         return err_set(err, ERR_INTERNAL, "no memory for a request");
     }
-    if (request->body || strcmp(request->method, "POST") == 0) {
+    (void)curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->headers);
+    if (request->body || (!has_body && strcmp(request->method, "POST") == 0)) {
         if (!request->body)
             (void)curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, "");
         (void)curl_easy_setopt(call->easy, CURLOPT_POSTFIELDSIZE_LARGE,

@@ -30,6 +30,7 @@ struct web_request {
     const char *method;
     const char *path;   /* with its query, put behind the address' base */
     const char *type;   /* of the body; NULL: JSON */
+    const char *header; /* one more, "Name: value"; is shown to nobody else; NULL: none */
     struct buf *body;   /* its bytes are taken; NULL: none */
     int body_fd;        /* with body_size: the body is this file's; duplicated */
     uint64_t body_size; /* 0: there is none */

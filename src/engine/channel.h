@@ -150,9 +150,10 @@ void channel_flush_later(struct channel *channel);
 /* Whether a channel that nobody uses is still connected, as far as the kernel knows; one system
  * call. False: it is only good for channel_close(). */
 bool channel_alive(const struct channel *channel);
-/* After a call that failed with ERR_CLOSED: whether init, for certain, ended before it read a byte
- * of it. Then nothing of it was done, and it may be repeated in another sandbox: one of the pool
- * may die between channel_alive() and its use. False says nothing. Of a file: of its last piece. */
+/* After a call that failed: whether for certain init read no byte of it, as nothing was sent, or,
+ * with ERR_CLOSED, as it had ended before. Then nothing of it was done, and it may be repeated in
+ * another sandbox: one of the pool may die between channel_alive() and its use. False says nothing.
+ * Of a file: of its last piece. */
 bool channel_unheard(const struct channel *channel);
 /* Makes every call on this channel fail with ERR_CLOSED soon; the one thing that another thread may
  * call. What is held goes on. */

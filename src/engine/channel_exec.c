@@ -316,6 +316,7 @@ static void run_init(struct run *run, struct channel *channel, enum frame_type r
                         .request = request,
                         .code = {.closed = true},
                         .input = {.closed = true}};
+    channel->talk_sends = 0; /* what fails before the talk was not heard either */
     if (watch->interrupt_fd >= 0)
         run->talk.needs = SANDBOX_CAP_KERNEL;
     for (size_t i = 0; i < IN_COUNT; i++)

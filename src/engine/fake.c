@@ -18,12 +18,13 @@
 #include "engine/fake_sandbox.h"
 
 static const char *const fault_names[FAKE_FAULT_COUNT] = {
-    "none",         "create-fails",  "create-hangs", "create-refused", "unpacking",
-    "restart",      "destroy-fails", "destroy-lost", "limit-refused",  "limit-hangs",
-    "limit-away",   "layer-refused", "layer-fails",  "layer-away",     "close-early",
-    "close-output", "close-exit",    "dies",         "garbage",        "oversized",
-    "wrong-nonce",  "wrong-exit",    "wrong-stream", "no-credit",      "mute",
-    "silent",       "kernel-fails",  "kernel-dies",  "attach-unknown", "dies-of-memory",
+    "none",           "create-fails",  "create-hangs", "create-refused", "unpacking",
+    "restart",        "destroy-fails", "destroy-lost", "limit-refused",  "limit-hangs",
+    "limit-away",     "layer-refused", "layer-fails",  "layer-away",     "channel-away",
+    "close-early",    "close-output",  "close-exit",   "dies",           "garbage",
+    "oversized",      "wrong-nonce",   "wrong-exit",   "wrong-stream",   "no-credit",
+    "mute",           "silent",        "kernel-fails", "kernel-dies",    "attach-unknown",
+    "dies-of-memory", "put-refused",   "timers-dies",
 };
 
 const char *engine_fake_fault_name(enum engine_fake_fault fault)
@@ -497,6 +498,8 @@ static int fake_open_channel(struct engine *engine, const char *id, int64_t dead
 {
     (void)deadline_ns;
     struct fake *fake = fake_of(engine);
+    if (take_fault(fake, FAKE_FAULT_CHANNEL_AWAY, FAKE_FAULT_CHANNEL_AWAY) != FAKE_FAULT_NONE)
+        return engine_set_away(err, "was restarted");
     enum engine_fake_fault fault = take_fault(fake, FAKE_FAULT_CLOSE_EARLY, FAKE_FAULT_COUNT - 1);
     /* With the lock: nobody frees the sandbox meanwhile. */
     (void)pthread_mutex_lock(&fake->lock);
@@ -712,6 +715,17 @@ bool engine_fake_full(struct engine *engine, const char *id)
     bool full = entry && entry->full;
     (void)pthread_mutex_unlock(&fake->lock);
     return full;
+}
+
+bool engine_fake_strike(struct engine *engine, const char *id, enum engine_fake_fault fault)
+{
+    struct fake *fake = fake_of(engine);
+    (void)pthread_mutex_lock(&fake->lock);
+    const struct entry *entry = find_locked(fake, id);
+    if (entry && entry->sandbox)
+        fake_sandbox_strike(entry->sandbox, fault);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return entry != NULL;
 }
 
 bool engine_fake_network(struct engine *engine, const char *id, struct sandbox_network *out)

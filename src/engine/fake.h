@@ -40,7 +40,7 @@ struct engine_events;
 struct sandbox_limits;
 struct sandbox_network;
 
-/* What may go wrong. The first group strikes when the engine is called, up to layer-away; the
+/* What may go wrong. The first group strikes when the engine is called, up to channel-away; the
  * second in a sandbox, once. One of those is taken by the next creation, start or further channel,
  * and strikes where its line says; the rest when the next script begins. */
 enum engine_fake_fault {
@@ -58,6 +58,7 @@ enum engine_fake_fault {
     FAKE_FAULT_LAYER_REFUSED,  /* any call about layers: ERR_BAD_INPUT with a public message */
     FAKE_FAULT_LAYER_FAILS,    /* ERR_INTERNAL */
     FAKE_FAULT_LAYER_AWAY,     /* ERR_UNAVAILABLE as engine_is_away() tells it */
+    FAKE_FAULT_CHANNEL_AWAY,   /* a further channel: the same */
     FAKE_FAULT_CLOSE_EARLY,    /* closes that channel before its hello */
     FAKE_FAULT_CLOSE_OUTPUT,   /* closes it after the next output */
     FAKE_FAULT_CLOSE_EXIT,     /* closes it instead of the exit */
@@ -74,6 +75,9 @@ enum engine_fake_fault {
     FAKE_FAULT_KERNEL_DIES,    /* by signal 11; struck by an execution: between two runs */
     FAKE_FAULT_ATTACH_UNKNOWN, /* no held execution is known to ATTACH */
     FAKE_FAULT_DIES_OF_MEMORY, /* as DIES, and the engine says that it was the memory limit */
+    FAKE_FAULT_PUT_REFUSED,    /* the next file can't be written (EISDIR), and what it is for not
+                                  started */
+    FAKE_FAULT_TIMERS_DIES,    /* as DIES, when it is told other times */
     FAKE_FAULT_COUNT
 };
 
@@ -90,6 +94,9 @@ int engine_fake_new(const struct engine_events *events, struct engine **out, str
 /* The next count operations (creations, destructions, changes of limits, layers)
  * suffer the fault. */
 void engine_fake_inject(struct engine *engine, enum engine_fake_fault fault, unsigned count);
+
+/* One of the second group strikes a sandbox that lives. False: there is none of that id. */
+bool engine_fake_strike(struct engine *engine, const char *id, enum engine_fake_fault fault);
 
 /* What probe answers from now on. */
 void engine_fake_set_info(struct engine *engine, const struct engine_info *info);

@@ -45,6 +45,7 @@ struct fake_connection {
     int fd;       /* non-blocking; -1: free */
     bool closing; /* is closed once all was sent */
     bool egress;  /* said EGRESS: it keeps no sandbox alive */
+    bool refused; /* a file of the next execution */
     struct frame_decoder decoder;
     struct buf out;
     struct fake_put put;

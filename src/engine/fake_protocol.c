@@ -38,8 +38,12 @@ static void on_put_file(struct fake_sandbox *box, struct fake_connection *connec
     connection->put = (struct fake_put){.stream = frame->stream, .sys_errno = ENFILE};
     if (sandbox_put_file_decode(frame->payload, frame->size, &put, NULL) != 0)
         return;
-    if (is_denied(put.path)) {
-        connection->put.sys_errno = EACCES;
+    bool struck = box->fault == FAKE_FAULT_PUT_REFUSED;
+    if (struck || is_denied(put.path)) {
+        connection->put.sys_errno = struck ? EISDIR : EACCES;
+        connection->refused = struck;
+        if (struck)
+            box->fault = FAKE_FAULT_NONE;
         return;
     }
     connection->put.file = fake_make_file(box, put.path);
@@ -236,6 +240,10 @@ static void on_timers(struct fake_sandbox *box, struct fake_connection *connecti
                       const struct frame *frame)
 {
     struct sandbox_timers timers = {0};
+    if (box->fault == FAKE_FAULT_TIMERS_DIES) {
+        fake_die(box);
+        return;
+    }
     if (sandbox_timers_decode(frame->payload, frame->size, &timers, NULL) != 0) {
         fake_send_done(connection, frame->stream, EINVAL, 0);
         return;
@@ -370,7 +378,9 @@ void fake_on_frame(struct fake_sandbox *box, struct fake_connection *connection,
     switch (frame->type) {
     case FRAME_EXEC:
     case FRAME_RUN:
-        fake_job_begin(box, connection, frame);
+        if (!connection->refused) /* else the answer to its file is the last that is heard */
+            fake_job_begin(box, connection, frame);
+        connection->refused = false;
         break;
     case FRAME_PUT_FILE:
         on_put_file(box, connection, frame);

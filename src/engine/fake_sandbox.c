@@ -324,6 +324,13 @@ int fake_sandbox_connect(struct fake_sandbox *box, enum engine_fake_fault fault,
     return result;
 }
 
+void fake_sandbox_strike(struct fake_sandbox *box, enum engine_fake_fault fault)
+{
+    (void)pthread_mutex_lock(&box->lock);
+    box->fault = fault;
+    (void)pthread_mutex_unlock(&box->lock);
+}
+
 void fake_sandbox_network(struct fake_sandbox *box, struct sandbox_network *out)
 {
     (void)pthread_mutex_lock(&box->lock);

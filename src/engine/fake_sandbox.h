@@ -28,6 +28,7 @@ int fake_sandbox_connect(struct fake_sandbox *sandbox, enum engine_fake_fault fa
                          struct err *err);
 /* What LIMITS told its init last; 0: nothing did. */
 void fake_sandbox_limits(struct fake_sandbox *sandbox, struct sandbox_limits *out);
+void fake_sandbox_strike(struct fake_sandbox *sandbox, enum engine_fake_fault fault);
 /* What NETWORK told its init last. */
 void fake_sandbox_network(struct fake_sandbox *sandbox, struct sandbox_network *out);
 /* Ends it and keeps the files. Ending twice is fine; not from one of the sandbox's own threads. */

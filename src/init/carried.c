@@ -48,30 +48,18 @@ static size_t take_variable(uint8_t out[static CONFIG_SIZE_MAX])
     return used;
 }
 
-static int read_file(uint8_t out[static CONFIG_SIZE_MAX], size_t *used, struct err *err)
-{
-    FD_AUTO int fd = open(INIT_CARRIED_CONFIG, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 && errno == ENOENT && *used > 0)
-        return 0; /* the variable's it is */
-    if (fd < 0)
-        return err_sys(err, errno, "open " INIT_CARRIED_CONFIG);
-    for (*used = 0;;) {
-        ssize_t got = read(fd, out + *used, CONFIG_SIZE_MAX - *used);
-        if (got < 0)
-            return err_sys(err, errno, "read " INIT_CARRIED_CONFIG);
-        if (got == 0)
-            return 0;
-        *used += (size_t)got;
-    }
-}
-
 /* The file comes first: it is of a container that is started again. */
 static int read_settings(struct init_config *config, struct err *err)
 {
     uint8_t bytes[CONFIG_SIZE_MAX];
     size_t used = take_variable(bytes);
-    int result = read_file(bytes, &used, err);
-    if (result == 0)
+    int result = 0;
+    FD_AUTO int fd = open(INIT_CARRIED_CONFIG, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0)
+        result = init_config_read(fd, config, err);
+    else if (errno != ENOENT || used == 0)
+        result = err_sys(err, errno, "open " INIT_CARRIED_CONFIG);
+    else
         result = init_config_decode(bytes, used, config, err);
     explicit_bzero(bytes, sizeof(bytes));
     if (result == 0 && !config->carried)

@@ -2,12 +2,14 @@
  * after fork(2), in a process that nothing else shares. */
 #include "init/child.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -29,6 +31,7 @@ enum {
     OWN_FILES_MIN = 256,         /* init: a pipe a job, and more for the execution */
     OWN_FILES_MIN_CARRIED = 1024 /* and the sockets of a carrier's channels */
 };
+#define FILES_MOST (1U << 20) /* fs.nr_open, where nobody set it */
 #define OWN_FILE_SIZE_MIN                                                                          \
     (1U << 20) /* init: what a kernel reads when it starts is a file in memory */
 /* As if it had so many thousandths of the memory more. In a container that somebody else made init
@@ -116,15 +119,18 @@ static int lower_all(pid_t pid, const struct init_config *config)
 
 /* In a container that somebody else made init owns no user namespace of the code's; there it is the
  * real ids that have to be the code's. With them alone it can be signalled, and a signal does
- * nothing to it (signals are blocked, and PID 1 is not stopped or killed from inside). */
+ * nothing to it (signals are blocked, and PID 1 is not stopped or killed from inside); and its
+ * priority and processors can be set, which root in profile container may always. */
 int child_lower_limits(pid_t pid, const struct init_config *config)
 {
+    int sys_errno = 0;
     if (!config->carried)
         return lower_all(pid, config);
     if (setresgid(config->gid, (gid_t)-1, (gid_t)-1) != 0 ||
         setresuid(config->uid, (uid_t)-1, (uid_t)-1) != 0)
-        return errno;
-    int sys_errno = lower_all(pid, config);
+        sys_errno = errno;
+    else
+        sys_errno = lower_all(pid, config);
     if (setresuid(0, (uid_t)-1, (uid_t)-1) != 0 || setresgid(0, (gid_t)-1, (gid_t)-1) != 0)
         _exit(1); /* no init at all is better than one with other ids */
     return sys_errno;
@@ -217,11 +223,43 @@ static int exec_found(const struct sandbox_exec *exec)
     return result;
 }
 
+static void close_one(int fd, bool on_exec)
+{
+    if (on_exec)
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    else
+        (void)close(fd);
+}
+
+/* All that are open, by their names; without /proc, all that there may be. */
+static void close_each(unsigned first, bool on_exec)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    const struct dirent *entry = NULL;
+    struct rlimit limit = {.rlim_cur = FILES_MOST};
+    while (dir && (entry = readdir(dir))) {
+        char *end = NULL;
+        long number = strtol(entry->d_name, &end, 10);
+        if (end != entry->d_name && number >= (long)first && number != dirfd(dir))
+            close_one((int)number, on_exec);
+    }
+    if (dir) {
+        (void)closedir(dir);
+        return;
+    }
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    unsigned most = limit.rlim_cur < FILES_MOST ? (unsigned)limit.rlim_cur : FILES_MOST;
+    for (unsigned fd = first; fd < most; fd++)
+        close_one((int)fd, on_exec);
+}
+
+/* The call is of Linux 5.9, its flag of 5.11, and a filter of the engine's may lack it. */
 void child_close_from(unsigned first, bool on_exec)
 {
     unsigned flags = on_exec ? 4U /* CLOSE_RANGE_CLOEXEC */ : 0;
-    if (syscall(SYS_close_range, first, ~0U, flags) != 0)
-        (void)syscall(SYS_close_range, first, (unsigned)INT_MAX, flags); /* the most for gVisor */
+    if (syscall(SYS_close_range, first, ~0U, flags) != 0 &&
+        syscall(SYS_close_range, first, (unsigned)INT_MAX, flags) != 0) /* the most for gVisor */
+        close_each(first, on_exec);
 }
 
 /* Init's descriptors are close-on-exec. Here they go earlier, before a path of the caller's is

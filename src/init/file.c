@@ -26,9 +26,18 @@
 #define MQUEUE_MAGIC 0x19800202
 #endif
 
-/* gVisor has no openat2(2). We are the code's user there, in the code's own root, and what a link
- * leads to the code could open itself; what is_kernels_own() is refused to writers as well then. */
+/* gVisor has no openat2(2), nor has Linux before 5.6. We are the code's user there, in the code's
+ * own root, and what a link leads to the code could open itself; what is_kernels_own() is refused
+ * to writers as well then. */
 static bool is_plain;
+
+/* A filter of the engine's may know no such call, and says EPERM then (runc before 1.0.0-rc93). */
+static bool is_forbidden(int root_fd)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+    FD_AUTO int fd = (int)syscall(SYS_openat2, root_fd, ".", &how, sizeof(how));
+    return fd < 0 && errno == EPERM;
+}
 
 /* A ".." in the path is EAGAIN when anything of the host was renamed or mounted meanwhile, since
  * the kernel then can't tell that it stayed inside; to be tried again (openat2(2)). */
@@ -45,7 +54,7 @@ static int open_inside(int root_fd, const char *path, int flags, mode_t mode, ui
         if (fd >= 0 || errno != EAGAIN)
             break;
     }
-    is_plain = fd < 0 && errno == ENOSYS;
+    is_plain = fd < 0 && (errno == ENOSYS || (errno == EPERM && is_forbidden(root_fd)));
     return is_plain ? openat(root_fd, path, flags | O_CLOEXEC, mode) : fd;
 }
 

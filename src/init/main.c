@@ -25,18 +25,8 @@ enum { EXIT_USAGE = 2 };
 
 static int read_config(struct init_config *config, struct err *err)
 {
-    uint8_t bytes[4096];
-    size_t used = 0;
     FD_AUTO int fd = INIT_FD_CONFIG;
-    for (;;) {
-        ssize_t got = read(fd, bytes + used, sizeof(bytes) - used);
-        if (got < 0)
-            return err_set(err, ERR_INTERNAL, "no configuration on descriptor %d", INIT_FD_CONFIG);
-        if (got == 0)
-            break;
-        used += (size_t)got;
-    }
-    return init_config_decode(bytes, used, config, err);
+    return init_config_read(fd, config, err);
 }
 
 int main(int argc, char **argv)

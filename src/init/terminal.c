@@ -89,5 +89,5 @@ bool terminal_is_interrupt(int fd, const void *typed, size_t size)
 {
     struct termios modes;
     return ioctl(fd, TCGETS, &modes) == 0 && (modes.c_lflag & ISIG) != 0 &&
-           memchr(typed, modes.c_cc[VINTR], size) != NULL;
+           modes.c_cc[VINTR] != _POSIX_VDISABLE && memchr(typed, modes.c_cc[VINTR], size) != NULL;
 }

@@ -241,9 +241,10 @@ bool initstream_is_up(const struct initstream *stream)
     return carrier_is_up(stream->carrier);
 }
 
-void initstream_beat(struct initstream *stream)
+int initstream_beat(struct initstream *stream, int64_t now_ns, struct err *err)
 {
-    carrier_beat(stream->carrier);
+    int result = carrier_beat(stream->carrier, now_ns, err);
+    return result == 0 ? initstream_step(stream, err) : result;
 }
 
 /* Returns whether there may be more, or an error kind. */

@@ -52,8 +52,9 @@ void initstream_close(struct initstream *stream);
  * carrier's, or the sandbox is gone. */
 int initstream_step(struct initstream *stream, struct err *err);
 
-/* Tells init that we live; to be called every CARRIER_BEAT_MS. initstream_step() sends it. */
-void initstream_beat(struct initstream *stream);
+/* Tells init that we live; to be called every CARRIER_BEAT_MS, with the monotonic time. Fails as
+ * initstream_step(), and as carrier_beat() when init is not to be heard. */
+int initstream_beat(struct initstream *stream, int64_t now_ns, struct err *err);
 
 /* Whether init has answered. */
 bool initstream_is_up(const struct initstream *stream);

@@ -84,16 +84,21 @@ static int open_way(const struct sandbox_host *host, struct sandbox *sandbox, st
                            &sandbox->stream, err);
 }
 
+/* The next channel opens it again. */
+static void lose_way(struct sandbox *sandbox, const struct err *err)
+{
+    if (err->kind == ERR_CLOSED)
+        log_debug("sandbox %s: %s", sandbox->id, err->message);
+    else
+        log_warn("sandbox %s: its channels are closed: %s", sandbox->id, err->message);
+    close_way(sandbox);
+}
+
 void sandbox_runsc_step(struct sandbox *sandbox)
 {
     struct err err = ERR_INIT;
-    if (!sandbox->stream || initstream_step(sandbox->stream, &err) == 0)
-        return;
-    if (err.kind == ERR_CLOSED)
-        log_debug("sandbox %s: %s", sandbox->id, err.message);
-    else
-        log_warn("sandbox %s: its channels are closed: %s", sandbox->id, err.message);
-    close_way(sandbox);
+    if (sandbox->stream && initstream_step(sandbox->stream, &err) != 0)
+        lose_way(sandbox, &err);
 }
 
 void sandbox_runsc_drain(struct sandbox *sandbox)
@@ -135,12 +140,13 @@ int sandbox_runsc_connect(const struct sandbox_host *host, struct sandbox *sandb
 
 int64_t sandbox_runsc_beat(struct sandbox *sandbox, int64_t now_ns)
 {
+    struct err err = ERR_INIT;
     if (!sandbox->stream || sandbox->state == ENGINE_STATE_CREATING)
         return INT64_MAX;
     if (sandbox->beat_at_ns <= now_ns) {
         sandbox->beat_at_ns = now_ns + CARRIER_BEAT_MS * CLOCK_NS_PER_MS;
-        initstream_beat(sandbox->stream);
-        sandbox_runsc_step(sandbox);
+        if (initstream_beat(sandbox->stream, now_ns, &err) != 0)
+            lose_way(sandbox, &err);
     }
     return sandbox->stream ? sandbox->beat_at_ns : INT64_MAX;
 }

@@ -7,9 +7,12 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "wire/carrier_internal.h"
+
+#define SILENCE_NS (CARRIER_SILENCE_MS * CLOCK_NS_PER_MS)
 
 /* ---- what is to be written ---- */
 
@@ -22,12 +25,6 @@ static void put_u32(uint8_t *place, uint32_t value)
 {
     for (int i = 0; i < 4; i++)
         place[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint32_t get_u32(const uint8_t *place)
-{
-    return (uint32_t)place[0] | (uint32_t)place[1] << 8 | (uint32_t)place[2] << 16 |
-           (uint32_t)place[3] << 24;
 }
 
 void carrier_say(struct carrier *carrier, enum carrier_type type, uint32_t channel,
@@ -56,6 +53,13 @@ void carrier_say_u32(struct carrier *carrier, enum carrier_type type, uint32_t c
     carrier_say(carrier, type, channel, bytes, sizeof(bytes));
 }
 
+int carrier_check(const struct carrier *carrier, struct err *err)
+{
+    if (!carrier->failed)
+        return 0;
+    return err_set(err, ERR_PROTOCOL, "carrier: the other end does not read");
+}
+
 static void forget_pending(struct carrier *carrier)
 {
     carrier->out.size = carrier->out_sent = 0;
@@ -63,7 +67,7 @@ static void forget_pending(struct carrier *carrier)
 
 const uint8_t *carrier_pending(struct carrier *carrier, size_t *out_size)
 {
-    *out_size = carrier_out_size(carrier);
+    *out_size = carrier->failed ? 0 : carrier_out_size(carrier);
     return *out_size > 0 ? carrier->out.data + carrier->out_sent : NULL;
 }
 
@@ -105,15 +109,14 @@ static int check_header(const struct carrier *carrier, struct err *err)
 {
     const uint8_t *head = carrier->frame;
     enum carrier_type type = head[0];
-    size_t size = get_u32(head + 8);
+    size_t size = carrier_get_u32(head + 8);
     bool for_channel = type != CARRIER_BEAT;
     if (type == 0 || type >= CARRIER_TYPE_COUNT || head[1] != 0 || head[2] != 0 || head[3] != 0 ||
-        !is_size(type, size) || (get_u32(head + 4) != 0) != for_channel)
+        !is_size(type, size) || (carrier_get_u32(head + 4) != 0) != for_channel)
         return err_set(err, ERR_PROTOCOL, "carrier: a frame of type %u with %zu bytes", head[0],
                        size);
-    /* What only the engine says. */
-    if (carrier->outer && (type == CARRIER_OPEN || type == CARRIER_BEAT))
-        return err_set(err, ERR_PROTOCOL, "carrier: init sent a frame of type %u", head[0]);
+    if (carrier->outer && type == CARRIER_OPEN)
+        return err_set(err, ERR_PROTOCOL, "carrier: init opened a channel");
     return 0;
 }
 
@@ -125,9 +128,12 @@ static int on_frame(struct carrier *carrier, size_t size, struct err *err)
         return err_set(err, ERR_PROTOCOL, "carrier: a frame without its last byte");
     if (type == CARRIER_BEAT) {
         carrier->beaten = true;
+        /* The first one is to be answered whatever is pending: it says that we do. */
+        if (!carrier->outer && carrier_out_size(carrier) < CARRIER_OUT_HIGH)
+            carrier_say(carrier, CARRIER_BEAT, 0, NULL, 0);
         return 0;
     }
-    return channel_on_frame(carrier, type, get_u32(carrier->frame + 4), payload, size, err);
+    return channel_on_frame(carrier, type, carrier_get_u32(carrier->frame + 4), payload, size, err);
 }
 
 static int take_frames(struct carrier *carrier, const uint8_t *data, size_t size, struct err *err)
@@ -137,7 +143,7 @@ static int take_frames(struct carrier *carrier, const uint8_t *data, size_t size
         size_t payload = 0;
         size_t whole = CARRIER_HEADER_SIZE;
         if (carrier->frame_size >= CARRIER_HEADER_SIZE) {
-            payload = get_u32(carrier->frame + 8);
+            payload = carrier_get_u32(carrier->frame + 8);
             whole += payload + 1;
         }
         size_t part = whole - carrier->frame_size;
@@ -210,8 +216,8 @@ static int take_plain(struct carrier *carrier, const uint8_t *data, size_t size,
         result = take_token(carrier, &data, &size, err);
     if (result == 0 && carrier->state == CARRIER_UP)
         result = take_frames(carrier, data, size, err);
-    if (result == 0 && carrier->failed)
-        result = err_set(err, ERR_PROTOCOL, "carrier: the other end does not read");
+    if (result == 0)
+        result = carrier_check(carrier, err);
     if (result != 0 && !carrier->outer)
         go_down(carrier);
     return result;
@@ -277,6 +283,8 @@ static int take_as_outer(struct carrier *carrier, const uint8_t *data, size_t si
             ++carrier->matched == carrier->pattern_size)
             carrier->state = CARRIER_UP;
     }
+    if (carrier->state == CARRIER_UP)
+        carrier->awaited_ns = 0;
     return size > 0 ? take_plain(carrier, data, size, err) : 0;
 }
 
@@ -343,6 +351,10 @@ int carrier_new_outer(const uint8_t secret[static CARRIER_SECRET_SIZE], struct c
         result = err_sys(err, errno, "getrandom");
     else
         result = buf_append(&carrier->out, reset, sizeof(reset), err);
+    if (result == 0) {
+        carrier_say(carrier, CARRIER_BEAT, 0, NULL, 0);
+        result = carrier_check(carrier, err);
+    }
     if (result != 0) {
         carrier_free(carrier);
         return result;
@@ -372,11 +384,26 @@ size_t carrier_channel_count(const struct carrier *carrier)
     return carrier->channel_count;
 }
 
-void carrier_beat(struct carrier *carrier)
+/* A reset is answered by every init, a beat only by one that ever did. */
+int carrier_beat(struct carrier *carrier, int64_t now_ns, struct err *err)
 {
+    int result = carrier_check(carrier, err);
+    if (result != 0)
+        return result;
+    if (carrier->beat_ns > 0 && now_ns - carrier->beat_ns >= SILENCE_NS)
+        return err_set(err, ERR_TIMEOUT, "carrier: init has heard nothing for %d s, and let go",
+                       CARRIER_SILENCE_MS / 1000);
+    carrier->beat_ns = now_ns;
+    bool answers = carrier->state != CARRIER_UP || carrier->beaten;
+    if (carrier->awaited_ns > 0 && answers && now_ns - carrier->awaited_ns >= SILENCE_NS)
+        return err_set(err, ERR_TIMEOUT, "carrier: init has said nothing for %d s",
+                       CARRIER_SILENCE_MS / 1000);
+    if (carrier->awaited_ns == 0)
+        carrier->awaited_ns = now_ns;
     /* What is pending is sign enough; and who reads nothing is not to be told ever more. */
     if (carrier_out_size(carrier) == 0)
         carrier_say(carrier, CARRIER_BEAT, 0, NULL, 0);
+    return carrier_check(carrier, err);
 }
 
 bool carrier_has_beaten(const struct carrier *carrier)

@@ -15,6 +15,8 @@
 enum { EVENTS_MAX = 64 };
 #define NUMBER_MAX (UINT32_MAX - 2)
 #define CREDIT_STEP (CARRIER_WINDOW / 4) /* what fd took is told when it is so much */
+#define IN_KEPT (32U * 1024U)            /* of an empty `in`: a channel may live long */
+#define PASSED_SNDBUF (32 * 1024)        /* twice that counts (socket(7)) */
 
 static struct carrier_channel *find(struct carrier *carrier, uint32_t number)
 {
@@ -138,44 +140,70 @@ static bool is_over(const struct carrier_channel *channel)
     return channel->got_close && channel->in.size == 0 && channel->pass_fd < 0;
 }
 
-static void write_out(struct carrier *carrier, struct carrier_channel *channel)
+/* What goes to the reader with the next bytes is not ours any more. */
+static void let_go(struct carrier *carrier, struct carrier_channel *const *passed, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        fd_close(&passed[i]->pass_fd);
+        if (is_over(passed[i]))
+            end(carrier, passed[i]);
+    }
+}
+
+/* One piece, up to the next place. Returns as fd_send_some(). */
+static ssize_t write_piece(struct carrier *carrier, struct carrier_channel *channel)
+{
+    struct carrier_channel *passed[CARRIER_PASS_MAX];
+    int fds[CARRIER_PASS_MAX];
+    struct err err = ERR_INIT;
+    size_t size = channel->in.size;
+    size_t count = due(carrier, channel, passed, &size);
+    for (size_t i = 0; i < count; i++)
+        fds[i] = passed[i]->pass_fd;
+    ssize_t sent = -ERR_CLOSED;
+    if (!channel->unread)
+        sent = fd_send_some(channel->fd, channel->in.data, size, fds, count, MSG_DONTWAIT, &err);
+    if (sent == -ERR_CLOSED) { /* what its owner wrote last is still to be read */
+        channel->hung_up = channel->unread = true;
+        sent = (ssize_t)size;
+    } else if (sent < 0 && err.sys_errno == ETOOMANYREFS && count > 0) {
+        sent = 0; /* too many are under way already: these have hung up, to their reader */
+    }
+    if (sent < 0)
+        return sent;
+    let_go(carrier, passed, count);
+    buf_consume(&channel->in, (size_t)sent);
+    channel->put += (uint64_t)sent;
+    channel->taken += (uint32_t)sent;
+    return sent;
+}
+
+/* Whether the channel is still there: of what could not be written nothing may be left out. */
+static bool write_out(struct carrier *carrier, struct carrier_channel *channel)
 {
     while (channel->in.size > 0 && channel->writable) {
-        struct carrier_channel *passed[CARRIER_PASS_MAX];
-        int fds[CARRIER_PASS_MAX];
-        size_t size = channel->in.size;
-        size_t count = due(carrier, channel, passed, &size);
-        for (size_t i = 0; i < count; i++)
-            fds[i] = passed[i]->pass_fd;
-        ssize_t sent =
-            fd_send_some(channel->fd, channel->in.data, size, fds, count, MSG_DONTWAIT, NULL);
+        ssize_t sent = write_piece(carrier, channel);
         if (sent == -ERR_UNAVAILABLE) {
             channel->writable = false;
-            break;
+        } else if (sent < 0) {
+            hang_up(carrier, channel);
+            return false;
         }
-        if (sent < 0) { /* nobody reads it; what its owner wrote last is still to be read */
-            channel->hung_up = true;
-            sent = (ssize_t)size;
-        }
-        for (size_t i = 0; i < count; i++) {
-            fd_close(&passed[i]->pass_fd);
-            if (is_over(passed[i]))
-                end(carrier, passed[i]);
-        }
-        buf_consume(&channel->in, (size_t)sent);
-        channel->put += (uint64_t)sent;
-        channel->taken += (uint32_t)sent;
     }
+    if (channel->in.size == 0 && channel->in.capacity > IN_KEPT)
+        buf_done(&channel->in);
     if (channel->taken >= CREDIT_STEP && !channel->got_eof && !channel->got_close) {
         carrier_say_u32(carrier, CARRIER_CREDIT, channel->number, channel->taken);
         channel->window += channel->taken;
         channel->taken = 0;
     }
+    return true;
 }
 
 static void settle(struct carrier *carrier, struct carrier_channel *channel)
 {
-    write_out(carrier, channel);
+    if (!write_out(carrier, channel))
+        return;
     if (is_over(channel)) {
         end(carrier, channel);
         return;
@@ -232,14 +260,17 @@ static void read_in(struct carrier *carrier, struct carrier_channel *channel)
         settle(carrier, channel);
         return;
     }
+    channel->passes |= count > 0;
     for (size_t i = 0; i < count; i++)
         pass_on(carrier, channel, fds[i]);
     channel->credit -= (uint32_t)got;
     carrier_say(carrier, CARRIER_DATA, channel->number, carrier->chunk, (size_t)got);
 }
 
-static bool may_read(const struct carrier_channel *channel)
+static bool may_read(const struct carrier *carrier, const struct carrier_channel *channel)
 {
+    if (channel->passes && carrier->channel_count >= CARRIER_PASSED_HIGH)
+        return false;
     return channel->number != 0 && channel->readable && channel->credit > 0 && !channel->sent_eof &&
            !channel->got_close;
 }
@@ -254,7 +285,7 @@ static bool read_round(struct carrier *carrier)
             return false;
         carrier->first = (carrier->first + 1) % count;
         struct carrier_channel *channel = &carrier->channels[carrier->first];
-        if (!may_read(channel))
+        if (!may_read(carrier, channel))
             continue;
         read_in(carrier, channel);
         more = true;
@@ -296,6 +327,8 @@ void carrier_step(struct carrier *carrier)
             on_event(carrier, &events[i]);
     } while (count == EVENTS_MAX);
     channel_serve(carrier);
+    if (carrier->failed && !carrier->outer)
+        carrier_drop(carrier);
 }
 
 /* ---- from the other end ---- */
@@ -322,25 +355,23 @@ static int on_open(struct carrier *carrier, uint32_t number, struct err *err)
     return 0;
 }
 
-static uint32_t read_u32(const uint8_t *bytes)
-{
-    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-           (uint32_t)bytes[3] << 24;
-}
-
-/* channel: NULL when the one that it would have gone with is over. */
+/* channel: NULL when the one that it would have gone with is over. One that finds no place has hung
+ * up, to the other end, and its reader gets the bytes without it. */
 static int on_pass(struct carrier *carrier, const struct carrier_channel *channel, uint32_t number,
                    struct err *err)
 {
     int fd = -1;
     if (!take_number(carrier, number))
         return err_set(err, ERR_PROTOCOL, "carrier: PASS of channel %u", number);
-    bool goes = channel && !channel->got_eof && !channel->got_close;
+    bool goes = channel && !channel->got_eof && !channel->got_close &&
+                carrier->channel_count < CARRIER_PASSED_MAX;
     struct carrier_channel *passed = goes ? begin_pair(carrier, number, &fd) : NULL;
     if (!passed) {
         carrier_say(carrier, CARRIER_CLOSE, number, NULL, 0);
         return 0;
     }
+    int size = PASSED_SNDBUF;
+    (void)setsockopt(passed->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     passed->pass_fd = fd;
     passed->pass_on = channel->number;
     passed->pass_at = channel->put + channel->in.size;
@@ -380,14 +411,14 @@ int channel_on_frame(struct carrier *carrier, enum carrier_type type, uint32_t n
     if (!channel && !is_past(carrier, number))
         return err_set(err, ERR_PROTOCOL, "carrier: a frame on channel %u", number);
     if (type == CARRIER_PASS)
-        return on_pass(carrier, channel, read_u32(payload), err);
+        return on_pass(carrier, channel, carrier_get_u32(payload), err);
     int result = 0;
     if (!channel)
         return 0;
     if (type == CARRIER_DATA)
         result = on_data(channel, payload, size, err);
     else if (type == CARRIER_CREDIT)
-        result = on_credit(channel, read_u32(payload), err);
+        result = on_credit(channel, carrier_get_u32(payload), err);
     else if (type == CARRIER_EOF)
         channel->got_eof = true;
     else if (type == CARRIER_CLOSE)
@@ -402,13 +433,23 @@ int channel_on_frame(struct carrier *carrier, enum carrier_type type, uint32_t n
 int carrier_open(struct carrier *carrier, int *out_fd, struct err *err)
 {
     uint32_t number = carrier->next_number;
+    int result = carrier_check(carrier, err);
+    if (result != 0)
+        return result;
     if (number > NUMBER_MAX)
         return err_set(err, ERR_UNAVAILABLE, "carrier: no channel number is left");
     if (carrier->channel_count >= CARRIER_CHANNEL_MAX)
         return err_set(err, ERR_UNAVAILABLE, "carrier: no channel is free");
-    if (!begin_pair(carrier, number, out_fd))
+    int fd = -1;
+    if (!begin_pair(carrier, number, &fd))
         return err_sys(err, errno, "carrier: a new channel");
     carrier->next_number += 2;
     carrier_say(carrier, CARRIER_OPEN, number, NULL, 0);
+    result = carrier_check(carrier, err);
+    if (result != 0) {
+        (void)close(fd);
+        return result;
+    }
+    *out_fd = fd;
     return 0;
 }

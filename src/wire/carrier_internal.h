@@ -17,6 +17,8 @@ struct carrier_channel {
     bool readable;   /* as far as is known: an edge of epoll(7) said so, and no EAGAIN since */
     bool writable;
     bool hung_up;    /* nobody reads or writes at its other end any more */
+    bool unread;     /* a send said so: nothing more is written to it */
+    bool passes;     /* a socket has come out of it */
     bool sent_eof;   /* there is nothing more to read from fd */
     bool got_eof;    /* fd is to be shut down behind `in` */
     bool shut;       /* it was */
@@ -36,8 +38,10 @@ enum carrier_state { CARRIER_DOWN, CARRIER_TOKEN, CARRIER_UP };
 
 struct carrier {
     bool outer;
-    bool failed; /* memory, or a peer that does not read */
-    bool beaten;
+    bool failed;        /* memory, or a peer that does not read: the stream has a hole */
+    bool beaten;        /* init: the engine; outer: init has answered a beat */
+    int64_t beat_ns;    /* outer: when it last beat; 0: not yet */
+    int64_t awaited_ns; /* outer: since which beat nothing was heard; 0: none */
     enum carrier_state state;
     struct carrier_events events;
     int epoll_fd;
@@ -65,12 +69,20 @@ struct carrier {
     struct carrier_channel channels[CARRIER_CHANNEL_MAX];
 };
 
+static inline uint32_t carrier_get_u32(const uint8_t *place)
+{
+    return (uint32_t)place[0] | (uint32_t)place[1] << 8 | (uint32_t)place[2] << 16 |
+           (uint32_t)place[3] << 24;
+}
+
 /* Puts a frame behind what is pending; `failed` when it finds no place. */
 void carrier_say(struct carrier *carrier, enum carrier_type type, uint32_t channel,
                  const void *payload, size_t size);
 void carrier_say_u32(struct carrier *carrier, enum carrier_type type, uint32_t channel,
                      uint32_t value);
 size_t carrier_out_size(const struct carrier *carrier);
+/* Whether it has `failed`, in words. */
+int carrier_check(const struct carrier *carrier, struct err *err);
 
 /* What a frame means; it is whole, and its type and size are such as may be. */
 int channel_on_frame(struct carrier *carrier, enum carrier_type type, uint32_t number,

@@ -48,6 +48,7 @@ enum engine_tag {
     TAG_RUNTIME_CAPABILITIES, /* the same */
     TAG_RUNTIME_WARNING,      /* the same */
     TAG_CAUSE,
+    TAG_IMAGE_IDS,
 };
 
 static const struct msg_protocol protocol = {.name = "engine",
@@ -103,6 +104,8 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
     tlv_put_u64(writer, TAG_STORAGE, info->storage_bytes);
     tlv_put_u64(writer, TAG_DISK, info->disk_bytes);
     tlv_put_str(writer, TAG_IMAGES, info->images);
+    if (info->image_ids[0] != '\0')
+        tlv_put_str(writer, TAG_IMAGE_IDS, info->image_ids);
     tlv_put_str(writer, TAG_MISSING, info->missing);
     tlv_put_str(writer, TAG_UNAVAILABLE, info->unavailable);
     if (info->gpu_count > 0)
@@ -364,6 +367,8 @@ static int info_field(const struct tlv_field *field, struct engine_msg *msg, str
         return tlv_copy_str(field, info->cgroup_mode, sizeof(info->cgroup_mode), err);
     case TAG_IMAGES:
         return tlv_copy_str(field, info->images, sizeof(info->images), err);
+    case TAG_IMAGE_IDS:
+        return tlv_copy_str(field, info->image_ids, sizeof(info->image_ids), err);
     case TAG_MISSING:
         return tlv_copy_str(field, info->missing, sizeof(info->missing), err);
     case TAG_UNAVAILABLE:

@@ -24,6 +24,8 @@
 #define ENGINE_TEXT_MAX 512
 #define ENGINE_IMAGE_MAX 256 /* a reference of an OCI image with its digest fits */
 #define ENGINE_IMAGES_MAX 2048
+#define ENGINE_IMAGE_ID_MAX 17 /* a word of image_ids, with its end */
+#define ENGINE_IMAGE_IDS_MAX 1024
 #define ENGINE_RUNTIMES_MAX 8
 #define ENGINE_LIST_MAX 4096
 #define ENGINE_LAYER_NAME_MAX 64 /* id_is_name() */
@@ -117,6 +119,8 @@ struct engine_runtime {
     char warning[ENGINE_TEXT_MAX]; /* what its operator ought to know; "" nothing */
 };
 
+#define ENGINE_DISK_UNKNOWN UINT64_MAX
+
 struct engine_info {
     char name[ENGINE_NAME_MAX];
     char version[ENGINE_NAME_MAX];
@@ -126,12 +130,16 @@ struct engine_info {
     uint32_t cpu_millis;            /* 1000 a core */
     uint32_t gpu_count;             /* with ENGINE_CAP_GPU, whether in use or not */
     uint64_t storage_bytes;         /* the largest writable root in memory */
-    uint64_t disk_bytes;            /* the largest writable root on disk; 0: none */
+    uint64_t disk_bytes;            /* the largest writable root on disk; 0: none;
+                                       ENGINE_DISK_UNKNOWN: the engine can't tell */
     char images[ENGINE_IMAGES_MAX]; /* names, separated by spaces; the first is taken
                                        when none is named */
     /* The first is taken when none is named. None at all: an older engine, which has one way. */
     struct engine_runtime runtimes[ENGINE_RUNTIMES_MAX];
     size_t runtime_count;
+    /* What each name means now, in the order of images, a word each: other than before when the
+     * name means another image. "-", or fewer words than images: nobody says. */
+    char image_ids[ENGINE_IMAGE_IDS_MAX];
     char missing[ENGINE_TEXT_MAX];     /* what this host can't enforce, and why; "" nothing */
     char unavailable[ENGINE_TEXT_MAX]; /* why no sandbox can be made; "" when some can */
 };

@@ -1,9 +1,13 @@
 /* Owns the field tags of init's configuration. */
 #include "wire/init_config.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "wire/tlv.h"
+
+enum { CONFIG_SIZE_MAX = 4096 };
 
 enum init_tag {
     TAG_ID = 1,
@@ -205,5 +209,26 @@ int init_config_decode(const void *data, size_t size, struct init_config *config
     }
     if (result == 0)
         *config = decoded;
+    return result;
+}
+
+int init_config_read(int fd, struct init_config *config, struct err *err)
+{
+    uint8_t bytes[CONFIG_SIZE_MAX + 1];
+    size_t used = 0;
+    ssize_t got = 1;
+    while (got > 0 && used < sizeof(bytes)) {
+        got = read(fd, bytes + used, sizeof(bytes) - used);
+        used += got > 0 ? (size_t)got : 0;
+    }
+    int result = 0;
+    if (got < 0)
+        result = err_sys(err, errno, "read the configuration");
+    else if (used > CONFIG_SIZE_MAX)
+        result = err_set(err, ERR_PROTOCOL, "a configuration of more than %d bytes",
+                         (int)CONFIG_SIZE_MAX);
+    else
+        result = init_config_decode(bytes, used, config, err);
+    explicit_bzero(bytes, sizeof(bytes)); /* the secret */
     return result;
 }

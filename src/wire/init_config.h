@@ -90,5 +90,7 @@ struct init_config {
 void init_config_clear(struct init_config *config);
 int init_config_encode(const struct init_config *config, struct buf *out, struct err *err);
 int init_config_decode(const void *data, size_t size, struct init_config *config, struct err *err);
+/* All that there is to read from fd, as it is; blocks. ERR_PROTOCOL also when that is too long. */
+int init_config_read(int fd, struct init_config *config, struct err *err);
 
 #endif

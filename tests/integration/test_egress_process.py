@@ -1,126 +1,21 @@
 """The way out of a sandbox: the real berth-egress and a real init, without a server. A name server
-and a web server of the test are all of the internet that there is."""
-import base64
-import contextlib
+and a web server of the test are all of the internet that there is. What does not go out is in
+test_egress_refusals.py."""
 import errno
 import os
-import pathlib
 import re
-import signal
 import socket
 import struct
-import threading
 import time
 
 import pytest
 
 import egress as out
 import harness
-from egress import DNS, PROXY, WEB, Egress, Names, Web
-from engine import FRAMES, FRAME_NAMES, Engine, EngineError, MIB, Sandbox, fields, number, tlv
-from engine import ID, NONCE
-
-WORDS = "127.77.0.3"  # of the tunnel's other end
-PYTHON = "/usr/bin/python3"
-
-
-class Boxed(Sandbox):
-    """A sandbox and what its hello carries."""
-
-    def __init__(self, engine, **options):
-        box_id = f"n{os.urandom(5).hex()}"
-        reply, fds = engine.call("create", engine.spec(box_id, **options))
-        self.nonce = dict(reply)[NONCE]
-        super().__init__(engine, box_id, socket.socket(fileno=fds[0]), self.nonce)
-
-    def network(self, on=True):
-        return self.finish(self.request("network", tlv(1, int(on)))).errno
-
-    def raw_channel(self):
-        return self.engine.call("open_channel", tlv(ID, self.id))[1][0]
-
-    @staticmethod
-    def hello_of_egress():
-        """What the server says before it passes a channel on: nothing but EGRESS will come."""
-        hello = tlv(1, 1) + tlv(2, 1) + tlv(3, 1 << 9) + tlv(4, bytes(16))
-        return struct.pack("<IBBHI", len(hello), FRAMES["hello"], 0, 0, 0) + hello
-
-    def python(self, code, *arguments, **options):
-        return self.run(PYTHON, "-c", code, *arguments, **options)
-
-    def say(self, data, end=False, stop_at=None):
-        """Bytes to the proxy, and all that comes back."""
-        code = """
-import base64, socket, sys
-s = socket.create_connection(("127.0.0.1", 3128))
-s.settimeout(60)
-got = b""
-try:
-    s.sendall(base64.b64decode(sys.argv[1]))
-    if sys.argv[2] == "1": s.shutdown(socket.SHUT_WR)
-    while True:
-        piece = s.recv(65536)
-        if not piece: break
-        got += piece
-        if sys.argv[3] and sys.argv[3].encode() in got: break
-except ConnectionError as problem:
-    got += b"!" + type(problem).__name__.encode()
-sys.stdout.buffer.write(got)
-"""
-        result = self.python(code, base64.b64encode(data).decode(), str(int(end)), stop_at or "")
-        assert result.exit_code == 0, result
-        return result.stdout
-
-    def get(self, url, *options):
-        """What curl says: (status of the proxy or the origin, text)."""
-        result = self.run("/usr/bin/curl", "-sS", "-m", "60", "-w", "\\n%{http_code} %{http_connect}",
-                          "--proxy", PROXY, *options, url)
-        text, _, codes = result.stdout.decode("latin-1").rpartition("\n")
-        status, connect = codes.split()
-        return int(status) or int(connect), text + result.stderr.decode("latin-1")
-
-
-@pytest.fixture(scope="module")
-def engine():
-    with Engine() as one:
-        yield one
-        assert one.list() == []
-
-
-@pytest.fixture(scope="module")
-def names():
-    one = Names({
-        "web.test": [WEB], "other.test": [WEB], "www.web.test": [WEB],
-        "loop.test": ["127.0.0.1"], "private.test": ["10.0.0.1"], "both.test": ["10.0.0.1", WEB],
-        "meta.test": ["169.254.169.254"], "six.test": ["::1"], "mapped.test": ["::ffff:127.0.0.1"],
-        "nat.test": ["64:ff9b::7f00:1"], "zero.test": ["0.0.0.0"], "ula.test": ["fd00::1"],
-        "words.test": [WORDS], "nowhere.test": []})
-    yield one
-    one.close()
-
-
-@pytest.fixture(scope="module")
-def web():
-    with Web() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def egress(names):
-    with Egress(f"{WEB}/32, {WORDS}/32") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def box(engine, egress, web):
-    """One with the network, for tests that leave it as it was."""
-    with Boxed(engine) as one:
-        assert one.network() == 0
-        egress.attach(one, ["web.test", "*.test:8080", "loop.test", "private.test", "both.test",
-                            "meta.test", "six.test", "mapped.test", "nat.test", "zero.test",
-                            "ula.test", "nowhere.test", "words.test:7", "missing.test",
-                            "127.0.0.1", "[::1]"])
-        yield one
+from egress import PROXY, Egress
+from egress_rig import CONNECT, ESTABLISHED, PYTHON, Boxed, read_all, tunnel_end
+from egress_rig import box, egress, engine, names, web  # noqa: F401: fixtures
+from engine import FRAMES, FRAME_NAMES, EngineError, ID, MIB, number, tlv
 
 
 # ---- what goes ----
@@ -160,39 +55,6 @@ def test_much_comes_back_whole(box):
             "print(len(r.urlopen('http://web.test/big/30000000').read()))")
     result = box.python(code, env=(f"http_proxy={PROXY}",))
     assert result.stdout == b"30000000\n", result
-
-
-@contextlib.contextmanager
-def tunnel_end(serve):
-    """A server on WORDS:7 whose one connection goes to serve()."""
-    with socket.create_server((WORDS, 7)) as listener:
-        problems = []
-
-        def run():
-            try:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.settimeout(harness.HANG_SECS)
-                    serve(connection)
-            except Exception as problem:  # noqa: BLE001: told below
-                problems.append(problem)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        yield
-        thread.join(harness.HANG_SECS)
-        assert not thread.is_alive() and not problems, problems
-
-
-CONNECT = b"CONNECT words.test:7 HTTP/1.1\r\nHost: words.test:7\r\n\r\n"
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-
-def read_all(connection):
-    text = b""
-    while piece := connection.recv(65536):
-        text += piece
-    return text
 
 
 def test_a_tunnel_ends_one_way_first(box):
@@ -245,200 +107,6 @@ def test_a_slow_reader_slows_the_origin(box):
     with tunnel_end(serve):
         assert box.python(code, CONNECT.decode().replace("\r\n", "\\r\\n")).exit_code == 0
     assert 0 < len(sent) * 65536 < 64 * MIB  # what sockets hold, not what the origin has
-
-
-# ---- what does not ----
-
-
-@pytest.mark.parametrize("url", [
-    "http://other.test/", "http://www.web.test/", "http://web.test:81/", "https://web.test:8443/",
-    "http://example.com/", "http://web.test.evil.test/"])
-def test_off_the_list(box, egress, url):
-    before = egress.counts(box)["refused"]
-    status, text = box.get(url)
-    assert status == 403
-    if url.startswith("http:"):
-        assert "not on the list" in text and "web.test" in text and '"allow"' in text
-    assert egress.counts(box)["refused"] == before + 1
-
-
-@pytest.mark.parametrize("name", ["loop", "private", "meta", "six", "mapped", "nat", "zero", "ula"])
-def test_listed_names_with_addresses_that_are_not_public(box, name):
-    status, text = box.get(f"http://{name}.test/")
-    assert status == 403 and "public" in text, text
-
-
-def test_listed_literals_are_not_public_either(box):
-    for url in ("http://127.0.0.1/", "http://[::1]/"):
-        status, text = box.get(url)
-        assert (status, "loopback" in text) == (403, True), text
-
-
-def test_only_the_checked_address_of_several_is_connected_to(box, web):
-    assert box.get("http://both.test/") == (200, "hello from the web\n")
-
-
-def ask(box, target, method="GET", version="1.1", fields_=""):
-    request = f"{method} {target} HTTP/{version}\r\nHost: web.test\r\n{fields_}\r\n"
-    return box.say(request.encode("latin-1"))
-
-
-# Each is some way to write 127.0.0.1, ::1, 169.254.169.254 or 10.0.0.1.
-SPELLINGS = [
-    "2130706433", "017700000001", "0x7f000001", "0x7f.1", "127.1", "127.0.1", "127.000.000.001",
-    "0177.0.0.1", "0x7f.0.0.1", "0", "0.0.0.0", "127.0.0.1.", "2852039166", "169.254.169.254",
-    "0xa9fea9fe", "0251.0376.0251.0376", "10.0.0.1", "167772161", "[::]", "[::ffff:127.0.0.1]",
-    "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "[2002:7f00:1::]", "[fe80::1%25lo]",
-    "[0:0:0:0:0:0:0:1]", "[fd00:ec2::254]", "localhost", "LOCALHOST", "localhost.",
-    "ip6-localhost", "a@127.0.0.1", "web.test@127.0.0.1", "web.test:80@127.0.0.1", "127.0.0.1#web.test",
-    "\u2460\u2461", "xn--web-.test", "web.test\\@127.0.0.1", "web.test%00.evil.test", "127.0.0.1%2eweb.test",
-    "web.test:80:80", "web.test:", "web.test:0", "web.test:65536", "web.test:+80", "", ".", "..web.test",
-    "[::1", "::1", "*.test", "-web.test", "255.255.255.255", "224.0.0.1", "0x7f000001.", "1.2.3.4.5",
-    "vm", "sandbox",
-]
-
-
-@pytest.mark.parametrize("method", ["GET", "CONNECT"])
-def test_spellings(engine, egress, method):
-    """Also with a list that names any host: what is reached is nothing but public."""
-    with Boxed(engine) as one:
-        assert one.network() == 0
-        egress.attach(one, ["*"])
-        for spelling in SPELLINGS:
-            text = spelling.encode().decode("latin-1")
-            target = f"http://{text}/" if method == "GET" else (
-                text if ":" in text.rsplit("]", 1)[-1] else f"{text}:80")
-            status = ask(one, target, method)[9:12]
-            assert status in (b"400", b"403", b"502"), (spelling, status)
-        assert one.say(b"GET http://WEB.TEST./ HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 200") or \
-            ask(one, "http://WEB.TEST./")[9:12] == b"200"
-
-
-def test_rebinding_is_of_no_use(engine, egress, names, web):
-    """A name whose address changes from one question to the next: each connection goes to what was
-    checked for it."""
-    answers = {"n": 0}
-
-    def flip(kind):
-        if kind != 1:
-            return []
-        answers["n"] += 1
-        return [WEB] if answers["n"] % 2 else ["127.0.0.1"]
-
-    names.table["flip.test"] = flip
-    with harness_listener("127.0.0.1") as (port, accepted), Web(port) as _, Boxed(engine) as one:
-        assert one.network() == 0
-        for i in range(6):
-            egress.attach(one, [f"flip.test:{port}"], owner=f"owner-{i}")  # nothing is kept for it
-            status = one.get(f"http://flip.test:{port}/")[0]
-            assert status == (200 if answers["n"] % 2 else 403)
-        assert answers["n"] == 6 and accepted == []
-
-
-@contextlib.contextmanager
-def harness_listener(address):
-    """A port of the host that nobody may reach; what reached it."""
-    with socket.create_server((address, 0)) as listener:
-        accepted = []
-        listener.settimeout(0.05)
-        yield listener.getsockname()[1], accepted
-        with contextlib.suppress(TimeoutError):
-            accepted.append(listener.accept())
-
-
-def test_own_addresses_of_the_host(engine, egress, names):
-    """Whatever they are: public by number or not."""
-    found = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None)}
-    names.table["host.test"] = sorted(address for address in found if "%" not in address)
-    with Boxed(engine) as one:
-        assert one.network() == 0
-        egress.attach(one, ["*"])
-        assert one.get("http://host.test/")[0] == 403
-
-
-def test_names_that_are_not_there(box):
-    status, text = box.get("http://missing.test/")
-    assert status == 502 and "not found" in text
-    assert box.get("http://nowhere.test/")[0] == 502
-
-
-# ---- requests that two readers could read differently ----
-
-
-@pytest.mark.parametrize("request_", [
-    b"GET / HTTP/1.1\r\nHost: web.test\r\n\r\n",
-    b"GET https://web.test/ HTTP/1.1\r\n\r\n",
-    b"GET http://web.test/ HTTP/2.0\r\n\r\n",
-    b"GET http://web.test/\r\n\r\n",
-    b"GET  http://web.test/ HTTP/1.1\r\n\r\n",
-    b"GET http://web.test/ HTTP/1.1\r\nA : b\r\n\r\n",
-    b"GET http://web.test/ HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
-    b"GET http://web.test/ HTTP/1.1\r\nA: b\nHost: evil\r\n\r\n",
-    b"GET http://web.test/ HTTP/1.1\r\nA: b\rX: y\r\n\r\n",
-    b"GET http://web.test/ HTTP/1.1\r\nA: b\0\r\n\r\n",
-    b"GET http://web.test/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    b"GET http://web.test/a\x01b HTTP/1.1\r\n\r\n",
-    b"POST http://web.test/ HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
-    b"POST http://web.test/ HTTP/1.1\r\nContent-Length: +1\r\n\r\nx",
-    b"POST http://web.test/ HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\nx",
-    b"POST http://web.test/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    b"POST http://web.test/ HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    b"POST http://web.test/ HTTP/1.1\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
-    b"POST http://web.test/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    b"POST http://web.test/ HTTP/1.1\r\nConnection: content-length\r\nContent-Length: 3\r\n\r\nabc",
-    b"CONNECT web.test:80 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
-    b"CONNECT web.test HTTP/1.1\r\n\r\n",
-    b"\r\nGET http://web.test/ HTTP/1.1\r\n\r\n",
-])
-def test_unclear_requests_are_refused(box, web, request_):
-    before = len(web.seen)
-    assert box.say(request_)[9:12] == b"400"
-    assert len(web.seen) == before
-
-
-def test_heads_that_are_too_long(box):
-    line = b"GET http://web.test/ HTTP/1.1\r\n"
-    assert box.say(line + b"A: " + b"x" * 20000)[9:12] == b"431"
-    assert box.say(line + b"A: b\r\n" * 101 + b"\r\n")[9:12] == b"431"
-
-
-def test_a_second_request_goes_nowhere(box, web):
-    """Neither to the same origin nor with another Host, however it is packed."""
-    second = b"GET /second HTTP/1.1\r\nHost: other.test\r\n\r\n"
-    firsts = (b"GET http://web.test/first HTTP/1.1\r\n\r\n",
-              b"POST http://web.test/first HTTP/1.1\r\nContent-Length: 2\r\n\r\nab",
-              b"POST http://web.test/first HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n")
-    for first in firsts:
-        web.seen.clear()
-        answer = box.say(first + second)
-        assert answer.count(b"200 OK") == 1, answer
-        assert [path for _, path, _, _ in web.seen] == ["/first"]
-
-
-@pytest.mark.parametrize("body", [
-    b"2\nab\r\n0\r\n\r\n", b"2;x=y\r\nab\r\n0\r\n\r\n", b"-2\r\nab\r\n", b"fffffffffffffffff\r\n",
-    b"2\r\nabc\r\n0\r\n\r\n", b"0\r\nTrailer: x\r\n\r\n", b"\r\n", b"0x2\r\nab\r\n0\r\n\r\n"])
-def test_bodies_that_are_unclear_end_the_connection(box, body):
-    head = b"POST http://web.test/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert b"200 OK" not in box.say(head + body, end=True)
-
-
-def test_fields_between_the_code_and_the_proxy_stay_there(box, web):
-    web.seen.clear()
-    ask(box, "http://web.test/", fields_=(
-        "Connection: X-Secret, keep-alive\r\nX-Secret: 1\r\nX-Open: 2\r\nUpgrade: h2c\r\nTE: trailers\r\n"
-        "Keep-Alive: 5\r\nProxy-Authorization: Basic eA==\r\n"))
-    headers = {name.lower(): value for name, value in web.seen[-1][2].items()}
-    assert headers == {"host": "web.test", "x-open": "2", "connection": "close"}
-
-
-def test_log_lines_cant_be_forged(box, egress):
-    before = egress.log().count("\n")
-    ask(box, "http://web.test/%0asandbox", "GE\x1bT")
-    ask(box, "http://web.test/\nsandbox x of y: GET z ok", "GET")
-    ask(box, "http://evil\x1b[31m.test/")
-    lines = egress.log().splitlines()[before:]
-    assert lines and all(" berth-egress: sandbox " in line and line.isprintable() for line in lines)
 
 
 # ---- bounds ----
@@ -765,6 +433,34 @@ def test_a_refusal_says_why_where_a_tunnel_shows_it(box):
     line = box.say(b"CONNECT example.com:443 HTTP/1.1\r\n\r\n").split(b"\r\n")[0]
     assert line == (b"HTTP/1.1 403 example.com:443 is not on the list of hosts that this sandbox may "
                     b"reach")
+
+
+def frame(kind, stream=0, payload=b""):
+    return struct.pack("<IBBHI", len(payload), FRAMES[kind], 0, 0, stream) + payload
+
+
+def test_a_word_without_its_socket_is_one_that_has_hung_up(egress, web):
+    """An engine between init and here may have had no place for it: those before and behind go on."""
+    class One:
+        id, nonce = "no-init", os.urandom(16)
+
+    init, theirs = socket.socketpair()
+    with init, theirs:
+        init.sendall(frame("hello", 0, tlv(1, 1) + tlv(2, 1) + tlv(3, 1 << 9) + tlv(4, One.nonce)) +
+                     frame("done", 4, tlv(1, 0)))
+        egress.call("attach", tlv(out.ID, One.id) + tlv(out.OWNER, "tester") + tlv(out.NONCE, One.nonce) +
+                    tlv(out.BYTES_USED, 0) + egress.policy(["web.test"]), [theirs.fileno()])
+        for passes in (True, False, False, True):
+            if not passes:
+                init.sendall(frame("accepted", 4))
+                continue
+            code, passed = socket.socketpair()
+            with code, passed:
+                code.settimeout(harness.HANG_SECS)
+                socket.send_fds(init, [frame("accepted", 4)], [passed.fileno()])
+                code.sendall(b"GET http://web.test/ HTTP/1.1\r\nHost: web.test\r\n\r\n")
+                assert code.recv(100).startswith(b"HTTP/1.1 200")
+        egress.detach(One)
 
 
 def test_nonsense_from_the_server_ends_its_connection(egress):

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import harness
-from harness import LOOPBACK, SLOW, wait_until
+from harness import LARGE, LOOPBACK, SLOW, wait_until
 from sessions import Session
 
 MIB = 1 << 20
@@ -336,7 +336,7 @@ def fresh():
 def peak_bytes(pid):
     for line in open(f"/proc/{pid}/status"):
         if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+            return int(line.split()[1]) * 1024 // LARGE
     raise AssertionError("no VmHWM")
 
 

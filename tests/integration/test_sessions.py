@@ -72,6 +72,20 @@ def test_subprocesses_and_threads_write_to_their_execution(session):
     assert second["stdout"] == "second\n", second
 
 
+def test_a_program_that_cannot_be_written_is_none(server):
+    """The source has a folder in its place: nothing began, so nothing runs, and the key is free."""
+    one = Session(server, lang="perl")
+    assert one.run("unlink 'main.pl'; mkdir 'main.pl' or die; print 'made'")["stdout"] == "made"
+    for _ in range(2):
+        answer = one.server.post({"code": "print 1"}, path=one.path + "/execute",
+                                 headers={"Idempotency-Key": "folder"})
+        assert_error(answer, 400, "main.pl")
+    listed = server.get("/executions?status=running").json()["executions"]
+    assert not [entry for entry in listed if entry.get("session_id") == one.id], listed
+    assert one.get().json()["running"] is None
+    one.delete()
+
+
 def test_interrupt(session):
     for code in ("while True: pass", "import time; time.sleep(600)",
                  "import subprocess; subprocess.run(['sleep', '600'])"):

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 import harness
-from harness import HANG_SECS, Stream, at_once, read, wait_until
+from harness import HANG_SECS, LARGE, Stream, at_once, read, wait_until
 from test_sessions import Session, in_background
 
 IDLE = 1000
@@ -47,7 +47,7 @@ class Peak:
         return int(read(f"/proc/{self.pid}/status").split("VmHWM:")[1].split()[0])
 
     def grown(self):
-        return self.now() - self.before
+        return (self.now() - self.before) // LARGE
 
 
 def others_are_served(server, count=20):

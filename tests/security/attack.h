@@ -21,10 +21,11 @@ struct finding {
     enum verdict verdict;
     int sys_errno; /* of the refusal; 0: none */
     int unsure;    /* a call failed in a way that is no refusal */
-    char detail[240];
+    char detail[1000];
 };
 
-/* Each sets the verdict; an escape is never overwritten. The detail is a printf format. */
+/* Each sets the verdict; an escape is never overwritten, and a further one is told behind it. The
+ * detail is a printf format. */
 __attribute__((format(printf, 2, 3))) void stopped(struct finding *finding, const char *format,
                                                    ...);
 __attribute__((format(printf, 2, 3))) void escaped(struct finding *finding, const char *format,

@@ -207,12 +207,14 @@ void attack_personality_randomize(struct finding *finding)
 }
 
 #ifdef __x86_64__
+/* -1 where a kernel that takes the number for one of x86-64 (gVisor) looks for arguments: nothing
+ * of ours to write to. */
 static long call_i386(long number, long a, long b)
 {
     long result = number;
     __asm__ volatile("int $0x80"
                      : "+a"(result)
-                     : "b"(a), "c"(b)
+                     : "b"(a), "c"(b), "D"(-1L), "S"(-1L), "d"(-1L)
                      : "memory", "r8", "r9", "r10", "r11");
     return (int)result;
 }

@@ -56,10 +56,17 @@ char first_fds[512];
 
 static void set(struct finding *finding, enum verdict verdict, const char *format, va_list words)
 {
-    if (finding->verdict == VERDICT_ESCAPED)
-        return;
+    char text[200];
+    size_t used = 0;
+    (void)vsnprintf(text, sizeof(text), format, words);
+    if (finding->verdict == VERDICT_ESCAPED) { /* each of several is told, once */
+        if (verdict != VERDICT_ESCAPED || strstr(finding->detail, text))
+            return;
+        used = strlen(finding->detail);
+    }
     finding->verdict = verdict;
-    (void)vsnprintf(finding->detail, sizeof(finding->detail), format, words);
+    (void)snprintf(finding->detail + used, sizeof(finding->detail) - used, "%s%s",
+                   used > 0 ? "; " : "", text);
 }
 
 #define SETTER(name, verdict)                                                                      \

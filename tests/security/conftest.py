@@ -6,6 +6,18 @@ import host as host_module
 import verdicts
 
 
+def pytest_collection_modifyitems(config, items):
+    """No attacks in a profile that a way refuses; test_attacks.py looks at the refusal."""
+
+    def is_refused(item):
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        return given.get("profile") in verdicts.REFUSED.get(given.get("way"), ())
+
+    refused = [item for item in items if is_refused(item)]
+    config.hook.pytest_deselected(items=refused)
+    items[:] = [item for item in items if item not in refused]
+
+
 @pytest.fixture(scope="session")
 def server():
     """A server of the suite's own: a neighbour sandbox lives on it from the first attack on."""

@@ -377,8 +377,10 @@ static int on_image(const struct connection *connection)
 {
     struct fake_docker *fake = connection->fake;
     if (strstr(connection->line, "/images/create") || strstr(connection->line, "/images/prune") ||
-        fake->image[0] == '\0')
-        return reply(connection, 200, "{\"status\":\"Pulling\"}\n");
+        fake->image[0] == '\0') /* what has volumes is not prepared */
+        return reply(connection, 200,
+                     "{\"status\":\"Pulling\",\"Id\":\"sha256:0123456789abcdef01\","
+                     "\"Config\":{\"Volumes\":{\"/data\":{}}}}\n");
     bool prepared = strstr(connection->line, "/berth-prepared:") != NULL;
     if (prepared && fake->prepared[0] == '\0')
         return reply_message(connection, 404, "No such image");

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "wire/carrier.h"
 
@@ -368,7 +369,7 @@ static void test_an_answer_to_a_reset_that_was_lost(void **state)
     const uint8_t *pending = carrier_pending(rig->outer, &size);
     assert_ok(carrier_take(rig->inner, pending, size, &err), err);
     pending = carrier_pending(rig->inner, &size);
-    assert_int_equal(size, CARRIER_TOKEN_SIZE);
+    assert_true(size > CARRIER_TOKEN_SIZE && size <= sizeof(bytes)); /* and to the beat */
     memcpy(bytes, pending, size);
     carrier_sent(rig->inner, size);
     carrier_free(rig->outer);
@@ -425,14 +426,101 @@ static void test_an_engine_that_beats_and_one_that_is_gone(void **state)
     struct rig *rig = *state;
     int inner = -1;
     FD_AUTO int fd = open_channel(rig, &inner);
-    assert_false(carrier_has_beaten(rig->inner));
-    carrier_beat(rig->outer);
-    run(rig);
-    assert_true(carrier_has_beaten(rig->inner));
+    assert_true(carrier_has_beaten(rig->inner)); /* with its reset */
     carrier_drop(rig->inner);
     assert_false(carrier_has_beaten(rig->inner));
     expect_end(inner);
     assert_int_equal(carrier_channel_count(rig->inner), 0);
+}
+
+static void beat(struct rig *rig, int64_t now_ms)
+{
+    struct err err = ERR_INIT;
+    assert_ok(carrier_beat(rig->outer, now_ms * CLOCK_NS_PER_MS, &err), err);
+}
+
+static void expect_timeout(struct rig *rig, int64_t now_ms)
+{
+    struct err err = ERR_INIT;
+    assert_fails(carrier_beat(rig->outer, now_ms * CLOCK_NS_PER_MS, &err), ERR_TIMEOUT, err);
+}
+
+enum { SOON = CARRIER_BEAT_MS, GONE = CARRIER_SILENCE_MS };
+
+static void test_an_init_that_answers_and_one_that_does_not_any_more(void **state)
+{
+    struct rig *rig = *state;
+    int inner = -1;
+    FD_AUTO int fd = open_channel(rig, &inner);
+    for (int64_t now_ms = SOON; now_ms <= 3 * GONE; now_ms += SOON) {
+        beat(rig, now_ms);
+        run(rig);
+    }
+    carrier_drop(rig->inner); /* it says nothing of that */
+    int64_t from_ms = 3 * GONE + SOON;
+    for (int64_t now_ms = from_ms; now_ms < from_ms + GONE; now_ms += SOON) {
+        beat(rig, now_ms);
+        run(rig);
+    }
+    expect_timeout(rig, from_ms + GONE);
+    expect_nothing(fd);
+    carrier_free(rig->outer);
+    attach(rig);
+    FD_AUTO int again = open_channel(rig, &inner);
+    say(again, "found again");
+    run(rig);
+    expect(inner, "found again");
+}
+
+/* An init that says anything is there; one that never answers the reset is not. */
+static void test_what_counts_as_a_word_of_init(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    static const uint8_t credit[] = {
+        CARRIER_CREDIT, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0};
+    int inner = -1;
+    int64_t now_ms = SOON;
+    FD_AUTO int fd = open_channel(rig, &inner);
+    for (; now_ms <= 3 * GONE; now_ms += SOON) {
+        beat(rig, now_ms);
+        if (now_ms % (GONE - SOON) == 0)
+            assert_ok(carrier_take(rig->outer, credit, sizeof(credit), &err), err);
+    }
+    carrier_free(rig->outer);
+    attach(rig);
+    for (now_ms = SOON; now_ms < SOON + GONE; now_ms += SOON)
+        beat(rig, now_ms);
+    expect_timeout(rig, now_ms);
+}
+
+/* Of before init answered beats: it is never taken for gone. */
+static void test_an_init_that_is_older(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    size_t size = 0;
+    const uint8_t *reset = carrier_pending(rig->outer, &size);
+    uint8_t token[CARRIER_TOKEN_SIZE];
+    assert_int_equal(reset[CARRIER_SECRET_SIZE + CARRIER_TOKEN_SIZE], 0);
+    memcpy(token, reset + CARRIER_SECRET_SIZE, sizeof(token));
+    carrier_sent(rig->outer, size);
+    assert_ok(carrier_take(rig->outer, token, sizeof(token), &err), err);
+    for (int64_t now_ms = SOON; now_ms <= 3 * GONE; now_ms += SOON)
+        beat(rig, now_ms);
+}
+
+/* Who was stopped for so long has been let go by init, whatever that answers. */
+static void test_an_engine_that_was_stopped(void **state)
+{
+    struct rig *rig = *state;
+    int inner = -1;
+    FD_AUTO int fd = open_channel(rig, &inner);
+    beat(rig, SOON);
+    run(rig);
+    beat(rig, SOON + GONE - 1);
+    run(rig);
+    expect_timeout(rig, SOON + 2 * GONE - 1);
 }
 
 /* ---- sockets that are passed ---- */
@@ -581,6 +669,62 @@ static void test_a_passed_socket_whose_reader_is_gone(void **state)
     assert_int_equal(carrier_channel_count(rig->outer), 0);
 }
 
+enum { MANY = 300 };
+
+/* Passes one more; false when there is no room for it. */
+static bool try_pass(int fd, int *out_code)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+    ssize_t sent = fd_send_some(fd, "x", 1, &pair[1], 1, MSG_DONTWAIT, NULL);
+    (void)close(pair[1]);
+    *out_code = pair[0];
+    if (sent != 1)
+        fd_close(out_code);
+    return sent == 1;
+}
+
+/* What the code opens beyond the bound waits; it is not ended, and takes nobody's place. */
+static void test_more_sockets_than_places(void **state)
+{
+    struct rig *rig = *state;
+    int code[MANY];
+    int taken[MANY];
+    int inner = -1, other = -1;
+    size_t count = 0, most = 0;
+    FD_AUTO int fd = open_channel(rig, &inner);
+    for (size_t passed = 0; count < MANY;) {
+        while (passed < MANY && try_pass(inner, &code[passed]))
+            passed++;
+        run(rig);
+        most = carrier_channel_count(rig->outer) > most ? carrier_channel_count(rig->outer) : most;
+        FD_AUTO int spare = open_channel(rig, &other); /* a place for another server */
+        fd_close(&rig->opened[--rig->opened_count]);
+        char byte = 0;
+        size_t got_count = 1;
+        ssize_t got = fd_recv(fd, &byte, 1, &taken[count], &got_count, MSG_DONTWAIT, NULL);
+        assert_int_equal(got, 1);
+        assert_int_equal(got_count, 1);
+        say(code[count], "hello");
+        run(rig);
+        expect(taken[count], "hello");
+        expect_nothing(code[count]);
+        if (count >= 64) { /* as many at once as egress takes */
+            fd_close(&taken[count - 64]);
+            fd_close(&code[count - 64]);
+        }
+        count++;
+    }
+    assert_true(most >= 64 && most <= CARRIER_PASSED_HIGH + FD_PASS_MAX);
+    for (size_t i = MANY - 64; i < MANY; i++) {
+        fd_close(&taken[i]);
+        fd_close(&code[i]);
+    }
+    run(rig);
+    assert_int_equal(carrier_channel_count(rig->outer), 1);
+    assert_int_equal(carrier_channel_count(rig->inner), 1);
+}
+
 static void test_no_channel_beyond_the_table(void **state)
 {
     struct rig *rig = *state;
@@ -591,14 +735,11 @@ static void test_no_channel_beyond_the_table(void **state)
     for (size_t i = 0; i < CARRIER_CHANNEL_MAX; i++)
         fds[i] = open_channel(rig, &inner);
     assert_fails(carrier_open(rig->outer, &one_more, &err), ERR_UNAVAILABLE, err);
-    /* A socket of init's finds no place over there either, and nothing breaks. */
-    int pair[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-    pass(inner, "x", pair[1]);
-    (void)close(pair[1]);
+    /* A socket of init's finds no place over there either: its reader gets the byte alone. */
+    FD_AUTO int code = -1;
+    assert_true(try_pass(inner, &code));
     run(rig);
-    expect_end(pair[0]);
-    (void)close(pair[0]);
+    expect_end(code);
     expect(fds[CARRIER_CHANNEL_MAX - 1], "x");
     for (size_t i = 0; i < CARRIER_CHANNEL_MAX; i++)
         (void)close(fds[i]);
@@ -634,7 +775,7 @@ static void test_frames_that_no_init_may_send(void **state)
         LIE("a size beyond all", "\2\0\0\0\1\0\0\0\xff\xff\xff\xffx\0"),
         LIE("no last byte", "\2\0\0\0\1\0\0\0\1\0\0\0xy"),
         LIE("OPEN", "\1\0\0\0\2\0\0\0\0\0\0\0\0"),
-        LIE("BEAT", "\7\0\0\0\0\0\0\0\0\0\0\0\0"),
+        LIE("BEAT of a channel", "\7\0\0\0\1\0\0\0\0\0\0\0\0"),
         LIE("channel 0", "\2\0\0\0\0\0\0\0\1\0\0\0x\0"),
         LIE("a channel that never was, ours", "\2\0\0\0\3\0\0\0\1\0\0\0x\0"),
         LIE("a channel that never was, theirs", "\2\0\0\0\2\0\0\0\1\0\0\0x\0"),
@@ -693,7 +834,16 @@ static void test_an_init_that_does_not_read(void **state)
         number += 2;
     }
     assert_int_equal(result, -ERR_PROTOCOL);
-    assert_int_equal(carrier_channel_count(rig->outer), CARRIER_CHANNEL_MAX);
+    assert_int_equal(carrier_channel_count(rig->outer), CARRIER_PASSED_MAX);
+    /* The stream has a hole: nothing is said behind it. */
+    int one_more = -1;
+    size_t size = 1;
+    err = (struct err)ERR_INIT;
+    assert_fails(carrier_open(rig->outer, &one_more, &err), ERR_PROTOCOL, err);
+    err = (struct err)ERR_INIT;
+    assert_fails(carrier_beat(rig->outer, 1, &err), ERR_PROTOCOL, err);
+    assert_null(carrier_pending(rig->outer, &size));
+    assert_int_equal(size, 0);
 }
 
 int main(void)
@@ -713,10 +863,15 @@ int main(void)
         WITH_RIG(test_init_waits_for_the_next_reset_after_nonsense),
         WITH_RIG(test_another_secret_is_not_heard),
         WITH_RIG(test_an_engine_that_beats_and_one_that_is_gone),
+        WITH_RIG(test_an_init_that_answers_and_one_that_does_not_any_more),
+        WITH_RIG(test_what_counts_as_a_word_of_init),
+        WITH_RIG(test_an_init_that_is_older),
+        WITH_RIG(test_an_engine_that_was_stopped),
         WITH_RIG(test_a_socket_that_is_passed),
         WITH_RIG(test_a_connection_of_tcp_that_is_passed),
         WITH_RIG(test_what_is_no_socket_is_over_at_once),
         WITH_RIG(test_a_passed_socket_whose_reader_is_gone),
+        WITH_RIG(test_more_sockets_than_places),
         WITH_RIG(test_no_channel_beyond_the_table),
         WITH_RIG(test_frames_that_no_init_may_send),
         WITH_RIG(test_more_than_the_credit),

@@ -126,7 +126,7 @@ static void first_come_first_served(void **state)
 static struct admission *make_with_budget(uint64_t memory_bytes, uint64_t disk_bytes)
 {
     struct admission *admission = make(1000, 1000, 100);
-    const struct reservation budget = {memory_bytes, disk_bytes};
+    const struct reservation budget = {memory_bytes, disk_bytes, 0};
     admission_set_budget(admission, &budget);
     return admission;
 }
@@ -154,8 +154,8 @@ static void reservations_are_counted(void **state)
 {
     (void)state;
     struct admission *admission = make_with_budget(100, 50);
-    const struct reservation in_memory = {60, 0}, on_disk = {10, 30}, too_much = {101, 0},
-                             too_wide = {1, 51};
+    const struct reservation in_memory = {60, 0, 0}, on_disk = {10, 30, 0}, too_much = {101, 0, 0},
+                             too_wide = {1, 51, 0};
     struct err err = ERR_INIT;
     assert_int_equal(take(admission, &in_memory, &err), 0);
     assert_int_equal(take(admission, &on_disk, &err), 0);
@@ -182,7 +182,7 @@ static void a_smaller_budget_takes_nothing_back(void **state)
 {
     (void)state;
     struct admission *admission = make_with_budget(100, 0);
-    const struct reservation most = {90, 0}, little = {1, 0}, less = {50, 0};
+    const struct reservation most = {90, 0, 0}, little = {1, 0, 0}, less = {50, 0, 0};
     struct err err = ERR_INIT;
     assert_int_equal(take(admission, &most, &err), 0);
     admission_set_budget(admission, &less);
@@ -200,13 +200,13 @@ static void small_ones_do_not_starve_a_large_one(void **state)
     (void)state;
     enum { COUNT = 5 };
     struct admission *admission = make_with_budget(100, 0);
-    const struct reservation half = {50, 0}, quarter = {25, 0};
+    const struct reservation half = {50, 0, 0}, quarter = {25, 0, 0};
     struct guest guests[COUNT];
     next_place = 0;
     assert_int_equal(take(admission, &half, NULL), 0);
     assert_int_equal(take(admission, &quarter, NULL), 0);
     for (unsigned i = 0; i < COUNT; i++) {
-        guests[i] = (struct guest){.admission = admission, .reserve = {i == 0 ? 100 : 1, 0}};
+        guests[i] = (struct guest){.admission = admission, .reserve = {i == 0 ? 100 : 1, 0, 0}};
         assert_int_equal(pthread_create(&guests[i].thread, NULL, guest_main, &guests[i]), 0);
         wait_for_waiting(admission, i + 1);
     }
@@ -227,9 +227,9 @@ static void one_that_leaves_makes_way(void **state)
 {
     (void)state;
     struct admission *admission = make_with_budget(100, 0);
-    const struct reservation half = {50, 0};
-    struct guest small = {.admission = admission, .reserve = {10, 0}};
-    struct guest large = {.admission = admission, .reserve = {100, 0}};
+    const struct reservation half = {50, 0, 0};
+    struct guest small = {.admission = admission, .reserve = {10, 0, 0}};
+    struct guest large = {.admission = admission, .reserve = {100, 0, 0}};
     int fd = eventfd(0, EFD_CLOEXEC);
     assert_int_equal(take(admission, &half, NULL), 0);
     large.place = 77; /* cancelled: stays as it is */
@@ -250,6 +250,42 @@ static void one_that_leaves_makes_way(void **state)
     admission_free(admission);
 }
 
+/* What one engine lacks keeps those of another from nothing; its own order stays. */
+static void each_engine_has_its_budget(void **state)
+{
+    (void)state;
+    struct admission *admission = make_with_budget(100, 40);
+    const struct reservation other = {30, 0, 1}, half = {20, 0, 1}, on_disk = {1, 1, 1},
+                             large = {40, 0, 1}, first = {90, 0, 0}, rest = {10, 0, 0};
+    struct err err = ERR_INIT;
+    admission_set_budget(admission, &other);
+    assert_int_equal(take(admission, &large, &err), -ERR_BAD_INPUT);
+    assert_non_null(strstr(err.public_message, "may have 30 and 0"));
+    assert_int_equal(take(admission, &on_disk, &err), -ERR_BAD_INPUT); /* the disk is the first's */
+    assert_int_equal(take(admission, &half, &err), 0);
+    assert_int_equal(take(admission, &half, &err), -ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.public_message, "20 of 30 are reserved"));
+    struct guest waits[2] = {{.admission = admission, .reserve = half},
+                             {.admission = admission, .reserve = {5, 0, 1}}};
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&waits[i].thread, NULL, guest_main, &waits[i]), 0);
+        wait_for_waiting(admission, i + 1); /* the second would fit, and is of the same engine */
+    }
+    assert_false(admission_would_wait(admission, &rest));
+    assert_int_equal(take(admission, &rest, &err), 0);
+    /* All together have no more than the largest one. */
+    assert_int_equal(take(admission, &first, &err), -ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.public_message, "30 of 100 are reserved"));
+    admission_release(admission, &half);
+    for (unsigned i = 0; i < 2; i++)
+        (void)pthread_join(waits[i].thread, NULL);
+    assert_int_equal(take(admission, &first, &err), 0);
+    expect_reserved(admission, 2, 100, 0);
+    admission_release(admission, &first);
+    admission_release(admission, &rest);
+    admission_free(admission);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +296,7 @@ int main(void)
         cmocka_unit_test(a_smaller_budget_takes_nothing_back),
         cmocka_unit_test(small_ones_do_not_starve_a_large_one),
         cmocka_unit_test(one_that_leaves_makes_way),
+        cmocka_unit_test(each_engine_has_its_budget),
     };
     return cmocka_run_group_tests_name("core_admission", tests, NULL, NULL);
 }

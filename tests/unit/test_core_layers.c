@@ -425,6 +425,35 @@ static void what_is_not_kept_goes(void **state)
     core_free(rig.core);
 }
 
+/* One whose engine does not hear of its end has gone here at once, and there a little later. */
+static void one_of_an_engine_that_is_away_goes_too(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct err err = ERR_INIT;
+    char text[4096];
+    char name[ENGINE_LAYER_NAME_MAX + 1];
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    open_with(&rig, 8, "exit 0");
+    const char *const libraries[] = {"numpy", NULL};
+    run_ok(rig.core, "out ran", libraries, text, sizeof(text));
+    memcpy(name, rig.core->layers->list->row.name, sizeof(name));
+    engine_fake_inject(rig.engine, FAKE_FAULT_LAYER_AWAY, 1);
+    assert_ok(core_layer_remove(rig.core, name, &out, &err), err);
+    assert_int_equal(stats_of(rig.core).count, 0);
+    int64_t until_ns = clock_now_ns() + HANG_NS;
+    for (size_t count = 1; count > 0 && clock_now_ns() < until_ns;) {
+        struct engine_layer *list = NULL;
+        if (engine_layer_list(rig.engine, INT64_MAX, &list, &count, NULL) != 0)
+            count = 1;
+        free(list);
+        clock_sleep_ns(CLOCK_NS_PER_MS);
+    }
+    assert_true(clock_now_ns() < until_ns);
+    core_free(rig.core);
+}
+
 static void what_is_asked_for_wrongly(void **state)
 {
     (void)state;
@@ -509,6 +538,7 @@ int main(void)
         TEST(the_least_used_go_first),
         TEST(bytes_are_bounded),
         TEST(what_is_not_kept_goes),
+        TEST(one_of_an_engine_that_is_away_goes_too),
         TEST(what_is_asked_for_wrongly),
         TEST(a_new_server_agrees_with_the_engine),
         TEST(a_layer_that_was_taken_away),

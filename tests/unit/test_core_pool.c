@@ -246,6 +246,39 @@ static void one_that_dies_unheard_is_replaced(void **state)
     core_free(rig.core);
 }
 
+/* A session gets another sandbox when that of the pool proves dead, and hears nothing of it. */
+static void one_that_dies_before_it_is_a_session_is_replaced(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct err err = ERR_INIT;
+    char(*ids)[SANDBOX_ID_MAX + 1] = NULL;
+    size_t count = 0;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    open_with(&rig, 2, 2);
+    wait_ready(&rig, 2);
+    assert_ok(engine_list(rig.engine, INT64_MAX, &ids, &count, &err), err);
+    for (size_t i = 0; i < count; i++)
+        assert_true(engine_fake_strike(rig.engine, ids[i], FAKE_FAULT_TIMERS_DIES));
+    free(ids);
+    char id[ID_UUID_SIZE];
+    const struct session_request request = {
+        .owner = CORE_OWNER_LOCAL, .lang = lang, .idempotency_key = "k", .gone_fd = -1};
+    rig_make_session(rig.core, &request, id);
+    assert_int_equal(hits_of(&rig), 1);
+    assert_int_equal(rig.core->metrics.sessions_created, 1);
+    const struct session_execution cell = {
+        .owner = CORE_OWNER_LOCAL, .session_id = id, .code = "out x\n", .code_size = 6};
+    assert_ok(whole_session_execute(rig.core, &cell, NULL, false, &out, &err), err);
+    assert_non_null(strstr(buf_cstr(&out), "\"stdout\":\"x\\n\""));
+    struct admission_stats stats;
+    do {
+        admission_stats(rig.core->admission, &stats);
+    } while (stats.living > 1); /* the place of the dead one comes back */
+    core_free(rig.core);
+}
+
 /* What a pool can't serve, and why. */
 static void others_are_made_now(void **state)
 {
@@ -337,28 +370,86 @@ static void a_language_that_does_not_start(void **state)
     core_free(rig.core);
 }
 
+/* Where limits can't be changed, a request with its own gets a sandbox of its own, and the stock
+ * stays for all others. */
+static void what_cannot_change_is_left_on_its_shelf(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct engine_create made;
+    struct execution_request own = {.code = "out x\n", .memory_bytes = 64 << 20};
+    struct execution_request plain = {.code = "out x\n"};
+    (void)setenv("BERTH_FAKE_LACKS", "limit", 1);
+    open_with(&rig, 2, 4);
+    (void)unsetenv("BERTH_FAKE_LACKS");
+    wait_ready(&rig, 2);
+    expect(&rig, &own, "\"success\"");
+    engine_fake_last_create(rig.engine, &made);
+    assert_int_equal(made.memory_bytes, 64 << 20);
+    own.memory_bytes = 0;
+    own.cpu_millis = 500;
+    expect(&rig, &own, "\"success\"");
+    assert_int_equal(hits_of(&rig), 0);
+    assert_int_equal(rig.core->metrics.pool_discarded, 0);
+    assert_int_equal(ready_of(&rig), 2);
+    expect(&rig, &plain, "\"success\"");
+    assert_int_equal(hits_of(&rig), 1);
+    core_free(rig.core);
+}
+
+/* What stands ready of an image is made anew when its name means another one. */
+static void a_name_that_means_another_image_is_heard_of(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct engine_info info;
+    struct err err = ERR_INIT;
+    struct execution_request request = {.code = "out x\n", .image = "debian"};
+    open_with(&rig, 0, 4);
+    rig.core->image_look_ns = CLOCK_NS_PER_MS;
+    assert_ok(engine_probe(rig.engine, INT64_MAX, &info, &err), err);
+    (void)snprintf(info.image_ids, sizeof(info.image_ids), "- first");
+    engine_fake_set_info(rig.engine, &info);
+    assert_ok(slot_info(&rig.core->slots[0], 0, INT64_MAX, &info, &err), err);
+    char image_id[ENGINE_IMAGE_ID_MAX];
+    plan_image_id(&info, "debian", image_id);
+    assert_string_equal(image_id, "first");
+    plan_image_id(&info, "host", image_id);
+    assert_string_equal(image_id, "");
+    plan_image_id(&info, "other", image_id);
+    assert_string_equal(image_id, "");
+    expect(&rig, &request, "\"success\"");
+    wait_ready(&rig, 1);
+    uint64_t made = rig.core->slots[0].sandboxes_created;
+    (void)snprintf(info.image_ids, sizeof(info.image_ids), "- second");
+    engine_fake_set_info(rig.engine, &info);
+    while (rig.core->slots[0].sandboxes_created == made)
+        (void)poll(NULL, 0, 1);
+    wait_ready(&rig, 1);
+    expect(&rig, &request, "\"success\"");
+    assert_int_equal(hits_of(&rig), 1);
+    core_free(rig.core);
+}
+
 int main(void)
 {
+#define TEST(function) cmocka_unit_test_setup_teardown(function, rig_make_folder, rig_remove_folder)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(each_is_used_once, rig_make_folder, rig_remove_folder),
-        cmocka_unit_test_setup_teardown(figures_are_set_when_it_is_taken, rig_make_folder,
-                                        rig_remove_folder),
-        cmocka_unit_test_setup_teardown(what_the_engine_refuses_is_made_anew, rig_make_folder,
-                                        rig_remove_folder),
-        cmocka_unit_test_setup_teardown(an_engine_that_is_away_costs_one, rig_make_folder,
-                                        rig_remove_folder),
-        cmocka_unit_test_setup_teardown(each_kind_has_its_own, rig_make_folder, rig_remove_folder),
-        cmocka_unit_test_setup_teardown(what_was_asked_for_once_makes_room, rig_make_folder,
-                                        rig_remove_folder),
-        cmocka_unit_test_setup_teardown(one_that_dies_unheard_is_replaced, rig_make_folder,
-                                        rig_remove_folder),
-        cmocka_unit_test_setup_teardown(others_are_made_now, rig_make_folder, rig_remove_folder),
-        cmocka_unit_test_setup_teardown(the_stock_follows_demand, rig_make_folder,
-                                        rig_remove_folder),
-        cmocka_unit_test_setup_teardown(sessions_take_from_it, rig_make_folder, rig_remove_folder),
-        cmocka_unit_test_setup_teardown(a_stop_leaves_none, rig_make_folder, rig_remove_folder),
-        cmocka_unit_test_setup_teardown(a_language_that_does_not_start, rig_make_folder,
-                                        rig_remove_folder),
+        TEST(each_is_used_once),
+        TEST(figures_are_set_when_it_is_taken),
+        TEST(what_the_engine_refuses_is_made_anew),
+        TEST(an_engine_that_is_away_costs_one),
+        TEST(each_kind_has_its_own),
+        TEST(what_was_asked_for_once_makes_room),
+        TEST(one_that_dies_unheard_is_replaced),
+        TEST(one_that_dies_before_it_is_a_session_is_replaced),
+        TEST(others_are_made_now),
+        TEST(the_stock_follows_demand),
+        TEST(sessions_take_from_it),
+        TEST(a_stop_leaves_none),
+        TEST(a_language_that_does_not_start),
+        TEST(a_name_that_means_another_image_is_heard_of),
+        TEST(what_cannot_change_is_left_on_its_shelf),
     };
     return cmocka_run_group_tests_name("core_pool", tests, NULL, NULL);
 }

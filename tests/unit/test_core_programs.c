@@ -167,6 +167,43 @@ static void a_session_compiles_each_cell(void **state)
     core_free(rig.core);
 }
 
+/* A full disk, or a folder where the source belongs: nothing began, so nothing is left that runs,
+ * and the key is free. */
+static void what_cannot_be_written_never_began(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct err err = ERR_INIT;
+    char id[ID_UUID_SIZE];
+    const struct lang *lua = NULL;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    open_rig(&rig, 0);
+    assert_ok(lang_find("lua", &lua, &err), err);
+    const struct session_request request = {
+        .owner = CORE_OWNER_LOCAL, .lang = lua, .gone_fd = -1};
+    rig_make_session(rig.core, &request, id);
+    struct session_execution cell = {.owner = CORE_OWNER_LOCAL,
+                                     .session_id = id,
+                                     .code = "fault put-refused\n",
+                                     .code_size = strlen("fault put-refused\n")};
+    assert_ok(whole_session_execute(rig.core, &cell, NULL, false, &out, &err), err);
+    cell.idempotency_key = "k";
+    cell.code = "out x\n";
+    cell.code_size = strlen(cell.code);
+    assert_fails(whole_session_execute(rig.core, &cell, NULL, false, &out, &err), ERR_BAD_INPUT,
+                 err);
+    assert_non_null(strstr(err.public_message, "main.lua"));
+    out.size = 0;
+    assert_ok(core_execution_list(rig.core, CORE_OWNER_LOCAL, "running", NULL, 9, &out, &err), err);
+    assert_null(strstr(buf_cstr(&out), "\"execution_id\""));
+    out.size = 0;
+    assert_ok(whole_session_execute(rig.core, &cell, NULL, false, &out, &err), err);
+    rig_assert_parts("again", buf_cstr(&out),
+                     (const char *const[]){"\"stdout\":\"x\\n\"", "\"state\":\"kept\"", NULL});
+    core_free(rig.core);
+}
+
 static void an_image_says_what_it_has(void **state)
 {
     (void)state;
@@ -221,6 +258,7 @@ int main(void)
         in_rig(a_compiler_that_fails_ends_it),
         in_rig(what_was_compiled_is_not_compiled_again),
         in_rig(a_session_compiles_each_cell),
+        in_rig(what_cannot_be_written_never_began),
         in_rig(an_image_says_what_it_has),
     };
     return cmocka_run_group_tests_name("core_programs", tests, NULL, NULL);

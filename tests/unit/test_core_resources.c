@@ -251,6 +251,27 @@ static void test_reservations(void **state)
                  "resources.storage: 5368709120 bytes reserve 1342177280", "1073741824");
 }
 
+/* A disk of no known size is in no budget, unless the operator says one. */
+static void test_a_disk_of_unknown_size(void **state)
+{
+    (void)state;
+    struct core_config config = config_of_defaults();
+    struct engine_info info = host_of(ALL);
+    const struct resources_ask ask = {.storage_bytes = 4 * GIB};
+    struct resources plan;
+    struct err err = ERR_INIT;
+    info.storage_bytes = 0;
+    info.disk_bytes = ENGINE_DISK_UNKNOWN;
+    assert_ok(resources_plan(&config, &info, &ask, &plan, &err), err);
+    assert_true(plan.disk_only);
+    assert_int_equal(plan.reserve.disk_bytes, 0);
+    assert_int_equal(resources_budget(&config, &info).disk_bytes, 0);
+    config.disk_budget_bytes = 2 * GIB;
+    assert_ok(resources_plan(&config, &info, &ask, &plan, &err), err);
+    assert_true(plan.reserve.disk_bytes == GIB);
+    assert_true(resources_budget(&config, &info).disk_bytes == 2 * GIB);
+}
+
 /* What the defaults are chosen for. */
 static void test_500_sessions_fit_in_24_gb(void **state)
 {
@@ -281,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_what_cannot_be_enforced),
         cmocka_unit_test(test_the_reason_is_the_right_one),
         cmocka_unit_test(test_reservations),
+        cmocka_unit_test(test_a_disk_of_unknown_size),
         cmocka_unit_test(test_500_sessions_fit_in_24_gb),
     };
     return cmocka_run_group_tests_name("core_resources", tests, NULL, NULL);

@@ -698,6 +698,12 @@ static void test_an_image_is_pulled_once_it_is_wanted(void **state)
     fake_docker_refuse(rig->docker, "/images/other:2/json", 1, 404, "No such image");
     assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
     assert_int_equal(fake_docker_asked(rig->docker, "/images/create?fromImage=other%3A2"), 1);
+    /* What the names mean is said, once it is known. */
+    struct engine_info info;
+    do {
+        assert_ok(engine_probe(rig->engine, soon(), &info, &err), err);
+    } while (!strstr(info.image_ids, " 0123456789abcdef"));
+    assert_int_equal(strspn(info.image_ids, "0123456789abcdef"), 16);
 }
 
 static int import(struct rig *rig, const char *name, const struct tar_entry *entries, size_t count,

@@ -8,12 +8,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "folder.h"
 #include "native/initstream.h"
 
 #define ID "box"
 
 enum { TURNS = 10000, LARGE = 1 << 20 };
+#define BEAT_NS (CARRIER_BEAT_MS * CLOCK_NS_PER_MS)
 
 /* The init's side, as src/init does it. */
 struct inner {
@@ -208,6 +210,32 @@ static void test_the_end_of_the_sandbox_is_seen(void **state)
     end(&inner);
 }
 
+/* Its FIFOs stay as they are, so only beats tell. */
+static void test_an_init_that_has_let_go(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct inner inner;
+    int64_t now_ns = 1;
+    begin(&inner);
+    struct initstream *stream = open_stream(&inner);
+    FD_AUTO int fd = open_channel(stream, &inner);
+    carrier_drop(inner.carrier);
+    for (; now_ns < CARRIER_SILENCE_MS * CLOCK_NS_PER_MS; now_ns += BEAT_NS) {
+        assert_ok(initstream_beat(stream, now_ns, &err), err);
+        both(stream, &inner);
+    }
+    assert_fails(initstream_beat(stream, now_ns, &err), ERR_TIMEOUT, err);
+    initstream_close(stream);
+    assert_true(is_over(fd));
+    fd_close(&inner.channel_fd);
+    stream = open_stream(&inner);
+    FD_AUTO int again = open_channel(stream, &inner);
+    move(stream, &inner, again, inner.channel_fd, 100);
+    initstream_close(stream);
+    end(&inner);
+}
+
 static void test_what_is_no_carriers_is_refused(void **state)
 {
     (void)state;
@@ -259,6 +287,7 @@ int main(void)
                                        in_folder(test_the_next_engine_takes_over),
                                        in_folder(test_nobody_there),
                                        in_folder(test_the_end_of_the_sandbox_is_seen),
+                                       in_folder(test_an_init_that_has_let_go),
                                        in_folder(test_what_is_no_carriers_is_refused),
                                        in_folder(test_the_files)};
     return cmocka_run_group_tests_name("initstream", tests, NULL, NULL);

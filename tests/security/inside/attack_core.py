@@ -17,7 +17,7 @@ ABSENCES = {errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTDIR}
 
 
 class Finding:
-    """What came of one attack; an escape is never overwritten."""
+    """What came of one attack; an escape is never overwritten, and a further one is told behind it."""
 
     def __init__(self):
         self.verdict, self.errno, self.detail, self.unsure = "undecided", 0, "", False
@@ -30,6 +30,8 @@ class Finding:
         self._set("stopped", detail)
 
     def escaped(self, detail):
+        if self.verdict == "ESCAPED" and detail not in self.detail:
+            self.detail += "; " + detail
         self._set("ESCAPED", detail)
 
     def harmless(self, detail):

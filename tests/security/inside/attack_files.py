@@ -143,17 +143,18 @@ def attack_host_program(finding):
 
 
 def _try_device(finding, kind, major, minor, what):
+    path = f"/tmp/py-device-{major}-{minor}"
     try:
-        os.unlink("/tmp/py-device")
+        os.unlink(path)
     except OSError:
         pass
     try:
-        os.mknod("/tmp/py-device", kind | 0o666, os.makedev(major, minor))
+        os.mknod(path, kind | 0o666, os.makedev(major, minor))
     except OSError as problem:
         finding.failed(problem.errno, what)
         return
-    finding.open("/tmp/py-device", os.O_RDWR | os.O_NONBLOCK)
-    finding.open("/tmp/py-device", os.O_RDONLY | os.O_NONBLOCK)
+    finding.open(path, os.O_RDWR | os.O_NONBLOCK)
+    finding.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
 def attack_host_disk(finding):

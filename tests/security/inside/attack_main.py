@@ -102,7 +102,7 @@ def run_one(finding, kind, name, arguments):
 
 def line_of(name, finding):
     return json.dumps({"name": name, "verdict": finding.verdict, "errno": finding.errno,
-                       "detail": finding.detail[:240]}) + "\n"
+                       "detail": finding.detail[:1000]}) + "\n"
 
 
 def run_apart(kind, name, arguments):

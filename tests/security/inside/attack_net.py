@@ -1,4 +1,5 @@
 """Attacks over the network and by shared memory, and on identities."""
+import contextlib
 import ctypes
 import fcntl
 import ipaddress
@@ -40,7 +41,11 @@ def attack_unix_list(finding):
     finding.stopped("only own sockets are listed")
     for path in ("/proc/net/unix", "/proc/net/tcp", "/proc/net/tcp6", "/proc/self/net/unix"):
         finding.look_into(path)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as sock:
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4)
+    except OSError as problem:
+        return finding.failed(problem.errno, "sock_diag")
+    with sock:
         body = struct.pack("BBHIIIII", socket.AF_UNIX, 0, 0, 0xffffffff, 0, 1, 0, 0)
         sock.send(struct.pack("IHHII", 16 + len(body), 20, 0x301, 1, 0) + body)
         sock.settimeout(1)
@@ -49,6 +54,7 @@ def attack_unix_list(finding):
             finding.look_at(answer, "sock_diag")
             if struct.unpack_from("H", answer, 4)[0] in (2, 3):
                 break
+    return None
 
 
 def _connect(finding, address, port):
@@ -162,8 +168,9 @@ def attack_sysv_shm(finding):
         address, _ = syscall(30, number, 0, 0)
         if address > 0:
             finding.look_at(ctypes.string_at(address, 64), "shared memory")
-    if len(open("/proc/sysvipc/shm").read().splitlines()) > 1:
-        finding.escaped("/proc/sysvipc/shm lists foreign memory")
+    with contextlib.suppress(FileNotFoundError):
+        if len(open("/proc/sysvipc/shm").read().splitlines()) > 1:
+            finding.escaped("/proc/sysvipc/shm lists foreign memory")
 
 
 def attack_posix_shm(finding):

@@ -70,6 +70,15 @@ def _touch_schedule(finding, pid):
     finding.call("ioprio_set", 251, 1, pid, 3 << 13)
 
 
+def open_pidfd(finding, pid):
+    """None, and judged, where there is none to be had."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as problem:
+        finding.failed(problem.errno, "pidfd_open")
+        return None
+
+
 def attack_prlimit_host(finding):
     _touch_limits(finding, given_number("HOST_PID"))
     _touch_schedule(finding, given_number("HOST_PID"))
@@ -133,9 +142,10 @@ def attack_pid_reuse(finding):
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    fd = os.pidfd_open(pid)
+    fd = open_pidfd(finding, pid)
     os.waitpid(pid, 0)
-    finding.attempt("a signal to the dead", signal.pidfd_send_signal, fd, 9)
+    if fd is not None:
+        finding.attempt("a signal to the dead", signal.pidfd_send_signal, fd, 9)
 
 
 def attack_nice_negative(finding):
@@ -222,8 +232,8 @@ def attack_init_proc_files(finding):
 
 
 def attack_init_pidfd_getfd(finding):
-    pidfd = os.pidfd_open(1)
-    for fd in range(32):
+    pidfd = open_pidfd(finding, 1)
+    for fd in range(32) if pidfd is not None else ():
         finding.call("pidfd_getfd", 438, pidfd, fd, 0)
 
 
@@ -240,7 +250,9 @@ def attack_init_namespaces(finding):
         except OSError:
             continue
         finding.call("setns", 308, fd, 0)
-    finding.call("by a pidfd", 308, os.pidfd_open(1), 0x7e020000)
+    pidfd = open_pidfd(finding, 1)
+    if pidfd is not None:
+        finding.call("by a pidfd", 308, pidfd, 0x7e020000)
 
 
 def attack_init_exe(finding):
