@@ -16,7 +16,7 @@ deps: ## install what is missing (apt) and make the system users
 languages: ## install the toolchains of the languages that tests run (apt)
 	@scripts/deps.sh languages
 
-engines: ## install Docker and gVisor, of which tests start a daemon of their own (apt)
+engines: ## install Docker, Podman and gVisor, of which tests start a daemon of their own (apt)
 	@scripts/deps.sh engines
 
 build: deps ## compile into build/
@@ -33,10 +33,12 @@ test-installers: build languages ## libraries of rust, go, typescript and java f
 	@BERTH_INSTALLERS=1 BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider \
 		-ra tests/integration/test_library_installers.py
 
-test-engines: build engines ## every conformance case and attack on docker and gVisor too (long)
+test-engines: build engines ## every conformance case and attack on docker, Podman and gVisor too, and deploy/Dockerfile built (long)
 	@BERTH_TEST_WAYS=all BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider -ra \
 		tests/integration/test_conformance.py tests/integration/test_conformance_limits.py \
 		tests/integration/test_conformance_sessions.py tests/integration/test_docker_daemon.py \
+		tests/integration/test_docker_layers.py tests/integration/test_docker_tls.py \
+		tests/integration/test_podman.py tests/integration/test_deploy_image.py \
 		tests/integration/test_engines.py tests/integration/test_runsc.py tests/integration/test_init_carried.py tests/security/test_attacks.py
 
 test-vm: build ## the suites in a virtual machine: Debian's kernel, systemd, pure cgroup v2

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the build and the tests need, by apt, and makes the system users that the server and
 # berth-egress run as; `deps.sh languages`: the toolchains of all languages that are shipped, which tests
-# of them run; `deps.sh engines`: Docker and gVisor, of which tests start a daemon of their own.
+# of them run; `deps.sh engines`: Docker, Podman and gVisor, of which tests start a daemon of their own.
 # Does nothing, and needs no root, when nothing is missing.
 set -eu
 
@@ -14,7 +14,7 @@ curl e2fsprogs sudo uidmap skopeo golang-github-containers-common python3-numpy 
 # A Node of another origin than Debian's has npm in it; Maven, npm and cargo install libraries.
 languages="nodejs node-typescript bash gcc g++ libc6-dev golang-go rustc cargo default-jdk-headless ruby perl
 php-cli lua5.4 r-base-core sqlite3 python3"
-engines="runsc debootstrap python3-docker python3-pip sqlite3"
+engines="runsc debootstrap openssl podman python3-docker python3-pip sqlite3"
 case ${1:-} in
 languages)
     packages=$languages

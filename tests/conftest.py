@@ -13,6 +13,7 @@ import dockerd
 import harness
 import kills
 import netrig
+import podman as podman_tool
 import ways
 
 TEST_SECS = 240 * harness.SLOW  # one test that lasts longer hangs
@@ -34,7 +35,8 @@ collect_ignore += [] if os.environ.get("BERTH_PREVIOUS") else ["integration/test
 
 
 # What a Docker daemon goes through: of these, make test runs what is marked.
-DOCKER_FILES = ("test_docker_daemon.py", "test_docker_layers.py")
+DOCKER_FILES = ("test_docker_daemon.py", "test_docker_layers.py", "test_docker_tls.py", "test_podman.py",
+                "test_deploy_image.py")
 
 
 def pytest_report_header():
@@ -66,7 +68,7 @@ def missing_prerequisites():
 
 def pytest_configure(config):
     """Programs that are not there are a mistake of the caller, not a reason to skip."""
-    config.addinivalue_line("markers", "every_way: also on the ways that are slow (ways.py)")
+    config.addinivalue_line("markers", "every_way(*names): also on the ways that are slow (ways.py)")
     config.addinivalue_line("markers", "not_on(*names): not on these ways, with the reason beside it")
     # A shell starts what runs in the background with it ignored, and so would be what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -184,12 +186,23 @@ def docker():
         yield one
 
 
+@pytest.fixture(scope="session")
+def podman():
+    """Podman's socket, the same."""
+    missing = podman_tool.Service.missing()
+    if missing:
+        pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
+    with podman_tool.Service() as one:
+        one.import_image()
+        yield one
+
+
 def pytest_generate_tests(metafunc):
     """`way` is each of those that the test is to run on (ways.py)."""
     if "way" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker("every_way")
         left_out = metafunc.definition.get_closest_marker("not_on")
-        names = [name for name in ways.names_for(bool(marked))
+        names = [name for name in ways.names_for(marked)
                  if not left_out or name not in left_out.args]
         metafunc.parametrize("way", names, scope="session")
 
@@ -199,7 +212,7 @@ def daemon_of(way, request):
     missing = ways.missing(way)
     if missing:
         pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
-    return request.getfixturevalue("docker") if way.startswith("docker") else None
+    return request.getfixturevalue(ways.DAEMONS[way]) if way in ways.DAEMONS else None
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import urllib.parse
 import images
 from harness import HANG_SECS, Answer, read, snapshot_tool, wait_until
 
-PROGRAMS = ("dockerd", "containerd", "runc", "runsc")
 SHIM_SOCKETS = pathlib.Path("/run/containerd/s")  # shims' own place, whatever containerd is told
 # Its way to tell the host's network namespace from others fails on newer kernels, so it gets no network
 # at all; "ptrace" is the platform that needs nothing of the host.
@@ -33,10 +32,17 @@ address = "{folder}/containerd.sock"
 """
 
 
-def missing():
+def search_path():
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def which(program):
+    return shutil.which(program, path=search_path())
+
+
+def missing(programs=None):
     """The programs that are not there; a test that needs them skips with their names."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    return [name for name in PROGRAMS if not shutil.which(name, path=path)]
+    return [name for name in programs or Daemon.PROGRAMS if not which(name)]
 
 
 class _Connection(http.client.HTTPConnection):
@@ -53,8 +59,16 @@ class _Connection(http.client.HTTPConnection):
 class Daemon:
     """containerd, which stays when dockerd is killed, as systemd keeps them, and dockerd."""
 
-    def __init__(self, live_restore=False):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="berth-docker-"))
+    PREFIX = "berth-docker-"
+    PROGRAMS = ("dockerd", "containerd", "runc", "runsc")
+
+    @classmethod
+    def missing(cls):
+        return missing(cls.PROGRAMS)
+
+    def __init__(self, live_restore=False, arguments=()):
+        self.arguments = list(arguments)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=self.PREFIX))
         self.name = self.folder.name
         self.log_path = self.folder / "log"
         self.socket = str(self.folder / "docker.sock")
@@ -67,11 +81,13 @@ class Daemon:
 
     # ---- life ----
 
+    def environment(self):
+        return {**os.environ, "PATH": search_path()}
+
     def _spawn(self, *command):
-        environment = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
         with open(self.log_path, "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                    env=environment, start_new_session=True)
+                                    env=self.environment(), start_new_session=True)
 
     def start(self):
         """Both, or dockerd alone after kill(). One that does not come up leaves nothing behind."""
@@ -93,7 +109,7 @@ class Daemon:
             f"{self.folder}/exec", "--pidfile", f"{self.folder}/docker.pid", "-H",
             f"unix://{self.socket}", "--exec-opt", "native.cgroupdriver=cgroupfs",
             "--cgroup-parent", f"/{self.name}", "--bridge=none", "--iptables=false",
-            "--ip6tables=false", "--ip-masq=false")
+            "--ip6tables=false", "--ip-masq=false", *self.arguments)
         wait_until(self.answers, self.log)
 
     def answers(self):
@@ -214,14 +230,16 @@ class Daemon:
                                        for mount in snapshot_tool.listed(root)]
         return [path for path in places if path.is_dir() and not path.parent.is_symlink()]
 
+    def container_groups(self):
+        """{control group of a container: its id}"""
+        return {path: path.name for group in self.groups() for path in group.iterdir() if path.is_dir()}
+
     def traces(self):
         """All that containers leave, for a look before and after: names, in words."""
         found = [f"container {one['Id'][:12]} {one['State']} {one['Names']}" for one in self.containers()]
         found += [f"shim {pid}" for pid in self.shims()]
         found += [f"mount {path}" for path in self.mounts()]
-        for group in self.groups():
-            found += [f"group {path}" for path in group.iterdir() if path.is_dir()]
-        return found
+        return found + [f"group {path}" for path in self.container_groups()]
 
     # ---- the Engine API ----
 
@@ -252,7 +270,7 @@ class Daemon:
     def import_image(self, name=images.NAME, path=None):
         """The tests' image, of a tar of its root."""
         repository, _, tag = name.partition(":")
-        query = urllib.parse.urlencode({"fromSrc": "-", "repo": repository, "tag": tag})
+        query = urllib.parse.urlencode({"fromSrc": "-", "repo": repository, "tag": tag or "latest"})
         with open(path or images.tar_path(), "rb") as tar:
             answer = self.request("POST", f"/images/create?{query}", tar,
                                   {"Content-Type": "application/x-tar"})

@@ -27,7 +27,7 @@ REPLY = 0x8000
  STORAGE, CPU, PIDS, FILES, LIFETIME, ORPHAN, NAME, VERSION, CAPABILITIES, CGROUP_MODE, UNAVAILABLE,
  STATE, NONCE, LISTED, DISK, KEEP_FILES, IMAGES, MISSING, MORE, KERNEL, LAYER,
  LAYER_SIZE, SIZE_MAX, ENTRIES_MAX, GPUS, FULL, RUNTIME, RUNTIME_VERSION, RUNTIME_CAPABILITIES,
- RUNTIME_WARNING, CAUSE) = range(1, 41)
+ RUNTIME_WARNING, CAUSE, IMAGE_IDS, RUNTIME_MEMORY) = range(1, 43)
 FRAMES = {name: number for number, name in enumerate(
     ("hello", "exec", "started", "exit", "data", "credit", "close", "kill", "put_file", "done",
      "ping", "pong", "get_file", "kernel", "run", "message_part", "message", "interrupt", "resize",

@@ -1,6 +1,7 @@
 """The image of the tests of container engines, without a registry: a tar of files of this host's own
 packages (Python, a shell, the usual tools), which takes seconds. A host that is not Debian's has
-debootstrap make it. It is kept below ~/.cache and made anew when one of its packages changed."""
+debootstrap make it. It is kept below ~/.cache and made anew when one of its packages changed. And Debian's
+own base image, by debootstrap too."""
 import fcntl
 import hashlib
 import io
@@ -107,11 +108,12 @@ def _pack(names, out):
                 tar.add(path, path[1:], recursive=False)
 
 
-def _bootstrap(out):
+def _bootstrap(out, *packages):
     """The slow way, from a mirror of Debian."""
+    more = [f"--include={','.join(packages)}"] if packages else []
     with tempfile.TemporaryDirectory(prefix="berth-image-") as folder:
-        subprocess.run(["debootstrap", "--variant=minbase", "--include=python3,python3-pip,procps,sqlite3",
-                        "bookworm", folder], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["debootstrap", "--variant=minbase", *more, "bookworm", folder], check=True,
+                       stdout=subprocess.DEVNULL)
         shutil.rmtree(f"{folder}/var/cache/apt", ignore_errors=True)
         with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
             tar.add(folder, ".")
@@ -121,26 +123,34 @@ def tar_path():
     """The image as a tar of its root, made when there is none of this version yet."""
     names = _closure()
     digest = hashlib.sha256(f"{VERSION} {sorted(names.items())}".encode()).hexdigest()[:16]
-    folder = CACHE / "image"
-    path = folder / f"{digest}.tar"
+    if names:
+        return _kept("image", digest, lambda out: _pack(names, out))
+    return _kept("image", digest, lambda out: _bootstrap(out, "python3", "python3-pip", "procps", "sqlite3"))
+
+
+def base_path():
+    """Debian as its image of that name has it, for what begins with FROM debian: a tar of its root."""
+    return _kept("base", "bookworm", _bootstrap)
+
+
+def _kept(kind, name, make):
+    folder = CACHE / kind
+    path = folder / f"{name}.tar"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # suites that go side by side
         if not path.exists():
             for old in folder.glob("*.tar"):
                 old.unlink()
-            _make(names, path)
+            _write(make, path)
     return path
 
 
-def _make(names, path):
+def _write(make, path):
     """Writes the tar, whole or not at all."""
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as out:
         try:
-            if names:
-                _pack(names, out)
-            else:
-                _bootstrap(out)
+            make(out)
             os.replace(out.name, path)
         except BaseException:
             os.unlink(out.name)

@@ -13,6 +13,7 @@ import signal
 
 import dockerd
 import harness
+import podman
 from harness import wait_until
 
 FAKE = {"BERTH_ENGINE": "fake", "BERTH_TESTING": "1"}
@@ -24,10 +25,15 @@ WAYS = {
     "docker/runsc": ("docker", "runsc", "berth-docker", {
         "BERTH_ENGINES": "docker", "BERTH_ENGINE_EXECUTE": "docker/runsc",
         "BERTH_ENGINE_SESSIONS": "docker/runsc"}),
+    "podman": ("docker", "runc", "berth-docker", {"BERTH_ENGINES": "docker"}),
     "native/runsc": ("native", "runsc", "berth-native", {
         "BERTH_ENGINE_EXECUTE": "native/runsc", "BERTH_ENGINE_SESSIONS": "native/runsc"}),
 }
-SLOW_WAYS = ("docker", "docker/runsc", "native/runsc")
+SLOW_WAYS = ("docker", "docker/runsc", "podman", "native/runsc")
+# Of these, `make test` runs only the tests whose mark names them: pytest.mark.every_way("podman").
+RARE_WAYS = ("podman",)
+# The fixtures (conftest.py) of the daemons behind ways of the engine docker.
+DAEMONS = {"docker": "docker", "docker/runsc": "docker", "podman": "podman"}
 
 
 def chosen():
@@ -44,21 +50,24 @@ def everything():
     return bool(os.environ.get("BERTH_TEST_WAYS"))
 
 
-def names_for(every_way):
-    """The ways that a test runs on."""
-    return [name for name in chosen() if every_way or everything() or name not in SLOW_WAYS]
+def names_for(mark):
+    """The ways that a test with this mark `every_way`, or None, runs on."""
+    def wanted(name):
+        return name not in SLOW_WAYS or (mark and (name not in RARE_WAYS or name in mark.args))
+
+    return [name for name in chosen() if everything() or wanted(name)]
 
 
 def missing(name):
     """The programs that a way needs and that are not there."""
-    if name.startswith("docker"):
-        return dockerd.missing()
+    if name in DAEMONS:
+        return {"docker": dockerd.Daemon, "podman": podman.Service}[DAEMONS[name]].missing()
     return [] if name != "native/runsc" or shutil.which("runsc") else ["runsc"]
 
 
 def settings_for(name, daemon=None, env=None):
     settings = dict(WAYS[name][3])
-    if daemon and name.startswith("docker"):
+    if daemon:
         settings.update(daemon.settings)
     settings.update(env or {})
     return settings
@@ -86,8 +95,7 @@ class DockerServer(harness.Server):
     def groups_of(self, sandbox_id):
         names = [one["Id"] for one in self.containers()
                  if one["Labels"]["berth.sandbox"] == sandbox_id]
-        return [group / name for group in self.daemon.groups() for name in names
-                if (group / name).is_dir()]
+        return [path for path, name in self.daemon.container_groups().items() if name in names]
 
     def leftovers(self):
         """And containers, and groups of containers that are no more."""
@@ -95,8 +103,8 @@ class DockerServer(harness.Server):
         if self.daemon.dockerd:
             found += [f"container {one['Names']} {one['State']}" for one in self.containers()]
             there = {one["Id"] for one in self.daemon.containers()}
-            found += [f"group {path}" for group in self.daemon.groups() for path in group.iterdir()
-                      if path.is_dir() and path.name not in there]
+            found += [f"group {path}" for path, name in self.daemon.container_groups().items()
+                      if name not in there]
         return found
 
     def remove(self):
@@ -121,11 +129,15 @@ class Subject:
         self.fake = name == "fake"
         self.gvisor = name.endswith("runsc")
         self.place = 1 if self.fake else 0  # of a pair (Python, the fake's script)
-        entry = self.info()
+        # A server does not wait for its engines, nor an engine for a daemon that takes its time.
+        entry = wait_until(lambda: (found := self.info())["capabilities"] and found, "its engine is there")
         runtime = self._runtime(entry)
         self.capabilities = set((runtime or entry)["capabilities"])
         self.profiles = entry["profiles"]
         self.slow = name in SLOW_WAYS
+        # Podman closes a container's standard input when who was attached is gone: no new engine can speak
+        # to its init, and ends it.
+        self.outlives = name != "podman"
         self.size = 6 if self.slow else 30  # of a crowd that it is through with soon
 
     def info(self):

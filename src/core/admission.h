@@ -40,8 +40,8 @@ void admission_set_budget(struct admission *admission, const struct reservation 
 
 /* Takes one place among the living, one among the creations, and the reservation; blocks in the
  * queue until deadline_ns. ERR_UNAVAILABLE (public, with figures and retry_after_s): the queue is
- * full, or the deadline passed. ERR_BAD_INPUT (public): more than the engine's whole budget. ERR_CLOSED:
- * cancel_fd or gone_fd became readable (-1: none). */
+ * full, or the deadline passed. ERR_BAD_INPUT (public): more than the engine's whole budget.
+ * ERR_CLOSED: cancel_fd or gone_fd became readable (-1: none). */
 int admission_acquire(struct admission *admission, const struct reservation *reserve,
                       int64_t deadline_ns, int cancel_fd, int gone_fd, struct err *err);
 /* Whether one who comes now would have to wait in the queue, and could. It may be otherwise a

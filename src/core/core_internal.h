@@ -98,7 +98,8 @@ struct plan {
     struct engine_slot *slot;
     char runtime[ENGINE_NAME_MAX]; /* "": the engine names none */
     char image[ENGINE_IMAGE_MAX];
-    uint64_t capabilities;     /* of the runtime */
+    uint64_t capabilities; /* of the runtime */
+    uint64_t runtime_memory_bytes;
     const char *profile;       /* borrowed from the request */
     const struct lang *kernel; /* whose kernel is to wait in the sandbox; NULL: none, as for a
                                   program of a language whose kernel takes cells only */

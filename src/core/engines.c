@@ -132,6 +132,7 @@ int engines_runtime(const struct engine_slot *slot, const char *runtime, struct 
         return runtime ? refuse_runtime(slot, runtime, info, err) : 0;
     (void)snprintf(out, ENGINE_NAME_MAX, "%s", found->name);
     info->capabilities = found->capabilities;
+    info->runtime_memory_bytes = found->memory_bytes;
     return 0;
 }
 

@@ -48,7 +48,8 @@ int engines_choose(struct core *core, const struct engine_ask *ask, struct engin
                    const char **out_runtime, struct err *err);
 /* Whether a caller may name these: ERR_FORBIDDEN (public) where only the defaults are to be had. */
 int engines_allow(struct core *core, const struct engine_ask *ask, struct err *err);
-/* Copies the runtime's name ("": the engine names none) and leaves its capabilities in *info.
+/* Copies the runtime's name ("": the engine names none) and leaves its capabilities and memory in
+ * *info.
  * ERR_BAD_INPUT (public) lists those that there are. */
 int engines_runtime(const struct engine_slot *slot, const char *runtime, struct engine_info *info,
                     char out[static ENGINE_NAME_MAX], struct err *err);

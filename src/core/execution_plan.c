@@ -151,11 +151,12 @@ static int plan_engine(struct core *core, const struct execution_request *reques
             result = engines_runtime(plan->slot, runtime, info, plan->runtime, err);
     }
     plan->capabilities = info->capabilities;
+    plan->runtime_memory_bytes = info->runtime_memory_bytes;
     return result;
 }
 
 /* What depends on the engine's host. An image that is looked for may have made the info anew, with
- * the capabilities of another runtime. */
+ * what another runtime can do and takes. */
 static int plan_host(struct core *core, const struct execution_request *request,
                      struct engine_info *info, struct plan *plan, struct err *err)
 {
@@ -164,6 +165,7 @@ static int plan_host(struct core *core, const struct execution_request *request,
                                       .cpu_millis = request->cpu_millis,
                                       .gpu_count = request->gpu_count};
     info->capabilities = plan->capabilities;
+    info->runtime_memory_bytes = plan->runtime_memory_bytes;
     int result = plan_profile(request, info, plan, err);
     if (result == 0)
         result = resources_plan(&core->config, info, &ask, &plan->resources, err);

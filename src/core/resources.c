@@ -301,6 +301,7 @@ int resources_plan(const struct core_config *config, const struct engine_info *i
     plan.reserve.memory_bytes =
         max_u64(config->reserve_min_bytes,
                 reserved_part(plan.memory_bytes, config->memory_overcommit_millis));
+    plan.reserve.memory_bytes += info->runtime_memory_bytes; /* all of it is taken, always */
     if (plan.disk && counts_disk(config, info))
         plan.reserve.disk_bytes = reserved_part(plan.storage_bytes, config->disk_overcommit_millis);
     const struct reservation budget = resources_budget(config, info);

@@ -177,6 +177,7 @@ int command_build(struct remote *remote, const struct command_options *options, 
     const char *file = NULL;
     FD_AUTO int fd = -1;
     BUF_AUTO struct buf path;
+    char size[COMMAND_SIZE_SIZE];
     struct registry_login login = {0};
     struct command_show show = {.login = &login};
     struct remote_call call = {.what = "build"};
@@ -189,8 +190,8 @@ int command_build(struct remote *remote, const struct command_options *options, 
     if (result == 0)
         result = context_make(folder, options->dockerfile, &fd, &call.body_size, err);
     if (result == 0) {
-        (void)fprintf(stderr, "berth: %.1f MB of %s are sent to the Docker daemon\n",
-                      (double)call.body_size / 1e6, folder);
+        command_show_size((double)call.body_size, size);
+        (void)fprintf(stderr, "berth: %s of %s are sent to the Docker daemon\n", size, folder);
         call.path = (const char *)path.data;
         call.header = header_of(&login);
         call.body_fd = fd;

@@ -82,14 +82,16 @@ void command_show_line(void *context, const struct progress_line *line)
 
 /* ---- images ---- */
 
-enum { SIZE_SIZE = 24 };
-
-static void write_size(const json_t *json, char out[static SIZE_SIZE])
+void command_show_size(double bytes, char out[static COMMAND_SIZE_SIZE])
 {
-    double size = (double)json_integer_value(json_object_get(json, "Size"));
-    bool is_small = size < 1e6;
-    (void)snprintf(out, SIZE_SIZE, "%.1f %s", size / (is_small ? 1e3 : 1e6),
+    bool is_small = bytes < 1e6;
+    (void)snprintf(out, COMMAND_SIZE_SIZE, "%.1f %s", bytes / (is_small ? 1e3 : 1e6),
                    is_small ? "KB" : "MB");
+}
+
+static void write_size(const json_t *json, char out[static COMMAND_SIZE_SIZE])
+{
+    command_show_size((double)json_integer_value(json_object_get(json, "Size")), out);
 }
 
 static const char *text_of(const json_t *json, const char *field)
@@ -107,7 +109,7 @@ static void short_id(const json_t *json, char out[static ID_SHOWN + 1])
 int command_show_image(const char *name, const struct buf *reply, struct err *err)
 {
     char id[ID_SHOWN + 1];
-    char size[SIZE_SIZE];
+    char size[COMMAND_SIZE_SIZE];
     JSON_AUTO json_t *json = NULL;
     int result = json_parse_large(reply->data, reply->size, VALUES_MAX, &json, err);
     if (result != 0)
@@ -122,7 +124,7 @@ static void print_image(const json_t *image)
 {
     char id[ID_SHOWN + 1];
     char made[TIME_SIZE] = "";
-    char size[SIZE_SIZE];
+    char size[COMMAND_SIZE_SIZE];
     char name[TEXT_SIZE];
     struct tm parts;
     const json_t *names = json_object_get(image, "RepoTags");

@@ -21,6 +21,11 @@ struct command_show {
 /* Replaces what is not printable; of a text that is too long the end is left out. */
 void command_show_clean(const char *text, char *out, size_t size);
 
+enum { COMMAND_SIZE_SIZE = 24 };
+
+/* "1.5 MB" */
+void command_show_size(double bytes, char out[static COMMAND_SIZE_SIZE]);
+
 /* A progress_fn, with a command_show: prints to standard error, as it comes; of the bytes that go
  * by, one line a second. */
 void command_show_line(void *context, const struct progress_line *line);

@@ -192,7 +192,10 @@ static void on_filled(void *context, long status, struct buf *body, const struct
         return;
     }
     container->filled = true;
-    start_when_ready(container);
+    if (!container->attach && container_attach(container, &err) != 0)
+        container_fail(container, &err);
+    else
+        start_when_ready(container);
 }
 
 static void on_attached(void *context)
@@ -234,7 +237,8 @@ int container_attach(struct container *container, struct err *err)
     return attach_new(&config, &events, &container->attach, err);
 }
 
-/* Init goes in and its streams come out, both at once. */
+/* Init goes in and its streams come out, both at once; with Podman one after the other, since to it
+ * attaching is a start that stops short of the program, which has to be there. */
 static void fill(struct container *container)
 {
     const struct service_config *config = container->service->config;
@@ -248,7 +252,7 @@ static void fill(struct container *container)
     if (result == 0)
         result = container_call(container, "PUT", "/archive?path=%2F", &archive, CONTAINER_CALL_NS,
                                 on_filled, &err);
-    if (result == 0)
+    if (result == 0 && !container->service->daemon.facts.is_podman)
         result = container_attach(container, &err);
     if (result != 0)
         container_fail(container, &err);
@@ -333,10 +337,12 @@ static void on_limited(void *context, long status, struct buf *body, const struc
 {
     struct container *container = context;
     struct err err = ERR_INIT;
-    if (container_judge(container, status, body, "limit a container", error, &err) != 0)
-        container_fail(container, &err);
-    else
+    int result = container_judge(container, status, body, "limit a container", error, &err);
+    /* Podman has no such call: the container has the limits that it was made with. */
+    if (result == 0 || (status == 404 && container->service->daemon.facts.is_podman))
         fill(container);
+    else
+        container_fail(container, &err);
 }
 
 /* A stopped one gets the limits that are asked for now. */

@@ -106,8 +106,11 @@ void container_died(struct container *container, int exit_code);
 void container_oom(struct container *container);
 void container_removed(struct container *container);
 /* Asks the daemon about one that ought to run. Its list may lag behind a start by a moment, and
- * is no reason to give a container up. */
+ * is no reason to give a container up. One that is lost is killed. */
 void container_look(struct container *container);
+/* Whether it runs and nobody can speak to it again: Podman closes a container's standard input when
+ * who was attached leaves, be it for the death of this engine or of its own service. */
+bool container_is_lost(const struct container *container);
 
 /* Nobody who asked is there any more. */
 void container_forget_requests(struct container *container);

@@ -11,7 +11,7 @@ void container_open_channel(struct container *container, uint64_t request_id)
 {
     struct err err = ERR_INIT;
     int result = 0;
-    if (container->state != ENGINE_STATE_RUNNING)
+    if (container->state != ENGINE_STATE_RUNNING || container_is_lost(container))
         result = err_set(&err, ERR_CONFLICT, "sandbox %s is not running", container->create.id);
     else if (container->channel_count == CONTAINER_CHANNELS_MAX)
         result = err_set(&err, ERR_UNAVAILABLE, "too many wait for %s", container->create.id);
@@ -61,8 +61,8 @@ void container_limit(struct container *container, const struct engine_create *li
     if (result == 0 && (container->state != ENGINE_STATE_RUNNING || container->limit_call))
         result = err_set(&err, ERR_CONFLICT, "sandbox %s can't be given limits now",
                          container->create.id);
-    if (result == 0 && container->gvisor)
-        result = err_set(&err, ERR_UNSUPPORTED, "runsc changes no limits");
+    if (result == 0 && (container->gvisor || container->service->daemon.facts.is_podman))
+        result = err_set(&err, ERR_UNSUPPORTED, "runsc and Podman change no limits");
     if (result == 0)
         result = spec_put_limits(limits, container->gvisor, &body, &err);
     (void)snprintf(path, sizeof(path), "/containers/%s/update", container->name);

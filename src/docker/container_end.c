@@ -266,6 +266,21 @@ void container_removed(struct container *container)
     }
 }
 
+/* What becomes of it, events tell; and a sweep looks again. */
+static void on_killed(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct container *container = context;
+    struct err err = ERR_INIT;
+    if (container_judge(container, status, body, "kill a container", error, &err) != 0)
+        log_warn("sandbox %s: %s", container->create.id, err.message);
+}
+
+bool container_is_lost(const struct container *container)
+{
+    return container->service->daemon.facts.is_podman && !container->attach &&
+           container->state == ENGINE_STATE_RUNNING;
+}
+
 static void on_looked(void *context, long status, struct buf *body, const struct err *error)
 {
     struct container *container = context;
@@ -281,8 +296,12 @@ static void on_looked(void *context, long status, struct buf *body, const struct
         json_parse_large(body->data, body->size, JSON_VALUES_MAX, &json, NULL) != 0)
         return;
     const json_t *state = json_object_get(json, "State");
-    if (json_is_true(json_object_get(state, "Running")))
+    if (json_is_true(json_object_get(state, "Running"))) {
+        if (container_is_lost(container))
+            (void)container_call(container, "POST", "/kill", NULL, CONTAINER_CALL_NS, on_killed,
+                                 NULL);
         return;
+    }
     container_died(container, (int)json_integer_value(json_object_get(state, "ExitCode")));
 }
 

@@ -42,6 +42,7 @@ static int minor_of(const json_t *object, const char *field)
     return end != text + 2 && *end == '\0' && minor >= 0 && minor < 1000 ? (int)minor : -1;
 }
 
+/* Docker: "runc", "1.1.5". Podman: "OCI Runtime (runc)", "runc version 1.1.5\n" and more lines. */
 static void read_components(const json_t *json, struct daemon_facts *facts)
 {
     size_t index = 0;
@@ -49,8 +50,17 @@ static void read_components(const json_t *json, struct daemon_facts *facts)
     json_array_foreach(json_object_get(json, "Components"), index, component)
     {
         const char *name = json_string_value(json_object_get(component, "Name"));
-        if (name && strcmp(name, "runc") == 0)
-            copy_text(component, "Version", facts->runc_version, sizeof(facts->runc_version));
+        const char *version = json_string_value(json_object_get(component, "Version"));
+        if (!name || !version)
+            continue;
+        if (strcmp(name, "Podman Engine") == 0)
+            facts->is_podman = true;
+        if (strcmp(name, "OCI Runtime (runc)") == 0 && strncmp(version, "runc version ", 13) == 0)
+            version += 13;
+        else if (strcmp(name, "runc") != 0)
+            continue;
+        (void)snprintf(facts->runc_version, sizeof(facts->runc_version), "%.*s",
+                       (int)strcspn(version, " \n"), version);
     }
 }
 
@@ -133,6 +143,8 @@ static void read_runtimes(const json_t *json, struct daemon_facts *facts)
     first = first && *first != '\0' ? first : "runc";
     facts->runtime_count = 0;
     add_runtime(facts, first, json_object_get(runtimes, first));
+    if (facts->is_podman)
+        return; /* it takes any name for a container, and starts that one nevertheless */
     json_object_foreach(runtimes, name, runtime)
     {
         if (strcmp(name, first) != 0)
@@ -248,6 +260,8 @@ static void on_info(void *context, long status, struct buf *body, const struct e
     daemon->facts = daemon->next;
     daemon->knew = true;
     daemon->is_up = daemon->was_tried = true;
+    (void)err_public(&daemon->why, ERR_UNAVAILABLE,
+                     "the Docker daemon's containers are not listed yet"); /* for as long as that */
     daemon->was_slow = false;
     daemon->pause_ns = 0;
     daemon->facts_at_ns = clock_now_ns();

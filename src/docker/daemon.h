@@ -29,7 +29,8 @@ struct daemon_facts {
     bool limits_memory;
     bool limits_cpu;
     bool limits_pids;
-    bool quota; /* its storage driver may know sizes */
+    bool quota;     /* its storage driver may know sizes */
+    bool is_podman; /* which has no call to change limits, and one runtime for all */
     char runc_version[ENGINE_NAME_MAX];
     struct engine_runtime runtimes[ENGINE_RUNTIMES_MAX]; /* the daemon's default first */
     bool gvisor[ENGINE_RUNTIMES_MAX]; /* which of them are runsc, whatever they are called */

@@ -231,13 +231,13 @@ static void on_looked(void *context, long status, struct buf *body, const struct
     bool again = image->looks_again;
     image->looks_again = false;
     image->call = NULL;
-    if (again && (error || (status != 200 && status != 404)))
-        return; /* it is there as far as anybody knows */
-    image->is_there = !error && status == 200;
-    if (image->is_there)
+    /* What says nothing leaves it as it was: there, unless a creation found otherwise meanwhile. */
+    if (!again || (!error && (status == 200 || status == 404)))
+        image->is_there = !error && status == 200;
+    if (!error && status == 200)
         take_id(image, body);
     if (again) {
-        changed(image);
+        changed(image); /* who waits looks for it in earnest */
         return;
     }
     if (error)

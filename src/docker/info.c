@@ -18,10 +18,12 @@ uint64_t info_capabilities(const struct service *service, const char *runtime)
         can |= ENGINE_CAP_STORAGE;
     if (daemon_is_gvisor(facts, runtime))
         return can; /* its own kernel: processes are not counted one by one, limits don't change */
-    can |= ENGINE_CAP_CONTAINER;
+    /* Podman's own filter lets root make user namespaces and use the keyring of the host's root. */
+    if (!facts->is_podman)
+        can |= ENGINE_CAP_CONTAINER;
     if (facts->limits_pids)
         can |= ENGINE_CAP_PIDS;
-    if (facts->limits_memory && facts->limits_cpu && facts->limits_pids)
+    if (facts->limits_memory && facts->limits_cpu && facts->limits_pids && !facts->is_podman)
         can |= ENGINE_CAP_LIMIT;
     if (service->layers)
         can |= ENGINE_CAP_LAYERS;

@@ -80,8 +80,11 @@ static void adopt(struct service *service, const struct found *found)
         spec_from_hex(label(found, SPEC_LABEL_NONCE), container->nonce, sizeof(container->nonce));
     container->state = ENGINE_STATE_RUNNING;
     container->since_ns = clock_now_ns();
-    if (whole && runs(found))
+    if (whole && runs(found)) {
+        if (container_is_lost(container))
+            container_look(container);
         return;
+    }
     if (whole && container->create.keep_files && !was_never_started(found)) {
         container->state = ENGINE_STATE_STOPPED;
         return;
@@ -99,7 +102,7 @@ static void compare(struct service *service, const struct found *found)
     }
     if (container->since_ns >= service->listed_ns)
         return;
-    if (container->state == ENGINE_STATE_RUNNING && !runs(found))
+    if (container->state == ENGINE_STATE_RUNNING && (!runs(found) || container_is_lost(container)))
         container_look(container);
     else if (container->state == ENGINE_STATE_STOPPED && runs(found))
         container_stop_again(container);

@@ -241,6 +241,22 @@ void web_free(struct web *web)
         free_web(web);
 }
 
+/* What the operator has to mend; NULL: the network, or the daemon. The daemon looks at our
+ * certificate after libcurl takes the handshake for done (TLS 1.3), so its refusal comes as an
+ * alert in the answer's place. */
+static const char *tls_words(CURLcode code, const char *reason)
+{
+    if (code == CURLE_PEER_FAILED_VERIFICATION)
+        return "the Docker daemon's certificate is not trusted";
+    if (code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE)
+        return "a file in DOCKER_CERT_PATH is missing or broken: ca.pem, cert.pem or key.pem";
+    if ((code == CURLE_RECV_ERROR || code == CURLE_SSL_CONNECT_ERROR) && strstr(reason, " alert "))
+        return "the Docker daemon refuses the certificate in DOCKER_CERT_PATH";
+    if (code == CURLE_SSL_CONNECT_ERROR && strstr(reason, "wrong version number"))
+        return "the Docker daemon does not speak TLS";
+    return NULL;
+}
+
 static int fail(struct err *err, const struct web_call *call, CURLcode code)
 {
     const char *reason = call->reason[0] != '\0' ? call->reason : curl_easy_strerror(code);
@@ -249,7 +265,12 @@ static int fail(struct err *err, const struct web_call *call, CURLcode code)
         return err_set(err, ERR_TOO_LARGE, "the Docker daemon's answer is too large");
     if (code == CURLE_OPERATION_TIMEDOUT)
         return err_set(err, ERR_TIMEOUT, "the Docker daemon at %.100s: %.160s", shown, reason);
-    return err_set(err, ERR_UNAVAILABLE, "the Docker daemon at %.100s: %.160s", shown, reason);
+    const char *words = tls_words(code, reason);
+    int result =
+        err_set(err, ERR_UNAVAILABLE, "the Docker daemon at %.100s: %.160s", shown, reason);
+    if (err && words)
+        (void)snprintf(err->public_message, sizeof(err->public_message), "%s", words);
+    return result;
 }
 
 static void finish(struct web *web, struct web_call *call, CURLcode code)
@@ -560,6 +581,9 @@ int web_refused(long status, const struct buf *body, const char *what, struct er
         {"resource temporarily unavailable", BUSY_WORDS, BUSY_RETRY_S}, /* it could not fork, say */
         {"cannot allocate memory", BUSY_WORDS, BUSY_RETRY_S},
         {"too many open files", BUSY_WORDS, BUSY_RETRY_S},
+        {"HTTP request to an HTTPS server",
+         "the Docker daemon speaks TLS: DOCKER_CERT_PATH has to name a folder of certificates",
+         BUSY_RETRY_S},
     };
     JSON_AUTO struct json_t *json = NULL;
     BUF_AUTO struct buf raw;

@@ -4,16 +4,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "init/group.h"
 #include "init/identity.h"
 
 enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
@@ -109,6 +112,26 @@ static void find_cgroups(struct init_config *config)
     config->cpuacct_dir_fd = open_folder("/sys/fs/cgroup/cpuacct");
 }
 
+/* A group for the code alone. What the engine counts on is there, or init does not start. */
+static int make_pids_group(struct init_config *config, struct err *err)
+{
+    static const char folder[] = INIT_CARRIED_PIDS "/code";
+    char text[16];
+    if (access(INIT_CARRIED_PIDS, F_OK) != 0)
+        return 0;
+    if (mount("cgroup", INIT_CARRIED_PIDS, "cgroup", 0, "pids") != 0 || mkdir(folder, 0700) != 0)
+        return err_sys(err, errno, "make %s", folder);
+    (void)snprintf(text, sizeof(text), "%" PRIu32, config->pids_max);
+    config->pids_dir_fd = open_folder(folder);
+    config->pids_max_fd = openat(config->pids_dir_fd, "pids.max", O_WRONLY | O_CLOEXEC);
+    config->procs_fds[0] = openat(config->pids_dir_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+    config->procs_count = 1;
+    if (config->procs_fds[0] < 0 || config->pids_max_fd < 0 ||
+        pwrite(config->pids_max_fd, text, strlen(text), 0) < 0)
+        return err_sys(err, errno, "limit %s", folder);
+    return 0;
+}
+
 int carried_read_config(struct init_config *config, struct err *err)
 {
     if (getpid() != 1)
@@ -119,7 +142,7 @@ int carried_read_config(struct init_config *config, struct err *err)
         result = removed;
     if (result == 0 && config->cgroup_mode == INIT_CGROUP_SEEN)
         find_cgroups(config);
-    return result;
+    return result == 0 ? make_pids_group(config, err) : result;
 }
 
 /* ---- the stream ---- */
@@ -178,7 +201,7 @@ static int check_closed(const struct carried *carried, const struct init_config 
                         struct err *err)
 {
     int status = 0;
-    pid_t pid = fork();
+    pid_t pid = group_fork(config);
     if (pid == 0)
         try_as_code(carried, config);
     if (pid < 0 || waitpid(pid, &status, 0) != pid)

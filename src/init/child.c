@@ -126,8 +126,8 @@ int child_lower_limits(pid_t pid, const struct init_config *config)
     int sys_errno = 0;
     if (!config->carried)
         return lower_all(pid, config);
-    if (setresgid(config->gid, (gid_t)-1, (gid_t)-1) != 0 ||
-        setresuid(config->uid, (uid_t)-1, (uid_t)-1) != 0)
+    if (setresgid(identity_seen(config, config->gid), (gid_t)-1, (gid_t)-1) != 0 ||
+        setresuid(identity_seen(config, config->uid), (uid_t)-1, (uid_t)-1) != 0)
         sys_errno = errno;
     else
         sys_errno = lower_all(pid, config);

@@ -118,6 +118,8 @@ static const struct rule rules[] = {
      * chroot are in it for the code's sake, although init has no use for them. */
     {"setns", INIT | ZYGOTE, false, 1, ONE_OF, ALLOW, 1, {CLONE_NEWUSER}},
     {"unshare", INIT | ZYGOTE, false, 0, ONE_OF, ALLOW, 1, {CLONE_NEWCGROUP}},
+    /* Where there is none to enter (gVisor, which has no clone3 either). */
+    {"clone", INIT, false, 0, NO_BITS, ALLOW, 1, {NAMESPACES & ~CLONE_NEWUSER}},
     /* The same of a zygote, whose filter stays on the kernels that it forks (native/zygote.h): they
      * come from outside. */
     {"setns", ZYGOTE, false, 1, ONE_OF, ALLOW, 1, {NAMESPACES & ~CLONE_NEWCGROUP}},

@@ -27,8 +27,11 @@ enum {
     LIST_MAX = PROCS_FILE_SIZE / 2,
     ANCESTORS_MAX = 64,
     STATUS_FILE_SIZE = 4096,
+    NOT_MAPPED = 126,
     ROUNDS_MAX = 100 /* of a kill without cgroups that spares somebody */
 };
+
+#define INNER_MAP "0 1 65535\n"
 
 static bool born_in_group; /* set in a child only */
 static bool killed_whole;  /* by cgroup.kill */
@@ -61,12 +64,48 @@ static bool is_spared(pid_t pid)
     return false;
 }
 
+static int write_map(pid_t pid, const char *file)
+{
+    char path[32];
+    (void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
+    return fd_write_file_at(AT_FDCWD, path, INNER_MAP, NULL);
+}
+
+/* The child's maps are its parent's to write, who has the rights for it; until then it is nobody.
+ */
+static pid_t fork_nested(void)
+{
+    int ends[2];
+    char byte = 0;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -1;
+    pid_t pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL);
+    int saved = errno;
+    if (pid == 0) {
+        (void)close(ends[1]);
+        if (read(ends[0], &byte, 1) != 1)
+            _exit(NOT_MAPPED);
+        (void)close(ends[0]);
+        return 0;
+    }
+    (void)close(ends[0]);
+    /* In this order: these files of a process that can't be dumped belong to its namespace's root,
+     * which the second one sets. */
+    if (pid > 0 && write_map(pid, "gid_map") == 0 && write_map(pid, "uid_map") == 0)
+        (void)!write(ends[1], "m", 1);
+    (void)close(ends[1]);
+    errno = saved;
+    return pid;
+}
+
 /* A child that is born into a group is killed when that group was ever killed as a whole: the
  * kernel counts such kills, and holds the count of the child's group against that of its parent's
  * (kernel/cgroup/cgroup.c, cgroup_css_set_fork(); Linux 6.14 and the stable branches of that time,
  * seen on 6.1.0-50 of Debian 12). From the first such kill on children join by themselves. */
 pid_t group_fork(const struct init_config *config)
 {
+    if (config->nests)
+        return fork_nested();
     if (config->carried || config->cgroup_mode != INIT_CGROUP_V2 || killed_whole)
         return fork();
     struct clone_args args;
@@ -342,9 +381,22 @@ uint64_t group_oom_kills(const struct init_config *config)
     return read_keyed(config->memory_dir_fd, file, "oom_kill");
 }
 
+static uint64_t pids_seen;
+static uint64_t pids_full;
+
+void group_look_at_pids(const struct init_config *config, uint64_t gone)
+{
+    if (!config->carried || config->pids_max_fd < 0)
+        return;
+    uint64_t count = read_number(config->pids_dir_fd, "pids.current") + gone;
+    pids_seen = count > pids_seen ? count : pids_seen;
+    pids_full += count >= config->pids_max ? 1 : 0;
+}
+
 void group_read_base(const struct init_config *config, struct group_usage *out)
 {
     memset(out, 0, sizeof(*out));
+    out->pids_refused = pids_full;
     if (config->cgroup_mode == INIT_CGROUP_NONE)
         return;
     if (config->cgroup_mode == INIT_CGROUP_V2) {
@@ -354,7 +406,7 @@ void group_read_base(const struct init_config *config, struct group_usage *out)
         out->cpu_us = read_number(config->cpuacct_dir_fd, "cpuacct.usage") / 1000;
         out->throttled_us = read_keyed(config->cpu_dir_fd, "cpu.stat", "throttled_time") / 1000;
     }
-    out->pids_refused = read_keyed(config->pids_dir_fd, "pids.events", "max");
+    out->pids_refused += read_keyed(config->pids_dir_fd, "pids.events", "max");
     out->oom_kills = group_oom_kills(config);
 }
 
@@ -366,7 +418,7 @@ void group_read(const struct init_config *config, struct group_usage *out)
     if (config->cgroup_mode == INIT_CGROUP_NONE)
         return;
     out->memory_peak_bytes = read_number(config->memory_dir_fd, peak);
-    out->pids_peak = read_number(config->pids_dir_fd, "pids.peak");
+    out->pids_peak = pids_seen > 0 ? pids_seen : read_number(config->pids_dir_fd, "pids.peak");
 }
 
 /* The text of /proc/PID/status, from a descriptor that is kept for the process. It stands for that

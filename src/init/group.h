@@ -24,8 +24,9 @@ struct group_usage {
     uint64_t throttled_us; /* time that processes waited for the cpu quota */
 };
 
-/* fork(2) of a child that will be in the code group: on v2 it is born there, else it has to call
- * group_join(). Neither moves a process by its id, which is slow (see native/cgroup.h). */
+/* fork(2) of a child that will be in the code group, and in a user namespace of its own where
+ * config->nests: on v2 it is born there, else it has to call group_join(). Neither moves a process
+ * by its id, which is slow (see native/cgroup.h). */
 pid_t group_fork(const struct init_config *config);
 
 /* Moves the calling process into the code group, unless it was born there. Called in a fresh child.
@@ -55,6 +56,11 @@ bool group_is_empty(const struct init_config *config);
 
 /* Ends a kill: allows new processes again. */
 void group_reopen(const struct init_config *config);
+
+/* For a kernel that counts no refused forks (gVisor): looks how many processes there are. To be
+ * called often; gone: so many more have just ended. group_read() then has the most that were seen,
+ * and in pids_refused how often there was no room for another. */
+void group_look_at_pids(const struct init_config *config, uint64_t gone);
 
 void group_read(const struct init_config *config, struct group_usage *out);
 /* What is compared with a later reading: all but the peaks, which are 0. */

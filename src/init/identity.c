@@ -103,6 +103,11 @@ int identity_shed_carried(enum init_profile profile, struct err *err)
     return 0;
 }
 
+uid_t identity_seen(const struct init_config *config, uint32_t id)
+{
+    return config->nests ? id + 1 : id;
+}
+
 static int enter_namespace(const struct init_config *config)
 {
     if (setns(config->userns_fd, CLONE_NEWUSER) != 0)
@@ -145,7 +150,7 @@ static const char *take_ids(const struct init_config *config)
     /* Ids that were never 0 in this namespace keep their capabilities through setresuid(2). */
     uint64_t caps = root ? container_caps : 0;
     uint64_t has = 0;
-    if (config->carried && root) { /* what its engine left us */
+    if (config->carried && !config->nests && root) { /* what its engine left us */
         if (read_capabilities(&has) != 0)
             return "read the capabilities";
         caps &= has;
@@ -156,11 +161,10 @@ static const char *take_ids(const struct init_config *config)
 const char *identity_become_code(const struct init_config *config, bool with_filter)
 {
     bool container = config->profile == INIT_PROFILE_CONTAINER;
-    if (config->userns_fd >= 0) {
-        if (enter_namespace(config) != 0)
-            return "enter the user namespace";
+    if (config->userns_fd >= 0 && enter_namespace(config) != 0)
+        return "enter the user namespace";
+    if (config->userns_fd >= 0 || config->nests)
         bound_capabilities(container ? container_caps : 0);
-    }
     if (!container && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return "no new privileges";
     /* Without no_new_privs a filter needs CAP_SYS_ADMIN, which ends in take_ids(). Nothing in

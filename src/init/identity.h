@@ -5,6 +5,8 @@
 #define BERTH_INIT_IDENTITY_H
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "wire/init_config.h"
@@ -21,6 +23,9 @@ int identity_shed(enum init_profile profile, struct err *err);
  * in profile strict. In profile container, whose root is init's own user, it has what init has. The
  * filter is init's where it can be installed: with no_new_privs, or CAP_SYS_ADMIN. */
 int identity_shed_carried(enum init_profile profile, struct err *err);
+
+/* An id of the code as init sees it. */
+uid_t identity_seen(const struct init_config *config, uint32_t id);
 
 /* In a fresh child: becomes the code. Enters the inner user namespace, where there is one, takes
  * config->uid and config->gid and what the profile leaves of capabilities; there is no way back.

@@ -118,6 +118,7 @@ void job_table_reap(struct job_table *table)
     struct rusage rusage;
     pid_t pid = 0;
     while ((pid = wait4(-1, &status, WNOHANG, &rusage)) > 0) {
+        group_look_at_pids(table->config, 1);
         if (kernel_reaped(&table->kernel, table, pid, status, &rusage)) {
             kernel_died = true;
             continue;
@@ -202,6 +203,7 @@ static void step_kill(struct job_table *table)
 
 void job_table_step(struct job_table *table)
 {
+    group_look_at_pids(table->config, 0);
     step_kill(table);
     kernel_step(&table->kernel, table);
     leftover_step(&table->leftover, clock_now_ns());

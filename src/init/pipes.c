@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "init/identity.h"
 
 void pipes_done(struct pipes *pipes)
 {
@@ -32,8 +33,8 @@ void pipes_adapt(const struct init_config *config)
     if (!config->carried || pipe2(ends, O_CLOEXEC) != 0)
         return;
     owner.needed = fchmod(ends[0], 0666) != 0 && errno == EPERM;
-    owner.uid = config->uid;
-    owner.gid = config->gid;
+    owner.uid = identity_seen(config, config->uid);
+    owner.gid = identity_seen(config, config->gid);
     (void)close(ends[0]);
     (void)close(ends[1]);
 }

@@ -439,6 +439,7 @@ static void list_runtimes(const struct sandbox_host *host, struct engine_info *o
     (void)snprintf(runsc->name, sizeof(runsc->name), RUNSC_NAME);
     (void)snprintf(runsc->version, sizeof(runsc->version), "%s", host->runsc.version);
     runsc->capabilities = runsc_capabilities(out->capabilities);
+    runsc->memory_bytes = RUNSC_MEMORY_BYTES;
     if (host->runsc.failed) /* the reason names things of the host, and others' sandboxes */
         (void)snprintf(runsc->warning, sizeof(runsc->warning),
                        "the last start failed; the engine's log says why");

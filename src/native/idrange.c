@@ -75,6 +75,7 @@ void idrange_describe(const struct idrange_space *space, uint32_t base, struct i
     if (space->kind == IDRANGE_WHOLE) {
         (void)snprintf(out->outer, sizeof(out->outer), "0 %u %u\n", base, IDRANGE_SIZE);
         out->inner = "0 1 65535\n";
+        out->files = "0 1 65535\n65535 0 1\n";
         out->tty_gid = 6;
     } else if (space->kind == IDRANGE_SPARSE) {
         (void)snprintf(out->outer, sizeof(out->outer), "0 %u 1\n1 %u 1\n1001 %u 1\n65535 %u 1\n",
@@ -84,6 +85,7 @@ void idrange_describe(const struct idrange_space *space, uint32_t base, struct i
         (void)snprintf(out->outer, sizeof(out->outer), "0 %u 1\n", base);
         out->inner = "1000 0 1\n";
         out->root_id = out->code_id = 0;
+        out->one_id = true;
     }
 }
 

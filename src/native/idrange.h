@@ -48,9 +48,12 @@ struct idrange {
 struct idrange_maps {
     char outer[96];    /* for uid_map and gid_map; init is id 0 */
     const char *inner; /* the same for the code's namespace, from the outer one */
+    const char *files; /* the same with the outer id 0 behind it: gVisor's file server makes each
+                          file as that id, and gives it away then; NULL: there is no room */
     uid_t root_id;     /* who owns the root, in the outer namespace: inner 0 where there is one */
     uid_t code_id;     /* inner 1000, in the outer namespace */
     int tty_gid;       /* inner 5, in the outer namespace; -1: there is none */
+    bool one_id;       /* all of these are one: setgroups(2) is denied then */
 };
 
 /* What can be done with ids 0 to id_count - 1. */

@@ -1,9 +1,7 @@
-/* Owns the files of priv/run. Sends and reads nothing. */
+/* Owns the sockets of priv/run. Sends and reads nothing. */
 #include "native/initsock.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,17 +12,20 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/id.h"
-#include "wire/sandbox.h"
 #include "native/nspid.h"
+#include "native/runfile.h"
+
+#define SUFFIX "sock"
 
 /* A socket's path may be at most 107 bytes (unix(7)): the folder is named by its descriptor. */
 static void make_address(int dir_fd, const char *id, struct sockaddr_un *address)
 {
+    char name[RUNFILE_NAME_SIZE];
     memset(address, 0, sizeof(*address));
     address->sun_family = AF_UNIX;
-    (void)snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%.64s.sock",
-                   dir_fd, id);
+    runfile_name(id, SUFFIX, name);
+    (void)snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%s", dir_fd,
+                   name);
 }
 
 int initsock_bind(int dir_fd, const char *id, int *out_fd, struct err *err)
@@ -56,18 +57,12 @@ int initsock_connect(int dir_fd, const char *id, int *out_fd, struct err *err)
 
 void initsock_remove(int dir_fd, const char *id)
 {
-    char name[SANDBOX_ID_MAX + 8];
-    (void)snprintf(name, sizeof(name), "%.64s.sock", id);
-    (void)unlinkat(dir_fd, name, 0);
+    runfile_remove(dir_fd, id, SUFFIX);
 }
 
 bool initsock_exists(int dir_fd, const char *id)
 {
-    char name[SANDBOX_ID_MAX + 8];
-    if (!id_is_name(id, SANDBOX_ID_MAX))
-        return false;
-    (void)snprintf(name, sizeof(name), "%.64s.sock", id);
-    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    return runfile_exists(dir_fd, id, SUFFIX);
 }
 
 /* The credentials are those of the process that called listen(2) (unix(7), SO_PEERCRED). Where more
@@ -116,22 +111,5 @@ int initsock_find(int dir_fd, const char *id, struct initsock_peer *out, struct 
 int initsock_each(int dir_fd, void (*fn)(void *context, const char *id), void *context,
                   struct err *err)
 {
-    int copy_fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = copy_fd < 0 ? NULL : fdopendir(copy_fd);
-    if (!dir) {
-        fd_close(&copy_fd);
-        return err_sys(err, errno, "list priv/run");
-    }
-    const struct dirent *entry = NULL;
-    while ((entry = readdir(dir))) {
-        char id[SANDBOX_ID_MAX + 1];
-        const char *dot = strrchr(entry->d_name, '.');
-        if (!dot || strcmp(dot, ".sock") != 0 || (size_t)(dot - entry->d_name) > SANDBOX_ID_MAX)
-            continue;
-        (void)snprintf(id, sizeof(id), "%.*s", (int)(dot - entry->d_name), entry->d_name);
-        if (id_is_name(id, SANDBOX_ID_MAX))
-            fn(context, id);
-    }
-    (void)closedir(dir);
-    return 0;
+    return runfile_each(dir_fd, SUFFIX, fn, context, err);
 }

@@ -2,7 +2,6 @@
  * of what the bytes say. */
 #include "native/initstream.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,30 +14,24 @@
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/mem.h"
-#include "wire/sandbox.h"
+#include "native/runfile.h"
 
 enum {
     PIECE = 64 * 1024,
-    TURNS = 16,             /* of one step, so that no sandbox holds up the others */
-    FIFO_SIZE = 256 * 1024, /* the kernel's own is 64 KiB (pipe(7)) */
-    NAME_SIZE = SANDBOX_ID_MAX + 16
+    TURNS = 2, /* of one step: what is in 64 KiB of frames may take some ms, and others wait */
+    FIFO_SIZE = 256 * 1024 /* the kernel's own is 64 KiB (pipe(7)) */
 };
 
 static const char *const suffixes[] = {"in", "out", "secret"};
 enum { FILE_IN, FILE_OUT, FILE_SECRET };
-
-static void name_file(const char *id, int which, char out[static NAME_SIZE])
-{
-    (void)snprintf(out, NAME_SIZE, "%.64s.%s", id, suffixes[which]);
-}
 
 /* ---- the files ---- */
 
 static int make_secret(int run_fd, const char *id, uint8_t secret[static CARRIER_SECRET_SIZE],
                        struct err *err)
 {
-    char name[NAME_SIZE];
-    name_file(id, FILE_SECRET, name);
+    char name[RUNFILE_NAME_SIZE];
+    runfile_name(id, suffixes[FILE_SECRET], name);
     FD_AUTO int fd = openat(run_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_sys(err, errno, "make %s", name);
@@ -51,8 +44,8 @@ int initstream_make(int run_fd, const char *id, uint8_t out_secret[static CARRIE
 {
     uint8_t secret[CARRIER_SECRET_SIZE];
     for (int which = FILE_IN; which <= FILE_OUT; which++) {
-        char name[NAME_SIZE];
-        name_file(id, which, name);
+        char name[RUNFILE_NAME_SIZE];
+        runfile_name(id, suffixes[which], name);
         if (mkfifoat(run_fd, name, 0600) != 0)
             return err_sys(err, errno, "make %s", name);
     }
@@ -64,51 +57,26 @@ int initstream_make(int run_fd, const char *id, uint8_t out_secret[static CARRIE
 
 bool initstream_exists(int run_fd, const char *id)
 {
-    char name[NAME_SIZE];
-    if (!id_is_name(id, SANDBOX_ID_MAX))
-        return false;
-    name_file(id, FILE_IN, name);
-    return faccessat(run_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    return runfile_exists(run_fd, id, suffixes[FILE_IN]);
 }
 
 void initstream_remove(int run_fd, const char *id)
 {
     /* The first of them, which says that it is there, goes last. */
-    for (int which = FILE_SECRET; which >= FILE_IN; which--) {
-        char name[NAME_SIZE];
-        name_file(id, which, name);
-        (void)unlinkat(run_fd, name, 0);
-    }
+    for (int which = FILE_SECRET; which >= FILE_IN; which--)
+        runfile_remove(run_fd, id, suffixes[which]);
 }
 
 int initstream_each(int run_fd, void (*fn)(void *context, const char *id), void *context,
                     struct err *err)
 {
-    int copy_fd = openat(run_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = copy_fd < 0 ? NULL : fdopendir(copy_fd);
-    if (!dir) {
-        fd_close(&copy_fd);
-        return err_sys(err, errno, "list priv/run");
-    }
-    const struct dirent *entry = NULL;
-    while ((entry = readdir(dir))) {
-        char id[SANDBOX_ID_MAX + 1];
-        const char *dot = strrchr(entry->d_name, '.');
-        if (!dot || strcmp(dot + 1, suffixes[FILE_IN]) != 0 ||
-            (size_t)(dot - entry->d_name) > SANDBOX_ID_MAX)
-            continue;
-        (void)snprintf(id, sizeof(id), "%.*s", (int)(dot - entry->d_name), entry->d_name);
-        if (id_is_name(id, SANDBOX_ID_MAX))
-            fn(context, id);
-    }
-    (void)closedir(dir);
-    return 0;
+    return runfile_each(run_fd, suffixes[FILE_IN], fn, context, err);
 }
 
 static int open_file(int run_fd, const char *id, int which, int flags, int *out_fd, struct err *err)
 {
-    char name[NAME_SIZE];
-    name_file(id, which, name);
+    char name[RUNFILE_NAME_SIZE];
+    runfile_name(id, suffixes[which], name);
     *out_fd = openat(run_fd, name, flags | O_NOFOLLOW | O_CLOEXEC);
     if (*out_fd >= 0)
         return 0;

@@ -5,9 +5,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "native/mountfd.h"
@@ -55,9 +58,16 @@ static int open_root(const struct sandbox *sandbox, int *out_fd, struct err *err
 {
     char path[48];
     struct pollfd init = {.fd = sandbox->pidfd, .events = POLLIN};
-    (void)snprintf(path, sizeof(path), "/proc/%d/root%s", (int)sandbox->pid,
-                   sandbox->runsc ? RUNSC_ROOT : "");
+    (void)snprintf(path, sizeof(path), "/proc/%d/root", (int)sandbox->pid);
     FD_AUTO int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && sandbox->runsc) { /* a name that belongs to the sandbox's ids */
+        struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                               .resolve =
+                                   RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+        int below_fd = (int)syscall(SYS_openat2, fd, &RUNSC_ROOT[1], &how, sizeof(how));
+        fd_close(&fd);
+        fd = below_fd;
+    }
     if (fd < 0)
         return err_sys(err, errno, "open the root of %s", sandbox->id);
     /* Alive after the number was used: it was nobody else's. */

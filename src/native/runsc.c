@@ -1,5 +1,5 @@
-/* Owns what is asked of runsc and what it is trusted with. Starts it for nothing but its version:
- * sandboxes are started by the setup stage. */
+/* Owns what is asked of runsc and what it is trusted with. Starts it for nothing but its version
+ * and the list of its flags: sandboxes are started by the setup stage. */
 #include "native/runsc.h"
 
 #include <errno.h>
@@ -15,10 +15,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/id.h"
 
-enum { VERSION_TIMEOUT_MS = 5000 };
+#define ANSWER_NS (5 * CLOCK_NS_PER_S)
+enum { FLAGS_TEXT_MAX = 65536 };
 
 /* Threads and processes on the host of one of gVisor's, and of itself. */
 enum { PIDS_EACH = 16, PIDS_OWN = 256 }; /* measured: 7 a process, 60 */
@@ -63,50 +65,94 @@ static int find_program(struct runsc *out, struct err *err)
     return 0;
 }
 
-static _Noreturn void run_version(const char *path, int output_fd)
+static _Noreturn void run_word(const char *path, const char *word, int output_fd)
 {
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if (dup2(null_fd, 0) >= 0 && dup2(output_fd, 1) >= 0 && dup2(null_fd, 2) >= 0)
-        (void)execl(path, RUNSC_NAME, "--version", (char *)NULL);
+    if (dup2(null_fd, 0) >= 0 && dup2(output_fd, 1) >= 0 && dup2(output_fd, 2) >= 0)
+        (void)execl(path, RUNSC_NAME, word, (char *)NULL);
     _exit(127);
 }
 
-/* Its first line: "runsc version 0.0~20221219.0". */
-static int read_version(int fd, char *out, size_t size, struct err *err)
+/* Until the end of what it says, or of its time. */
+static void read_answer(int fd, char *out, size_t size)
 {
-    char text[512];
-    char version[ENGINE_NAME_MAX];
-    size_t used = 0;
+    const int64_t deadline_ns = clock_now_ns() + ANSWER_NS;
     struct pollfd poller = {.fd = fd, .events = POLLIN};
-    while (used < sizeof(text) - 1 && poll(&poller, 1, VERSION_TIMEOUT_MS) > 0) {
-        ssize_t got = read(fd, text + used, sizeof(text) - 1 - used);
+    size_t used = 0;
+    while (used < size - 1 && poll(&poller, 1, clock_poll_timeout_ms(deadline_ns)) > 0) {
+        ssize_t got = read(fd, out + used, size - 1 - used);
         if (got <= 0)
             break;
         used += (size_t)got;
     }
-    text[used] = '\0';
-    if (sscanf(text, "runsc version %63s", version) != 1)
-        return err_set(err, ERR_UNSUPPORTED, "it tells no version");
-    (void)snprintf(out, size, "%s", version);
-    return 0;
+    out[used] = '\0';
 }
 
-static int ask_version(struct runsc *runsc, struct err *err)
+static int ask(const char *path, const char *word, char *out, size_t size, struct err *err)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
         return err_sys(err, errno, "pipe");
     pid_t pid = fork();
     if (pid == 0)
-        run_version(runsc->path, ends[1]);
+        run_word(path, word, ends[1]);
+    int sys_errno = errno;
     fd_close(&ends[1]);
-    int result = pid < 0 ? err_sys(err, errno, "fork")
-                         : read_version(ends[0], runsc->version, sizeof(runsc->version), err);
-    fd_close(&ends[0]);
     if (pid > 0) {
+        read_answer(ends[0], out, size);
         (void)kill(pid, SIGKILL);
         (void)waitpid(pid, NULL, 0);
+    }
+    fd_close(&ends[0]);
+    return pid > 0 ? 0 : err_sys(err, sys_errno, "fork");
+}
+
+/* Its first line: "runsc version 0.0~20221219.0". */
+static int ask_version(struct runsc *runsc, struct err *err)
+{
+    char text[512];
+    char version[ENGINE_NAME_MAX];
+    int result = ask(runsc->path, "--version", text, sizeof(text), err);
+    if (result == 0 && sscanf(text, "runsc version %63s", version) != 1)
+        result = err_set(err, ERR_UNSUPPORTED, "it tells no version");
+    if (result != 0)
+        return err_wrap(err, "%s", runsc->path);
+    (void)snprintf(runsc->version, sizeof(runsc->version), "%s", version);
+    return 0;
+}
+
+/* What would otherwise have another default in some versions: since 2023 what is written to the
+ * root goes to a file of gVisor's own, so that no file would be kept; and gVisor's kernel itself
+ * opens files, which here its file server alone does. */
+static const struct {
+    const char *name;
+    const char *flag;
+} wanted_flags[RUNSC_FLAGS_MAX] = {{"overlay2", "--overlay2=none"},
+                                   {"directfs", "--directfs=false"}};
+
+/* `runsc flags` lists them as "  -NAME TYPE" at the beginning of a line. */
+static bool has_flag(const char *list, const char *name)
+{
+    char line[64];
+    int size = snprintf(line, sizeof(line), "\n  -%s", name);
+    for (const char *at = strstr(list, line); at; at = strstr(at + 1, line)) {
+        if (at[size] == ' ' || at[size] == '\n')
+            return true;
+    }
+    return false;
+}
+
+static int ask_flags(struct runsc *runsc, struct err *err)
+{
+    static char list[FLAGS_TEXT_MAX];
+    list[0] = '\n';
+    int result = ask(runsc->path, "flags", list + 1, sizeof(list) - 1, err);
+    if (result == 0 && !has_flag(list, "ignore-cgroups"))
+        result = err_set(err, ERR_UNSUPPORTED, "it does not list its flags, or is too old");
+    for (size_t i = 0; result == 0 && i < RUNSC_FLAGS_MAX; i++) {
+        if (has_flag(list, wanted_flags[i].name))
+            runsc->flags[runsc->flag_count++] = wanted_flags[i].flag;
     }
     return result != 0 ? err_wrap(err, "%s", runsc->path) : 0;
 }
@@ -123,6 +169,8 @@ int runsc_find(struct runsc *out, struct err *err)
     int result = find_program(out, err);
     if (result == 0)
         result = ask_version(out, err);
+    if (result == 0)
+        result = ask_flags(out, err);
     out->usable = result == 0;
     return result;
 }
@@ -131,18 +179,12 @@ int runsc_find(struct runsc *out, struct err *err)
 
 uint64_t runsc_capabilities(uint64_t native)
 {
-    /* Code that is root in gVisor's kernel could open init's standard streams by /proc (there is no
-     * user namespace between the two), and speak for it: init refuses that (init/carried.c). */
-    const uint64_t lacks = ENGINE_CAP_PIDS | ENGINE_CAP_ZYGOTE | ENGINE_CAP_LAYERS |
-                           ENGINE_CAP_GPU | ENGINE_CAP_FULL | ENGINE_CAP_CONTAINER;
+    const uint64_t lacks = ENGINE_CAP_ZYGOTE | ENGINE_CAP_GPU | ENGINE_CAP_FULL;
     return native & ~lacks;
 }
 
 int runsc_check(const struct engine_create *spec, struct err *err)
 {
-    if (strcmp(spec->profile, "container") == 0)
-        return err_public(err, ERR_UNSUPPORTED,
-                          "the runtime \"runsc\" has no profile \"container\"");
     if (spec->gpu_count > 0)
         return err_public(err, ERR_UNSUPPORTED, "the runtime \"runsc\" has no GPUs");
     return 0;

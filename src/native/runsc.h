@@ -18,22 +18,28 @@
 
 #define RUNSC_NAME "runsc"
 
-/* What gVisor's own processes take of the memory of a group: what the code may use is not less for
- * it. Measured: 28 MiB at rest. */
+/* What gVisor's own processes take of the memory of a group, beside what the code may use; the
+ * server reserves it. Measured: 28 MiB at rest; each process and open file of the code takes a
+ * little more, which is the code's. */
 #define RUNSC_MEMORY_BYTES (UINT64_C(32) << 20)
+
+enum { RUNSC_FLAGS_MAX = 2 };
 
 struct runsc {
     bool usable;
     char path[PATH_MAX];
     char version[ENGINE_NAME_MAX];
     char platform[16];
+    const char *flags[RUNSC_FLAGS_MAX]; /* that this version knows and needs; static */
+    size_t flag_count;
     char init_path[PATH_MAX]; /* of berth-init on the host */
     bool failed;              /* the last start did */
 };
 
 /* Finds the program: BERTH_RUNSC names it, else it is looked for in the folders of PATH that nobody
- * but root can change; asks it for its version. BERTH_RUNSC_PLATFORM: "ptrace" (any host), "kvm",
- * ... Blocks for as long as that takes (some 30 ms; 5 s at most). On failure it is not usable.
+ * but root can change; asks it for its version and its flags. BERTH_RUNSC_PLATFORM: "ptrace" (any
+ * host), "kvm",
+ * ... Blocks for as long as that takes (some 60 ms; 10 s at most). On failure it is not usable.
  * ERR_NOT_FOUND: there is none. */
 int runsc_find(struct runsc *out, struct err *err);
 
@@ -52,7 +58,10 @@ uint64_t runsc_capabilities(uint64_t native);
 #define RUNSC_STATE "/state"
 #define RUNSC_BUNDLE "/bundle"
 #define RUNSC_ROOT "/sandbox" /* of the sandbox */
-#define RUNSC_INIT "/init"    /* what it sees as INIT_CARRIED_FOLDER */
+#define RUNSC_SHARED                                                                               \
+    "/opt"                 /* where a mount made here is seen by the sandbox, at the same place    \
+                            */
+#define RUNSC_INIT "/init" /* what it sees as INIT_CARRIED_FOLDER */
 #define RUNSC_LOG "/tmp/log"
 #define RUNSC_ERRORS "/tmp/errors"
 

@@ -7,8 +7,12 @@
 #include "native/runsc.h"
 #include "wire/init_config.h"
 
-/* What init needs to become the code and to signal it; the code has none. */
-static const char *const rights[] = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"};
+/* What init needs to become the code and to signal it, and before that to make
+ * its group (INIT_CARRIED_PIDS); the code has none. All are gVisor's, which the host knows nothing
+ * of. */
+static const char *const rights[] = {"CAP_SETUID",  "CAP_SETGID",    "CAP_KILL",
+                                     "CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE",
+                                     "CAP_FOWNER"};
 
 static json_t *make_rights(void)
 {
@@ -18,12 +22,12 @@ static json_t *make_rights(void)
     return json_pack("{s:O, s:O, s:o}", "bounding", list, "effective", list, "permitted", list);
 }
 
-static json_t *make_process(void)
+static json_t *make_process(bool strict)
 {
     return json_pack("{s:b, s:{s:i, s:i}, s:[s, s], s:[], s:s, s:o, s:b, s:[{s:s, s:i, s:i}]}",
                      "terminal", 0, "user", "uid", 0, "gid", 0, "args", INIT_CARRIED_PROGRAM,
                      INIT_CARRIED_WORD, "env", "cwd", "/", "capabilities", make_rights(),
-                     "noNewPrivileges", 1, "rlimits", "type", "RLIMIT_NOFILE", "hard", 1048576,
+                     "noNewPrivileges", strict, "rlimits", "type", "RLIMIT_NOFILE", "hard", 1048576,
                      "soft", 1048576);
 }
 
@@ -42,6 +46,7 @@ static json_t *make_mounts(void)
     (void)json_array_append_new(mounts, make_mount("/dev", "tmpfs", "tmpfs", "rw"));
     (void)json_array_append_new(mounts, make_mount("/sys", "sysfs", "sysfs", "ro"));
     (void)json_array_append_new(mounts, make_mount("/dev/shm", "bind", RUNSC_ROOT "/.shm", "rw"));
+    (void)json_array_append_new(mounts, make_mount(RUNSC_SHARED, "bind", RUNSC_SHARED, "rbind"));
     /* The counters of its groups, for init. */
     (void)json_array_append_new(
         mounts, json_pack("{s:s, s:s, s:s, s:[s, s]}", "destination", "/sys/fs/cgroup", "type",
@@ -63,10 +68,10 @@ static json_t *make_linux(const struct engine_create *spec)
 
 int runsc_write_bundle(const struct engine_create *spec, struct buf *out, struct err *err)
 {
-    json_t *config =
-        json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.0", "process",
-                  make_process(), "root", "path", RUNSC_ROOT, "readonly", 0, "hostname", "sandbox",
-                  "mounts", make_mounts(), "linux", make_linux(spec));
+    json_t *config = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.0.0",
+                               "process", make_process(strcmp(spec->profile, "strict") == 0),
+                               "root", "path", RUNSC_ROOT, "readonly", 0, "hostname", "sandbox",
+                               "mounts", make_mounts(), "linux", make_linux(spec));
     MEM_AUTO char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
     json_decref(config);
     if (!text)

@@ -225,7 +225,7 @@ static void fill_root(struct sandbox_host *host, const struct sandbox *sandbox,
         .disk_fd = sandbox->disk_fd,
         .on_disk = sandbox->spec.disk,
         .userns_fd = sandbox->userns_fd,
-        .first_id = sandbox->ids.base + (sandbox->runsc ? 0 : 1),
+        .first_id = sandbox->ids.base + 1,
         .container = is_container(sandbox),
         .storage_bytes = sandbox->spec.storage_bytes,
         .cpu_millis = sandbox->spec.cpu_millis,
@@ -252,11 +252,8 @@ static int start(struct sandbox_host *host, struct sandbox *sandbox,
     struct setup_runsc runsc;
     fill_root(host, sandbox, &root);
     idrange_describe(&host->ids, sandbox->ids.base, &maps);
-    if (sandbox->runsc) {
+    if (sandbox->runsc)
         result = sandbox_runsc_prepare(host, sandbox, config, &runsc, err);
-        maps.root_id = 0; /* its code has no user namespace of its own */
-        maps.code_id = SANDBOX_CODE_ID;
-    }
     const struct setup setup = {.entry = &entry,
                                 .image = &host->image,
                                 .config = config,

@@ -20,8 +20,6 @@ int sandbox_attach_layer(struct sandbox_host *host, struct sandbox *sandbox, con
     struct layer layer;
     const struct layer_target target = {
         .pid = sandbox->pid, .pidfd = sandbox->pidfd, .stage_fd = host->stage_fd};
-    if (sandbox->runsc) /* its kernel has its own mounts, into which nothing can be put from here */
-        return err_public(err, ERR_UNSUPPORTED, "the runtime \"runsc\" has no library layers");
     if (sandbox->attach.pid != 0)
         return err_set(err, ERR_CONFLICT, "sandbox %s is being given a layer", sandbox->id);
     int result = layers_take(host->layers, name, &layer, err);

@@ -22,7 +22,7 @@ void sandbox_runsc_done(struct setup_runsc *setup)
 }
 
 /* None of the descriptors of this host's groups means anything in there. */
-static int encode_config(const struct init_config *config,
+static int encode_config(const struct init_config *config, uint32_t pids_max,
                          const uint8_t secret[static CARRIER_SECRET_SIZE], struct buf *out,
                          struct err *err)
 {
@@ -30,6 +30,7 @@ static int encode_config(const struct init_config *config,
     init_config_clear(&inside);
     memcpy(inside.id, config->id, sizeof(inside.id));
     inside.carried = true;
+    inside.nests = true;
     memcpy(inside.nonce, config->nonce, sizeof(inside.nonce));
     memcpy(inside.secret, secret, sizeof(inside.secret));
     memcpy(inside.fault, config->fault, sizeof(inside.fault));
@@ -37,7 +38,7 @@ static int encode_config(const struct init_config *config,
     inside.gid = config->gid;
     inside.profile = config->profile;
     inside.open_files_max = config->open_files_max;
-    inside.pids_max = config->pids_max;
+    inside.pids_max = pids_max; /* of the code, not of gVisor's processes */
     inside.file_size_max = config->file_size_max;
     inside.lifetime_ms = config->lifetime_ms;
     inside.orphan_ms = config->orphan_ms;
@@ -63,7 +64,7 @@ int sandbox_runsc_prepare(const struct sandbox_host *host, const struct sandbox 
     if (result == 0)
         result = runsc_write_bundle(&sandbox->spec, &out->bundle, err);
     if (result == 0)
-        result = encode_config(config, secret, &out->config, err);
+        result = encode_config(config, sandbox->spec.pids_max, secret, &out->config, err);
     explicit_bzero(secret, sizeof(secret));
     return result;
 }
@@ -111,9 +112,9 @@ int sandbox_runsc_started(const struct sandbox_host *host, struct sandbox *sandb
 {
     fault_point("native.started");
     int result = open_way(host, sandbox, err);
-    if (result != 0) /* it has ended already */
-        return err_wrap(err, "way to the init of %s", sandbox->id);
-    return 0;
+    if (result == -ERR_NOT_FOUND) /* it has ended already: that is seen next, with its last words */
+        return 0;
+    return result != 0 ? err_wrap(err, "way to the init of %s", sandbox->id) : 0;
 }
 
 int sandbox_runsc_poll(struct sandbox *sandbox, struct err *err)

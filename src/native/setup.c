@@ -147,7 +147,7 @@ static void take_ids(const struct setup *setup)
     /* Where only one id is mapped, setgroups(2) is denied for good and the groups of an ordinary
      * user stay (user_namespaces(7)). */
     if (setresgid(0, 0, 0) != 0 ||
-        (setgroups(0, NULL) != 0 && (errno != EPERM || setup->maps->root_id != 0)) ||
+        (setgroups(0, NULL) != 0 && (errno != EPERM || !setup->maps->one_id)) ||
         setresuid(0, 0, 0) != 0)
         setup_fail(setup, "take the sandbox's ids");
     /* A process that changed its ids is not dumpable, and its children's id maps belong to the
@@ -249,12 +249,13 @@ static int open_mount_limit(const struct setup *setup, int proc_fd)
     return fd;
 }
 
-static void write_map(const struct setup *setup, int proc_fd, pid_t pid, const char *file)
+static void write_map(const struct setup *setup, int proc_fd, pid_t pid, const char *file,
+                      const char *map)
 {
     char path[64];
     struct err err = ERR_INIT;
     (void)snprintf(path, sizeof(path), "%d/%s", (int)pid, file);
-    if (fd_write_file_at(proc_fd, path, setup->maps->inner, &err) != 0)
+    if (fd_write_file_at(proc_fd, path, map, &err) != 0)
         setup_fail_err(setup, &err);
 }
 
@@ -277,8 +278,9 @@ static int make_inner(const struct setup *setup, int proc_fd)
     if (pid < 0)
         setup_fail(setup, "make the inner user namespace");
     char path[64];
-    write_map(setup, proc_fd, pid, "uid_map");
-    write_map(setup, proc_fd, pid, "gid_map");
+    const char *map = setup->runsc ? setup->maps->files : setup->maps->inner;
+    write_map(setup, proc_fd, pid, "uid_map", map);
+    write_map(setup, proc_fd, pid, "gid_map", map);
     (void)snprintf(path, sizeof(path), "%d/ns/user", (int)pid);
     int fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -449,9 +451,9 @@ _Noreturn void setup_run(const struct setup *setup)
     take_ids(setup);
     (void)umask(0);
     FD_AUTO int proc_fd = make_proc(setup);
+    setup->config->userns_fd = make_inner(setup, proc_fd);
     if (setup->runsc)
         setup_run_runsc(setup, proc_fd);
-    setup->config->userns_fd = make_inner(setup, proc_fd);
     limit_shared(setup, proc_fd);
     FD_AUTO int mount_limit_fd = open_mount_limit(setup, proc_fd);
     if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)

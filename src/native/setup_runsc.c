@@ -7,6 +7,8 @@
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "native/asuser.h"
 #include "native/mountfd.h"
 #include "native/setup_internal.h"
 
@@ -61,8 +64,9 @@ static void make_own_root(const struct setup *setup)
     static const struct {
         const char *path;
         mode_t mode;
-    } folders[] = {{"proc", 0755}, {"dev", 0755},     {"state", 0700}, {"bundle", 0700},
-                   {"tmp", 01777}, {"sandbox", 0755}, {"init", 0700},  {"whole", 0755}};
+    } folders[] = {{"proc", 0755},   {"dev", 0755},   {"state", 0700},
+                   {"bundle", 0700}, {"tmp", 01777},  {"sandbox", 0755},
+                   {"init", 0700},   {"whole", 0755}, {"opt", 0755}};
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     if (mountfd_tmpfs(OWN_BYTES, OWN_INODES, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, &fd, &err) != 0)
@@ -76,7 +80,17 @@ static void make_own_root(const struct setup *setup)
               MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID);
     bind_file(setup, "/dev/null", "dev/null", 0);
     write_file(setup, &RUNSC_BUNDLE "/config.json"[1], &setup -> runsc -> bundle);
+    (void)make_place(setup, &RUNSC_INIT "/pids"[1], true, 0700);
     write_file(setup, &RUNSC_INIT "/config"[1], &setup -> runsc -> config);
+}
+
+/* As whoever a disk's map knows, and with all rights over what is there. */
+static void take_file_id(const struct setup *setup, uid_t id)
+{
+    (void)setfsgid(id);
+    (void)setfsuid(id);
+    if (asuser_raise() != 0)
+        setup_fail(setup, "keep capabilities");
 }
 
 /* The code of a sandbox that had stopped may have left anything there. */
@@ -103,8 +117,25 @@ static void make_sandbox_root(const struct setup *setup)
         continue;
     FD_AUTO int root_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     FD_AUTO int tmp_fd = setup_open_target(setup, "tmp");
+    take_file_id(setup, setup->maps->root_id);
     make_sandbox_folder(setup, root_fd, &INIT_CARRIED_FOLDER[1], 0700);
     make_sandbox_folder(setup, tmp_fd, strrchr(INIT_CARRIED_TMP_MARK, '/') + 1, 0700);
+    take_file_id(setup, 0);
+}
+
+/* A folder of the sandbox's root once more, from which mounts that are made later go on to the
+ * copies that runsc's processes make of it (mount_namespaces(7), "Shared subtrees"). gVisor looks
+ * again at what is below a mount of its own, at what is below the root it does not. */
+static void share_folder(const struct setup *setup)
+{
+    struct err err = ERR_INIT;
+    FD_AUTO int mount_fd = -1;
+    FD_AUTO int folder_fd = setup_open_target(setup, &RUNSC_ROOT RUNSC_SHARED[1]);
+    if (mountfd_clone(folder_fd, "", false, &mount_fd, &err) != 0)
+        setup_fail_err(setup, &err);
+    setup_attach(setup, mount_fd, &RUNSC_SHARED[1]);
+    if (mount(NULL, &RUNSC_SHARED[1], NULL, MS_SHARED, NULL) != 0)
+        setup_fail(setup, "share " RUNSC_SHARED);
 }
 
 /* gVisor shows as memory what /proc/meminfo tells it here. What is mounted over a part of /proc
@@ -128,6 +159,7 @@ static _Noreturn void start_runsc(const struct setup *setup, int error_fd)
 {
     const struct initstream_ends *ends = &setup->runsc->ends;
     const struct init_config *config = setup->config;
+    const struct runsc *runsc = setup->runsc->runsc;
     char platform[32];
     for (size_t i = 0; i < config->procs_count; i++) {
         if (write(config->procs_fds[i], "0", 1) != 1)
@@ -135,18 +167,18 @@ static _Noreturn void start_runsc(const struct setup *setup, int error_fd)
     }
     if (dup2(ends->stdin_fd, 0) < 0 || dup2(ends->stdout_fd, 1) < 0 || dup2(error_fd, 2) < 0)
         _exit(126);
-    (void)snprintf(platform, sizeof(platform), "--platform=%s", setup->runsc->runsc->platform);
-    static char name[] = RUNSC_PROGRAM;
-    static char state[] = "--root=" RUNSC_STATE;
-    static char network[] = "--network=none";
-    static char groups[] = "--ignore-cgroups";
-    static char log[] = "--log=" RUNSC_LOG;
-    static char run[] = "run";
-    static char detach[] = "--detach";
-    static char bundle[] = "--bundle=" RUNSC_BUNDLE;
-    static char id[] = "sandbox";
-    char *const argv[] = {name, state,  platform, network, groups, log,
-                          run,  detach, bundle,   id,      NULL};
+    (void)snprintf(platform, sizeof(platform), "--platform=%s", runsc->platform);
+    const char *const first[] = {RUNSC_PROGRAM,    "--root=" RUNSC_STATE, platform,
+                                 "--network=none", "--ignore-cgroups",    "--log=" RUNSC_LOG};
+    const char *const last[] = {"run", "--detach", "--bundle=" RUNSC_BUNDLE, "sandbox"};
+    const char *words[ARRAY_SIZE(first) + RUNSC_FLAGS_MAX + ARRAY_SIZE(last) + 1] = {NULL};
+    size_t count = ARRAY_SIZE(first);
+    memcpy(words, first, sizeof(first));
+    memcpy(words + count, runsc->flags, runsc->flag_count * sizeof(words[0]));
+    count += runsc->flag_count;
+    memcpy(words + count, last, sizeof(last));
+    char *argv[ARRAY_SIZE(words)]; /* execve(2) promises not to write to them */
+    memcpy(argv, words, sizeof(argv));
     char *const envp[] = {NULL};
     (void)execve(RUNSC_PROGRAM, argv, envp);
     (void)dprintf(2, "execute runsc: %s\n", strerror(errno));
@@ -196,10 +228,7 @@ static void close_streams(const struct setup *setup)
 
 _Noreturn void setup_run_runsc(const struct setup *setup, int proc_fd)
 {
-    FD_AUTO int userns_fd = openat(proc_fd, "self/ns/user", O_RDONLY | O_CLOEXEC);
-    if (userns_fd < 0)
-        setup_fail(setup, "open the user namespace");
-    if (fd_send(setup->socket_fd, "U", 1, &userns_fd, 1, 0, NULL) != 0)
+    if (fd_send(setup->socket_fd, "U", 1, &setup->config->userns_fd, 1, 0, NULL) != 0)
         _exit(1);
     fault_point("setup.root");
     make_own_root(setup);
@@ -207,6 +236,7 @@ _Noreturn void setup_run_runsc(const struct setup *setup, int proc_fd)
     make_sandbox_root(setup);
     if (own_fd < 0 || fchdir(own_fd) != 0)
         setup_fail(setup, "enter the root of runsc");
+    share_folder(setup);
     show_memory(setup, proc_fd);
     setup_leave_host(setup);
     close_streams(setup);

@@ -49,6 +49,7 @@ enum engine_tag {
     TAG_RUNTIME_WARNING,      /* the same */
     TAG_CAUSE,
     TAG_IMAGE_IDS,
+    TAG_RUNTIME_MEMORY, /* of the runtime before it */
 };
 
 static const struct msg_protocol protocol = {.name = "engine",
@@ -116,6 +117,8 @@ static void put_info(struct tlv_writer *writer, const struct engine_info *info)
         tlv_put_str(writer, TAG_RUNTIME_VERSION, runtime->version);
         tlv_put_u64(writer, TAG_RUNTIME_CAPABILITIES, runtime->capabilities);
         tlv_put_str(writer, TAG_RUNTIME_WARNING, runtime->warning);
+        if (runtime->memory_bytes > 0)
+            tlv_put_u64(writer, TAG_RUNTIME_MEMORY, runtime->memory_bytes);
     }
 }
 
@@ -351,7 +354,9 @@ static int runtime_detail(const struct tlv_field *field, struct engine_info *inf
         return tlv_copy_str(field, runtime->version, sizeof(runtime->version), err);
     if (field->tag == TAG_RUNTIME_WARNING)
         return tlv_copy_str(field, runtime->warning, sizeof(runtime->warning), err);
-    return tlv_u64(field, &runtime->capabilities, err);
+    uint64_t *number =
+        field->tag == TAG_RUNTIME_MEMORY ? &runtime->memory_bytes : &runtime->capabilities;
+    return tlv_u64(field, number, err);
 }
 
 /* What a PROBE reply alone has. */
@@ -380,6 +385,7 @@ static int info_field(const struct tlv_field *field, struct engine_msg *msg, str
     case TAG_RUNTIME_VERSION:
     case TAG_RUNTIME_CAPABILITIES:
     case TAG_RUNTIME_WARNING:
+    case TAG_RUNTIME_MEMORY:
         return runtime_detail(field, info, err);
     default:
         return 0; /* of a later version */

@@ -116,6 +116,7 @@ struct engine_runtime {
     char name[ENGINE_NAME_MAX]; /* id_is_name() */
     char version[ENGINE_NAME_MAX];
     uint64_t capabilities;
+    uint64_t memory_bytes; /* what it takes itself, beside a sandbox's own memory; 0: nothing */
     char warning[ENGINE_TEXT_MAX]; /* what its operator ought to know; "" nothing */
 };
 
@@ -125,6 +126,7 @@ struct engine_info {
     char name[ENGINE_NAME_MAX];
     char version[ENGINE_NAME_MAX];
     uint64_t capabilities;          /* of the runtime that is taken when none is named */
+    uint64_t runtime_memory_bytes;  /* the same: its memory_bytes; not sent */
     char cgroup_mode[16];           /* "v1", "v2", "hybrid", "none" */
     uint64_t memory_bytes;          /* of the host, or of the cgroup that berth was put into */
     uint32_t cpu_millis;            /* 1000 a core */

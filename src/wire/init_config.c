@@ -35,6 +35,7 @@ enum init_tag {
     TAG_FAULT,
     TAG_FILE_IDLE,
     TAG_SECRET,
+    TAG_NESTS,
 };
 
 void init_config_clear(struct init_config *config)
@@ -74,6 +75,8 @@ int init_config_encode(const struct init_config *config, struct buf *out, struct
         tlv_put_str(&writer, TAG_FAULT, config->fault);
     if (config->carried)
         tlv_put_bytes(&writer, TAG_SECRET, config->secret, sizeof(config->secret));
+    if (config->nests)
+        tlv_put_u64(&writer, TAG_NESTS, 1);
     tlv_put_u64(&writer, TAG_CGROUP_MODE, (uint64_t)config->cgroup_mode);
     put_fd(&writer, TAG_LISTEN_FD, config->listen_fd);
     put_fd(&writer, TAG_SETUP_FD, config->setup_fd);
@@ -201,6 +204,8 @@ int init_config_decode(const void *data, size_t size, struct init_config *config
         } else if (field.tag == TAG_SECRET) {
             result = tlv_copy_bytes(&field, decoded.secret, sizeof(decoded.secret), err);
             decoded.carried = true;
+        } else if (field.tag == TAG_NESTS) {
+            decoded.nests = true;
         } else {
             result = decode_number(&field, &decoded, err);
         }

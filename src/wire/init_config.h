@@ -38,6 +38,10 @@ enum init_profile {
 #define INIT_CARRIED_WORD "carried"
 /* Where there is no such file: the same in hexadecimal digits, which init wipes. */
 #define INIT_CARRIED_VARIABLE "BERTH_INIT_CONFIG"
+/* A folder that an engine puts there where init is to mount the pids hierarchy (cgroup v1) of a
+ * kernel that is the sandbox's own, and to make a group for the code: init has CAP_SYS_ADMIN and
+ * CAP_DAC_OVERRIDE then, which it drops. */
+#define INIT_CARRIED_PIDS "/.berth/pids"
 /* A folder that an engine may put there, and init removes: gVisor gives a sandbox whose /tmp is
  * empty one of its own, which has no bound. */
 #define INIT_CARRIED_TMP_MARK "/tmp/.berth"
@@ -67,7 +71,9 @@ struct init_config {
     uint64_t
         file_idle_ms; /* a file's child that moves no byte for so long is killed; 0: the usual */
 
-    bool carried; /* standard input and output are a carrier's; there is no inner user namespace */
+    bool carried; /* standard input and output are a carrier's */
+    bool nests; /* there too the code is in an inner user namespace, where id N is N + 1 of init's:
+                   each child makes one, since none can be entered (gVisor) */
     uint8_t secret[CARRIER_SECRET_SIZE]; /* of that */
 
     int listen_fd; /* bound stream socket; init calls listen(2) */

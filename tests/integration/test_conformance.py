@@ -26,7 +26,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 def test_create_and_execute(subject):
     done = subject.run(PROGRAMS["hello"])
     assert (done["status"], done["stdout"], done["stderr"]) == ("success", "hello\n", "")
@@ -87,7 +87,7 @@ def test_output_flood(subject):
     assert (done["status"], done["killed_by"]) == ("killed", "output")
 
 
-@pytest.mark.every_way
+@pytest.mark.every_way("podman")
 def test_oom(subject):
     assert subject.can("memory"), "each way of running enforces it where groups are to be had"
     done = subject.run(PROGRAMS["oom"], resources=subject.small())

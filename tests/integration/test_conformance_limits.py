@@ -92,7 +92,8 @@ def test_the_process_limit(subject):
                                       timeout=2)
         assert done["killed_by"] in ("timeout", "oom"), done
         return
-    done = subject.server.execute(code)
+    fields = {"resources": {"ram": "1GiB"}} if subject.runtime == "runsc" else {}  # 4 MB for each python
+    done = subject.server.execute(code, **fields)
     number, count = done["stdout"].split()
     assert number == "11" and "pids" in done["limits_hit"], done
     assert int(count) <= 128 + SPARE, done

@@ -256,3 +256,21 @@ def test_a_full_disk_is_said(own):
         dockerd.subprocess.run(["umount", f"{daemon.folder}/data/containers"], check=True)
     serves_again(server)
     wait_none(daemon, server)
+
+
+def test_a_name_means_another_image(own):
+    """What stands ready of the image that had the name goes, without a request; it has no other age."""
+    daemon, server = own(env={"BERTH_POOL_MIN": "2", "BERTH_POOL_MAX": "4"})
+    name = server.get("/api/v1/info").json()["engines"][0]["images"][0]
+
+    def ready():
+        wait_until(lambda: server.metric("berth_pool_ready") >= 2, "two stand ready")
+        return {one["Id"] for one in daemon.containers()}
+
+    before = ready()
+    repository, _, tag = name.rpartition(":")
+    answer = daemon.request("POST", f"/commit?container={min(before)}&repo={repository}&tag={tag}"
+                                    "&pause=false")
+    assert answer.status == 201, answer.status
+    wait_until(lambda: not before & ready(), "all are new")
+    assert server.execute("print('hello')")["stdout"] == "hello\n"

@@ -11,6 +11,7 @@ import dockerd
 import harness
 import images
 import netrig
+import podman
 import pyindex
 import ways
 from harness import assert_error
@@ -40,9 +41,10 @@ def image_with_pip(path):
                     tar.add(path, str(path)[1:], recursive=False)
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory):
-    missing = dockerd.missing() + ([] if os.path.isdir(f"{FOLDERS[0]}/pip") else ["pip"])
+@pytest.fixture(scope="module", params=["docker", "podman"] if ways.everything() else ["docker"])
+def rig(tmp_path_factory, request):
+    kind = podman.Service if request.param == "podman" else dockerd.Daemon
+    missing = kind.missing() + ([] if os.path.isdir(f"{FOLDERS[0]}/pip") else ["pip"])
     if missing:
         pytest.skip(f"there is no {', '.join(missing)} (scripts/deps.sh engines)")
     index = pyindex.Index()
@@ -50,11 +52,11 @@ def rig(tmp_path_factory):
         index.add(pyindex.wheel(name, {f"{name}/deep/er/__init__.py": f"WORD = '{name}'\n"}))
     tar = tmp_path_factory.mktemp("image") / "image.tar"
     image_with_pip(tar)
-    with dockerd.Daemon() as daemon:
+    with kind() as daemon:
         daemon.import_image(path=tar)
         os.unlink(tar)
         server = netrig.NamedServer({pyindex.NAME: "127.0.0.1"},
-                                    ways.settings_for("docker", daemon, index.settings()))
+                                    ways.settings_for(request.param, daemon, index.settings()))
         try:
             yield server.start()
         finally:
@@ -78,6 +80,9 @@ def test_a_layer_is_roots_and_takes_the_place_of_what_was_there(rig):
 
 
 def test_nothing_of_the_one_before_stays(rig):
+    if "container" not in rig.get("/api/v1/info").json()["engines"][0]["profiles"]:  # none else writes there
+        assert_error(rig.post({"profile": "container"}, path="/sessions"), 400, "container")
+        return
     session = Session(rig, profile="container", libraries=["alpha"])
     session.run("open('/opt/libraries/planted.py', 'w').close()\nx = 2")
     done = session.run("import alpha, beta; print(x)", libraries=["beta"])

@@ -184,6 +184,24 @@ def test_an_init_that_knows_an_execution_no_more(make_server):
     wait_until(lambda: one.get().status == 404, "the session has ended")
 
 
+def test_an_engine_that_is_away_when_a_channel_broke(make_server):
+    """It is asked again, and what ran meanwhile is told whole."""
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "channel-away:2"})
+    one = Session(server)
+    done = one.run("fault close-output\nout a\nout b")
+    assert (done["status"], done["stdout"], done["state"]) == ("success", "a\nb\n", "kept"), done
+    one.delete()
+
+
+def test_a_file_that_can_not_be_put(make_server):
+    """The code is not run without it."""
+    server = make_server({**FAKE, "BERTH_FAKE_FAULT": "put-refused:1"})
+    wish = {"code": "cat data.txt", "files": [{"path": "data.txt", "content": "aGVsbG8K"}]}
+    answer = server.post(wish)
+    assert_error(answer, 400, "data.txt")
+    assert server.post(wish).json()["stdout"] == "hello\n"
+
+
 def test_faults_under_load(make_server):
     """Every second kind of trouble at once: each client gets an answer of its own."""
     server = make_server({**FAKE, "BERTH_FAKE_FAULT": "close-exit:20"})

@@ -72,6 +72,22 @@ def test_a_set_is_installed_once(server, index):
     assert layer["installed"] == "alpha==1.0\n" and layer["size_bytes"] > 0 and not layer["keep_template"]
 
 
+def test_under_gvisor(server):
+    """One that any runtime made is seen on any: installed there, and in what runs there already."""
+    engine = server.get("/api/v1/info").json()["engines"][0]
+    if "runsc" not in [one["name"] for one in engine["runtimes"] or []]:
+        pytest.skip("the engine found no runsc here")
+    before = built(server)
+    for runtime in ("runsc", "native", "runsc"):
+        done = server.execute(SHOW, libraries=["alpha==1.0", "gamma"], runtime=runtime)
+        assert done["stdout"] == "alpha /opt/libraries/alpha.py\n", (runtime, done, server.log())
+    assert built(server) == before + 1
+    one = Session(server, runtime="runsc", libraries=["beta"])
+    assert one.run("import beta\nprint(beta.WORD)")["stdout"] == "beta\n"
+    assert one.run("open(beta.__file__, 'a')")["error"]["name"] in ("PermissionError", "OSError")
+    one.delete()
+
+
 def test_what_is_there_takes_nothing_new(server, index):
     """From the pool, without another sandbox and without a word to the index."""
     server.execute(SHOW, libraries=["alpha==1.0"])

@@ -3,24 +3,22 @@ requests over the same protocols, through the standard streams of their init. Wh
 is refused in words."""
 import ast
 import errno
-import io
 import os
 import pathlib
 import shutil
 import signal
-import tarfile
 
 import pytest
 
 import harness
 import internet
-from engine import (CAP_CONTAINER, CAP_DISK, CAP_LAYERS, CAP_LIMIT, CAP_ZYGOTE, ID, MIB, Engine,
-                    EngineError, tlv)
+from engine import CAP_CONTAINER, CAP_DISK, CAP_LIMIT, CAP_ZYGOTE, ID, MIB, Engine, EngineError, tlv
 from faults import CREATION, END, Fault, assert_nothing_left
 from harness import wait_until
 from test_init_sessions import ended, start_kernel
 
 CAP_PIDS, CAP_STORAGE, CAP_GPU, CAP_FULL = 1 << 2, 1 << 3, 1 << 16, 1 << 17
+LIMIT_PIDS = 1 << 2
 RUNSC = {"runtime": "runsc"}
 
 
@@ -62,9 +60,9 @@ def test_the_engine_names_what_the_runtime_can_do(engine):
     assert list(runtimes) == ["native", "runsc"]
     native, runsc = runtimes["native"][1], runtimes["runsc"][1]
     assert native == engine.probe()["capabilities"]
-    lacks = CAP_PIDS | CAP_ZYGOTE | CAP_LAYERS | CAP_GPU | CAP_FULL | CAP_CONTAINER
+    lacks = CAP_ZYGOTE | CAP_GPU | CAP_FULL
     assert runsc == native & ~lacks
-    assert runsc & CAP_STORAGE and runsc & CAP_LIMIT
+    assert runsc & CAP_STORAGE and runsc & CAP_LIMIT and runsc & CAP_PIDS and runsc & CAP_CONTAINER
 
 
 def test_an_unknown_runtime_is_refused(engine):
@@ -80,25 +78,11 @@ def test_another_kernel_answers(box):
     assert result.stdout.decode().split()[2] != os.uname().release, result
 
 
-def test_what_it_lacks_is_refused(engine, box):
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as layer:
-        layer.addfile(tarfile.TarInfo("file"))
-    engine.import_layer("some", tar.getvalue())
-    try:
-        with pytest.raises(EngineError) as refused:
-            engine.attach_layer(box.id, "some")
-    finally:
-        engine.remove_layer("some")
-    assert refused.value.kind == "unsupported", refused.value
+def test_what_it_lacks_is_refused(engine):
     with pytest.raises(EngineError) as refused:
         engine.create(runtime="runsc", gpus=1)
     assert refused.value.kind == "unsupported"
     assert "GPU" in refused.value.public
-    with pytest.raises(EngineError) as refused:
-        engine.create(runtime="runsc", profile="container")
-    assert refused.value.kind == "unsupported"
-    assert "container" in refused.value.public
 
 
 @pytest.mark.skipif(not shutil.which("nft"), reason="there is no nft here")
@@ -150,7 +134,8 @@ def test_the_code_has_no_rights(box):
 
 @pytest.mark.parametrize("script", [
     "cat /.berth/config", "head -c 1 /.berth/init", "echo x > /usr/x", "echo x > /.berth/x",
-    "kill -9 1"])
+    "kill -9 1", "kill -STOP 1", "echo 9 > /.berth/pids/code/pids.max", "mkdir /.berth/pids/mine",
+    "echo $$ > /.berth/pids/cgroup.procs"])
 def test_what_is_not_the_codes_is_refused(box, script):
     result = box.sh(script)
     assert (result.exit_code != 0, result.stdout) == (True, b""), result
@@ -169,6 +154,40 @@ def test_inits_streams_are_closed_to_the_code(box):
     result = box.run("/usr/bin/python3", "-c", code)
     seen = ast.literal_eval(result.stdout.decode())
     assert len(seen) == 2 and {what for _, what in seen} == {errno.EACCES}, result
+
+
+ROOT = """
+import os
+def refused(call, *arguments):
+    try: call(*arguments)
+    except OSError as e: print(e.strerror)
+    else: print('done', call, arguments)
+os.mkdir('/usr/mine')
+os.chown('/usr/mine', 33, 33)
+print(os.getuid(), os.stat('/usr/mine').st_uid, os.stat('/etc').st_uid, os.stat('/workspace').st_uid)
+if os.fork() == 0:
+    os.setgroups([])
+    os.setresuid(33, 33, 33)
+    open('/usr/mine/file', 'w').close()
+    os._exit(0)
+print(os.wait()[1])
+for name in ['/proc/1/fd/%d' % n for n in range(10, 14)]: refused(os.open, name, os.O_RDWR)
+refused(os.listdir, '/.berth/pids')
+refused(os.open, '/.berth/config', os.O_RDONLY)
+refused(os.kill, 1, 9)
+refused(os.chown, '/usr/mine', 65535, 0)
+"""
+
+
+@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
+def test_root_of_a_container(engine, disk):
+    """Root of the files and the programs in there, and of nothing of init's."""
+    with engine.create(profile="container", disk=disk, **RUNSC) as box:
+        result = box.run("/usr/bin/python3", "-c", ROOT)
+        lines = result.stdout.decode().splitlines()
+        assert lines[:2] == ["0 33 0 1000", "0"] and result.exit_code == 0, result
+        assert len(lines) == 10 and not any("done" in line for line in lines), result
+        assert box.run("/bin/cat", "/usr/mine/file").exit_code == 0
 
 
 # ---- programs, files, sessions ----
@@ -225,12 +244,31 @@ def test_memory_is_bounded(engine):
     assert box.id not in engine.list()
 
 
+FORKS = ("import os, time\ncount = 0\ntry:\n    while count < 200:\n        if os.fork() == 0: time.sleep(600)\n"
+         "        count += 1\nexcept OSError as e: print(e.errno, end=' ')\nprint(count, flush=True)\nos._exit(0)")
+
+
+def test_processes_are_bounded(engine):
+    """By gVisor's own count, that the code can't reach; what was there is gone with its execution."""
+    with engine.create(pids=20, **RUNSC) as box:
+        for _ in range(2):
+            result = box.run("/usr/bin/python3", "-c", FORKS)
+            assert result.stdout == b"11 19\n", result
+            assert result.limits_hit & LIMIT_PIDS, result
+        result = box.run("/bin/echo", "one more")
+        assert result.stdout == b"one more\n" and not result.limits_hit & LIMIT_PIDS, result
+
+
 def test_limits_change_while_it_runs(engine):
     with engine.create(memory=128 * MIB, storage=16 * MIB, **RUNSC) as box:
         engine.limit(box.id, memory=512 * MIB, storage=64 * MIB)
         assert box.sh("python3 -c 'print(len(bytearray(300 << 20)))'").stdout == b"314572800\n"
         script = "; ".join(f"head -c {12 * MIB} /dev/zero > /workspace/{i}" for i in range(4))
         assert box.sh(script).exit_code == 0
+        for pids in (10, 30):
+            engine.limit(box.id, pids=pids)
+            assert box.limits(pids=pids) == 0
+            assert box.run("/usr/bin/python3", "-c", FORKS).stdout == b"11 %d\n" % (pids - 1)
 
 
 # ---- deaths ----
@@ -342,14 +380,17 @@ def test_the_server_uses_it(make_server, engine):
     done = server.execute("x = bytearray(1 << 31)", runtime="runsc",
                           resources={"ram": "128MB"})
     assert (done["status"], done["killed_by"], done["limits_hit"]) == ("killed", "oom", ["memory"])
-    answer = server.post({}, path="/sessions").json()
+    reserved = server.metric("berth_memory_reserved_bytes")
+    answer = server.post({"resources": {"ram": "512MiB"}}, path="/sessions").json()
+    assert server.metric("berth_memory_reserved_bytes") == reserved + (32 + 32) * MIB  # 32 are gVisor's
     path = f"/sessions/{answer['session_id']}"
     assert answer["runtime"] == "runsc", answer
     assert server.post({"code": "x = 41"}, path=path + "/execute").json()["state"] == "kept"
     server.kill()
     server.start()
     assert server.post({"code": "print(x + 1)"}, path=path + "/execute").json()["stdout"] == "42\n"
-    refused = server.post({"code": "1", "runtime": "runsc", "libraries": ["six"]})
-    assert refused.status == 400 and "runsc" in refused.json()["detail"], refused
+    done = server.execute("open('/usr/x', 'w').close(); import os; print(os.getuid())", runtime="runsc",
+                          profile="container")
+    assert done["stdout"] == "0\n", done
     assert server.request("DELETE", path).status == 200
     server.wait_clean()

@@ -28,6 +28,7 @@ struct fake_container {
     char *body; /* of its creation */
     json_t *labels;
     bool oom;
+    bool filled; /* by the archive API */
     int exit_code;
     int ended_fd; /* an eventfd: readable once it has ended or the daemon is gone */
 };
@@ -57,6 +58,9 @@ struct fake_docker {
     char prepared[80];
     json_t *prepared_labels;
     unsigned commits;
+    unsigned api_least; /* "1.40" is 40 */
+    unsigned api_most;
+    bool is_podman;
     char *shown; /* the last fake_docker_made_of() */
 };
 
@@ -304,14 +308,18 @@ static int on_container(const struct connection *connection)
     uint64_t number = 0;
     if (!container)
         return reply_message(connection, 404, "No such container");
+    if (strstr(line, "/attach") && fake->is_podman && !container->filled)
+        return reply_message(connection, 409, "there is no such program in it");
     if (strstr(line, "/attach"))
         return on_attach(connection, container);
     if (strstr(line, "/json"))
         return on_inspect(connection, container);
-    if (strstr(line, "/archive"))
+    if (strstr(line, "/archive")) {
+        container->filled = true;
         return reply(connection, 200, "");
+    }
     if (strstr(line, "/update"))
-        return reply(connection, 200, "{}");
+        return fake->is_podman ? reply(connection, 404, "Not Found") : reply(connection, 200, "{}");
     if (strstr(line, "/start")) {
         if (strcmp(container->state, "exited") == 0)
             (void)!read(container->ended_fd, &number, sizeof(number));
@@ -321,7 +329,7 @@ static int on_container(const struct connection *connection)
     }
     if (strstr(line, "/stop") && strcmp(container->state, "running") != 0)
         return reply(connection, 304, "");
-    if (strstr(line, "/stop")) {
+    if (strstr(line, "/stop") || strstr(line, "/kill")) {
         end_container(fake, container, 137);
         return reply(connection, 204, "");
     }
@@ -393,15 +401,34 @@ static int on_image(const struct connection *connection)
     return result;
 }
 
-static const char version_text[] =
-    "{\"Version\":\"99.1\",\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\",\"Components\":"
-    "[{\"Name\":\"runc\",\"Version\":\"1.2.8\"}]}";
+static const char version_form[] =
+    "{\"Version\":\"99.1\",\"ApiVersion\":\"1.%u\",\"MinAPIVersion\":\"1.%u\",\"Components\":"
+    "[{\"Name\":\"%s\",\"Version\":\"1.2.8\"}]}";
 static const char info_text[] =
     "{\"Driver\":\"overlay2\",\"DriverStatus\":[[\"Backing Filesystem\",\"extfs\"]],"
     "\"MemoryLimit\":true,\"CpuCfsQuota\":true,\"PidsLimit\":true,\"CgroupVersion\":\"2\","
     "\"CgroupDriver\":\"systemd\",\"NCPU\":4,\"MemTotal\":8589934592,\"OSType\":\"linux\","
     "\"DefaultRuntime\":\"runc\",\"Runtimes\":{\"io.containerd.runc.v2\":{\"path\":\"runc\"},"
     "\"runsc\":{\"path\":\"/usr/bin/runsc\"},\"runc\":{\"path\":\"runc\"}}}";
+
+static int reply_version(const struct connection *connection)
+{
+    const struct fake_docker *fake = connection->fake;
+    char text[sizeof(version_form) + 32];
+    (void)snprintf(text, sizeof(text), version_form, fake->api_most, fake->api_least,
+                   fake->is_podman ? "Podman Engine" : "runc");
+    return reply(connection, 200, text);
+}
+
+/* As Docker does it: a path of a version that it has not is refused. */
+static bool has_version(const struct fake_docker *fake, const char *line)
+{
+    const char *path = strchr(line, ' ');
+    if (!path || strncmp(path, " /v1.", 5) != 0)
+        return false;
+    unsigned long minor = strtoul(path + 5, NULL, 10);
+    return minor >= fake->api_least && minor <= fake->api_most;
+}
 
 /* Returns 0 when the connection stays. Called with the lock held. */
 static int answer(const struct connection *connection)
@@ -423,10 +450,12 @@ static int answer(const struct connection *connection)
         return reply_message(connection, fake->refused_status, fake->refused_message);
     }
     if (strcmp(line, "GET /version") == 0)
-        return reply(connection, 200, version_text);
+        return reply_version(connection);
     if (strcmp(line, "GET /_ping") == 0)
         return reply(connection, 200, "OK");
-    if (strcmp(line, "GET /v1.41/info") == 0)
+    if (!has_version(fake, line))
+        return reply_message(connection, 400, "client version is too old or too new");
+    if (strstr(line, "/info"))
         return reply(connection, 200, info_text);
     if (strstr(line, "/events?"))
         return on_events(connection);
@@ -545,6 +574,8 @@ struct fake_docker *fake_docker_start(const char *path)
     (void)pthread_cond_init(&fake->changed, NULL);
     fake->address.sun_family = AF_UNIX;
     (void)snprintf(fake->address.sun_path, sizeof(fake->address.sun_path), "%s", path);
+    fake->api_least = 12;
+    fake->api_most = 41;
     for (size_t i = 0; i < STREAMS_MAX; i++)
         fake->streams[i] = -1;
     for (size_t i = 0; i < CONTAINERS_MAX; i++)
@@ -642,6 +673,14 @@ void fake_docker_kill(struct fake_docker *fake, const char *name, int exit_code,
     (void)pthread_mutex_unlock(&fake->lock);
 }
 
+void fake_docker_speak(struct fake_docker *fake, unsigned least, unsigned most)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->api_least = least;
+    fake->api_most = most;
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
 void fake_docker_oom(struct fake_docker *fake, const char *name)
 {
     (void)pthread_mutex_lock(&fake->lock);
@@ -660,6 +699,13 @@ void fake_docker_start_one(struct fake_docker *fake, const char *name)
     if (!container)
         abort();
     (void)snprintf(container->state, sizeof(container->state), "running");
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_be_podman(struct fake_docker *fake)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    fake->is_podman = true;
     (void)pthread_mutex_unlock(&fake->lock);
 }
 

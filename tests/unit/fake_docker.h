@@ -38,6 +38,13 @@ void fake_docker_start_one(struct fake_docker *fake, const char *name);
 /* From now on the list says of what runs that it was only created, as a busy daemon's does. */
 void fake_docker_lag(struct fake_docker *fake);
 
+/* From now on it speaks versions 1.least to 1.most of the API, and refuses others. */
+void fake_docker_speak(struct fake_docker *fake, unsigned least, unsigned most);
+
+/* From now on it is Podman: no call to change limits, and none may attach to a container that has
+ * not its program yet. */
+void fake_docker_be_podman(struct fake_docker *fake);
+
 /* Ends the streams of events; everything else goes on. */
 void fake_docker_cut_events(struct fake_docker *fake);
 

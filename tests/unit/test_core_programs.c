@@ -180,8 +180,7 @@ static void what_cannot_be_written_never_began(void **state)
     buf_init(&out, 1 << 20);
     open_rig(&rig, 0);
     assert_ok(lang_find("lua", &lua, &err), err);
-    const struct session_request request = {
-        .owner = CORE_OWNER_LOCAL, .lang = lua, .gone_fd = -1};
+    const struct session_request request = {.owner = CORE_OWNER_LOCAL, .lang = lua, .gone_fd = -1};
     rig_make_session(rig.core, &request, id);
     struct session_execution cell = {.owner = CORE_OWNER_LOCAL,
                                      .session_id = id,

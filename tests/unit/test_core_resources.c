@@ -216,9 +216,12 @@ static void test_the_reason_is_the_right_one(void **state)
     assert_missing(&info, "disk", "disk");
 }
 
+static uint64_t runtime_bytes;
+
 static uint64_t reserve_of(const struct core_config *config, uint64_t memory_bytes)
 {
-    const struct engine_info info = host_of(ALL);
+    struct engine_info info = host_of(ALL);
+    info.runtime_memory_bytes = runtime_bytes;
     const struct resources_ask ask = {.memory_bytes = memory_bytes};
     struct resources plan;
     struct err err = ERR_INIT;
@@ -232,6 +235,10 @@ static void test_reservations(void **state)
     struct core_config config = config_of_defaults();
     assert_true(reserve_of(&config, 512 * MIB) == 32 * MIB);
     assert_true(reserve_of(&config, 64 * MIB) == 16 * MIB); /* not below the least */
+    runtime_bytes = 32 * MIB;                               /* nobody overcommits that */
+    assert_true(reserve_of(&config, 512 * MIB) == 64 * MIB);
+    assert_true(reserve_of(&config, 64 * MIB) == 48 * MIB);
+    runtime_bytes = 0;
     config.memory_overcommit_millis = 1500;
     assert_true(reserve_of(&config, 300 * MIB) == 200 * MIB);
     assert_true(reserve_of(&config, 100 * MIB + 1) == (100 * MIB + 1) * 2 / 3 + 1); /* up */

@@ -143,6 +143,27 @@ static void test_info(void **state)
     assert_non_null(strstr(err.public_message, "windows"));
 }
 
+/* Podman takes any runtime for a container, silently, and starts its own: that alone is offered. */
+static void test_podman(void **state)
+{
+    struct daemon_facts facts = {0};
+    struct err err = ERR_INIT;
+    (void)state;
+    assert_ok(read_version("{\"Components\":[{\"Name\":\"Podman Engine\",\"Version\":\"4.3.1\"},"
+                           "{\"Name\":\"OCI Runtime (runc)\",\"Version\":\"runc version 1.1.5+ds1"
+                           "\\ncommit: 1.1.5\"}],\"ApiVersion\":\"1.41\"}",
+                           &facts, &err),
+              err);
+    assert_ok(read_info("{\"DefaultRuntime\":\"runc\",\"Runtimes\":{\"crun\":{},\"runc\":{},"
+                        "\"runsc\":{}}}",
+                        &facts, &err),
+              err);
+    assert_true(facts.is_podman);
+    assert_int_equal(facts.runtime_count, 1);
+    assert_string_equal(facts.runtimes[0].name, "runc");
+    assert_string_equal(facts.runtimes[0].version, "1.1.5+ds1");
+}
+
 static const uint8_t secret[CARRIER_SECRET_SIZE] = {1, 2, 0xab};
 static const uint8_t nonce[SANDBOX_NONCE_SIZE] = {9};
 
@@ -267,7 +288,7 @@ int main(void)
         cmocka_unit_test(test_address), cmocka_unit_test(test_version),
         cmocka_unit_test(test_info),    cmocka_unit_test(test_container),
         cmocka_unit_test(test_limits),  cmocka_unit_test(test_hex),
-        cmocka_unit_test(test_archive),
+        cmocka_unit_test(test_archive), cmocka_unit_test(test_podman),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

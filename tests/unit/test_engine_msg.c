@@ -110,6 +110,7 @@ static void test_probe_reply(void **state)
                                                   {.name = "runsc",
                                                    .version = "20221219.0",
                                                    .capabilities = ENGINE_CAP_MEMORY,
+                                                   .memory_bytes = 33,
                                                    .warning = "old"}},
                                      .runtime_count = 2,
                                      .unavailable = "no user namespaces"};

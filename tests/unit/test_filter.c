@@ -115,7 +115,7 @@ static void test_what_one_filter_has_and_another_not(void **state)
         CLONE_NEWNS, TIOCSTI, TIOCLINUX, TIOCSTI + 1, UINT32_MAX, UINT64_MAX};
     static const int only_container[] = {SYS_chroot, SYS_ptrace, SYS_process_vm_readv,
                                          SYS_process_vm_writev};
-    static const int only_init[] = {SYS_clone3, SYS_setns, SYS_unshare};
+    static const int only_init[] = {SYS_clone, SYS_clone3, SYS_setns, SYS_unshare};
     const size_t count = ARRAY_SIZE(values);
     bool more_container[600] = {false};
     bool more_init[600] = {false};

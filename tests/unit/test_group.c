@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "base/fd.h"
 #include "base/id.h"
 #include "child.h"
 #include "init/group.h"
+#include "init/identity.h"
 #include "native/cgroup.h"
 
 #define MEMORY_BYTES (32U << 20)
@@ -281,6 +283,33 @@ static void test_without_cgroups(void **state)
     group_reopen(&config);
 }
 
+/* Root in there, and for init somebody else. */
+static void test_a_child_in_a_namespace_of_its_own(void **state)
+{
+    (void)state;
+    struct init_config config;
+    int status = 0;
+    if (geteuid() != 0)
+        skip();
+    init_config_clear(&config);
+    config.carried = config.nests = true;
+    assert_int_equal(identity_seen(&config, 1000), 1001);
+    pid_t pid = group_fork(&config);
+    if (pid == 0) {
+        char map[128];
+        char *next = NULL;
+        bool mapped = fd_read_file_at(AT_FDCWD, "/proc/self/uid_map", map, sizeof(map), NULL) > 0 &&
+                      strtoul(map, &next, 10) == 0 && strtoul(next, NULL, 10) == 1;
+        bool ids = setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0 && setuid(65535) != 0;
+        _exit(mapped && ids ? 0 : 1);
+    }
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    config.nests = false;
+    assert_int_equal(identity_seen(&config, 1000), 1000);
+}
+
 static void test_a_wrong_descriptor_fails_the_join(void **state)
 {
     (void)state;
@@ -335,6 +364,7 @@ int main(void)
         on_rig(test_oom_is_told),
         on_rig(test_counters_that_are_kept_open),
         cmocka_unit_test(test_without_cgroups),
+        cmocka_unit_test(test_a_child_in_a_namespace_of_its_own),
         cmocka_unit_test(test_a_wrong_descriptor_fails_the_join),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

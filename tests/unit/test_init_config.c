@@ -28,7 +28,7 @@ static struct init_config sample(void)
     config.procs_fds[1] = 8;
     config.procs_count = 2;
     config.pids_max_fd = 9;
-    config.carried = true;
+    config.carried = config.nests = true;
     memset(config.secret, 0x77, sizeof(config.secret));
     return config;
 }
@@ -45,7 +45,7 @@ static void test_clear(void **state)
     assert_int_equal(config.oom_event_fd, -1);
     assert_int_equal(config.procs_count, 0);
     assert_int_equal(config.cgroup_mode, INIT_CGROUP_NONE);
-    assert_false(config.carried);
+    assert_false(config.carried || config.nests);
 }
 
 static void test_round_trip(void **state)
@@ -60,7 +60,7 @@ static void test_round_trip(void **state)
     assert_ok(init_config_decode(buf.data, buf.size, &got, &err), err);
     assert_string_equal(got.id, "sandbox-1");
     assert_memory_equal(got.nonce, sent.nonce, sizeof(sent.nonce));
-    assert_true(got.carried);
+    assert_true(got.carried && got.nests);
     assert_memory_equal(got.secret, sent.secret, sizeof(sent.secret));
     assert_int_equal(got.uid, 1000);
     assert_int_equal(got.gid, 1001);

@@ -19,7 +19,7 @@
 static json_t *make_bundle(void)
 {
     struct err err = ERR_INIT;
-    const struct engine_create spec = {.memory_bytes = 256 * MIB};
+    const struct engine_create spec = {.memory_bytes = 256 * MIB, .profile = "strict"};
     BUF_AUTO struct buf text;
     buf_init(&text, 65536);
     assert_ok(runsc_write_bundle(&spec, &text, &err), err);
@@ -46,7 +46,7 @@ static void test_a_bundle_gives_init_its_rights(void **state)
     json_t *bundle = make_bundle();
     const json_t *process = json_object_get(bundle, "process");
     const json_t *rights = json_object_get(json_object_get(process, "capabilities"), "bounding");
-    assert_int_equal(json_array_size(rights), 4);
+    assert_int_equal(json_array_size(rights), 7);
     assert_true(has_text(rights, "CAP_SETUID"));
     assert_true(json_is_true(json_object_get(process, "noNewPrivileges")));
     const json_t *args = json_object_get(process, "args");
@@ -70,10 +70,10 @@ static void test_a_bundle_binds_nothing_of_the_host(void **state)
         if (strcmp(json_string_value(json_object_get(mount, "type")), "bind") != 0)
             continue;
         binds++;
-        assert_true(strcmp(source, RUNSC_INIT) == 0 ||
+        assert_true(strcmp(source, RUNSC_INIT) == 0 || strcmp(source, RUNSC_SHARED) == 0 ||
                     strncmp(source, RUNSC_ROOT "/", strlen(RUNSC_ROOT) + 1) == 0);
     }
-    assert_int_equal(binds, 3);
+    assert_int_equal(binds, 4);
     json_decref(bundle);
 }
 
@@ -81,14 +81,11 @@ static void test_what_it_lacks_is_refused(void **state)
 {
     (void)state;
     struct err err = ERR_INIT;
-    const struct engine_create container = {.profile = "container"};
     const struct engine_create gpu = {.profile = "strict", .gpu_count = 1};
     const struct engine_create plain = {.profile = "strict"};
-    assert_fails(runsc_check(&container, &err), ERR_UNSUPPORTED, err);
     assert_fails(runsc_check(&gpu, &err), ERR_UNSUPPORTED, err);
     assert_int_equal(runsc_check(&plain, &err), 0);
-    assert_int_equal(runsc_capabilities(ENGINE_CAP_CONTAINER | ENGINE_CAP_MEMORY),
-                     ENGINE_CAP_MEMORY);
+    assert_int_equal(runsc_capabilities(ENGINE_CAP_GPU | ENGINE_CAP_MEMORY), ENGINE_CAP_MEMORY);
 }
 
 static void test_limits_leave_room_for_gvisor(void **state)
@@ -115,7 +112,12 @@ static void put_program(const char *text, mode_t mode)
     assert_int_equal(fchmod(fd, mode), 0);
 }
 
-#define SAYS_VERSION "#!/bin/sh\necho 'runsc version release-1'\necho 'spec: 1.0'\n"
+/* A program that says its version, and its flags as Go's flag package lists them. */
+#define SAYS(flags)                                                                                \
+    "#!/bin/sh\ncase $1 in --version) echo 'runsc version release-1'; echo 'spec: 1.0';;\n"        \
+    "flags) printf '" flags "' >&2;; esac\n"
+#define IS_KNOWN "  -ignore-cgroups\\n    \tdo not.\\n"
+#define SAYS_VERSION SAYS(IS_KNOWN)
 
 static void test_which_program_is_taken(void **state)
 {
@@ -146,6 +148,31 @@ static void test_which_program_is_taken(void **state)
     assert_fails(runsc_find(&runsc, &err), ERR_BAD_INPUT, err);
 }
 
+/* One that knows of an overlay is told to make none: else what a sandbox writes would not be kept.
+ */
+static void test_flags_are_those_that_it_knows(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct runsc runsc;
+    if (geteuid() != 0)
+        skip();
+    (void)unsetenv("BERTH_RUNSC");
+    (void)unsetenv("BERTH_RUNSC_PLATFORM");
+    assert_int_equal(setenv("PATH", folder, 1), 0);
+    put_program(SAYS("  -overlay\\n" IS_KNOWN "  -overlay2-size int\\n  see -overlay2 \\n"), 0755);
+    assert_ok(runsc_find(&runsc, &err), err);
+    assert_int_equal(runsc.flag_count, 0);
+    put_program(SAYS("  -directfs\\n" IS_KNOWN "  -overlay2 value\\n"), 0755);
+    assert_ok(runsc_find(&runsc, &err), err);
+    assert_int_equal(runsc.flag_count, 2);
+    assert_string_equal(runsc.flags[0], "--overlay2=none");
+    assert_string_equal(runsc.flags[1], "--directfs=false");
+    put_program(SAYS("  -overlay2 value\\n"), 0755); /* no list that we know how to read */
+    assert_fails(runsc_find(&runsc, &err), ERR_UNSUPPORTED, err);
+    assert_false(runsc.usable);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_bundle_gives_init_its_rights),
@@ -153,6 +180,7 @@ int main(void)
                                        cmocka_unit_test(test_a_bundle_binds_nothing_of_the_host),
                                        cmocka_unit_test(test_what_it_lacks_is_refused),
                                        cmocka_unit_test(test_limits_leave_room_for_gvisor),
-                                       in_folder(test_which_program_is_taken)};
+                                       in_folder(test_which_program_is_taken),
+                                       in_folder(test_flags_are_those_that_it_knows)};
     return cmocka_run_group_tests_name("runsc", tests, NULL, NULL);
 }
