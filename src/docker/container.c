@@ -56,6 +56,7 @@ static struct spec spec_of(const struct container *container)
                          .quota = container->with_quota,
                          .secret = container->secret,
                          .nonce = container->nonce,
+                         .prepared = container->prepared ? container->prepared->id : NULL,
                          .gpus = container->gpus};
 }
 
@@ -257,6 +258,17 @@ static void fill(struct container *container)
         container_fail(container, &err);
 }
 
+/* Init is in its image already. */
+static void attach_filled(struct container *container)
+{
+    struct err err = ERR_INIT;
+    container->step = CONTAINER_STEP_FILL;
+    container->filled = true;
+    container->attached = false;
+    if (container_attach(container, &err) != 0)
+        container_fail(container, &err);
+}
+
 static void make(struct container *container);
 
 static void on_made(void *context, long status, struct buf *body, const struct err *error)
@@ -270,7 +282,16 @@ static void on_made(void *context, long status, struct buf *body, const struct e
         return;
     }
     if (result == 0) {
-        fill(container);
+        if (container->prepared)
+            attach_filled(container);
+        else
+            fill(container);
+        return;
+    }
+    if (container->prepared && result == -ERR_NOT_FOUND) {
+        prepare_is_missing(container->prepared);
+        container->prepared = NULL;
+        make(container);
         return;
     }
     if (container->with_quota && strstr(err.message, "storage-opt")) {
@@ -339,6 +360,34 @@ static void restart(struct container *container)
         container_fail(container, &err);
 }
 
+static void on_base(void *context, long status, struct buf *body, const struct err *error)
+{
+    struct container *container = context;
+    container->call = NULL;
+    if (container->state != ENGINE_STATE_CREATING)
+        return;
+    if (error || !prepare_is_of(container->prepared, status, body))
+        container->prepared = NULL;
+    make(container);
+}
+
+/* Of what is prepared, if the operator's image is still the one that it was prepared of: its name
+ * may be another's by now. */
+static void make_of(struct container *container, const struct image *image)
+{
+    char path[ENGINE_IMAGE_MAX + 32];
+    container->prepared = prepare_want(&container->service->prepares, image->name,
+                                       strcmp(container->create.profile, "container") == 0);
+    container->step = CONTAINER_STEP_BASE;
+    (void)snprintf(path, sizeof(path), "/images/%s/json", image->name);
+    if (container->prepared &&
+        daemon_call(&container->service->daemon, "GET", path, NULL, CONTAINER_CALL_NS, on_base,
+                    container, &container->call, NULL) == 0)
+        return;
+    container->prepared = NULL;
+    make(container);
+}
+
 void container_image_changed(struct container *container)
 {
     struct err err = ERR_INIT;
@@ -351,7 +400,7 @@ void container_image_changed(struct container *container)
     if (result < 0)
         container_fail(container, &err);
     else if (result > 0)
-        make(container);
+        make_of(container, image);
 }
 
 void container_begin(struct container *container, uint32_t op, uint64_t request_id)

@@ -12,6 +12,7 @@
 
 #include "docker/attach.h"
 #include "docker/image.h"
+#include "docker/prepare.h"
 #include "docker/spec.h"
 #include "wire/engine_msg.h"
 
@@ -27,6 +28,7 @@ struct container_waiter {
 enum container_step {
     CONTAINER_STEP_NONE,
     CONTAINER_STEP_IMAGE,
+    CONTAINER_STEP_BASE, /* whether what is prepared of the image is still of it */
     CONTAINER_STEP_MAKE,
     CONTAINER_STEP_LIMIT, /* START: it is there, and gets other limits */
     CONTAINER_STEP_FILL,
@@ -43,6 +45,7 @@ struct container {
     uint8_t secret[CARRIER_SECRET_SIZE];
     uint8_t nonce[SANDBOX_NONCE_SIZE];
     uint32_t gpus;
+    struct prepared *prepared; /* what it is made of; NULL: of the image, and filled */
     enum engine_state state;
     int64_t since_ns; /* it has been in that state */
     int64_t oom_ns;   /* when the daemon last said that it is out of memory; 0: never */

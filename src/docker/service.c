@@ -435,6 +435,7 @@ static void on_down(void *context)
     events_stop(&service->events);
     sweep_stop(service);
     images_forget(&service->images);
+    prepares_forget(&service->prepares);
     service_listen(service);
 }
 
@@ -471,6 +472,7 @@ static void on_signal(void *context, uint32_t events)
     service->stopping = true;
     service->stop_ns = clock_now_ns() + STOP_NS;
     loop_unwatch(service->loop, &service->signal_watch);
+    prepares_stop(&service->prepares);
     for (struct container *container = service->containers; container;
          container = container->next) {
         if (!container->freed && container->state == ENGINE_STATE_CREATING &&
@@ -483,6 +485,8 @@ static bool is_ending(const struct service *service)
 {
     if (!service->daemon.is_up)
         return false;
+    if (prepares_are_busy(&service->prepares))
+        return true;
     for (const struct container *container = service->containers; container;
          container = container->next) {
         if (!container->freed && container->state == ENGINE_STATE_DESTROYING)
@@ -547,6 +551,8 @@ int service_run(const struct service_config *config, struct err *err)
     service.daemon.on_up = on_up;
     service.daemon.on_down = on_down;
     service.daemon.context = &service;
+    prepares_init(&service.prepares, &service.daemon, config->instance, config->init,
+                  config->init_size);
     service.images.daemon = &service.daemon;
     service.images.on_change = on_images;
     service.images.context = &service;
@@ -575,6 +581,7 @@ int service_run(const struct service_config *config, struct err *err)
     loop_stop_timer(&service.listen_timer);
     layers_free(service.layers);
     images_done(&service.images);
+    prepares_forget(&service.prepares);
     daemon_stop(&service.daemon);
     loop_unwatch(service.loop, &service.listen_watch);
     loop_unwatch(service.loop, &service.signal_watch);

@@ -8,6 +8,7 @@
 #include "docker/image.h"
 #include "docker/layers.h"
 #include "docker/loop.h"
+#include "docker/prepare.h"
 #include "docker/service.h"
 
 struct service {
@@ -15,6 +16,7 @@ struct service {
     struct loop *loop;
     struct daemon daemon;
     struct images images;
+    struct prepares prepares;
     struct layers *layers; /* NULL: this process keeps none */
     struct events events;
     struct container *containers;

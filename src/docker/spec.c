@@ -26,6 +26,7 @@
 #define GVISOR_MEMORY (UINT64_C(64) << 20)
 
 enum {
+    CONFIG_MAX = 4096,
     CPU_MILLIS_MIN = 10,
     CPU_MILLIS_MAX = 1024 * 1000,
     PIDS_MIN = 2,
@@ -222,7 +223,7 @@ static json_t *host_config(const struct spec *spec)
     return json;
 }
 
-static int put_json(json_t *json, struct buf *out, struct err *err)
+int spec_put_json(const json_t *json, struct buf *out, struct err *err)
 {
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     int result = text ? buf_append_str(out, text, err)
@@ -231,25 +232,13 @@ static int put_json(json_t *json, struct buf *out, struct err *err)
     return result;
 }
 
-int spec_put_container(const struct spec *spec, struct buf *out, struct err *err)
-{
-    /* An image's own health check would be run beside the code, as root. */
-    JSON_AUTO json_t *json = json_pack(
-        "{ss ss ss ss s[ss] s[] s[] sb sb sb sb sb sb s{s[s]} so so}", "Image", spec->create->image,
-        "Hostname", "sandbox", "User", "0:0", "WorkingDir", "/", "Entrypoint", "/.berth/init",
-        "carried", "Cmd", "Env", "Tty", 0, "OpenStdin", 1, "StdinOnce", 0, "AttachStdin", 1,
-        "AttachStdout", 1, "AttachStderr", 1, "Healthcheck", "Test", "NONE", "Labels", labels(spec),
-        "HostConfig", host_config(spec));
-    return put_json(json, out, err);
-}
-
 int spec_put_limits(const struct engine_create *create, bool gvisor, struct buf *out,
                     struct err *err)
 {
     JSON_AUTO json_t *json = json_object();
     if (json && set_limits(json, create, gvisor) != 0)
         return err_set(err, ERR_INTERNAL, "no memory for limits");
-    return put_json(json, out, err);
+    return spec_put_json(json, out, err);
 }
 
 /* ---- what is put into it ---- */
@@ -275,17 +264,52 @@ static int put_config(const struct spec *spec, struct buf *out, struct err *err)
     return init_config_encode(&config, out, err);
 }
 
-int spec_put_archive(const struct spec *spec, const void *init, size_t init_size, struct buf *out,
-                     struct err *err)
+/* What init reads at its start, and wipes, where nothing is put in for this sandbox alone. */
+static int put_environment(const struct spec *spec, json_t *environment, struct err *err)
 {
-    const unsigned code = is_container(spec->create) ? 0 : CODE_ID;
+    static const char name[] = INIT_CARRIED_VARIABLE "=";
+    char text[sizeof(name) + (size_t)2 * CONFIG_MAX];
     BUF_AUTO struct buf config;
-    buf_init(&config, 4096);
+    buf_init(&config, CONFIG_MAX);
     int result = put_config(spec, &config, err);
+    if (result != 0)
+        return result;
+    memcpy(text, name, sizeof(name));
+    spec_hex(config.data, config.size, text + sizeof(name) - 1);
+    if (json_array_append_new(environment, json_string(text)) != 0)
+        result = err_set(err, ERR_INTERNAL, "no memory for a sandbox's settings");
+    explicit_bzero(text, sizeof(text));
+    return result;
+}
+
+int spec_put_container(const struct spec *spec, struct buf *out, struct err *err)
+{
+    JSON_AUTO json_t *environment = json_array();
+    if (spec->prepared && put_environment(spec, environment, err) != 0)
+        return -ERR_INTERNAL;
+    /* An image's own health check would be run beside the code, as root. */
+    JSON_AUTO json_t *json =
+        json_pack("{ss ss ss ss s[ss] s[] sO sb sb sb sb sb sb s{s[s]} so so}", "Image",
+                  spec->prepared ? spec->prepared : spec->create->image, "Hostname", "sandbox",
+                  "User", "0:0", "WorkingDir", "/", "Entrypoint", "/.berth/init", "carried", "Cmd",
+                  "Env", environment, "Tty", 0, "OpenStdin", 1, "StdinOnce", 0, "AttachStdin", 1,
+                  "AttachStdout", 1, "AttachStderr", 1, "Healthcheck", "Test", "NONE", "Labels",
+                  labels(spec), "HostConfig", host_config(spec));
+    return spec_put_json(json, out, err);
+}
+
+/* config NULL: none. again: not the place of library layers, which are root's. */
+static int put_tar(bool container, bool again, const void *init, size_t init_size,
+                   const struct buf *config, struct buf *out, struct err *err)
+{
+    const unsigned code = container ? 0 : CODE_ID;
+    const struct tar_entry settings = {.path = ".berth/config",
+                                       .mode = 0600,
+                                       .data = config ? config->data : NULL,
+                                       .size = config ? config->size : 0};
     const struct tar_entry entries[] = {
         {.path = ".berth/", .mode = 0700},
         {.path = ".berth/init", .mode = 0755, .data = init, .size = init_size},
-        {.path = ".berth/config", .mode = 0600, .data = config.data, .size = config.size},
         {.path = "workspace/", .mode = 0755, .owner = code},
         {.path = "tmp/", .mode = 01777},
         {.path = "home/", .mode = 0755},
@@ -293,8 +317,29 @@ int spec_put_archive(const struct spec *spec, const void *init, size_t init_size
         {.path = "opt/", .mode = 0755},
         {.path = "opt/libraries/", .mode = 0755, .owner = code},
     };
-    size_t count = ARRAY_SIZE(entries) - (spec->again ? 1 : 0); /* a layer is root's */
-    for (size_t i = 0; result == 0 && i < count; i++)
+    size_t count = ARRAY_SIZE(entries) - (again ? 1 : 0);
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < count; i++) {
         result = tar_put(out, &entries[i], err);
+        if (result == 0 && i == 1 && config)
+            result = tar_put(out, &settings, err);
+    }
     return result == 0 ? tar_end(out, err) : result;
+}
+
+int spec_put_archive(const struct spec *spec, const void *init, size_t init_size, struct buf *out,
+                     struct err *err)
+{
+    BUF_AUTO struct buf config;
+    buf_init(&config, CONFIG_MAX);
+    int result = put_config(spec, &config, err);
+    return result == 0 ? put_tar(is_container(spec->create), spec->again, init, init_size, &config,
+                                 out, err)
+                       : result;
+}
+
+int spec_put_folders(bool container, const void *init, size_t init_size, struct buf *out,
+                     struct err *err)
+{
+    return put_tar(container, false, init, init_size, NULL, out, err);
 }

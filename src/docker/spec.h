@@ -16,6 +16,8 @@
 #include "wire/carrier.h"
 #include "wire/engine_msg.h"
 
+struct json_t;
+
 #define SPEC_INSTANCE_SIZE 9
 #define SPEC_NAME_SIZE (sizeof("berth--") + SPEC_INSTANCE_SIZE + SANDBOX_ID_MAX)
 #define SPEC_GPUS_MAX 32
@@ -39,6 +41,7 @@ struct spec {
     bool quota;            /* the storage driver is to bound the writable root */
     const uint8_t *secret; /* CARRIER_SECRET_SIZE */
     const uint8_t *nonce;  /* SANDBOX_NONCE_SIZE */
+    const char *prepared;  /* an image that has init in it already; NULL: none */
     uint32_t gpus;         /* bit N: GPU number N is its own */
 };
 
@@ -58,6 +61,13 @@ int spec_put_limits(const struct engine_create *create, bool gvisor, struct buf 
 /* The archive of PUT /containers/ID/archive: init (its bytes) and what it is told. */
 int spec_put_archive(const struct spec *spec, const void *init, size_t init_size, struct buf *out,
                      struct err *err);
+
+/* The same for a container that an image is prepared in (prepare.h): nothing that is one sandbox's.
+ * container: the profile. */
+int spec_put_folders(bool container, const void *init, size_t init_size, struct buf *out,
+                     struct err *err);
+/* JSON as the body of a request; NULL: no memory. */
+int spec_put_json(const struct json_t *json, struct buf *out, struct err *err);
 
 /* Bytes as in a label and back; out needs 2 * size + 1 chars. */
 void spec_hex(const uint8_t *bytes, size_t size, char *out);

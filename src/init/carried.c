@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -18,21 +19,54 @@
 #include "init/group.h"
 #include "init/identity.h"
 
-enum { HIGH_FD = 10, READS_MAX = 16 };
+enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
 #define CHUNK (64U * 1024U)
 #define PAUSE_NS (200 * CLOCK_NS_PER_MS) /* poll(2) would say ever again that nobody is there */
 #define SILENCE_NS (CARRIER_SILENCE_MS * CLOCK_NS_PER_MS)
 
 /* ---- the configuration ---- */
 
-static int read_config_file(struct init_config *config, struct err *err)
+static int digit_of(char c)
 {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Of the variable, which is wiped whether it is wanted or not: it is seen in /proc. */
+static size_t take_variable(uint8_t out[static CONFIG_SIZE_MAX])
+{
+    char *text = getenv(INIT_CARRIED_VARIABLE);
+    size_t size = text ? strlen(text) : 0;
+    size_t used = 0;
+    for (size_t i = 0; i + 1 < size && used < CONFIG_SIZE_MAX; i += 2) {
+        int high = digit_of(text[i]);
+        int low = digit_of(text[i + 1]);
+        if (high < 0 || low < 0)
+            break; /* what is decoded then is cut short, and no configuration */
+        out[used++] = (uint8_t)(high << 4 | low);
+    }
+    if (text)
+        explicit_bzero(text, size);
+    return used;
+}
+
+/* The file comes first: it is of a container that is started again. */
+static int read_settings(struct init_config *config, struct err *err)
+{
+    uint8_t bytes[CONFIG_SIZE_MAX];
+    size_t used = take_variable(bytes);
+    int result = 0;
     FD_AUTO int fd = open(INIT_CARRIED_CONFIG, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return err_sys(err, errno, "open " INIT_CARRIED_CONFIG);
-    int result = init_config_read(fd, config, err);
+    if (fd >= 0)
+        result = init_config_read(fd, config, err);
+    else if (errno != ENOENT || used == 0)
+        result = err_sys(err, errno, "open " INIT_CARRIED_CONFIG);
+    else
+        result = init_config_decode(bytes, used, config, err);
+    explicit_bzero(bytes, sizeof(bytes));
     if (result == 0 && !config->carried)
-        result = err_set(err, ERR_PROTOCOL, INIT_CARRIED_CONFIG " holds no secret");
+        result = err_set(err, ERR_PROTOCOL, "the settings hold no secret");
     return result;
 }
 
@@ -40,7 +74,8 @@ static int read_config_file(struct init_config *config, struct err *err)
  * stays; so does the folder then. */
 static int remove_config(struct err *err)
 {
-    if (unlink(INIT_CARRIED_CONFIG) != 0 && truncate(INIT_CARRIED_CONFIG, 0) != 0)
+    if (unlink(INIT_CARRIED_CONFIG) != 0 && errno != ENOENT &&
+        truncate(INIT_CARRIED_CONFIG, 0) != 0)
         return err_sys(err, errno, "remove " INIT_CARRIED_CONFIG);
     (void)unlink(INIT_CARRIED_PROGRAM);
     (void)rmdir(INIT_CARRIED_FOLDER);
@@ -104,7 +139,7 @@ int carried_read_config(struct init_config *config, struct err *err)
 {
     if (getpid() != 1)
         return err_set(err, ERR_UNSUPPORTED, "not PID 1: the code could not be ended as a whole");
-    int result = read_config_file(config, err);
+    int result = read_settings(config, err);
     int removed = remove_config(result == 0 ? err : NULL);
     if (result == 0)
         result = removed;

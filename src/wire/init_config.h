@@ -36,6 +36,8 @@ enum init_profile {
 #define INIT_CARRIED_PROGRAM "/.berth/init"
 #define INIT_CARRIED_CONFIG "/.berth/config"
 #define INIT_CARRIED_WORD "carried"
+/* Where there is no such file: the same in hexadecimal digits, which init wipes. */
+#define INIT_CARRIED_VARIABLE "BERTH_INIT_CONFIG"
 /* A folder that an engine puts there where init is to mount the pids hierarchy (cgroup v1) of a
  * kernel that is the sandbox's own, and to make a group for the code: init has CAP_SYS_ADMIN and
  * CAP_DAC_OVERRIDE then, which it drops. */

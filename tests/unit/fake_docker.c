@@ -54,6 +54,10 @@ struct fake_docker {
     char delayed[LINE_SIZE];
     unsigned delay_ms;
     bool lags;
+    char image[80];
+    char prepared[80];
+    json_t *prepared_labels;
+    unsigned commits;
     unsigned api_least; /* "1.40" is 40 */
     unsigned api_most;
     bool is_podman;
@@ -358,6 +362,45 @@ static int on_events(const struct connection *connection)
     return -1;
 }
 
+/* Called with the lock held. */
+static int on_commit(const struct connection *connection)
+{
+    struct fake_docker *fake = connection->fake;
+    char name[160];
+    char body[128];
+    const char *at = strstr(connection->line, "container=");
+    at = at ? at + strlen("container=") : "";
+    (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(at, "&"), at);
+    const struct fake_container *container = find(fake, name);
+    if (!container)
+        return reply_message(connection, 404, "No such container");
+    json_decref(fake->prepared_labels);
+    fake->prepared_labels = json_deep_copy(container->labels);
+    (void)snprintf(fake->prepared, sizeof(fake->prepared), "sha256:c0de%u", ++fake->commits);
+    (void)snprintf(body, sizeof(body), "{\"Id\":\"%s\"}", fake->prepared);
+    return reply(connection, 201, body);
+}
+
+static int on_image(const struct connection *connection)
+{
+    struct fake_docker *fake = connection->fake;
+    if (strstr(connection->line, "/images/create") || strstr(connection->line, "/images/prune") ||
+        fake->image[0] == '\0') /* what has volumes is not prepared */
+        return reply(connection, 200,
+                     "{\"status\":\"Pulling\",\"Id\":\"sha256:0123456789abcdef01\","
+                     "\"Config\":{\"Volumes\":{\"/data\":{}}}}\n");
+    bool prepared = strstr(connection->line, "/berth-prepared:") != NULL;
+    if (prepared && fake->prepared[0] == '\0')
+        return reply_message(connection, 404, "No such image");
+    json_t *json = json_pack("{ss s{sO?}}", "Id", prepared ? fake->prepared : fake->image, "Config",
+                             "Labels", prepared ? fake->prepared_labels : NULL);
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    int result = text ? reply(connection, 200, text) : -1;
+    free(text);
+    json_decref(json);
+    return result;
+}
+
 static const char version_form[] =
     "{\"Version\":\"99.1\",\"ApiVersion\":\"1.%u\",\"MinAPIVersion\":\"1.%u\",\"Components\":"
     "[{\"Name\":\"%s\",\"Version\":\"1.2.8\"}]}";
@@ -417,8 +460,9 @@ static int answer(const struct connection *connection)
     if (strstr(line, "/events?"))
         return on_events(connection);
     if (strstr(line, "/images/"))
-        return reply(connection, 200,
-                     "{\"status\":\"Pulling\",\"Id\":\"sha256:0123456789abcdef01\"}\n");
+        return on_image(connection);
+    if (strstr(line, "/commit?"))
+        return on_commit(connection);
     if (strstr(line, "/containers/create?"))
         return on_create(connection);
     if (strstr(line, "/containers/json?"))
@@ -582,6 +626,7 @@ void fake_docker_stop(struct fake_docker *fake)
     for (size_t i = 0; i < fake->count; i++)
         forget(&fake->containers[i]);
     free(fake->shown);
+    json_decref(fake->prepared_labels);
     (void)pthread_cond_destroy(&fake->changed);
     (void)pthread_mutex_destroy(&fake->lock);
     free(fake);
@@ -679,6 +724,22 @@ void fake_docker_lag(struct fake_docker *fake)
     (void)pthread_mutex_lock(&fake->lock);
     fake->lags = true;
     (void)pthread_mutex_unlock(&fake->lock);
+}
+
+void fake_docker_set_image(struct fake_docker *fake, const char *id)
+{
+    (void)pthread_mutex_lock(&fake->lock);
+    (void)snprintf(fake->image, sizeof(fake->image), "%s", id);
+    (void)pthread_mutex_unlock(&fake->lock);
+}
+
+const char *fake_docker_prepared(struct fake_docker *fake)
+{
+    static char shown[80];
+    (void)pthread_mutex_lock(&fake->lock);
+    (void)snprintf(shown, sizeof(shown), "%s", fake->prepared);
+    (void)pthread_mutex_unlock(&fake->lock);
+    return shown;
 }
 
 size_t fake_docker_count(struct fake_docker *fake)

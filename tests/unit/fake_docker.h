@@ -48,6 +48,11 @@ void fake_docker_be_podman(struct fake_docker *fake);
 /* Ends the streams of events; everything else goes on. */
 void fake_docker_cut_events(struct fake_docker *fake);
 
+/* Its images have this id, so that berth can prepare one; without it they have none. */
+void fake_docker_set_image(struct fake_docker *fake, const char *id);
+/* The id of what was prepared last ("POST /commit"); "" nothing. */
+const char *fake_docker_prepared(struct fake_docker *fake);
+
 size_t fake_docker_count(struct fake_docker *fake);
 /* The body that it was made with; "" no such. Valid until the next call. */
 const char *fake_docker_made_of(struct fake_docker *fake, const char *name);

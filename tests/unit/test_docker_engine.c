@@ -119,6 +119,69 @@ static void test_a_refused_step_leaves_nothing(void **state)
     assert_ok(create(rig, "one", NULL, &err), err);
 }
 
+/* Makes one, and says what of; it is removed again. */
+static const char *made_of(struct rig *rig, const char *id)
+{
+    struct err err = ERR_INIT;
+    char name[SANDBOX_ID_MAX + 32];
+    (void)snprintf(name, sizeof(name), "berth-" INSTANCE "-%s", id);
+    FD_AUTO int fd = -1;
+    assert_ok(create(rig, id, &fd, &err), err);
+    assert_says_hi(fd);
+    const char *body = fake_docker_made_of(rig->docker, name);
+    assert_ok(engine_destroy(rig->engine, id, soon(), &err), err);
+    return body;
+}
+
+static void wait_prepared(struct rig *rig, const char *id)
+{
+    wait_for(strcmp(fake_docker_prepared(rig->docker), id) == 0 &&
+             fake_docker_count(rig->docker) == 0);
+}
+
+/* The first sandbox is filled, those after it are made of an image that has init in it, for as long
+ * as it is of the image that the operator names. */
+static void test_an_image_is_prepared(void **state)
+{
+    struct rig *rig = *state;
+    fake_docker_set_image(rig->docker, "sha256:ba5e1");
+    assert_non_null(strstr(made_of(rig, "one"), "\"Image\":\"base:1\""));
+    wait_prepared(rig, "sha256:c0de1");
+    assert_int_equal(fake_docker_asked(rig->docker, "-one/archive"), 1);
+    const char *body = made_of(rig, "two");
+    assert_non_null(strstr(body, "\"Image\":\"sha256:c0de1\""));
+    assert_non_null(strstr(body, "\"Env\":[\"BERTH_INIT_CONFIG="));
+    assert_int_equal(fake_docker_asked(rig->docker, "-two/archive"), 0);
+    fake_docker_set_image(rig->docker, "sha256:ba5e2"); /* another one got the name */
+    assert_non_null(strstr(made_of(rig, "three"), "\"Image\":\"base:1\""));
+    wait_prepared(rig, "sha256:c0de2");
+    assert_non_null(strstr(made_of(rig, "four"), "\"Image\":\"sha256:c0de2\""));
+    /* A new engine finds it. */
+    stop_engine(rig, SIGKILL);
+    start_engine(rig);
+    assert_non_null(strstr(made_of(rig, "five"), "\"Image\":\"base:1\""));
+    wait_for(strstr(made_of(rig, "six"), "\"Image\":\"sha256:c0de2\""));
+    assert_int_equal(fake_docker_asked(rig->docker, "/commit?"), 2);
+}
+
+/* Somebody removed it; the daemon makes none. */
+static void test_a_prepared_image_is_missed_by_nobody(void **state)
+{
+    struct rig *rig = *state;
+    fake_docker_set_image(rig->docker, "sha256:ba5e1");
+    (void)made_of(rig, "one");
+    wait_prepared(rig, "sha256:c0de1");
+    fake_docker_refuse(rig->docker, "/containers/create?name=berth-" INSTANCE "-two", 1, 404,
+                       "No such image: sha256:c0de1");
+    assert_non_null(strstr(made_of(rig, "two"), "\"Image\":\"base:1\""));
+    fake_docker_set_image(rig->docker, "sha256:ba5e2");
+    fake_docker_refuse(rig->docker, "/commit?", 1, 403, "not here");
+    assert_non_null(strstr(made_of(rig, "three"), "\"Image\":\"base:1\""));
+    wait_for(fake_docker_asked(rig->docker, "/commit?") == 2 &&
+             fake_docker_count(rig->docker) == 0);
+    assert_non_null(strstr(made_of(rig, "four"), "\"Image\":\"base:1\""));
+}
+
 /* The daemon removes it already, or can't now: it is asked again. */
 static void test_removal_is_tried_again(void **state)
 {
@@ -522,6 +585,8 @@ int main(void)
         with_rig(test_makes_speaks_and_removes),
         with_rig(test_refuses_what_is_not_offered),
         with_rig(test_a_refused_step_leaves_nothing),
+        with_rig(test_an_image_is_prepared),
+        with_rig(test_a_prepared_image_is_missed_by_nobody),
         with_rig(test_removal_is_tried_again),
         with_rig(test_says_what_ended_one),
         with_rig(test_an_old_lack_of_memory_ends_nobody),
