@@ -129,7 +129,7 @@ int tlv_copy_str(const struct tlv_field *field, char *out, size_t size, struct e
     int result = tlv_str(field, &text, err);
     if (result != 0)
         return result;
-    if (field->size > size)
+    if (!text || field->size > size)
         return err_set(err, ERR_PROTOCOL, "field %u is too long", field->tag);
     memcpy(out, text, field->size);
     return 0;
