@@ -92,7 +92,7 @@ def test_names_of_the_host_are_names_like_others():
     ([link("h", "etc/shadow", tarfile.LNKTYPE)], "a hard link to no file"),
     ([folder("x"), link("h", "x", tarfile.LNKTYPE)], "a hard link to no file"),
     ([entry("../x")], "\"..\" in a name"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else ",".join(member.name for member, _ in value))
 def test_what_is_refused(entries, reason):
     said, _ = repack(entries)
     assert said[:1] == "B" and reason in said, said
