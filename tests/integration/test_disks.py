@@ -229,6 +229,7 @@ def test_disks_count_once_after_a_restart(small):
         engine.kill()
         engine.start()
         assert abs(engine.probe()["disk"] - before) < 4 * MIB
+    wait_until(lambda: abs(host.free() - before) < 4 * MIB, "what they held is free")
     engine.kill()
     engine.start()
     assert abs(engine.probe()["disk"] - before) < 4 * MIB

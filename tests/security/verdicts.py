@@ -2,6 +2,7 @@
 of. The suite adds to the file; where it is: BERTH_VERDICTS, else attack-verdicts.json in the build."""
 import ast
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -141,11 +142,13 @@ def detail_of(finding):
 def record(kind, **fields):
     """Adds one entry to the file: a verdict or figures. The last one of the same key stays."""
     key = "/".join(str(fields[name]) for name in ("name", "engine", "profile", "language"))
-    try:
-        held = json.loads(FILE.read_text())
-    except (OSError, ValueError):
-        held = {}
-    held.setdefault(kind, {})[key] = fields
-    fresh = FILE.with_suffix(".new")
-    fresh.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
-    fresh.rename(FILE)
+    with open(FILE.with_suffix(".lock"), "w") as lock:  # files of tests run beside each other
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            held = json.loads(FILE.read_text())
+        except (OSError, ValueError):
+            held = {}
+        held.setdefault(kind, {})[key] = fields
+        fresh = FILE.with_suffix(".new")
+        fresh.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
+        fresh.rename(FILE)
