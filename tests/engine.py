@@ -273,6 +273,10 @@ class Engine:
             try:
                 state = self.inspect(sandbox_id)
             except EngineError as problem:
+                if problem.kind == "unavailable":  # what it tried at its start was ended
+                    self.kill()
+                    self.start()
+                    return False
                 assert problem.kind == "not_found", problem
                 return "gone"
             return state in ("running", "stopped") and state

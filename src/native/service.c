@@ -247,7 +247,12 @@ int service_find_or_adopt(struct service *service, const char *id, struct sandbo
 {
     const struct sandbox_host *host = &service->host;
     *out = service_find(service, id);
-    if (*out || !host->usable || host->cgroups.count > 0 || !initsock_exists(host->run_fd, id))
+    if (*out)
+        return 0;
+    if (!service->swept) /* who is told that there is none forgets it, and its files */
+        return err_set(err, ERR_UNAVAILABLE, "it is not known what lives here%s%s",
+                       host->usable ? "" : ": ", host->usable ? "" : host->unavailable.message);
+    if (host->cgroups.count > 0 || !initsock_exists(host->run_fd, id))
         return 0;
     service_adopt(service, id);
     *out = service_find(service, id);

@@ -16,6 +16,7 @@ struct service {
     int64_t sweep_ns; /* from one sweep to the next */
     int64_t sweep_at_ns;
     bool sweep_again; /* something could not be adopted now */
+    bool swept;       /* what lives is known: all of it has been looked at once */
     int64_t images_at_ns;
     int64_t layers_at_ns;
     int64_t networks_at_ns; /* INT64_MAX: nothing is to be tidied */
@@ -33,7 +34,8 @@ void service_answer_error(struct service *service, uint32_t op, uint64_t request
 void service_answer_done(struct service *service, uint32_t op, uint64_t request_id);
 
 /* The sandbox of that id; *out is NULL when there is none. Without groups it may not have been
- * found yet: ERR_UNAVAILABLE while its init is too busy. */
+ * found yet: ERR_UNAVAILABLE while its init is too busy. The same of any that is not known while
+ * nobody could look what lives. */
 int service_find_or_adopt(struct service *service, const char *id, struct sandbox **out,
                           struct err *err);
 

@@ -83,6 +83,8 @@ void service_sweep(struct service *service)
     if (service->host.disks.dir_fd >= 0 &&
         disk_each(&service->host.disks, adopt_disk, service, &err) != 0)
         log_warn("sweep of disks: %s", err.message);
+    else
+        service->swept = true;
     if (has_groups && initsock_each(host->run_fd, remove_socket, service, &err) != 0)
         log_warn("sweep of sockets: %s", err.message);
     if (has_groups && initstream_each(host->run_fd, remove_stream, service, &err) != 0)

@@ -270,6 +270,8 @@ class KeptLife:
         if state != "running":
             self.forget_channel()
         if state is None:
+            if self.files:
+                print(self.engine.log())
             assert not self.files, f"{self.name} is gone with {sorted(self.files)}"
             self.sandbox = self.engine.create(self.name, **self.SPEC)
         elif state == "stopped":
