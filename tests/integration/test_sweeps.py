@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from engine import ID, MIB, Engine, tlv
+from engine import ID, MIB, Engine, EngineError, tlv
 from faults import assert_nothing_left, can_make, skip_unless
 from harness import HANG_SECS, cgroup_bases, snapshot_tool, wait_until
 
@@ -117,6 +117,28 @@ def test_sweeps_leave_what_lives_and_what_is_kept(make_engine):
             assert box.sh("echo on > /workspace/f && cat /workspace/f").stdout == b"on\n"
     with engine.restart_sandbox("kept", **KEPT) as again:
         assert again.sh("cat /workspace/f").stdout == b"kept\n"
+
+
+def test_an_engine_that_can_make_none_denies_none(make_engine):
+    """Whoever is told that there is no such sandbox forgets it."""
+    engine = make_engine()
+    engine.create("alive").channel.close()
+    images = engine.state / "priv" / "images"
+    engine.kill()
+    images.rename(images.with_name("aside"))
+    images.write_text("no folder")
+    engine.start()
+    for ask in (engine.inspect, engine.open_channel, engine.destroy, engine.stop_sandbox):
+        with pytest.raises(EngineError) as problem:
+            ask("alive")
+        assert problem.value.kind == "unavailable", problem.value
+    engine.kill()
+    images.unlink()
+    images.with_name("aside").rename(images)
+    engine.start()
+    with engine.open_channel("alive") as box:
+        assert box.sh("echo here").stdout == b"here\n"
+    engine.destroy("alive")
 
 
 def test_what_outlives_a_killed_engine_ends_by_itself(make_engine):
