@@ -67,9 +67,10 @@ struct core {
     struct compile_cache *compiled; /* NULL: there is none; has a lock of its own */
     struct languages *languages;    /* the same */
     int64_t create_budget_ns;       /* all tries to make one sandbox together */
-    int64_t answer_ns;              /* init may take so long to answer a small question */
-    int64_t image_look_ns;          /* how often the pool asks what images' names mean */
-    int64_t cause_wait_ns;          /* between the end of an init and the engine's word for it */
+    _Atomic int64_t answer_ns; /* init may take so long to answer a small question; atomic for tests
+                                  that change it */
+    int64_t image_look_ns;     /* how often the pool asks what images' names mean */
+    int64_t cause_wait_ns;     /* between the end of an init and the engine's word for it */
     pthread_t network_thread;
     bool network_runs;
     struct egress *egress; /* set before the first request; NULL: there is none */

@@ -547,15 +547,12 @@ static void assert_one_layer(struct rig *rig, const char *name)
 }
 
 /* What a sandbox wrote is read by berth-unpack; the rest is names. */
-static void test_layers(void **state)
+__attribute__((unused)) static void test_layers(void **state)
 {
     static const struct tar_entry good[] = {
         {.path = "pkg/", .mode = 0700, .owner = 1000},
         {.path = "pkg/a.py", .mode = 04600, .owner = 1000, .data = "1", .size = 1}};
     static const struct tar_entry climbs[] = {{.path = "../a", .mode = 0644}};
-#ifdef __SANITIZE_THREAD__ /* which gives berth-unpack a second thread, and that is refused */
-    skip();
-#endif
     struct rig *rig = *state;
     struct err err = ERR_INIT;
     assert_ok(import(rig, "one", good, 2, &err), err);
@@ -602,7 +599,9 @@ int main(void)
         with_rig(test_a_stopped_one),
         with_rig(test_limits_are_changed),
         with_rig(test_an_image_is_pulled_once_it_is_wanted),
+#ifndef __SANITIZE_THREAD__ /* it gives berth-unpack a second thread, and that is refused */
         with_rig(test_layers),
+#endif
         with_rig(test_a_list_that_lags_ends_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
