@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -48,21 +49,11 @@ struct compile_cache {
 
 /* ---- names ---- */
 
-/* FNV-1a (Fowler, Noll, Vo), good enough to tell files apart: keys are compared. */
-static uint64_t sum_of(uint64_t sum, const void *data, size_t size)
-{
-    const uint8_t *bytes = data;
-    for (size_t i = 0; i < size; i++)
-        sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
-    return sum;
-}
-
-#define SUM_BASIS UINT64_C(0xcbf29ce484222325)
-
+/* Good enough to tell files apart: keys are compared. */
 static void name_of(const struct buf *key, char out[static NAME_SIZE])
 {
-    uint64_t first = sum_of(SUM_BASIS, key->data, key->size);
-    uint64_t second = sum_of(sum_of(SUM_BASIS, &first, sizeof(first)), key->data, key->size);
+    uint64_t first = hash_add(HASH_BASIS, key->data, key->size);
+    uint64_t second = hash_add(hash_add(HASH_BASIS, &first, sizeof(first)), key->data, key->size);
     (void)snprintf(out, NAME_SIZE, "%016" PRIx64 "%016" PRIx64, first, second);
 }
 
@@ -183,7 +174,7 @@ static bool read_program(const struct compile_cache *cache, const char *name, co
         return false;
     size_t before = out->size;
     bool good = read_part(fd, head.program_size, COMPILE_CACHE_PROGRAM_MAX, out) &&
-                sum_of(SUM_BASIS, out->data + before, out->size - before) == head.program_sum;
+                hash_add(HASH_BASIS, out->data + before, out->size - before) == head.program_sum;
     if (!good)
         out->size = before;
     else
@@ -199,7 +190,7 @@ static int write_program(struct compile_cache *cache, const char *name, const st
     const struct head head = {.magic = MAGIC,
                               .key_size = key->size,
                               .program_size = size,
-                              .program_sum = sum_of(SUM_BASIS, program, size)};
+                              .program_sum = hash_add(HASH_BASIS, program, size)};
     (void)pthread_mutex_lock(&cache->lock);
     uint64_t number = ++cache->temps;
     (void)pthread_mutex_unlock(&cache->lock);

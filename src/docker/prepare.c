@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "docker/spec.h"
 #include "wire/json.h"
@@ -21,16 +22,13 @@ enum { NAME_SIZE = 96, PATH_SIZE = 512, ARCHIVE_MAX = 64 << 20 };
 void prepares_init(struct prepares *prepares, struct daemon *daemon, const char *instance,
                    const void *init, size_t init_size)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a: tells versions apart, no more */
-    const uint8_t *bytes = init;
-    for (size_t i = 0; i < init_size; i++)
-        hash = (hash ^ bytes[i]) * UINT64_C(0x100000001b3);
     memset(prepares, 0, sizeof(*prepares));
     prepares->daemon = daemon;
     prepares->instance = instance;
     prepares->init = init;
     prepares->init_size = init_size;
-    (void)snprintf(prepares->init_hash, sizeof(prepares->init_hash), "%016" PRIx64, hash);
+    (void)snprintf(prepares->init_hash, sizeof(prepares->init_hash), "%016" PRIx64,
+                   hash_add(HASH_BASIS, init, init_size));
 }
 
 void prepares_forget(struct prepares *prepares)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/hash.h"
 #include "base/id.h"
 #include "base/log.h"
 
@@ -21,20 +22,15 @@ static const char partial_suffix[] = ".partial";
 /* Raised when the same archive comes out differently: what older versions made is made anew. */
 enum { UNPACK_VERSION = 1 };
 
-/* FNV-1a (draft-eastlake-fnv): tells versions of one file apart, which nobody has a reason to
- * forge: the files are root's. */
+/* Tells versions of one file apart, which nobody has a reason to forge: the files are root's. */
 static uint64_t add_hash(uint64_t hash, uint64_t number)
 {
-    for (int i = 0; i < 8; i++) {
-        hash ^= number >> (8 * i) & 0xff;
-        hash *= UINT64_C(0x100000001b3);
-    }
-    return hash;
+    return hash_add(hash, &number, sizeof(number));
 }
 
 void imagestore_name(const struct image_file *file, char out[static IMAGESTORE_NAME_SIZE])
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = HASH_BASIS;
     hash = add_hash(hash, UNPACK_VERSION);
     hash = add_hash(hash, file->key.device);
     hash = add_hash(hash, file->key.inode);

@@ -8,18 +8,16 @@
 
 #include "base/clock.h"
 #include "base/embed.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "store/store_internal.h"
 
 extern const struct embedded_file migrations_files[];
 
-/* FNV-1a, 64 bits: to notice an edited file, not to stop a forger
- * (http://www.isthe.com/chongo/tech/comp/fnv/). */
+/* To notice an edited file. */
 static int64_t checksum_of(const struct embedded_file *file)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < file->size; i++)
-        hash = (hash ^ (uint8_t)file->data[i]) * UINT64_C(0x100000001b3);
+    uint64_t hash = hash_add(HASH_BASIS, file->data, file->size);
     int64_t out = 0;
     memcpy(&out, &hash, sizeof(out));
     return out;
