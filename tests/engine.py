@@ -89,7 +89,9 @@ class Engine:
         self.client = None
         self.request_id = 0
 
-    def start(self):
+    def start(self, hidden=()):
+        """hidden: programs of the host that it is to find missing."""
+        hide = "".join(f"mount --bind /dev/null {name} && " for name in hidden)
         path = str(self.state / "engine.sock")
         pathlib.Path(path).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, \
@@ -98,7 +100,8 @@ class Engine:
             listener.listen(8)
             passed = fcntl.fcntl(listener, fcntl.F_DUPFD, 10)  # 3 is taken, see INIT_FD_CONFIG
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", 'exec 3</dev/null; exec "$@"', "sh",
+                [*(["unshare", "--mount"] if hide else []),
+                 "/bin/sh", "-c", hide + 'exec 3</dev/null "$@"', "sh",
                  str(harness.BUILD / "berth-native"), "--state", str(self.state), "--listen-fd",
                  str(passed), "--client-uid", "0", *self.options],
                 pass_fds=[passed], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

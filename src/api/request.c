@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/encoding.h"
 #include "base/mem.h"
 #include "lang/lang.h"
 #include "wire/json.h"
@@ -223,7 +224,7 @@ static int request_read_file(struct api_request *request, size_t index, const js
         return result;
     struct err inner = ERR_INIT;
     buf_init(content, size);
-    if (json_decode_base64(text, size, content, &inner) < 0)
+    if (base64_decode(text, size, content, &inner) < 0)
         return inner.kind == ERR_BAD_INPUT
                    ? err_public(err, ERR_BAD_INPUT, "content: %.250s", inner.public_message)
                    : err_copy(err, &inner);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/encoding.h"
+
 void id_random(void *out, size_t size)
 {
     char *cursor = out;
@@ -22,23 +24,14 @@ void id_random(void *out, size_t size)
     }
 }
 
-static void put_hex(char *out, const uint8_t *bytes, size_t size)
-{
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < size; i++) {
-        out[2 * i] = digits[bytes[i] >> 4];
-        out[2 * i + 1] = digits[bytes[i] & 15];
-    }
-}
-
 void id_uuid(char out[static ID_UUID_SIZE])
 {
     uint8_t bytes[16];
     id_random(bytes, sizeof(bytes));
     bytes[6] = (uint8_t)((bytes[6] & 0x0f) | 0x40);
     bytes[8] = (uint8_t)((bytes[8] & 0x3f) | 0x80);
-    char hex[33] = {0};
-    put_hex(hex, bytes, sizeof(bytes));
+    char hex[33];
+    hex_write(bytes, sizeof(bytes), hex);
     (void)snprintf(out, ID_UUID_SIZE, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16,
                    hex + 20);
 }
@@ -49,8 +42,7 @@ void id_hex(char *out, size_t bytes)
     if (bytes > sizeof(random))
         abort();
     id_random(random, bytes);
-    put_hex(out, random, bytes);
-    out[2 * bytes] = '\0';
+    hex_write(random, bytes, out);
 }
 
 bool id_is_uuid(const char *text)

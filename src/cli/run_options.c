@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/encoding.h"
 #include "base/mem.h"
 #include "cli/fields.h"
 
@@ -37,32 +38,6 @@ void run_options_done(struct run_options *options)
     options->request = NULL;
 }
 
-/* RFC 4648, with padding. The result is heap, the caller's; NULL without memory. */
-static char *encode_base64(const struct buf *bytes)
-{
-    static const char alphabet[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *out = malloc((bytes->size + 2) / 3 * 4 + 1);
-    size_t used = 0;
-    for (size_t i = 0; out && i < bytes->size; i += 3) {
-        size_t left = bytes->size - i;
-        uint32_t group = (uint32_t)bytes->data[i] << 16;
-        group |= left > 1 ? (uint32_t)bytes->data[i + 1] << 8 : 0;
-        group |= left > 2 ? (uint32_t)bytes->data[i + 2] : 0;
-        out[used++] = alphabet[group >> 18];
-        out[used++] = alphabet[(group >> 12) & 63];
-        out[used++] = '=';
-        out[used++] = '=';
-        if (left > 1)
-            out[used - 2] = alphabet[(group >> 6) & 63];
-        if (left > 2)
-            out[used - 1] = alphabet[group & 63];
-    }
-    if (out)
-        out[used] = '\0';
-    return out;
-}
-
 static int add_file(json_t *request, const char *argument, struct err *err)
 {
     BUF_AUTO struct buf bytes;
@@ -78,8 +53,12 @@ static int add_file(json_t *request, const char *argument, struct err *err)
     const char *dest = slash ? slash + 1 : path;
     if (colon && colon[1] != '\0')
         dest = colon + 1;
-    MEM_AUTO char *content = encode_base64(&bytes);
-    json_t *file = content ? json_pack("{s:s, s:s}", "path", dest, "content", content) : NULL;
+    BUF_AUTO struct buf content;
+    buf_init(&content, SIZE_MAX);
+    result = base64_append(&content, bytes.data, bytes.size, BASE64_STANDARD, err);
+    if (result != 0 || !buf_cstr(&content))
+        return err_set(err, ERR_INTERNAL, "no memory");
+    json_t *file = json_pack("{s:s, s:s}", "path", dest, "content", buf_cstr(&content));
     if (!file || json_array_append_new(fields_member(request, "files", json_array), file) != 0)
         return err_set(err, ERR_BAD_INPUT, "the name of %s has to be text in UTF-8", argument);
     return 0;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/encoding.h"
 #include "base/fd.h"
 #include "base/id.h"
 #include "base/mem.h"
@@ -88,7 +89,7 @@ static int decode(const json_t *value, const struct image_type *type, struct buf
     const char *text = json_string_value(value);
     size_t size = json_string_length(value);
     if (type && !type->is_text)
-        return json_decode_base64(text, size, out, err);
+        return base64_decode(text, size, out, err);
     return buf_append(out, text, size, err);
 }
 

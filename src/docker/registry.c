@@ -14,6 +14,7 @@
 
 #include <jansson.h>
 
+#include "base/encoding.h"
 #include "base/fd.h"
 #include "docker/reference.h"
 #include "wire/json.h"
@@ -77,25 +78,6 @@ bool registry_login_is_told(const struct registry_login *login, const char *text
     return false;
 }
 
-/* RFC 4648, section 5, with padding: what the daemons decode. */
-static int put_base64(struct buf *out, const char *text, struct err *err)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    const uint8_t *data = (const uint8_t *)text;
-    size_t size = strlen(text);
-    int result = 0;
-    for (size_t i = 0; result == 0 && i < size; i += 3) {
-        uint32_t bits = (uint32_t)data[i] << 16;
-        bits |= i + 1 < size ? (uint32_t)data[i + 1] << 8 : 0;
-        bits |= i + 2 < size ? data[i + 2] : 0;
-        const char four[4] = {digits[bits >> 18], digits[(bits >> 12) & 63],
-                              i + 1 < size ? digits[(bits >> 6) & 63] : '=',
-                              i + 2 < size ? digits[bits & 63] : '='};
-        result = buf_append(out, four, sizeof(four), err);
-    }
-    return result;
-}
-
 static int put_header(struct registry_login *login, const char *name, const json_t *value,
                       struct err *err)
 {
@@ -104,7 +86,8 @@ static int put_header(struct registry_login *login, const char *name, const json
         return err_set(err, ERR_INTERNAL, "no memory");
     int result = buf_printf(&login->header, err, "%s: ", name);
     if (result == 0)
-        result = put_base64(&login->header, text, err);
+        result =
+            base64_append(&login->header, text, strlen(text), BASE64_URL, err); /* the daemons' */
     return result == 0 && !buf_cstr(&login->header) ? err_set(err, ERR_INTERNAL, "no memory")
                                                     : result;
 }
@@ -142,7 +125,7 @@ static int read_pair(const json_t *entry, json_t *out, struct err *err)
     SECRET_AUTO struct buf pair;
     buf_init(&pair, SECRET_MAX);
     if (coded && *coded != '\0') {
-        if (json_decode_base64(coded, strlen(coded), &pair, NULL) != 0 || !buf_cstr(&pair))
+        if (base64_decode(coded, strlen(coded), &pair, NULL) != 0 || !buf_cstr(&pair))
             return err_set(err, ERR_UNAVAILABLE, "\"auth\" is not base64");
         char *colon = strchr((char *)pair.data, ':');
         if (!colon)

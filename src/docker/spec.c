@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "base/encoding.h"
 #include "base/fault.h"
 #include "base/id.h"
 #include "base/mem.h"
@@ -41,33 +42,6 @@ enum {
 void spec_name(const char *instance, const char *id, char out[static SPEC_NAME_SIZE])
 {
     (void)snprintf(out, SPEC_NAME_SIZE, "berth-%s-%s", instance, id);
-}
-
-void spec_hex(const uint8_t *bytes, size_t size, char *out)
-{
-    for (size_t i = 0; i < size; i++)
-        (void)snprintf(out + 2 * i, 3, "%02x", bytes[i]);
-}
-
-static int digit_of(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-bool spec_from_hex(const char *text, uint8_t *out, size_t size)
-{
-    if (!text || strlen(text) != 2 * size)
-        return false;
-    for (size_t i = 0; i < size; i++) {
-        int high = digit_of(text[2 * i]);
-        int low = digit_of(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
 }
 
 /* ---- what may be asked for ---- */
@@ -137,8 +111,8 @@ static json_t *labels(const struct spec *spec)
     char secret[2 * CARRIER_SECRET_SIZE + 1];
     char nonce[2 * SANDBOX_NONCE_SIZE + 1];
     char gpus[16];
-    spec_hex(spec->secret, CARRIER_SECRET_SIZE, secret);
-    spec_hex(spec->nonce, SANDBOX_NONCE_SIZE, nonce);
+    hex_write(spec->secret, CARRIER_SECRET_SIZE, secret);
+    hex_write(spec->nonce, SANDBOX_NONCE_SIZE, nonce);
     (void)snprintf(gpus, sizeof(gpus), "%x", spec->gpus);
     return json_pack("{ss ss ss ss ss ss ss ss}", SPEC_LABEL_INSTANCE, spec->instance,
                      SPEC_LABEL_SANDBOX, spec->create->id, SPEC_LABEL_SECRET, secret,
@@ -275,7 +249,7 @@ static int put_environment(const struct spec *spec, json_t *environment, struct 
     if (result != 0)
         return result;
     memcpy(text, name, sizeof(name));
-    spec_hex(config.data, config.size, text + sizeof(name) - 1);
+    hex_write(config.data, config.size, text + sizeof(name) - 1);
     if (json_array_append_new(environment, json_string(text)) != 0)
         result = err_set(err, ERR_INTERNAL, "no memory for a sandbox's settings");
     explicit_bzero(text, sizeof(text));

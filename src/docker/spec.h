@@ -69,8 +69,4 @@ int spec_put_folders(bool container, const void *init, size_t init_size, struct 
 /* JSON as the body of a request; NULL: no memory. */
 int spec_put_json(const struct json_t *json, struct buf *out, struct err *err);
 
-/* Bytes as in a label and back; out needs 2 * size + 1 chars. */
-void spec_hex(const uint8_t *bytes, size_t size, char *out);
-bool spec_from_hex(const char *text, uint8_t *out, size_t size);
-
 #endif

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "base/encoding.h"
 #include "base/fault.h"
 #include "base/id.h"
 #include "base/log.h"
@@ -75,9 +76,8 @@ static void adopt(struct service *service, const struct found *found)
     container->gvisor = daemon_is_gvisor(&service->daemon.facts, container->runtime);
     container->gpus = gpus ? (uint32_t)strtoul(gpus, NULL, 16) : 0;
     bool whole =
-        spec_from_hex(label(found, SPEC_LABEL_SECRET), container->secret,
-                      sizeof(container->secret)) &&
-        spec_from_hex(label(found, SPEC_LABEL_NONCE), container->nonce, sizeof(container->nonce));
+        hex_read(label(found, SPEC_LABEL_SECRET), container->secret, sizeof(container->secret)) &&
+        hex_read(label(found, SPEC_LABEL_NONCE), container->nonce, sizeof(container->nonce));
     container->state = ENGINE_STATE_RUNNING;
     container->since_ns = clock_now_ns();
     if (whole && runs(found)) {

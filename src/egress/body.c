@@ -1,6 +1,8 @@
 /* Owns the reading of bodies. Refuses the parts of chunked coding that readers disagree about. */
 #include "egress/body.h"
 
+#include "base/encoding.h"
+
 enum { DIGITS_MAX = 15 };
 
 void body_init(struct body *body, enum body_kind kind, uint64_t length)
@@ -9,17 +11,9 @@ void body_init(struct body *body, enum body_kind kind, uint64_t length)
     body->over = kind == BODY_NONE || (kind == BODY_LENGTH && length == 0);
 }
 
-static int hex_digit(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    uint8_t lower = c | 0x20;
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 static bool take_size(struct body *body, uint8_t c)
 {
-    int digit = hex_digit(c);
+    int digit = hex_digit((char)c);
     if (digit >= 0 && body->digits < DIGITS_MAX) {
         body->left = body->left * 16 + (uint64_t)digit;
         body->digits++;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/encoding.h"
 #include "base/fd.h"
 #include "init/group.h"
 #include "init/identity.h"
@@ -26,13 +27,6 @@ enum { CONFIG_SIZE_MAX = 4096, HIGH_FD = 10, READS_MAX = 16 };
 
 /* ---- the configuration ---- */
 
-static int digit_of(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Of the variable, which is wiped whether it is wanted or not: it is seen in /proc. */
 static size_t take_variable(uint8_t out[static CONFIG_SIZE_MAX])
 {
@@ -40,8 +34,8 @@ static size_t take_variable(uint8_t out[static CONFIG_SIZE_MAX])
     size_t size = text ? strlen(text) : 0;
     size_t used = 0;
     for (size_t i = 0; i + 1 < size && used < CONFIG_SIZE_MAX; i += 2) {
-        int high = digit_of(text[i]);
-        int low = digit_of(text[i + 1]);
+        int high = hex_digit(text[i]);
+        int low = hex_digit(text[i + 1]);
         if (high < 0 || low < 0)
             break; /* what is decoded then is cut short, and no configuration */
         out[used++] = (uint8_t)(high << 4 | low);

@@ -208,15 +208,16 @@ static void open_disks(struct sandbox_host *host, int priv_fd)
 {
     struct err err = ERR_INIT;
     struct disk_space space = {0};
-    if (disk_check(&err) == 0 && disk_open(priv_fd, &host->disks, &err) == 0 &&
+    /* Also without tools: what was kept when they were there is kept on. */
+    if (disk_open(priv_fd, &host->disks, &err) == 0 && disk_check(&err) == 0 &&
         disk_measure(&host->disks, &space, &err) == 0) {
+        host->disks_usable = true;
         /* What living and kept disks hold is promised to their sandboxes already: were it missing
          * here too, each restart of the engine would leave less to promise. */
         uint64_t ours_bytes = space.free_bytes + space.written_bytes;
         host->disk_bytes = ours_bytes < DISK_SIZE_MAX ? ours_bytes : DISK_SIZE_MAX;
         return;
     }
-    disk_close(&host->disks);
     log_warn("no disks for sandboxes: %s", err.message);
     note_missing(host, "disk: %.160s", err.public_message[0] ? err.public_message : err.message);
 }
@@ -398,6 +399,8 @@ int host_open(const struct host_config *config, struct sandbox_host *host, struc
         (void)err_copy(&host->unavailable, config->refused);
     else
         host->usable = open_sandboxing(host, config, priv_fd, &host->unavailable) == 0;
+    if (!host->usable && host->unavailable.kind != ERR_UNSUPPORTED)
+        host->unavailable.kind = ERR_UNAVAILABLE;
     if (!host->usable && host->own_userns)
         add_hint(&host->unavailable);
     if (!host->usable)
@@ -488,7 +491,7 @@ void host_info(const struct sandbox_host *host, struct engine_info *out)
         out->gpu_count = GPU_SET_MAX; /* what one sandbox can have */
     if (out->gpu_count > 0)
         out->capabilities |= ENGINE_CAP_GPU;
-    if (host->disks.dir_fd >= 0)
+    if (host->disks_usable)
         out->capabilities |= ENGINE_CAP_DISK | ENGINE_CAP_STOP;
     if (host->layers)
         out->capabilities |= ENGINE_CAP_LAYERS;

@@ -33,8 +33,9 @@ struct host_config {
 
 struct sandbox_host {
     char instance[HOST_INSTANCE_SIZE];
-    bool usable;                   /* sandboxes can be made */
-    struct err unavailable;        /* else: why not */
+    bool usable;            /* sandboxes can be made */
+    struct err unavailable; /* why not. ERR_UNSUPPORTED: this host can't; else ERR_UNAVAILABLE: an
+                               accident */
     char missing[ENGINE_TEXT_MAX]; /* what can't be had here, and why; "" nothing */
 
     struct idrange_space ids;
@@ -45,9 +46,10 @@ struct sandbox_host {
     struct layers *layers; /* NULL: this host has none; of the service */
     struct networks networks;
     struct gpus gpus;        /* none where cdi.gpu_count is 0 */
-    struct disk_store disks; /* dir_fd -1: this host has none */
+    struct disk_store disks; /* dir_fd -1: it is not known which there are */
     struct runsc runsc;      /* not usable: this host has none */
     struct sysview sysview;
+    bool disks_usable;   /* new ones can be made, and kept ones opened; else they are only known */
     uint64_t disk_bytes; /* when the engine started: free where the disks are, or taken by them */
     int stage_fd;        /* where layers are attached for a moment, in our own mount namespace */
     int run_fd;          /* priv/run: the sockets of the inits */

@@ -190,6 +190,8 @@ int idrange_write_maps(pid_t pid, const char *map, struct err *err)
     return 0;
 }
 
+enum { USERNS_TRIES = 3 };
+
 /* It shares the engine's memory, which is fast: it may do nothing but raw calls. It has the
  * engine's socket too, so the next engine could not start while it lives. */
 __attribute__((no_sanitize("thread", "address", "undefined"))) static int wait_for_end(
@@ -204,7 +206,8 @@ __attribute__((no_sanitize("thread", "address", "undefined"))) static int wait_f
     return 1;
 }
 
-int idrange_open_userns(const char *map, int *out_fd, struct err *err)
+/* out_died: the child ended before we ended it. */
+static int try_open_userns(const char *map, int *out_fd, bool *out_died, struct err *err)
 {
     static char stack[16384] __attribute__((aligned(16)));
     char path[64];
@@ -219,9 +222,21 @@ int idrange_open_userns(const char *map, int *out_fd, struct err *err)
     int fd = result == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (result == 0 && fd < 0)
         result = err_sys(err, errno, "open %s", path);
-    (void)kill(pid, SIGKILL);
-    (void)waitpid(pid, NULL, 0);
+    *out_died = waitpid(pid, NULL, WNOHANG) == pid;
+    if (!*out_died) {
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0);
+    }
     if (result == 0)
         *out_fd = fd;
+    return result;
+}
+
+int idrange_open_userns(const char *map, int *out_fd, struct err *err)
+{
+    int result = -1;
+    bool died = true;
+    for (int tries = 0; tries < USERNS_TRIES && result != 0 && died; tries++)
+        result = try_open_userns(map, out_fd, &died, err); /* one that was killed says nothing */
     return result;
 }

@@ -75,7 +75,7 @@ static int check_host(const struct sandbox_host *host, uint32_t op,
     if (container && !image_keeps_owners(&host->image))
         return err_public(err, ERR_UNSUPPORTED,
                           "profile \"container\" needs id-mapped mounts, and this host has none");
-    if ((spec->disk || spec->keep_files || op == ENGINE_OP_START) && host->disks.dir_fd < 0)
+    if ((spec->disk || spec->keep_files || op == ENGINE_OP_START) && !host->disks_usable)
         return err_public(err, ERR_UNSUPPORTED, "this host has no disks for sandboxes");
     if ((spec->keep_files || op == ENGINE_OP_START) && !spec->disk)
         return err_set(err, ERR_BAD_INPUT, "only files on a disk can be kept");

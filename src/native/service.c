@@ -587,8 +587,16 @@ static void serve(struct service *service)
 {
     struct epoll_event events[EVENT_BATCH];
     bool over = false;
+    bool accident = !service->host.usable && service->host.unavailable.kind == ERR_UNAVAILABLE;
+    int64_t give_up_ns = accident ? clock_now_ns() + service->sweep_ns : INT64_MAX;
     while (!over) {
         int64_t next = run_due(service);
+        next = give_up_ns < next ? give_up_ns : next;
+        if (give_up_ns <= clock_now_ns()) {
+            log_warn("ending, so that the next engine tries again what failed");
+            give_up_ns = INT64_MAX;
+            stop(service);
+        }
         sweep_freed(service);
         bool ending = is_ending(service);
         if (service->stopping && (!ending || service->stop_ns < next))

@@ -80,9 +80,8 @@ void service_sweep(struct service *service)
         log_warn("sweep: %s", err.message);
         return;
     }
-    if (service->host.disks.dir_fd >= 0 &&
-        disk_each(&service->host.disks, adopt_disk, service, &err) != 0)
-        log_warn("sweep of disks: %s", err.message);
+    if (host->disks.dir_fd < 0 || disk_each(&host->disks, adopt_disk, service, &err) != 0)
+        log_warn("it is not known what disks are kept: %s", err.message);
     else
         service->swept = true;
     if (has_groups && initsock_each(host->run_fd, remove_socket, service, &err) != 0)

@@ -69,8 +69,4 @@ int json_get_object(const struct json_t *object, const char *field, struct json_
 int json_get_array(const struct json_t *object, const char *field, struct json_t **out,
                    struct err *err);
 
-/* Strict base64 (RFC 4648 section 4: padded, no line breaks, no stray bits) appended to out.
- * ERR_BAD_INPUT (public), without the field's name, on anything else. */
-int json_decode_base64(const char *text, size_t size, struct buf *out, struct err *err);
-
 #endif

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <wslay/wslay.h>
 
+#include "base/encoding.h"
 #include "wire/http.h"
 
 #define READ_BUDGET (64U * 1024U) /* of one websocket_read() */
@@ -91,20 +92,13 @@ static void sha1(const char *text, size_t size, uint8_t out[static SHA1_SIZE])
 void websocket_accept_key(const char *key, char out[static WEBSOCKET_ACCEPT_SIZE])
 {
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char text[KEY_SIZE + sizeof(guid)];
-    uint8_t hash[SHA1_SIZE + 1] = {0}; /* a last group of two bytes */
+    uint8_t hash[SHA1_SIZE];
     size_t size = strnlen(key, KEY_SIZE);
     memcpy(text, key, size);
     memcpy(text + size, guid, sizeof(guid) - 1);
     sha1(text, size + sizeof(guid) - 1, hash);
-    for (size_t i = 0; i < WEBSOCKET_ACCEPT_SIZE - 1; i++) {
-        const uint8_t *group = hash + i / 4 * 3;
-        uint32_t bits = (uint32_t)group[0] << 16 | (uint32_t)group[1] << 8 | group[2];
-        out[i] = digits[bits >> (18 - i % 4 * 6) & 63];
-    }
-    out[WEBSOCKET_ACCEPT_SIZE - 2] = '=';
-    out[WEBSOCKET_ACCEPT_SIZE - 1] = '\0';
+    base64_write(hash, sizeof(hash), BASE64_STANDARD, out);
 }
 
 /* Whether a field, a list of words between commas, has this one. */

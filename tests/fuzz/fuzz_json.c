@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/encoding.h"
 #include "wire/json.h"
 
 static void try_fields(const struct json_t *object)
@@ -33,7 +34,7 @@ static void try_fields(const struct json_t *object)
         BUF_AUTO struct buf bytes;
         buf_init(&bytes, 1024U * 1024U);
         if (text)
-            (void)json_decode_base64(text, text_size, &bytes, &err);
+            (void)base64_decode(text, text_size, &bytes, &err);
     }
 }
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from engine import Engine, EngineError, MIB
+from engine import CAP_DISK, Engine, EngineError, MIB
 from faults import CREATION, DISK, END, Fault, RUN, assert_nothing_left, skip_unless
 from harness import at_rest, snapshot_tool, wait_until
 
@@ -216,4 +216,69 @@ def test_an_init_that_is_killed_leaves_its_files(make_engine):
             wait_until(lambda: engine.inspect("kept-three") == "stopped", "its end is seen")
             kept.start()
         kept.destroy()
+        finish(engine)
+
+
+# ---- an engine that finds less than the one before ----
+
+def test_kept_files_outlive_an_engine_without_the_tools(make_engine):
+    """It can neither make nor open a disk, but knows which are kept: who heard that there is none
+    would forget the files."""
+    skip_unless(disk=True)
+    with Fault("none") as fault:
+        engine = make_engine(fault)
+        kept = {name: Kept(engine, name) for name in ("kept-four", "kept-five")}
+        for one in kept.values():
+            one.create()
+            one.leave()
+            one.stop()
+        engine.kill(15)
+        engine.start(hidden=["/usr/sbin/mke2fs"])
+        info = engine.probe()
+        assert "mke2fs is missing" in info["missing"], info
+        assert not info["capabilities"] & CAP_DISK, info
+        assert sorted(engine.list()) == sorted(kept)
+        assert engine.inspect("kept-four") == "stopped"
+        for broken in (kept["kept-four"].start, lambda: engine.create(**KEPT)):
+            with pytest.raises(EngineError) as problem:
+                broken()
+            assert problem.value.kind == "unsupported", problem.value
+        engine.destroy("kept-five")
+        engine.kill(15)
+        engine.start()
+        assert engine.list() == ["kept-four"]
+        kept["kept-four"].start()
+        kept["kept-four"].destroy()
+        finish(engine)
+
+
+def test_an_engine_whose_trial_was_killed_makes_it_again(make_engine):
+    with Fault("native.trial_child") as fault:
+        engine = make_engine(fault)
+        hello(engine)
+        assert fault.struck()
+        finish(engine)
+
+
+def test_an_engine_whose_trials_are_all_killed_ends_itself(make_engine):
+    """What lives is not known to it: it says so, and leaves the next engine to try again."""
+    with Fault("none") as fault:
+        engine = make_engine(fault)
+        sandbox = engine.create("alive")
+        sandbox.channel.close()
+        engine.kill()
+        healthy = engine.env
+        engine.env = {**healthy, "BERTH_FAULT": "native.trial_child", "BERTH_SWEEP_MS": "1000"}
+        engine.env.pop("BERTH_FAULT_ONCE")
+        engine.start()
+        assert "trial" in engine.probe()["unavailable"]
+        for broken in (lambda: engine.inspect("alive"), engine.create):
+            with pytest.raises(EngineError) as problem:
+                broken()
+            assert problem.value.kind == "unavailable", problem.value
+        assert engine.process.wait(20) == 0, engine.log()
+        engine.env = healthy
+        engine.start()
+        assert engine.inspect("alive") == "running"
+        engine.destroy("alive")
         finish(engine)

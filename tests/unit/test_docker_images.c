@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/encoding.h"
 #include "base/fd.h"
 #include "docker/context.h"
 #include "docker/ignore.h"
@@ -75,7 +76,7 @@ static const char *sent(struct registry_login *login, const char *name)
         *at = *at == '-' ? '+' : *at;
         *at = *at == '_' ? '/' : *at;
     }
-    assert_int_equal(json_decode_base64(header + prefix, strlen(header + prefix), &text, NULL), 0);
+    assert_int_equal(base64_decode(header + prefix, strlen(header + prefix), &text, NULL), 0);
     return buf_cstr(&text);
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/encoding.h"
 #include "docker/address.h"
 #include "docker/daemon.h"
 #include "docker/spec.h"
@@ -205,7 +206,7 @@ static void test_container(void **state)
     const char *label =
         json_string_value(json_object_get(json_object_get(strict, "Labels"), SPEC_LABEL_SECRET));
     uint8_t back[CARRIER_SECRET_SIZE];
-    assert_true(spec_from_hex(label, back, sizeof(back)));
+    assert_true(hex_read(label, back, sizeof(back)));
     assert_memory_equal(back, secret, sizeof(back));
 
     (void)snprintf(create.profile, sizeof(create.profile), "container");
@@ -232,21 +233,6 @@ static void test_limits(void **state)
     buf_init(&body, 4096);
     assert_ok(spec_put_limits(&limits, false, &body, &err), err);
     assert_string_equal(buf_cstr(&body), "{\"NanoCpus\":500000000}");
-}
-
-static void test_hex(void **state)
-{
-    uint8_t bytes[2] = {0};
-    char text[5];
-    (void)state;
-    spec_hex((const uint8_t[]){0x0f, 0xa0}, 2, text);
-    assert_string_equal(text, "0fa0");
-    assert_true(spec_from_hex("0fa0", bytes, 2));
-    assert_int_equal(bytes[1], 0xa0);
-    assert_false(spec_from_hex("0fa", bytes, 2));
-    assert_false(spec_from_hex("0fag", bytes, 2));
-    assert_false(spec_from_hex("0fa00", bytes, 2));
-    assert_false(spec_from_hex(NULL, bytes, 2));
 }
 
 /* What is in the archive is what init reads; tar itself says whether its headers are right. */
@@ -287,8 +273,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_address), cmocka_unit_test(test_version),
         cmocka_unit_test(test_info),    cmocka_unit_test(test_container),
-        cmocka_unit_test(test_limits),  cmocka_unit_test(test_hex),
-        cmocka_unit_test(test_archive), cmocka_unit_test(test_podman),
+        cmocka_unit_test(test_limits),  cmocka_unit_test(test_archive),
+        cmocka_unit_test(test_podman),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,36 +107,13 @@ static void test_strings(void **state)
     assert_string_equal(buf_cstr(&out), "\"\xef\xbf\xbd\\n\"");
 }
 
-static void test_base64(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text;
-        const char *bytes;
-    } cases[] = {{"", ""}, {"Zg==", "f"}, {"Zm8=", "fo"}, {"Zm9v", "foo"}, {"Zm9vYg==", "foob"}};
-    static const char *const wrong[] = {"Z",    "Zg",       "Zg=",    "Zh==", "Zm9=", "Z===",
-                                        "====", "Zg==Zg==", "Zm9v\n", "Zm-v", "Zm9 ", "=Zm9"};
-    struct err err = ERR_INIT;
-    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        struct buf out BUF_AUTO;
-        buf_init(&out, 64);
-        assert_ok(json_decode_base64(cases[i].text, strlen(cases[i].text), &out, &err), err);
-        assert_string_equal(buf_cstr(&out), cases[i].bytes);
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
-        struct buf out BUF_AUTO;
-        buf_init(&out, 64);
-        assert_fails(json_decode_base64(wrong[i], strlen(wrong[i]), &out, &err), ERR_BAD_INPUT,
-                     err);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bodies), cmocka_unit_test(test_durations),
-        cmocka_unit_test(test_sizes),  cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_bodies),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
