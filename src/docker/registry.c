@@ -78,6 +78,7 @@ bool registry_login_is_told(const struct registry_login *login, const char *text
     return false;
 }
 
+/* Of the URL alphabet, with padding: what the daemons decode. */
 static int put_header(struct registry_login *login, const char *name, const json_t *value,
                       struct err *err)
 {
@@ -86,8 +87,7 @@ static int put_header(struct registry_login *login, const char *name, const json
         return err_set(err, ERR_INTERNAL, "no memory");
     int result = buf_printf(&login->header, err, "%s: ", name);
     if (result == 0)
-        result =
-            base64_append(&login->header, text, strlen(text), BASE64_URL, err); /* the daemons' */
+        result = base64_append(&login->header, text, strlen(text), BASE64_URL, err);
     return result == 0 && !buf_cstr(&login->header) ? err_set(err, ERR_INTERNAL, "no memory")
                                                     : result;
 }
