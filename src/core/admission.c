@@ -85,14 +85,14 @@ static bool has_room(const struct admission *admission, const struct reservation
            account_fits(&admission->all, reserve) && engine_has_room(admission, reserve);
 }
 
-/* Whether one who waits already goes before. */
-static bool is_behind_locked(const struct admission *admission, const struct reservation *reserve)
+/* Whether one who waits already goes before any of that engine. */
+static bool is_behind_locked(const struct admission *admission, unsigned of)
 {
     bool passed[ADMISSION_ENGINES_MAX] = {false}; /* who waits for his engine, or behind such */
     for (const struct waiter *waiter = admission->head; waiter; waiter = waiter->next) {
         unsigned engine = waiter->reserve.engine;
         passed[engine] = passed[engine] || !engine_has_room(admission, &waiter->reserve);
-        if (engine == reserve->engine || !passed[engine])
+        if (engine == of || !passed[engine])
             return true;
     }
     return false;
@@ -287,8 +287,8 @@ int admission_acquire(struct admission *admission, const struct reservation *res
     struct waiter waiter = {.fd = -1, .reserve = *reserve};
     (void)pthread_mutex_lock(&admission->lock);
     int result = check_budget_locked(admission, reserve, err);
-    bool granted =
-        result == 0 && !is_behind_locked(admission, reserve) && has_room(admission, reserve);
+    bool granted = result == 0 && !is_behind_locked(admission, reserve->engine) &&
+                   has_room(admission, reserve);
     if (granted) {
         take_locked(admission, reserve);
     } else if (result == 0 && admission->waiting >= admission->config.queue_max) {
@@ -313,9 +313,17 @@ bool admission_would_wait(struct admission *admission, const struct reservation 
     (void)pthread_mutex_lock(&admission->lock);
     bool waits = admission->waiting < admission->config.queue_max &&
                  check_budget_locked(admission, reserve, NULL) == 0 &&
-                 (is_behind_locked(admission, reserve) || !has_room(admission, reserve));
+                 (is_behind_locked(admission, reserve->engine) || !has_room(admission, reserve));
     (void)pthread_mutex_unlock(&admission->lock);
     return waits;
+}
+
+bool admission_has_waiters(struct admission *admission, unsigned engine)
+{
+    (void)pthread_mutex_lock(&admission->lock);
+    bool some = is_behind_locked(admission, engine);
+    (void)pthread_mutex_unlock(&admission->lock);
+    return some;
 }
 
 void admission_created(struct admission *admission)

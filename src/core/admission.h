@@ -47,6 +47,9 @@ int admission_acquire(struct admission *admission, const struct reservation *res
 /* Whether one who comes now would have to wait in the queue, and could. It may be otherwise a
  * moment later. */
 bool admission_would_wait(struct admission *admission, const struct reservation *reserve);
+/* Whether somebody waits for what that engine has, or for what all share: what is taken there now
+ * would be taken from him. */
+bool admission_has_waiters(struct admission *admission, unsigned engine);
 /* Takes a place among the living and the reservation for what lives already, whatever is left. */
 void admission_adopt(struct admission *admission, const struct reservation *reserve);
 /* Gives back the place among the creations, after the creation ended. */

@@ -475,8 +475,9 @@ static struct stock *look_at_all_locked(struct pool *pool, bool drains, int64_t 
     return spare;
 }
 
-/* The shelf that lacks most and may be filled now. */
-static struct shelf *neediest_locked(struct pool *pool, int64_t now_ns)
+/* The shelf that lacks most and may be filled now; of which engines none may: yields. */
+static struct shelf *neediest_locked(struct pool *pool, const bool yields[static CORE_ENGINES_MAX],
+                                     int64_t now_ns)
 {
     struct shelf *neediest = NULL;
     unsigned most = 0;
@@ -484,6 +485,8 @@ static struct shelf *neediest_locked(struct pool *pool, int64_t now_ns)
         return NULL;
     for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
         unsigned has = shelf->count + shelf->filling;
+        if (yields[shelf->plan.slot->index])
+            continue;
         if (shelf->pause_ns > 0 && shelf->filling > 0) /* one thread tries; the others have work */
             continue;
         if (has < shelf->target && shelf->target - has > most && now_ns >= shelf->not_before_ns &&
@@ -495,12 +498,15 @@ static struct shelf *neediest_locked(struct pool *pool, int64_t now_ns)
     return neediest;
 }
 
-/* Whether requests want what a refill would take from them. */
-static bool requests_wait(struct core *core)
+/* Of which engines requests want what a refill would take from them; returns whether of any. */
+static bool look_at_requests(struct core *core, bool out_wait[static CORE_ENGINES_MAX])
 {
-    struct admission_stats stats;
-    admission_stats(core->admission, &stats);
-    return stats.waiting > 0;
+    bool any = false;
+    for (unsigned i = 0; i < core->slot_count; i++) {
+        out_wait[i] = admission_has_waiters(core->admission, i);
+        any = any || out_wait[i];
+    }
+    return any;
 }
 
 static void pause_locked(struct shelf *shelf, int64_t now_ns)
@@ -605,15 +611,16 @@ static void *worker_main(void *context)
         }
         for (int family = 0; family < 2; family++)
             opened[family] = opened[family] || open_default(pool, family > 0);
-        bool yields = requests_wait(pool->core);
+        bool yields[CORE_ENGINES_MAX] = {false};
+        bool waits = look_at_requests(pool->core, yields);
         bool drains = core_is_draining(pool->core);
         (void)pthread_mutex_lock(&pool->lock);
         int64_t now_ns = clock_now_ns();
         struct stock *spare = leads ? look_at_all_locked(pool, drains, now_ns) : NULL;
-        struct shelf *shelf = yields || drains || spare ? NULL : neediest_locked(pool, now_ns);
+        struct shelf *shelf = drains || spare ? NULL : neediest_locked(pool, yields, now_ns);
         if (!spare && !shelf) {
             if (!pool->stopping)
-                sleep_locked(pool, now_ns + (yields ? YIELD_NS : CLOCK_NS_PER_S));
+                sleep_locked(pool, now_ns + (waits ? YIELD_NS : CLOCK_NS_PER_S));
             continue;
         }
         bool hurries = shelf && now_ns - shelf->missed_ns < EMPTY_NS;

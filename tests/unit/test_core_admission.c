@@ -271,14 +271,23 @@ static void each_engine_has_its_budget(void **state)
         assert_int_equal(pthread_create(&waits[i].thread, NULL, guest_main, &waits[i]), 0);
         wait_for_waiting(admission, i + 1); /* the second would fit, and is of the same engine */
     }
+    assert_true(admission_has_waiters(admission, 1));
+    assert_false(admission_has_waiters(admission, 0));
     assert_false(admission_would_wait(admission, &rest));
     assert_int_equal(take(admission, &rest, &err), 0);
     /* All together have no more than the largest one. */
     assert_int_equal(take(admission, &first, &err), -ERR_UNAVAILABLE);
     assert_non_null(strstr(err.public_message, "30 of 100 are reserved"));
+    struct guest shares = {.admission = admission, .reserve = first};
+    assert_int_equal(pthread_create(&shares.thread, NULL, guest_main, &shares), 0);
+    wait_for_waiting(admission, 3);
+    assert_true(admission_has_waiters(admission, 0));
+    assert_true(admission_has_waiters(admission, 2)); /* it would have to leave him the room */
     admission_release(admission, &half);
     for (unsigned i = 0; i < 2; i++)
         (void)pthread_join(waits[i].thread, NULL);
+    (void)pthread_join(shares.thread, NULL);
+    assert_false(admission_has_waiters(admission, 0));
     assert_int_equal(take(admission, &first, &err), 0);
     expect_reserved(admission, 2, 100, 0);
     admission_release(admission, &first);
