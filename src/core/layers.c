@@ -182,10 +182,13 @@ static char *key_of(struct core *core, const struct layer_want *want)
     buf_init(&key, KEY_MAX_BYTES);
     const struct core_config *config = &core->config;
     char image[LANGUAGES_IDENTITY_SIZE];
+    char image_id[ENGINE_IMAGE_ID_MAX]; /* an interpreter of another version can't load them */
     (void)languages_identity(want->slot->name, want->image, image);
-    int result = buf_printf(&key, NULL, "%s\n%s\n%s\n%s", image, want->lang->name,
-                            config->layers_env ? config->layers_env : "",
-                            config->layers_allow ? config->layers_allow : "");
+    slot_image_id(want->slot, want->image, image_id);
+    int result =
+        buf_printf(&key, NULL, "%s%s%s\n%s\n%s\n%s", image, image_id[0] != '\0' ? " " : "",
+                   image_id, want->lang->name, config->layers_env ? config->layers_env : "",
+                   config->layers_allow ? config->layers_allow : "");
     for (size_t i = 0; i < want->set->count && result == 0; i++)
         result = buf_printf(&key, NULL, "\n%s", want->set->items[i]);
     const char *text = result == 0 ? buf_cstr(&key) : NULL;
@@ -431,6 +434,8 @@ static int check_host(struct core *core, const struct layer_want *want, struct e
     if (!core->layers)
         return err_public(err, ERR_UNSUPPORTED,
                           "libraries: this server installs none (BERTH_LAYERS_MAX)");
+    if (strcmp(want->image, "host") != 0) /* what the name means may have changed */
+        (void)slot_info(want->slot, core->image_look_ns, clock_now_ns() + ATTACH_NS, &info, NULL);
     int result = slot_info(want->slot, INT64_MAX, clock_now_ns() + ATTACH_NS, &info, err);
     if (result == 0)
         result = engines_runtime(want->slot, named ? want->runtime : NULL, &info, runtime, err);

@@ -250,6 +250,30 @@ static void those_who_ask_meanwhile_wait(void **state)
     core_free(rig.core);
 }
 
+/* A layer is of what the image's name meant: other interpreters can't load its libraries. */
+static void an_image_that_is_another_one_gets_its_own(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char text[4096];
+    struct engine_info info;
+    struct err err = ERR_INIT;
+    const char *const ids[] = {"- first", "- second"};
+    const char *const libraries[] = {"numpy", NULL};
+    struct execution_request request = request_of("out ran", libraries);
+    request.image = "debian";
+    open_with(&rig, 8, "exit 0");
+    rig.core->image_look_ns = 0;
+    assert_ok(engine_probe(rig.engine, INT64_MAX, &info, &err), err);
+    for (unsigned i = 0; i < 4; i++) {
+        (void)snprintf(info.image_ids, sizeof(info.image_ids), "%s", ids[i / 2]);
+        engine_fake_set_info(rig.engine, &info);
+        assert_ok(run_text(rig.core, &request, text, sizeof(text), &err), err);
+        assert_int_equal(built(rig.core), 1 + i / 2);
+    }
+    core_free(rig.core);
+}
+
 /* The first one leaves; the second one's build goes on. When that leaves too, it ends. */
 static void a_build_goes_on_while_somebody_waits(void **state)
 {
@@ -532,6 +556,7 @@ int main(void)
         TEST(an_installer_gets_nothing_of_the_caller),
         TEST(a_failure_is_an_outcome_and_no_layer),
         TEST(those_who_ask_meanwhile_wait),
+        TEST(an_image_that_is_another_one_gets_its_own),
         TEST(a_build_goes_on_while_somebody_waits),
         TEST(a_build_that_comes_second),
         TEST(archives_are_bounded),
