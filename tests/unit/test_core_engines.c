@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -446,6 +448,67 @@ static void the_pool_knows_engines(void **state)
     core_free(two.core);
 }
 
+struct waiting {
+    struct core *core;
+    int gone_fd;
+    int result;
+    _Atomic bool over;
+};
+
+static void *wait_for_second(void *context)
+{
+    struct waiting *waiting = context;
+    const struct reservation all = {.memory_bytes = 30, .engine = 1};
+    waiting->result =
+        admission_acquire(waiting->core->admission, &all, clock_now_ns() + 60 * CLOCK_NS_PER_S, -1,
+                          waiting->gone_fd, NULL);
+    waiting->over = true;
+    return NULL;
+}
+
+static void say_gone(const struct waiting *waiting, pthread_t thread)
+{
+    const uint64_t one = 1;
+    assert_false(waiting->over);
+    assert_int_equal(write(waiting->gone_fd, &one, sizeof(one)), sizeof(one));
+    (void)pthread_join(thread, NULL);
+    assert_true(waiting->result != 0);
+    (void)close(waiting->gone_fd);
+}
+
+/* Who waits for what one engine has takes nothing from the pool of another. */
+static void a_full_engine_leaves_the_pool_of_another(void **state)
+{
+    (void)state;
+    struct core_config config = config_of_two();
+    config.pool_min = 1;
+    config.pool_max = 8;
+    struct two two;
+    struct admission_stats stats = {0};
+    const struct reservation all = {.memory_bytes = 30, .engine = 1};
+    pthread_t thread;
+    open_two(&two, &config);
+    while (ready_in(&two) < 1)
+        (void)poll(NULL, 0, 1);
+    admission_set_budget(two.core->admission, &all);
+    assert_int_equal(admission_acquire(two.core->admission, &all, clock_now_ns(), -1, -1, NULL), 0);
+    admission_created(two.core->admission);
+    struct waiting waiting = {.core = two.core, .gone_fd = eventfd(0, EFD_CLOEXEC)};
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_second, &waiting), 0);
+    while (stats.waiting == 0)
+        admission_stats(two.core->admission, &stats);
+    for (int i = 0; i < 3; i++) {
+        const struct execution_request request = request_of("out x\n");
+        EXPECT(&two, &request, "\"engine\":\"first\"");
+        while (ready_in(&two) < 1)
+            (void)poll(NULL, 0, 1);
+    }
+    assert_int_equal(two.core->metrics.pool_hits, 3);
+    say_gone(&waiting, thread);
+    admission_release(two.core->admission, &all);
+    core_free(two.core);
+}
+
 /* An engine that has roots on disk only gets them, from the pool too. */
 static void roots_may_be_on_disk_only(void **state)
 {
@@ -571,6 +634,7 @@ int main(void)
         TEST(an_engine_speaks_of_its_own),
         TEST(a_session_waits_for_its_engine),
         TEST(the_pool_knows_engines),
+        TEST(a_full_engine_leaves_the_pool_of_another),
         TEST(roots_may_be_on_disk_only),
         TEST(all_of_it_can_be_read),
     };
