@@ -3,11 +3,13 @@
 #include "core/languages.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -23,6 +25,7 @@
 
 enum { IMAGES_MAX = 32, LANGS_MAX = 64, LINE_SIZE = 128, SAID_MAX = 4096 };
 #define INFO_NS (10 * CLOCK_NS_PER_S)
+#define LOOK_NS (200 * CLOCK_NS_PER_MS)     /* between two looks at a client that may have gone */
 #define PROBE_MS 10000                      /* of one version */
 #define HOST_AGE_NS (3600 * CLOCK_NS_PER_S) /* known for so long, if its files are the same */
 #define IMAGE_AGE_NS (60 * CLOCK_NS_PER_S)  /* an image's name may mean another one since */
@@ -40,7 +43,7 @@ struct languages {
     /* Rank 0. Guards all that follows. */
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool asking; /* one image at a time is asked, by whoever wants to know */
+    bool asking[CORE_ENGINES_MAX]; /* of each one image at a time, by whoever wants to know */
     struct known *images[IMAGES_MAX];
 };
 
@@ -50,7 +53,11 @@ struct languages *languages_new(void)
     if (!languages)
         return NULL;
     (void)pthread_mutex_init(&languages->lock, NULL);
-    (void)pthread_cond_init(&languages->changed, NULL);
+    pthread_condattr_t attributes;
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&languages->changed, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
     return languages;
 }
 
@@ -254,17 +261,41 @@ static int ask_image(struct core *core, int gone_fd, struct known *known, struct
     return err_copy(err, &failure);
 }
 
-/* Waits until nobody asks. NULL: the image is not known. */
-static const struct known *wait_locked(struct languages *languages, const struct known *place,
-                                       const char *identity, bool identified)
+static bool has_gone(int gone_fd)
+{
+    struct pollfd client = {.fd = gone_fd, .events = POLLIN | POLLRDHUP};
+    return poll(&client, 1, 0) > 0;
+}
+
+/* Waits until nobody asks the engine, and is the one who does then: 1. 0: the image is known, and
+ * *out filled in. ERR_UNAVAILABLE (public): that took too long, or the client has gone. */
+static int wait_locked(struct languages *languages, unsigned engine, const char *identity,
+                       bool identified, int64_t until_ns, int gone_fd, struct known *out,
+                       struct err *err)
 {
     for (;;) {
-        const struct known *known = find_locked(languages, place->engine, place->image);
-        if (known && is_fresh(known, identity, identified))
-            return known;
-        if (!languages->asking)
-            return NULL;
-        (void)pthread_cond_wait(&languages->changed, &languages->lock);
+        const struct known *known = find_locked(languages, out->engine, out->image);
+        if (known && is_fresh(known, identity, identified)) {
+            *out = *known;
+            return 0;
+        }
+        if (!languages->asking[engine]) {
+            languages->asking[engine] = true;
+            return 1;
+        }
+        int64_t now_ns = clock_now_ns();
+        if (now_ns >= until_ns || has_gone(gone_fd)) {
+            int result =
+                err_public(err, ERR_UNAVAILABLE,
+                           "engine %s is being asked for languages; try again", out->engine);
+            if (err)
+                err->retry_after_s = 1;
+            return result;
+        }
+        int64_t look_ns = now_ns + LOOK_NS < until_ns ? now_ns + LOOK_NS : until_ns;
+        const struct timespec look = {.tv_sec = (time_t)(look_ns / CLOCK_NS_PER_S),
+                                      .tv_nsec = (long)(look_ns % CLOCK_NS_PER_S)};
+        (void)pthread_cond_timedwait(&languages->changed, &languages->lock, &look);
     }
 }
 
@@ -275,18 +306,15 @@ static int learn(struct core *core, int gone_fd, struct known *out, struct err *
     struct languages *languages = core->languages;
     char identity[LANGUAGES_IDENTITY_SIZE]; /* from before: what changes meanwhile is asked again */
     bool identified = languages_identity(out->engine, out->image, identity);
+    unsigned engine = engines_find(core, out->engine)->index; /* find_place() found it */
+    int64_t until_ns = clock_now_ns() + (int64_t)core->config.queue_wait_ms * CLOCK_NS_PER_MS;
     (void)pthread_mutex_lock(&languages->lock);
-    const struct known *known = wait_locked(languages, out, identity, identified);
-    bool fresh = known != NULL;
-    if (known)
-        *out = *known;
-    else
-        languages->asking = true;
+    int result = wait_locked(languages, engine, identity, identified, until_ns, gone_fd, out, err);
     (void)pthread_mutex_unlock(&languages->lock);
-    if (fresh)
-        return 0;
+    if (result <= 0)
+        return result;
     memcpy(out->identity, identity, sizeof(identity));
-    int result = ask_image(core, gone_fd, out, err);
+    result = ask_image(core, gone_fd, out, err);
     out->asked_ns = clock_now_ns();
     struct known *kept = result == 0 ? malloc(sizeof(*kept)) : NULL;
     if (kept)
@@ -294,7 +322,7 @@ static int learn(struct core *core, int gone_fd, struct known *out, struct err *
     (void)pthread_mutex_lock(&languages->lock);
     if (kept)
         remember_locked(languages, kept);
-    languages->asking = false;
+    languages->asking[engine] = false;
     (void)pthread_cond_broadcast(&languages->changed);
     (void)pthread_mutex_unlock(&languages->lock);
     return result;

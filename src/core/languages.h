@@ -20,8 +20,8 @@ void languages_free(struct languages *languages);
 /* Appends {"engine", "image", "languages": [{"name", "aliases", "version", "state", "compiled",
  * "libraries"}]} of those that the image has, in the order of their names. ask: of which
  * engine and image; NULL there: the defaults of executions. Blocks, for seconds when they are not
- * known; others who ask wait for the same answer. gone_fd: readable, the client has left; -1: none.
- * Fails as core_execute(). */
+ * known; others who ask the same engine wait for the answer, as long as for a place of admission.
+ * gone_fd: readable, the client has left; -1: none. Fails as core_execute(). */
 struct languages_ask {
     const char *engine, *image;
 };

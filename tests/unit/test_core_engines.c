@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "core/core_internal.h"
 #include "core/engines.h"
+#include "core/languages.h"
 #include "core/pool.h"
 #include "core/session.h"
 #include "core/session_internal.h"
@@ -509,6 +510,48 @@ static void a_full_engine_leaves_the_pool_of_another(void **state)
     core_free(two.core);
 }
 
+static int ask_languages(struct core *core, const char *engine, int gone_fd)
+{
+    const struct languages_ask ask = {.engine = engine};
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    return core_languages_json(core, &ask, gone_fd, &out, NULL);
+}
+
+static void *ask_second(void *context)
+{
+    struct waiting *waiting = context;
+    waiting->result = ask_languages(waiting->core, "second", waiting->gone_fd);
+    waiting->over = true;
+    return NULL;
+}
+
+/* One that makes nothing keeps those who ask another from nothing, and who left does not wait. */
+static void languages_are_asked_of_each(void **state)
+{
+    (void)state;
+    const struct core_config config = config_of_two();
+    struct two two;
+    pthread_t thread;
+    open_two(&two, &config);
+    two.core->create_budget_ns = 20 * CLOCK_NS_PER_S;
+    engine_fake_inject(two.engines[1], FAKE_FAULT_CREATE_HANGS, 1);
+    struct waiting waiting = {.core = two.core, .gone_fd = eventfd(0, EFD_CLOEXEC)};
+    assert_int_equal(pthread_create(&thread, NULL, ask_second, &waiting), 0);
+    for (bool asks = false; !asks;) {
+        (void)pthread_mutex_lock(&two.core->lock);
+        asks = two.core->lives != NULL;
+        (void)pthread_mutex_unlock(&two.core->lock);
+    }
+    assert_int_equal(ask_languages(two.core, "first", -1), 0);
+    int gone_fd = eventfd(1, EFD_CLOEXEC);
+    assert_int_equal(ask_languages(two.core, "second", gone_fd), -ERR_UNAVAILABLE);
+    (void)close(gone_fd);
+    say_gone(&waiting, thread);
+    assert_int_equal(ask_languages(two.core, "second", -1), 0);
+    core_free(two.core);
+}
+
 /* An engine that has roots on disk only gets them, from the pool too. */
 static void roots_may_be_on_disk_only(void **state)
 {
@@ -635,6 +678,7 @@ int main(void)
         TEST(a_session_waits_for_its_engine),
         TEST(the_pool_knows_engines),
         TEST(a_full_engine_leaves_the_pool_of_another),
+        TEST(languages_are_asked_of_each),
         TEST(roots_may_be_on_disk_only),
         TEST(all_of_it_can_be_read),
     };
