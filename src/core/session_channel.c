@@ -190,6 +190,33 @@ static bool take_unsettled(struct core *core, struct session *session, bool unse
     return before;
 }
 
+static bool idles_longer(struct core *core, const struct session *session,
+                         const struct sandbox_listed *listed)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    uint64_t idle_ms = session->row.idle_ms;
+    (void)pthread_mutex_unlock(&core->lock);
+    return idle_ms != 0 && listed->idle_ms > idle_ms;
+}
+
+/* Init may have the long idle time of a wait that an earlier server did not end, or could not take
+ * back. */
+static int settle_idle(struct core *core, struct session *session,
+                       const struct sandbox_listed *listed, struct err *err)
+{
+    if (!idles_longer(core, session, listed))
+        return 0;
+    int result = session_begin_change(core, session, err);
+    if (result != 0)
+        return result;
+    if (idles_longer(core, session, listed)) { /* and no renewal was on its way */
+        const struct sandbox_timers timers = {.idle_ms = session->row.idle_ms};
+        result = channel_timers(session->channel, &timers, clock_now_ns() + core->answer_ns, err);
+    }
+    session_end_change(core, session);
+    return result;
+}
+
 /* Settles all that init holds. */
 static int settle(struct core *core, struct session *session, struct session_turn *turn,
                   struct err *err)
@@ -198,6 +225,8 @@ static int settle(struct core *core, struct session *session, struct session_tur
     struct sandbox_listed listed = {0};
     bool unsettled = take_unsettled(core, session, false);
     int result = channel_list(channel, clock_now_ns() + core->answer_ns, &listed, err);
+    if (result == 0)
+        result = settle_idle(core, session, &listed, err);
     for (size_t i = 0; i < listed.count && result == 0; i++)
         result = settle_held(core, session, channel, &listed.held[i], turn, err);
     if (result == 0 && unsettled)
@@ -278,22 +307,19 @@ int session_tell(struct core *core, struct session *session, session_tell_fn tel
     }
 }
 
-struct times {
-    uint64_t lifetime_ms, idle_ms;
-};
-
-static int tell_times(struct channel *channel, void *what, struct err *err)
+static int tell_timers(struct channel *channel, void *what, struct err *err)
 {
-    const struct times *times = what;
-    return session_set_timers(channel, times->lifetime_ms, times->idle_ms, err);
+    return channel_timers(channel, what, clock_now_ns() + TIMERS_NS, err);
 }
 
 /* Tells init, then the books. */
 static int renew(struct core *core, struct session *session, uint64_t lifetime_ms, uint64_t idle_ms,
                  struct err *err)
 {
-    struct times times = {.lifetime_ms = lifetime_ms, .idle_ms = idle_ms};
-    int result = session_tell(core, session, tell_times, &times, err);
+    bool floored = idle_ms != 0 && idle_ms < session->idle_floor_ms;
+    struct sandbox_timers timers =
+        timers_of(lifetime_ms, floored ? session->idle_floor_ms : idle_ms);
+    int result = session_tell(core, session, tell_timers, &timers, err);
     if (result != 0)
         return result;
     int64_t lifetime_us = lifetime_ms == 0 ? 0 : clock_wall_us() + (int64_t)lifetime_ms * 1000;
@@ -324,6 +350,34 @@ void session_end_change(struct core *core, struct session *session)
     session->renewing = false;
     (void)pthread_cond_broadcast(&core->changed);
     (void)pthread_mutex_unlock(&core->lock);
+}
+
+static void set_floor(struct core *core, struct session *session, uint64_t floor_ms)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    session->idle_floor_ms = floor_ms;
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+int session_floor_idle(struct core *core, struct session *session, uint64_t floor_ms,
+                       struct err *err)
+{
+    int result = session_begin_change(core, session, err);
+    if (result != 0)
+        return result;
+    uint64_t idle_ms = session->row.idle_ms; /* nobody else changes either now */
+    uint64_t before_ms = session->idle_floor_ms;
+    set_floor(core, session, floor_ms);
+    if (idle_ms != 0 && (idle_ms < floor_ms || idle_ms < before_ms)) {
+        struct sandbox_timers timers = {.idle_ms = idle_ms < floor_ms ? floor_ms : idle_ms};
+        result = session_tell(core, session, tell_timers, &timers, err);
+    }
+    if (result != 0) { /* init may have either */
+        set_floor(core, session, 0);
+        session_settle_again(core, session);
+    }
+    session_end_change(core, session);
+    return result;
 }
 
 /* The times that are to stay. */

@@ -30,7 +30,9 @@ struct session {
     char
         cancelled[ID_UUID_SIZE]; /* what is to end, which init has and nobody follows; "" nothing */
     enum kill_cause cancelled_by;
-    bool renewing; /* somebody tells init new times, or a network, and writes them down */
+    bool renewing;          /* somebody tells init new times, or a network, and writes them down */
+    uint64_t idle_floor_ms; /* init's idle time is no shorter than that now; changed by who has
+                               begun a change alone */
     struct session_turn *turns; /* the first one has it */
     size_t turn_count;
     uint64_t executions;
@@ -108,6 +110,11 @@ int session_tell(struct core *core, struct session *session, session_tell_fn tel
  * end one never fails. */
 int session_begin_change(struct core *core, struct session *session, struct err *err);
 void session_end_change(struct core *core, struct session *session);
+/* Tells init an idle time that is no shorter than that, whatever the session's own, until it is
+ * told 0: for init one whose execution waits for something is idle. Renewals keep to it meanwhile.
+ * Fails as session_tell(); then the session's own holds, at the latest when it is settled. */
+int session_floor_idle(struct core *core, struct session *session, uint64_t floor_ms,
+                       struct err *err);
 /* From now on; 0: never. */
 int session_set_timers(struct channel *channel, uint64_t lifetime_ms, uint64_t idle_ms,
                        struct err *err);

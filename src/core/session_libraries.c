@@ -135,38 +135,22 @@ int session_libraries_check(struct core *core, struct session *session,
     return request->library_count == 0 ? 0 : widen(core, session, request, &set, &lang, err);
 }
 
-static uint64_t idle_ms_of(struct core *core, const struct session *session)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    uint64_t idle_ms = session->row.idle_ms;
-    (void)pthread_mutex_unlock(&core->lock);
-    return idle_ms;
-}
-
-static void set_idle(struct session *session, uint64_t idle_ms)
-{
-    const struct sandbox_timers timers = {.idle_ms = idle_ms == 0 ? SANDBOX_NEVER : idle_ms};
-    channel_timers_later(session->channel, &timers);
-    channel_flush_later(session->channel);
-}
-
 /* For init a session whose execution waits here is idle: it gets the time that a build may take,
  * and no more, since this server may die meanwhile. */
 static int wait_unhurried(struct attempt *attempt, struct session *session, const struct lang *lang,
                           struct library_ask *ask, struct err *err)
 {
     struct core *core = attempt->core;
-    uint64_t longest_ms = core->config.layers_timeout_ms + BUILD_MORE_MS;
-    bool extend = idle_ms_of(core, session) != 0 && idle_ms_of(core, session) < longest_ms;
-    if (extend)
-        set_idle(session, longest_ms);
     const struct layer_want where = {.lang = lang,
                                      .slot = engines_find(core, session->row.engine),
                                      .runtime = session->row.runtime,
                                      .image = session->row.image};
-    int result = library_ask_wait(ask, attempt, &where, err);
-    if (extend)
-        set_idle(session, idle_ms_of(core, session)); /* which a renewal may have changed */
+    int result =
+        session_floor_idle(core, session, core->config.layers_timeout_ms + BUILD_MORE_MS, err);
+    if (result != 0)
+        return result;
+    result = library_ask_wait(ask, attempt, &where, err);
+    (void)session_floor_idle(core, session, 0, NULL); /* what goes on finds out the same */
     return result;
 }
 

@@ -12,7 +12,7 @@
 #include "core/answer.h"
 #include "core/core_internal.h"
 #include "core/layers_internal.h"
-#include "core/session.h"
+#include "core/session_internal.h"
 #include "core_rig.h"
 #include "engine/engine.h"
 #include "engine/fake.h"
@@ -271,6 +271,88 @@ static void an_image_that_is_another_one_gets_its_own(void **state)
         assert_ok(run_text(rig.core, &request, text, sizeof(text), &err), err);
         assert_int_equal(built(rig.core), 1 + i / 2);
     }
+    core_free(rig.core);
+}
+
+struct session_caller {
+    struct core *core;
+    const char *id;
+    int result;
+};
+
+static void *call_in_session(void *context)
+{
+    struct session_caller *caller = context;
+    const char *const libraries[] = {"numpy"};
+    const struct session_execution request = {.owner = "o",
+                                              .session_id = caller->id,
+                                              .code = "out x\n",
+                                              .code_size = strlen("out x\n"),
+                                              .libraries = libraries,
+                                              .library_count = 1};
+    ANSWER_AUTO struct answer answer = {0};
+    caller->result = core_session_execute(caller->core, &request, NULL, false, &answer, NULL);
+    return NULL;
+}
+
+/* What init would wait for its end by itself. */
+static uint64_t idle_of(struct core *core, const char *id)
+{
+    struct session *session = NULL;
+    struct channel *channel = NULL;
+    struct sandbox_listed listed = {0};
+    struct err err = ERR_INIT;
+    assert_ok(session_find(core, NULL, id, &session, &err), err);
+    assert_ok(session_open_channel(core, session, &channel, &err), err);
+    assert_ok(channel_list(channel, clock_now_ns() + HANG_NS, &listed, &err), err);
+    channel_close(channel);
+    session_unref(core, session);
+    return listed.idle_ms;
+}
+
+static void renew(struct core *core, const char *id, uint64_t idle_ms)
+{
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 65536);
+    assert_ok(core_session_renew(core, "o", id, 0, idle_ms, &out, &err), err);
+}
+
+/* For init a session whose execution waits for a build is idle. Renewals count from its end on. */
+static void a_renewal_does_not_end_what_waits(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct core_config config = config_of(8);
+    const struct session_request request = {
+        .owner = "o", .lang = &language, .idle_ms = 60000, .gone_fd = -1};
+    char id[ID_UUID_SIZE];
+    char execution[ID_UUID_SIZE] = "";
+    struct session_caller caller = {.core = NULL};
+    pthread_t thread;
+    config.sandboxes_max = 1; /* the session's: the build waits for its place */
+    rig_open(&rig, &config);
+    rig_make_session(rig.core, &request, id);
+    caller = (struct session_caller){.core = rig.core, .id = id};
+    assert_true(idle_of(rig.core, id) <= 60000);
+    assert_int_equal(pthread_create(&thread, NULL, call_in_session, &caller), 0);
+    wait_for_builds(rig.core, 1);
+    assert_true(idle_of(rig.core, id) > 60000);
+    renew(rig.core, id, 0);
+    assert_true(idle_of(rig.core, id) > 600000);
+    renew(rig.core, id, 600000);
+    assert_true(idle_of(rig.core, id) > 600000);
+    (void)pthread_mutex_lock(&rig.core->lock);
+    for (const struct live *live = rig.core->lives; live; live = live->next) {
+        if (live->of_session)
+            memcpy(execution, live->id, sizeof(execution));
+    }
+    (void)pthread_mutex_unlock(&rig.core->lock);
+    assert_true(live_cancel(rig.core, NULL, execution, KILL_USER));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(caller.result, 0);
+    assert_true(idle_of(rig.core, id) <= 600000);
+    assert_true(idle_of(rig.core, id) > 60000);
     core_free(rig.core);
 }
 
@@ -557,6 +639,7 @@ int main(void)
         TEST(a_failure_is_an_outcome_and_no_layer),
         TEST(those_who_ask_meanwhile_wait),
         TEST(an_image_that_is_another_one_gets_its_own),
+        TEST(a_renewal_does_not_end_what_waits),
         TEST(a_build_goes_on_while_somebody_waits),
         TEST(a_build_that_comes_second),
         TEST(archives_are_bounded),

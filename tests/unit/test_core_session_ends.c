@@ -187,6 +187,35 @@ static void a_cancellation_reaches_what_is_left_alone(void **state)
     wait_until_gone(rig, id);
 }
 
+/* What init holds longer than the books say is mended by whoever settles. */
+static void an_idle_time_that_is_too_long_is_taken_back(void **state)
+{
+    struct rig *rig = *state;
+    struct session_request request = request_of();
+    struct session *session = NULL;
+    struct channel *channel = NULL;
+    const struct sandbox_timers longer = {.idle_ms = 7200000};
+    struct sandbox_listed listed = {0};
+    char id[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    request.idle_ms = 60000;
+    rig_make_session(rig->core, &request, id);
+    assert_ok(session_find(rig->core, NULL, id, &session, &err), err);
+    assert_ok(session_open_channel(rig->core, session, &channel, &err), err);
+    int64_t until_ns = clock_now_ns() + 20 * CLOCK_NS_PER_S;
+    assert_ok(channel_timers(channel, &longer, until_ns, &err), err);
+    session_settle_again(rig->core, session);
+    do {
+        assert_ok(channel_list(channel, until_ns, &listed, &err), err);
+        assert_true(clock_now_ns() < until_ns);
+        (void)poll(NULL, 0, 1);
+    } while (listed.idle_ms > request.idle_ms);
+    channel_close(channel);
+    session_unref(rig->core, session);
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
 /* Init does not answer in time, and its sandbox lives: nobody knows that the session is over, so it
  * is not. */
 static void a_slow_host_keeps_the_session(void **state)
@@ -388,6 +417,7 @@ int main(void)
         on_rig(a_stop_leaves_sessions),
         on_rig(a_broken_channel_loses_nothing),
         on_rig(a_cancellation_reaches_what_is_left_alone),
+        on_rig(an_idle_time_that_is_too_long_is_taken_back),
         on_rig(a_slow_host_keeps_the_session),
         on_rig(what_ran_ends_with_its_session),
         on_rig(their_ends_are_counted),
