@@ -118,6 +118,15 @@ void live_cancel_locked(struct live *live, enum kill_cause cause)
     live->box_lost = false;
     if (atomic_compare_exchange_strong(&live->cancel_cause, &none, (int)cause))
         (void)!write(live->cancel_fd, &one, sizeof(one));
+    if (live->blocked)
+        channel_break(live->blocked);
+}
+
+void live_set_blocked_locked(struct live *live, struct channel *channel)
+{
+    live->blocked = channel;
+    if (channel && live->cancel_cause != KILL_NONE)
+        channel_break(channel);
 }
 
 void live_box_gone_locked(struct live *live)

@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "store/store.h"
 
+struct channel;
 struct compile_cache;
 struct egress;
 struct kernel_input;
@@ -38,6 +39,7 @@ struct live {
     bool of_session;                     /* it goes on when the server stops */
     _Atomic int cancel_cause;            /* enum kill_cause; KILL_NONE: not cancelled */
     bool box_lost; /* cancelled for the death of its sandbox alone; guarded by core->lock */
+    struct channel *blocked; /* its thread is in a talk of another one; guarded by core->lock */
     struct live *next;
 };
 
@@ -142,6 +144,9 @@ bool live_cancel(struct core *core, const char *owner, const char *id, enum kill
 bool live_exists(struct core *core, const char *id);
 /* The first cause stands. With core->lock held. */
 void live_cancel_locked(struct live *live, enum kill_cause cause);
+/* Its thread follows another execution on a channel, which its cancellation is to break; NULL: no
+ * more. With core->lock held. */
+void live_set_blocked_locked(struct live *live, struct channel *channel);
 /* Its sandbox died: cancels it, unless it is cancelled already. With core->lock held. */
 void live_box_gone_locked(struct live *live);
 /* Nothing ran in its sandbox, whose end is no reason to cancel any more. Returns whether there is

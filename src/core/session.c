@@ -314,13 +314,6 @@ void session_give_turn(struct core *core, struct session *session, struct sessio
     (void)pthread_mutex_unlock(&core->lock);
 }
 
-void session_set_running(struct core *core, struct session_turn *turn, struct live *live)
-{
-    (void)pthread_mutex_lock(&core->lock);
-    turn->live = live;
-    (void)pthread_mutex_unlock(&core->lock);
-}
-
 /* ---- what is asked about them ---- */
 
 int session_check_times(const struct core *core, uint64_t *lifetime_ms, struct err *err)

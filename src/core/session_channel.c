@@ -89,9 +89,10 @@ int session_open_channel(struct core *core, struct session *session, struct chan
 }
 
 /* The events and the end of one that was taken over. It stays without an outcome for as long as it
- * is not known to have ended: then whoever settles next hears it. */
+ * is not known to have ended: then whoever settles next hears it. The same when `waits` is
+ * cancelled, whose thread this is. */
 static int hear_held(struct attempt *attempt, struct session *session, struct channel *channel,
-                     struct err *err)
+                     const struct live *waits, struct err *err)
 {
     const struct sandbox_attach attach = {.execution_id = attempt->live.id};
     struct channel_watch watch;
@@ -101,7 +102,8 @@ static int hear_held(struct attempt *attempt, struct session *session, struct ch
     int result = channel_attach(channel, &attach, &watch, &attempt->exit, &failure);
     if (result == -ERR_NOT_FOUND) /* it was listed */
         result = err_set(&failure, ERR_PROTOCOL, "init lost execution %s", attempt->live.id);
-    if (result != 0 && !session_has_ended(attempt->core, session, result))
+    bool left = waits && waits->cancel_cause != KILL_NONE;
+    if (result != 0 && (left || !session_has_ended(attempt->core, session, result)))
         return err_copy(err, &failure);
     if (result == 0)
         attempt->outcome.exit = attempt->exit.exit;
@@ -114,6 +116,27 @@ static int hear_held(struct attempt *attempt, struct session *session, struct ch
     if (answered == 0 && !attempt->stored)
         return err_set(err, ERR_UNAVAILABLE, "the outcome of %s can't be stored", attempt->live.id);
     return answered;
+}
+
+/* Who has the turn runs another one first, which init holds. Its own cancellation breaks the
+ * channel meanwhile, as there is nothing else to wake this thread by. */
+static void begin_following(struct core *core, struct session_turn *turn, struct live *held,
+                            struct channel *channel)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    if (turn->live)
+        live_set_blocked_locked(turn->live, channel);
+    turn->live = held;
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
+static void end_following(struct core *core, struct session_turn *turn, struct live *waits)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    if (waits)
+        live_set_blocked_locked(waits, NULL);
+    turn->live = waits;
+    (void)pthread_mutex_unlock(&core->lock);
 }
 
 /* Takes over an execution that began under an earlier server, or that its caller left: its events
@@ -140,10 +163,15 @@ static int follow_held(struct core *core, struct session *session, struct channe
         live_cancel_locked(&attempt.live, session->cancelled_by);
     (void)pthread_mutex_unlock(&core->lock);
     struct live *waits = turn->live; /* only this thread changes it */
-    session_set_running(core, turn, &attempt.live);
-    result = hear_held(&attempt, session, channel, err);
-    session_set_running(core, turn, waits);
+    begin_following(core, turn, &attempt.live, channel);
+    result = hear_held(&attempt, session, channel, waits, err);
+    end_following(core, turn, waits);
     attempt_end(&attempt);
+    enum kill_cause cause = (enum kill_cause)attempt.live.cancel_cause;
+    (void)pthread_mutex_lock(&core->lock);
+    if (result != 0 && cause != KILL_NONE) /* init may not have heard of it */
+        session_note_cancel_locked(session, row->id, cause);
+    (void)pthread_mutex_unlock(&core->lock);
     return result;
 }
 

@@ -240,6 +240,10 @@ static int run_in_turn(struct attempt *attempt, struct session *session, struct 
 {
     struct err failure = ERR_INIT;
     int result = session_see_channel(attempt->core, session, turn, &failure);
+    if (attempt->live.cancel_cause != KILL_NONE && !session_is_closed(attempt->core, session)) {
+        attempt_end_cancelled(attempt); /* while it waited for another one's end */
+        return 0;
+    }
     if (result != 0)
         return session_explain(attempt->core, session, result, &failure, err);
     (void)pthread_mutex_lock(&attempt->core->lock);

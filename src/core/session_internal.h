@@ -82,8 +82,6 @@ void session_give_turn(struct core *core, struct session *session, struct sessio
 /* Whether who comes now has to wait for the turn, and may. */
 bool session_is_busy(struct core *core, struct session *session);
 
-/* Says what runs in the turn. */
-void session_set_running(struct core *core, struct session_turn *turn, struct live *live);
 /* Fills in the default of a lifetime. ERR_BAD_INPUT: above the most. */
 int session_check_times(const struct core *core, uint64_t *lifetime_ms, struct err *err);
 

@@ -187,6 +187,87 @@ static void a_cancellation_reaches_what_is_left_alone(void **state)
     wait_until_gone(rig, id);
 }
 
+struct holder {
+    struct core *core;
+    struct session *session;
+    struct session_turn turn;
+    pthread_t thread;
+};
+
+static void *hold(void *context)
+{
+    struct holder *holder = context;
+    (void)session_take_turn(holder->core, holder->session, &holder->turn, NULL);
+    return NULL;
+}
+
+static void wait_for_turns(struct core *core, const struct session *session, size_t count)
+{
+    for (bool there = false; !there; (void)poll(NULL, 0, 1)) {
+        (void)pthread_mutex_lock(&core->lock);
+        there = session->turn_count == count;
+        (void)pthread_mutex_unlock(&core->lock);
+    }
+}
+
+/* It has its turn, and follows one that was left to init before: that is not its own. */
+static void what_waits_for_one_that_was_left_can_be_cancelled(void **state)
+{
+    struct rig *rig = *state;
+    struct core *core = rig->core;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char first[ID_UUID_SIZE];
+    char second[ID_UUID_SIZE];
+    char running[ID_UUID_SIZE];
+    struct err err = ERR_INIT;
+    struct runner runs;
+    struct runner waits;
+    struct holder holder = {.core = core, .session = NULL};
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    rig_make_session(core, &request, id);
+    assert_ok(session_find(core, NULL, id, &holder.session, &err), err);
+    runner_start(&runs, core, id, "sleep 60000\n");
+    wait_for_running(core, id, first);
+    assert_int_equal(pthread_create(&holder.thread, NULL, hold, &holder), 0);
+    wait_for_turns(core, holder.session, 2);
+    runner_start(&waits, core, id, "out never\n");
+    wait_for_turns(core, holder.session, 3);
+    core->answer_ns = CLOCK_NS_PER_MS;
+    engine_fake_inject(rig->engine, FAKE_FAULT_CHANNEL_AWAY, 1000000);
+    (void)pthread_mutex_lock(&core->lock);
+    channel_break(holder.session->channel);
+    (void)pthread_mutex_unlock(&core->lock);
+    (void)runner_join(&runs);
+    assert_int_equal(runs.result, -ERR_UNAVAILABLE);
+    core->answer_ns = INT64_C(10) * CLOCK_NS_PER_S;
+    engine_fake_inject(rig->engine, FAKE_FAULT_NONE, 0);
+    assert_int_equal(pthread_join(holder.thread, NULL), 0);
+    (void)pthread_mutex_lock(&core->lock);
+    memcpy(second, core->lives->id, sizeof(second)); /* the only one */
+    (void)pthread_mutex_unlock(&core->lock);
+    session_give_turn(core, holder.session, &holder.turn);
+    do
+        wait_for_running(core, id, running);
+    while (strcmp(running, first) != 0);
+    assert_ok(whole_execution_cancel(core, CORE_OWNER_LOCAL, second, &out, &err), err);
+    assert_non_null(strstr(buf_cstr(&out), "\"killed_by\":\"user\""));
+    assert_non_null(strstr(runner_join(&waits), "\"killed_by\":\"user\""));
+    out.size = 0;
+    assert_int_equal(whole_execution_get(core, CORE_OWNER_LOCAL, first, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out), "\"status\":\"running\""));
+    out.size = 0;
+    assert_ok(whole_execution_cancel(core, CORE_OWNER_LOCAL, first, &out, &err), err);
+    assert_non_null(strstr(wait_for_end(core, first, &out), "\"killed_by\":\"user\""));
+    EXPECT(core, id, "out on\n", "\"stdout\":\"on\\n\"");
+    session_unref(core, holder.session);
+    buf_done(&runs.out);
+    buf_done(&waits.out);
+    remove_session(core, id);
+    wait_until_gone(rig, id);
+}
+
 /* What init holds longer than the books say is mended by whoever settles. */
 static void an_idle_time_that_is_too_long_is_taken_back(void **state)
 {
@@ -417,6 +498,7 @@ int main(void)
         on_rig(a_stop_leaves_sessions),
         on_rig(a_broken_channel_loses_nothing),
         on_rig(a_cancellation_reaches_what_is_left_alone),
+        on_rig(what_waits_for_one_that_was_left_can_be_cancelled),
         on_rig(an_idle_time_that_is_too_long_is_taken_back),
         on_rig(a_slow_host_keeps_the_session),
         on_rig(what_ran_ends_with_its_session),
