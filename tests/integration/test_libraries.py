@@ -232,6 +232,7 @@ def test_a_session_is_not_idle_while_it_waits(server, index):
     index.gate.clear()
     waiting = in_background(lambda: session.run("import slow; print(slow.WORD, x)", libraries=["slow"]))
     wait_until(lambda: layers(server)["building"], "it is being installed")
+    assert server.post({}, path=session.path + "/renew").status == 200, "nor does a renewal make it idle"
     time.sleep(1.5)
     index.gate.set()
     done = waiting()
@@ -333,9 +334,27 @@ def test_a_server_that_dies_in_a_build(index):
         harness.end(server)
 
 
-def attempt(server):
+def test_a_server_that_dies_leaves_no_long_idle_time(index):
+    """That of a session whose execution waits is the length of a build, half an hour and more."""
+    server = make(index)
     try:
-        server.post({"code": "1", "libraries": ["slow"]})
+        session = Session(server, idle_timeout=1)
+        index.gate.clear()
+        threading.Thread(target=lambda: attempt(server, session.path + "/execute"), daemon=True).start()
+        wait_until(lambda: layers(server)["building"], "it is being installed")
+        pid = server.child("berth-server")
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        wait_until(lambda: server.children().get("berth-server", pid) != pid, "the next server runs")
+        server.wait_clean()  # it is idle, and has its own time for that
+        assert session.get().status == 404
+    finally:
+        index.gate.set()
+        harness.end(server)
+
+
+def attempt(server, path="/execute"):
+    try:
+        server.post({"code": "1", "libraries": ["slow"]}, path=path)
     except OSError:
         pass  # it was killed
 
