@@ -18,6 +18,7 @@ import pytest
 
 import harness
 from harness import HANG_SECS, assert_error, at_once, read, wait_until
+from sessions import Session
 
 SUBIDS = (1_300_000_000, 65536)
 LONG = "print('on', flush=True)\nimport time; time.sleep({})\nprint('through')\n"
@@ -344,6 +345,20 @@ def test_a_new_engine_ends_what_an_earlier_one_made(make_own):
     assert server.request("DELETE", f"/executions/{name}").status in (200, 202, 204)
     events = list(stream)
     assert (events[-1][0], events[-1][1]["killed_by"]) == ("end", "user"), events
+    server.wait_clean()
+
+
+def test_a_new_engine_knows_what_has_ended(make_own):
+    """There was none to see it. Who asks for it hears that it is gone, and not that nobody knows."""
+    server = make_own()
+    session = Session(server)
+    pid, = server.inits()
+    engine = server.child("berth-native")
+    os.kill(engine, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    kill_engine(server)
+    wait_until(lambda: session.post("print(1)").status == 404, lambda: server.log())
+    server.hello()
     server.wait_clean()
 
 
