@@ -182,6 +182,47 @@ static void test_a_prepared_image_is_missed_by_nobody(void **state)
     assert_non_null(strstr(made_of(rig, "four"), "\"Image\":\"base:1\""));
 }
 
+/* Neither sandboxes of the other profile nor, once it did not work, any are made of one. */
+static void test_a_prepared_image_is_taken_for_no_other(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("two");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    (void)snprintf(spec.profile, sizeof(spec.profile), "container");
+    fake_docker_set_image(rig->docker, "sha256:ba5e1");
+    (void)made_of(rig, "one");
+    wait_prepared(rig, "sha256:c0de1");
+    stop_engine(rig, SIGKILL);
+    start_engine(rig);
+    wait_for(is_available(rig));
+    assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    assert_ok(engine_destroy(rig->engine, "two", soon(), &err), err);
+    wait_prepared(rig, "sha256:c0de2");
+    fake_docker_refuse(rig->docker, "-three/start", 1, 500, "exec format error");
+    (void)snprintf(spec.id, sizeof(spec.id), "three");
+    fd_close(&fd);
+    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_UNAVAILABLE, err);
+    (void)snprintf(spec.id, sizeof(spec.id), "four");
+    assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    assert_non_null(strstr(fake_docker_made_of(rig->docker, "berth-" INSTANCE "-four"),
+                           "\"Image\":\"base:1\""));
+}
+
+/* An engine that is to end makes no container for it any more. */
+static void test_preparing_ends_with_the_engine(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    fake_docker_set_image(rig->docker, "sha256:ba5e1");
+    fake_docker_delay(rig->docker, "-prepare-", 1000);
+    assert_ok(create(rig, "one", NULL, &err), err);
+    wait_for(fake_docker_asked(rig->docker, "-prepare-") == 1);
+    stop_engine(rig, SIGTERM);
+    assert_int_equal(fake_docker_asked(rig->docker, "-prepare-"), 1);
+}
+
 /* The daemon removes it already, or can't now: it is asked again. */
 static void test_removal_is_tried_again(void **state)
 {
@@ -584,6 +625,8 @@ int main(void)
         with_rig(test_a_refused_step_leaves_nothing),
         with_rig(test_an_image_is_prepared),
         with_rig(test_a_prepared_image_is_missed_by_nobody),
+        with_rig(test_a_prepared_image_is_taken_for_no_other),
+        with_rig(test_preparing_ends_with_the_engine),
         with_rig(test_removal_is_tried_again),
         with_rig(test_says_what_ended_one),
         with_rig(test_an_old_lack_of_memory_ends_nobody),
