@@ -13,8 +13,9 @@
 #include "docker/service_internal.h"
 
 #define CREATE_NS (60 * CLOCK_NS_PER_S)
-/* A pull goes on when those who wait for it have been told to come again. */
-#define IMAGE_NS (20 * CLOCK_NS_PER_S)
+/* A pull goes on when those who wait for it have been told to come again: while they listen, which
+ * the server does for ten seconds. */
+#define IMAGE_NS (7 * CLOCK_NS_PER_S)
 
 enum { ARCHIVE_MAX = 64 << 20, AGAIN_S = 5 };
 
@@ -85,6 +86,10 @@ void container_answer_channels(struct container *container, const struct err *er
                                  .request_id = container->channels[i]};
         if (result != 0)
             msg.error = err;
+        /* Of the stream, which the next attach makes anew; to the server it would be the sandbox's.
+         */
+        if (msg.error.kind == ERR_PROTOCOL)
+            msg.error.kind = ERR_UNAVAILABLE;
         service_answer(container->service, &msg, fd);
     }
     container->channel_count = 0;
