@@ -418,12 +418,51 @@ static void test_a_list_that_lags_ends_nothing(void **state)
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     assert_ok(create(rig, "one", NULL, &err), err);
+    fake_docker_refuse(rig->docker, "-one/json", 1, 200, "a page of a proxy's");
     fake_docker_lag(rig->docker);
     size_t asked = fake_docker_asked(rig->docker, "-one/json");
     wait_for(fake_docker_asked(rig->docker, "-one/json") >= asked + 2);
     assert_ok(engine_open_channel(rig->engine, "one", soon(), &fd, &err), err);
     assert_says_hi(fd);
     assert_int_equal(gone_count(rig), 0);
+}
+
+/* Nor does it to an engine that knows nothing else: neither of what runs, nor of files that are
+ * kept. */
+static void test_a_list_that_lags_takes_nothing_from_the_next_engine(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("kept");
+    enum engine_state seen = ENGINE_STATE_CREATING;
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int first_fd = -1;
+    FD_AUTO int fd = -1;
+    spec.keep_files = true;
+    assert_ok(create(rig, "one", NULL, &err), err);
+    assert_ok(engine_create(rig->engine, &spec, soon(), &first_fd, nonce, &err), err);
+    assert_ok(engine_stop(rig->engine, "kept", soon(), &err), err);
+    stop_engine(rig, SIGKILL);
+    fake_docker_lag(rig->docker);
+    start_engine(rig);
+    wait_for(engine_inspect(rig->engine, "kept", soon(), &seen, NULL) == 0 &&
+             seen == ENGINE_STATE_STOPPED);
+    assert_ok(engine_open_channel(rig->engine, "one", soon(), &fd, &err), err);
+    assert_says_hi(fd);
+    assert_int_equal(fake_docker_asked(rig->docker, "DELETE "), 0);
+}
+
+/* A proxy lets no events through, and the daemon takes its time to say what it has. */
+static void test_events_that_never_come_hold_up_no_list(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    stop_engine(rig, SIGTERM);
+    fake_docker_refuse(rig->docker, "/events?", 1000, 403, "not through here");
+    fake_docker_delay(rig->docker, "/containers/json?", 1500);
+    start_engine(rig);
+    wait_for(is_available(rig));
+    assert_ok(create(rig, "one", NULL, &err), err);
 }
 
 /* A creation that nobody waits for any more. */
@@ -631,6 +670,7 @@ int main(void)
         with_rig(test_says_what_ended_one),
         with_rig(test_an_old_lack_of_memory_ends_nobody),
         with_rig(test_events_that_end_are_taken_up_again),
+        with_rig(test_events_that_never_come_hold_up_no_list),
         with_rig(test_a_daemon_that_goes_and_comes),
         with_rig(test_a_daemon_that_answered_is_waited_for),
         with_rig(test_a_daemon_that_is_slow_once_is_not_away),
@@ -646,6 +686,7 @@ int main(void)
         with_rig(test_layers),
 #endif
         with_rig(test_a_list_that_lags_ends_nothing),
+        with_rig(test_a_list_that_lags_takes_nothing_from_the_next_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
