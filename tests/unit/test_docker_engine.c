@@ -594,6 +594,24 @@ static void test_an_image_is_pulled_once_it_is_wanted(void **state)
     assert_int_equal(strspn(info.image_ids, "0123456789abcdef"), 16);
 }
 
+/* How far a pull is, is said before the server has given the creation up: after ten seconds. */
+static void test_a_pull_is_told_of_in_time(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    wait_for(is_available(rig));
+    (void)snprintf(spec.image, sizeof(spec.image), "other:2");
+    fake_docker_refuse(rig->docker, "/images/other:2/json", 1, 404, "No such image");
+    fake_docker_delay(rig->docker, "/images/create", 12000);
+    assert_fails(
+        engine_create(rig->engine, &spec, clock_now_ns() + 10 * CLOCK_NS_PER_S, &fd, nonce, &err),
+        ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "image other:2 is being pulled"));
+}
+
 static int import(struct rig *rig, const char *name, const struct tar_entry *entries, size_t count,
                   struct err *err)
 {
@@ -682,6 +700,7 @@ int main(void)
         with_rig(test_a_stopped_one),
         with_rig(test_limits_are_changed),
         with_rig(test_an_image_is_pulled_once_it_is_wanted),
+        with_rig(test_a_pull_is_told_of_in_time),
 #ifndef __SANITIZE_THREAD__ /* it gives berth-unpack a second thread, and that is refused */
         with_rig(test_layers),
 #endif
