@@ -161,6 +161,8 @@ static bool is_finished(struct transfer *transfer, CURLM *multi, CURLcode *code)
 static int drive(struct transfer *transfer, CURLM *multi, int signal_fd, CURLcode *code,
                  struct err *err)
 {
+    bool signalled = false;
+    struct signalfd_siginfo info;
     for (;;) {
         int running = 0;
         CURLMcode status = curl_multi_perform(multi, &running);
@@ -168,12 +170,12 @@ static int drive(struct transfer *transfer, CURLM *multi, int signal_fd, CURLcod
             return err_set(err, ERR_INTERNAL, "libcurl: %s", curl_multi_strerror(status));
         if (is_finished(transfer, multi, code))
             return 0;
-        struct curl_waitfd extra = {.fd = signal_fd, .events = CURL_WAIT_POLLIN};
-        (void)curl_multi_poll(multi, &extra, signal_fd >= 0 ? 1 : 0, POLL_MS, NULL);
-        struct signalfd_siginfo info;
-        if (signal_fd >= 0 && read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info) &&
-            !send_aside(transfer, multi, (int)info.ssi_signo))
+        /* What came before a signal says what it is to end: that was taken first. */
+        if (signalled && !send_aside(transfer, multi, (int)info.ssi_signo))
             return err_set(err, ERR_CLOSED, "interrupted");
+        struct curl_waitfd extra = {.fd = signal_fd, .events = CURL_WAIT_POLLIN};
+        (void)curl_multi_poll(multi, &extra, signal_fd >= 0 ? 1 : 0, signalled ? 0 : POLL_MS, NULL);
+        signalled = signal_fd >= 0 && read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info);
     }
 }
 

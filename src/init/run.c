@@ -431,8 +431,8 @@ void run_kernel_died(struct job *job, struct job_table *table)
 
 void run_kill(struct job *job, struct job_table *table, enum kill_cause cause)
 {
-    if (job->cause == KILL_NONE && job->run.phase != RUN_DRAINING)
-        job->cause = cause;
+    if (job->cause == KILL_NONE && job->run.phase <= RUN_RUNNING)
+        job->cause = cause; /* later it has ended by itself, and only its output is on the way */
     if (job->run.phase < RUN_RUNNING)
         job_table_kill_files(table, &job->files_failed, cause);
     if (job->run.phase != RUN_RUNNING)

@@ -81,6 +81,14 @@ void stop_engine(struct rig *rig, int number)
     rig->pid = 0;
 }
 
+void replace_engine(struct rig *rig)
+{
+    enum engine_state seen = ENGINE_STATE_RUNNING;
+    stop_engine(rig, SIGKILL);
+    start_engine(rig);
+    wait_for(engine_inspect(rig->engine, "nobody", soon(), &seen, NULL) == -ERR_NOT_FOUND);
+}
+
 int rig_open(void **state)
 {
     static struct rig rig;

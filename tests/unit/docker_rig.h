@@ -42,6 +42,8 @@ const char *below(const char *name, char path[static 108]);
 /* berth-docker, on the sockets that there are. */
 void start_engine(struct rig *rig);
 void stop_engine(struct rig *rig, int number);
+/* Kills it; the one that answers behind it is new. */
+void replace_engine(struct rig *rig);
 struct engine_create spec_of(const char *id);
 /* Makes a small sandbox; out_fd: its channel, or NULL. */
 int create(struct rig *rig, const char *id, int *out_fd, struct err *err);

@@ -157,8 +157,7 @@ static void test_an_image_is_prepared(void **state)
     wait_prepared(rig, "sha256:c0de2");
     assert_non_null(strstr(made_of(rig, "four"), "\"Image\":\"sha256:c0de2\""));
     /* A new engine finds it. */
-    stop_engine(rig, SIGKILL);
-    start_engine(rig);
+    replace_engine(rig);
     assert_non_null(strstr(made_of(rig, "five"), "\"Image\":\"base:1\""));
     wait_for(strstr(made_of(rig, "six"), "\"Image\":\"sha256:c0de2\""));
     assert_int_equal(fake_docker_asked(rig->docker, "/commit?"), 2);
@@ -551,9 +550,8 @@ static void test_a_stopped_one(void **state)
     size_t stops = fake_docker_asked(rig->docker, "/stop?");
     fake_docker_start_one(rig->docker, "berth-" INSTANCE "-one");
     wait_for(fake_docker_asked(rig->docker, "/stop?") > stops);
-    stop_engine(rig, SIGKILL); /* the next one has the labels alone */
-    start_engine(rig);
-    wait_for(is_available(rig) && count_sandboxes(rig) == 1);
+    replace_engine(rig); /* it has the labels alone */
+    wait_for(count_sandboxes(rig) == 1);
     (void)snprintf(spec.runtime, sizeof(spec.runtime), "runsc"); /* has no such profile */
     assert_ok(engine_start(rig->engine, &spec, soon(), &fd, nonce, &err), err);
     assert_says_hi(fd);
@@ -658,8 +656,7 @@ __attribute__((unused)) static void test_layers(void **state)
     assert_fails(import(rig, "two", climbs, 1, &err), ERR_BAD_INPUT, err);
     assert_non_null(strstr(err.public_message, ".."));
     assert_fails(import(rig, "two", NULL, 0, &err), ERR_BAD_INPUT, err);
-    stop_engine(rig, SIGKILL);
-    start_engine(rig);
+    replace_engine(rig);
     assert_one_layer(rig, "one");
     assert_ok(create(rig, "box", NULL, &err), err);
     assert_ok(engine_layer_attach(rig->engine, "box", "one", soon(), &err), err);

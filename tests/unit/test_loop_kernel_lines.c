@@ -466,6 +466,34 @@ static void test_the_last_run_of_a_kernel(void **state)
     client_close(&client);
 }
 
+/* It has ended, though its output is still on the way: what comes then did not end it. */
+static void test_a_kill_behind_the_end(void **state)
+{
+    const struct timespec pause = {.tv_nsec = 100000000};
+    static const char *const ends[] = {"os._exit(3)", "tell(b'E 3\\n')\ntime.sleep(600)"};
+    struct client client;
+    struct outcome outcome;
+    start_lines(*state, &client);
+    for (uint32_t i = 0; i < ARRAY_SIZE(ends); i++) {
+        uint32_t stream = 8 + 8 * i;
+        char code[200];
+        (void)snprintf(code, sizeof(code), "import os, time\nos.write(1, b'x' * %u)\n%s",
+                       FRAME_WINDOW + 1000, ends[i]);
+        run_code(&client, stream, code, false);
+        assert_frame(&client, FRAME_STARTED, stream);
+        for (size_t came = 0; came < FRAME_WINDOW; came += client.frame.size)
+            assert_frame(&client, FRAME_DATA, stream + STREAM_STDOUT);
+        (void)nanosleep(&pause, NULL); /* the rest and the end, which it can't tell us yet */
+        client_send_u32(&client, FRAME_KILL, stream, KILL_SERVER);
+        client_send_u32(&client, FRAME_CREDIT, stream + STREAM_STDOUT, FRAME_WINDOW);
+        client_finish(&client, stream, &outcome);
+        assert_int_equal(outcome.exit.cause, KILL_NONE);
+        assert_int_equal(outcome.exit.exit_code, 3);
+        assert_int_equal(outcome.exit.stdout_bytes, FRAME_WINDOW + 1000);
+    }
+    client_close(&client);
+}
+
 /* ---- interrupts and timeouts ---- */
 
 static void test_interrupts(void **state)
@@ -566,6 +594,7 @@ int main(void)
         on_rig(test_a_deaf_kernel),
         on_rig(test_a_child_speaks_for_it),
         on_rig(test_the_last_run_of_a_kernel),
+        on_rig(test_a_kill_behind_the_end),
         on_rig(test_interrupts),
         on_rig(test_an_interrupt_at_once),
         on_rig(test_timeouts),
