@@ -603,7 +603,7 @@ static void test_a_pull_is_told_of_in_time(void **state)
     wait_for(is_available(rig));
     (void)snprintf(spec.image, sizeof(spec.image), "other:2");
     fake_docker_refuse(rig->docker, "/images/other:2/json", 1, 404, "No such image");
-    fake_docker_delay(rig->docker, "/images/create", 12000);
+    fake_docker_delay(rig->docker, "/images/create", 9000);
     assert_fails(
         engine_create(rig->engine, &spec, clock_now_ns() + 10 * CLOCK_NS_PER_S, &fd, nonce, &err),
         ERR_UNAVAILABLE, err);
