@@ -1,6 +1,7 @@
 -- The same table with rows in the order of their insertion: a row is over a kilobyte and its id is random, so that
 -- a table kept in the order of ids (WITHOUT ROWID) touched three far pages for each execution. Most have no key:
--- only those that do are in the index of keys.
+-- only those that do are in the index of keys. Old rows come over in the order of their ids, as they lie: to sort
+-- them wants room in /tmp for all of them, and fills the index of ids at random.
 CREATE TABLE executions_new (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
@@ -24,7 +25,7 @@ INSERT INTO executions_new (id, owner, labels, lang, status, idempotency_key, cr
                             finished_us, sandbox_id, session_id, expires_us, text_size, outcome, text)
     SELECT id, owner, labels, lang, status, idempotency_key, created_us, started_us,
            finished_us, sandbox_id, session_id, expires_us, text_size, outcome, text
-    FROM executions ORDER BY created_us, id;
+    FROM executions;
 DROP TABLE executions;
 ALTER TABLE executions_new RENAME TO executions;
 

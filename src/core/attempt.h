@@ -30,11 +30,13 @@ struct attempt {
     struct store_job insert;
     bool insert_waits; /* begun and not waited for */
     bool ran;          /* the code may have reached init */
+    bool compiled;     /* its compiler has made a program of it, in the sandbox */
     bool left;         /* it goes on without us, and has no outcome yet */
     bool sink_failed;
     bool stored;           /* its outcome: init may forget it */
     struct record *record; /* that of live, with a reference of its own */
     struct channel_exit exit;
+    struct sandbox_exit compile_exit; /* once compiled; what it used */
     struct execution_outcome outcome;
     int64_t begun_ns;
     uint64_t events;    /* of init's, taken on the channels so far */

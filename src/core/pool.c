@@ -39,14 +39,15 @@ struct stock {
     struct stock *next;
 };
 
-/* Guarded by pool->lock, but for what never changes: image, profile, kernel, processors, and of the
- * plan the engine and the runtime. */
+/* Guarded by pool->lock, but for what never changes: image, profile, kernel, processors, places,
+ * and of the plan the engine and the runtime. */
 struct shelf {
     char image[ENGINE_IMAGE_MAX], profile[16];
     char image_id[ENGINE_IMAGE_ID_MAX]; /* what the name means now; "": nobody says */
     const struct lang *kernel; /* NULL: none waits in them, and they serve every language */
     struct plan plan;          /* of its sandboxes; its strings are that above and the language's */
     unsigned processors;
+    unsigned places;            /* that one of its sandboxes takes of kept_max */
     struct stock *first, **end; /* oldest first */
     unsigned count, filling;
     unsigned target;    /* how many are to stand here */
@@ -118,6 +119,14 @@ static struct shelf *find_locked(struct pool *pool, const struct plan *plan)
     return best;
 }
 
+/* What is set aside for a place is the least that a sandbox reserves. One on a runtime that takes
+ * memory itself takes more places. */
+static unsigned places_of(const struct core *core, const struct plan *plan)
+{
+    uint64_t least = core->config.reserve_min_bytes > 0 ? core->config.reserve_min_bytes : 1;
+    return (unsigned)(1 + (plan->runtime_memory_bytes + least - 1) / least);
+}
+
 static void shelf_free(struct shelf *shelf)
 {
     plan_done(&shelf->plan);
@@ -162,6 +171,7 @@ static struct shelf *shelf_new(struct core *core, const struct plan *plan)
             resources->memory_bytes = memory;
     }
     if (fits(shelf, plan)) {
+        shelf->places = places_of(core, &shelf->plan);
         slot_image_id(shelf->plan.slot, shelf->image, shelf->image_id);
         return shelf;
     }
@@ -200,21 +210,18 @@ static void discard(struct pool *pool, struct stock *stock)
 
 /* ---- demand ---- */
 
-/* of NULL: of all engines. */
-static unsigned sum_locked(const struct pool *pool, const struct engine_slot *of, bool of_targets)
+/* Whether there is no place for one more of that kind. of NULL: among those of all engines. The
+ * first has one where there is any. */
+static bool is_full_locked(const struct pool *pool, const struct shelf *one,
+                           const struct engine_slot *of, bool of_targets)
 {
+    unsigned max = of ? pool->engine_max[of->index] : pool->kept_max;
     unsigned sum = 0;
     for (const struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
         if (!of || shelf->plan.slot == of)
-            sum += of_targets ? shelf->target : shelf->count + shelf->filling;
+            sum += (of_targets ? shelf->target : shelf->count + shelf->filling) * shelf->places;
     }
-    return sum;
-}
-
-static bool engine_is_full_locked(const struct pool *pool, const struct engine_slot *slot,
-                                  bool of_targets)
-{
-    return sum_locked(pool, slot, of_targets) >= pool->engine_max[slot->index];
+    return sum > 0 ? sum + one->places > max : max == 0;
 }
 
 /* Of the others (of NULL: of all engines) that may have fewer, the one that nobody asked for since
@@ -236,12 +243,12 @@ static struct shelf *coldest_locked(struct pool *pool, const struct shelf *but,
  * one that was asked for once. */
 static void want_more_locked(struct pool *pool, struct shelf *shelf)
 {
-    unsigned step = shelf->target / 2 + 1;
-    for (; step > 0; step--) {
+    for (unsigned step = shelf->target / 2 + 1; step > 0;) {
         const struct engine_slot *slot = shelf->plan.slot;
-        const struct engine_slot *of = engine_is_full_locked(pool, slot, true) ? slot : NULL;
-        if (!of && sum_locked(pool, NULL, true) < pool->kept_max) {
+        const struct engine_slot *of = is_full_locked(pool, shelf, slot, true) ? slot : NULL;
+        if (!of && !is_full_locked(pool, shelf, NULL, true)) {
             shelf->target++;
+            step--;
             continue;
         }
         struct shelf *largest = NULL;
@@ -255,7 +262,6 @@ static void want_more_locked(struct pool *pool, struct shelf *shelf)
         if (!largest)
             return;
         largest->target--;
-        shelf->target++;
     }
 }
 
@@ -480,14 +486,13 @@ static struct shelf *neediest_locked(struct pool *pool, int64_t now_ns)
 {
     struct shelf *neediest = NULL;
     unsigned most = 0;
-    if (sum_locked(pool, NULL, false) >= pool->kept_max)
-        return NULL;
     for (struct shelf *shelf = pool->shelves; shelf; shelf = shelf->next) {
         unsigned has = shelf->count + shelf->filling;
         if (shelf->pause_ns > 0 && shelf->filling > 0) /* one thread tries; the others have work */
             continue;
         if (has < shelf->target && shelf->target - has > most && now_ns >= shelf->not_before_ns &&
-            !engine_is_full_locked(pool, shelf->plan.slot, false)) {
+            !is_full_locked(pool, shelf, shelf->plan.slot, false) &&
+            !is_full_locked(pool, shelf, NULL, false)) {
             neediest = shelf;
             most = shelf->target - has;
         }

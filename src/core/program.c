@@ -152,7 +152,7 @@ static void keep_program(struct attempt *attempt, struct channel *channel,
 
 /* Compiles. Returns 1 when there is a program to run, 0 when that was the end. */
 static int compile(struct attempt *attempt, struct channel *channel, const struct program_job *job,
-                   struct sandbox_exit *out, struct err *err)
+                   struct err *err)
 {
     int result = run_step(attempt, channel, job, PHASE_COMPILE, job->timeout_ms, err);
     if (result != 0)
@@ -161,9 +161,12 @@ static int compile(struct attempt *attempt, struct channel *channel, const struc
         attempt->outcome.exit = attempt->exit.exit;
         return 0;
     }
-    *out = attempt->exit.exit;
+    attempt->compiled = true;
+    attempt->compile_exit = attempt->exit.exit;
+    attempt->compile_exit.start_error = NULL;
     /* What a compiler says of a good program is said each time. */
-    if (job->cache && job->compile_key && out->stdout_bytes + out->stderr_bytes == 0)
+    uint64_t said = attempt->compile_exit.stdout_bytes + attempt->compile_exit.stderr_bytes;
+    if (job->cache && job->compile_key && said == 0)
         keep_program(attempt, channel, job);
     return 1;
 }
@@ -195,21 +198,23 @@ static bool queue_kept(struct channel *channel, const struct program_job *job, s
 static int run_both(struct attempt *attempt, struct channel *channel, const struct program_job *job,
                     struct puts *puts, bool *out_heard, struct err *err)
 {
-    struct sandbox_exit used = {0};
-    int result = queue_source(channel, job, puts, err);
-    if (result != 0)
-        return result;
-    if (job->lang->compile[0] && !queue_kept(channel, job, puts)) {
-        result = compile(attempt, channel, job, &used, err);
-        if (result <= 0)
+    if (!attempt->compiled) { /* else on a channel that broke behind it */
+        int result = queue_source(channel, job, puts, err);
+        if (result == 0 && job->lang->compile[0] && !queue_kept(channel, job, puts)) {
+            result = compile(attempt, channel, job, err);
+            if (result == 0)
+                return 0;
+        }
+        if (result < 0)
             return result;
-        *out_heard = true;
     }
-    result = run_step(attempt, channel, job, PHASE_RUN, time_left(job, &used), err);
+    *out_heard = attempt->compiled;
+    int result =
+        run_step(attempt, channel, job, PHASE_RUN, time_left(job, &attempt->compile_exit), err);
     if (result != 0)
         return result;
     attempt->outcome.exit = attempt->exit.exit;
-    add_usage(&attempt->outcome.exit, &used);
+    add_usage(&attempt->outcome.exit, &attempt->compile_exit);
     return 0;
 }
 

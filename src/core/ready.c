@@ -159,10 +159,13 @@ static bool take_from_pool(struct core *core, struct live *live, int gone_fd,
         }
         log_info("sandbox %s of the pool is not used: %s", item.sandbox_id, failure.message);
         atomic_fetch_add(&core->metrics.pool_discarded, 1);
+        /* It lives and uses more than the request asks for, as a kernel that waits does; of one
+         * that has ended an engine says the same. */
+        bool too_small = failure.kind == ERR_CONFLICT && channel_alive(item.channel);
         box_destroy(core, item.sandbox_id);
         channel_close(item.channel);
         /* The next one would fare no better, and the stock is worth keeping. */
-        if (engine_is_away(&failure) || failure.kind == ERR_TIMEOUT ||
+        if (too_small || engine_is_away(&failure) || failure.kind == ERR_TIMEOUT ||
             failure.kind == ERR_UNSUPPORTED)
             return false;
     }

@@ -131,8 +131,9 @@ int box_adopt(struct core *core, struct engine_slot *slot, const char *id,
     return 0;
 }
 
-/* Ends a box; its place stays with it, or is kept back for another try. */
-static void end_box(struct core *core, const char *id, bool keep_place)
+/* Ends a box; its place stays with it, or is kept back for another try. Returns whether the caller
+ * has the place now: where the engine was first to say that nothing is left, it was given back. */
+static bool end_box(struct core *core, const char *id, bool keep_place)
 {
     struct network_use *network = NULL;
     const struct engine_slot *slot = NULL;
@@ -154,11 +155,12 @@ static void end_box(struct core *core, const char *id, bool keep_place)
         engine_destroy_later(engine, id);
     else if (!slot)
         box_on_destroyed(core, NULL, id);
+    return box && keep_place;
 }
 
 void box_destroy(struct core *core, const char *id)
 {
-    end_box(core, id, false);
+    (void)end_box(core, id, false);
 }
 
 /* One try; live NULL: for the pool, without a place. *out_id is set also on failure, "" when there
@@ -254,7 +256,7 @@ static int create_in_tries(struct core *core, struct live *live, int gone_fd,
                      clock_now_ns() < wait.deadline_ns;
         fd_close(out_fd);
         if (out_id[0] != '\0')
-            end_box(core, out_id, again);
+            again = end_box(core, out_id, again);
         else if (!again)
             admission_release(core->admission, &plan->resources.reserve);
         if (cancelled)
@@ -295,7 +297,7 @@ int box_create_ahead(struct core *core, const struct plan *plan, int cancel_fd,
                                      .gone_fd = -1};
     int result = try_create(core, NULL, plan, &life, &wait, out_id, out_fd, out_nonce, err);
     if (result != 0 && out_id[0] != '\0')
-        end_box(core, out_id, false);
+        (void)end_box(core, out_id, false);
     return result;
 }
 

@@ -50,6 +50,7 @@ void session_unref(struct core *core, struct session *session)
     channel_close(session->channel);
     session_libraries_done(core, session);
     store_session_done(&session->row);
+    free(session->cancels);
     free(session);
 }
 

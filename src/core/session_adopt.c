@@ -218,8 +218,20 @@ void session_reconcile(struct core *core, const struct engine_slot *slot)
 
 void session_note_cancel_locked(struct session *session, const char *id, enum kill_cause cause)
 {
-    (void)snprintf(session->cancelled, sizeof(session->cancelled), "%s", id);
-    session->cancelled_by = cause;
+    for (size_t i = 0; i < session->cancel_count; i++) {
+        if (strcmp(session->cancels[i].id, id) == 0)
+            return;
+    }
+    struct session_cancel *cancels =
+        reallocarray(session->cancels, session->cancel_count + 1, sizeof(*cancels));
+    if (!cancels) {
+        log_error("session %s: no memory for the cancellation of %s", session->row.id, id);
+        return;
+    }
+    session->cancels = cancels;
+    struct session_cancel *last = &cancels[session->cancel_count++];
+    (void)snprintf(last->id, sizeof(last->id), "%s", id);
+    last->cause = cause;
 }
 
 void session_settle_again(struct core *core, struct session *session)

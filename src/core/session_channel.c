@@ -136,8 +136,10 @@ static int follow_held(struct core *core, struct session *session, struct channe
     if (result != 0)
         return result;
     (void)pthread_mutex_lock(&core->lock);
-    if (strcmp(session->cancelled, row->id) == 0)
-        live_cancel_locked(&attempt.live, session->cancelled_by);
+    for (size_t i = 0; i < session->cancel_count; i++) {
+        if (strcmp(session->cancels[i].id, row->id) == 0)
+            live_cancel_locked(&attempt.live, session->cancels[i].cause);
+    }
     (void)pthread_mutex_unlock(&core->lock);
     struct live *waits = turn->live; /* only this thread changes it */
     session_set_running(core, turn, &attempt.live);
@@ -190,6 +192,14 @@ static bool take_unsettled(struct core *core, struct session *session, bool unse
     return before;
 }
 
+/* Nothing is left that a word was left for. */
+static void forget_cancels(struct core *core, struct session *session)
+{
+    (void)pthread_mutex_lock(&core->lock);
+    session->cancel_count = 0;
+    (void)pthread_mutex_unlock(&core->lock);
+}
+
 /* Settles all that init holds. */
 static int settle(struct core *core, struct session *session, struct session_turn *turn,
                   struct err *err)
@@ -202,7 +212,9 @@ static int settle(struct core *core, struct session *session, struct session_tur
         result = settle_held(core, session, channel, &listed.held[i], turn, err);
     if (result == 0 && unsettled)
         result = execution_end_unfinished(core, &session->row, err); /* they never ran */
-    if (result != 0 && unsettled)
+    if (result == 0)
+        forget_cancels(core, session);
+    else if (unsettled)
         (void)take_unsettled(core, session, true);
     return result;
 }

@@ -14,6 +14,12 @@ struct session_turn {
     struct session_turn *next;
 };
 
+/* A word that was left for whoever takes an execution over. */
+struct session_cancel {
+    char id[ID_UUID_SIZE];
+    enum kill_cause cause;
+};
+
 /* Linked in core->sessions while it is open; freed with its last reference. */
 struct session {
     /* Fixed, but for what a renewal writes: timeout_ms, idle_ms, lifetime_us; and network and
@@ -27,9 +33,8 @@ struct session {
     bool closed;
     bool unsettled; /* init may hold executions that nobody waits for, or have lost some */
     bool to_settle; /* and no thread was started for it */
-    char
-        cancelled[ID_UUID_SIZE]; /* what is to end, which init has and nobody follows; "" nothing */
-    enum kill_cause cancelled_by;
+    struct session_cancel *cancels; /* what is to end and nobody follows; heap */
+    size_t cancel_count;
     bool renewing; /* somebody tells init new times, or a network, and writes them down */
     struct session_turn *turns; /* the first one has it */
     size_t turn_count;

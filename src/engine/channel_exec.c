@@ -347,6 +347,8 @@ static int run_to_end(struct run *run, struct channel_exit *out, struct err *err
     int result = channel_talk(&run->talk, err);
     if (result != 0)
         return result;
+    if (run->abandoned) /* init waits for the rest of a file, and what came next would too */
+        channel_break(channel);
     channel->put_count = 0;
     channel->put_current = 0;
     channel->puts_done = 0;

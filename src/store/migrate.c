@@ -71,6 +71,7 @@ static int apply(struct store_connection *connection, const struct embedded_file
                    "INSERT INTO schema_migrations (version, checksum, applied_us)"
                    " VALUES (%" PRId64 ", %" PRId64 ", %" PRId64 ")",
                    version, checksum_of(file), clock_wall_us());
+    log_info("store: applying %s", file->name); /* one that rewrites a large table takes a while */
     int result = exec_sql(connection, "BEGIN IMMEDIATE", err);
     if (result != 0)
         return result;
@@ -83,7 +84,6 @@ static int apply(struct store_connection *connection, const struct embedded_file
         (void)exec_sql(connection, "ROLLBACK", NULL);
         return err_wrap(err, "%s", file->name), result;
     }
-    log_info("store: applied %s", file->name);
     return 0;
 }
 

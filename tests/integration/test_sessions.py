@@ -86,6 +86,22 @@ def test_a_program_that_cannot_be_written_is_none(server):
     one.delete()
 
 
+def test_one_that_is_cancelled_before_its_source_is_there(server):
+    """Init waits for the rest of the source; what comes next does not wait with it."""
+    one = Session(server, lang="perl")
+    source = "# " + "x" * 3_500_000 + "\nsleep 600"
+    for i in range(5):
+        stream = Stream(server, {"code": source}, "application/x-ndjson", path=one.path + "/execute")
+        name, started = next(stream)
+        assert name == "started", name
+        cancelled = server.request("DELETE", f"/executions/{started['execution_id']}").json()
+        assert cancelled["killed_by"] == "user", cancelled
+        assert [name for name, _ in stream][-1] == "end"
+        done = one.run(f"print {i}", timeout=20 * SLOW)
+        assert (done["stdout"], done["killed_by"], done["state"]) == (str(i), None, "kept"), done
+    one.delete()
+
+
 def test_interrupt(session):
     for code in ("while True: pass", "import time; time.sleep(600)",
                  "import subprocess; subprocess.run(['sleep', '600'])"):

@@ -119,16 +119,17 @@ static void figures_are_set_when_it_is_taken(void **state)
     core_free(rig.core);
 }
 
-static void what_the_engine_refuses_is_made_anew(void **state)
+/* What one that lives can't have, the next one could not either: the shelf is left alone. */
+static void limits_that_are_refused_cost_one(void **state)
 {
     (void)state;
     struct rig rig;
-    open_with(&rig, 2, 2);
-    wait_ready(&rig, 2);
-    engine_fake_inject(rig.engine, FAKE_FAULT_LIMIT_REFUSED, 2);
+    open_with(&rig, 3, 3);
+    wait_ready(&rig, 3);
+    engine_fake_inject(rig.engine, FAKE_FAULT_LIMIT_REFUSED, 20);
     struct execution_request request = {.code = "out x\n", .memory_bytes = 64 << 20};
     expect(&rig, &request, "\"status\":\"success\"");
-    assert_int_equal(rig.core->metrics.pool_discarded, 2);
+    assert_int_equal(rig.core->metrics.pool_discarded, 1);
     core_free(rig.core);
 }
 
@@ -317,6 +318,33 @@ static void the_stock_follows_demand(void **state)
     core_free(rig.core);
 }
 
+/* On a runtime that takes memory itself each counts as the memory that it takes: 16 MiB are set
+ * aside for each of the six. */
+static void the_stock_is_smaller_where_a_runtime_takes_memory(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct engine_info info;
+    struct pool_stats stats;
+    struct err err = ERR_INIT;
+    open_with(&rig, 0, 6);
+    assert_ok(engine_probe(rig.engine, INT64_MAX, &info, &err), err);
+    info.runtimes[0] = (struct engine_runtime){
+        .name = "heavy", .capabilities = info.capabilities, .memory_bytes = 32 << 20};
+    info.runtime_count = 1;
+    engine_fake_set_info(rig.engine, &info);
+    assert_ok(slot_info(&rig.core->slots[0], 0, INT64_MAX, &info, &err), err);
+    for (int i = 0; i < 12; i++) {
+        struct execution_request request = {.code = "out x\n"};
+        expect(&rig, &request, "\"status\":\"success\"");
+        pool_stats(rig.core->pool, &stats);
+        assert_true(stats.wanted <= 2);
+        assert_true(stats.ready + stats.filling <= 2);
+    }
+    wait_ready(&rig, 2);
+    core_free(rig.core);
+}
+
 static void sessions_take_from_it(void **state)
 {
     (void)state;
@@ -437,7 +465,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(each_is_used_once),
         TEST(figures_are_set_when_it_is_taken),
-        TEST(what_the_engine_refuses_is_made_anew),
+        TEST(limits_that_are_refused_cost_one),
         TEST(an_engine_that_is_away_costs_one),
         TEST(each_kind_has_its_own),
         TEST(what_was_asked_for_once_makes_room),
@@ -445,6 +473,7 @@ int main(void)
         TEST(one_that_dies_before_it_is_a_session_is_replaced),
         TEST(others_are_made_now),
         TEST(the_stock_follows_demand),
+        TEST(the_stock_is_smaller_where_a_runtime_takes_memory),
         TEST(sessions_take_from_it),
         TEST(a_stop_leaves_none),
         TEST(a_language_that_does_not_start),

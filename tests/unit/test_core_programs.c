@@ -6,12 +6,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "base/clock.h"
+#include "channel_peer.h"
 #include "child.h"
+#include "core/attempt.h"
 #include "core/compile_cache.h"
 #include "core/core.h"
 #include "core/core_internal.h"
+#include "core/execution_text.h"
 #include "core/languages.h"
+#include "core/program.h"
 #include "core/session.h"
 #include "core_rig.h"
 #include "engine/fake.h"
@@ -136,6 +142,76 @@ static void what_was_compiled_is_not_compiled_again(void **state)
     core_free(rig.core);
 }
 
+/* Up to EXEC; returns its stream. */
+static uint32_t next_exec(struct peer *peer)
+{
+    struct frame frame = peer_next(peer);
+    while (frame.type != FRAME_EXEC) {
+        if (frame.type == FRAME_PUT_FILE)
+            peer_done(peer, frame.stream, 0, 0);
+        frame = peer_next(peer);
+    }
+    return frame.stream;
+}
+
+/* A compiler with words; the channel breaks before init has taken the program. */
+static void play_compiler(struct peer *peer)
+{
+    peer_hello(peer, PEER_CAPS);
+    uint32_t stream = next_exec(peer);
+    peer_send(peer, FRAME_STARTED, stream, NULL, 0);
+    peer_send(peer, FRAME_DATA, stream + STREAM_STDERR, "a warning\n", 10);
+    peer_exit(peer, stream, 0);
+    (void)next_exec(peer);
+    (void)shutdown(peer->fd, SHUT_RDWR);
+}
+
+/* The program, without its source or its compiler. */
+static void play_program(struct peer *peer)
+{
+    peer_hello(peer, PEER_CAPS);
+    uint32_t stream = peer_expect(peer, FRAME_EXEC);
+    peer_send(peer, FRAME_STARTED, stream, NULL, 0);
+    peer_send(peer, FRAME_DATA, stream + STREAM_STDERR, "an end\n", 7);
+    peer_exit(peer, stream, 5);
+    peer_drain(peer);
+}
+
+/* What was compiled before a channel broke is run on the next one. */
+static void a_channel_that_breaks_behind_the_compiler_compiles_once(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct peer peer;
+    struct attempt attempt;
+    struct err err = ERR_INIT;
+    bool heard = false;
+    const struct attempt_subject subject = {
+        .owner = CORE_OWNER_LOCAL, .lang = twice.name, .gone_fd = -1, .outlives_client = true};
+    const struct program_job job = {.lang = &twice,
+                                    .code = "x",
+                                    .code_size = 1,
+                                    .timeout_ms = 20000,
+                                    .memory_bytes = 1 << 20,
+                                    .of_session = true};
+    open_rig(&rig, 0);
+    assert_ok(attempt_begin(&attempt, rig.core, &subject, NULL, &err), err);
+    peer_start(&peer, play_compiler);
+    assert_fails(program_run(&attempt, peer.channel, &job, &heard, &err), ERR_CLOSED, err);
+    assert_true(heard);
+    peer_stop(&peer);
+    peer_start(&peer, play_program);
+    assert_ok(program_run(&attempt, peer.channel, &job, &heard, &err), err);
+    assert_true(heard);
+    assert_int_equal(attempt.outcome.exit.exit_code, 5);
+    const struct buf *said = &record_text(attempt.record)->bytes;
+    assert_int_equal(said->size, strlen("a warning\nan end\n"));
+    assert_memory_equal(said->data, "a warning\nan end\n", said->size);
+    peer_stop(&peer);
+    attempt_end(&attempt);
+    core_free(rig.core);
+}
+
 static void a_session_compiles_each_cell(void **state)
 {
     (void)state;
@@ -256,6 +332,7 @@ int main(void)
         in_rig(both_steps_are_one_execution),
         in_rig(a_compiler_that_fails_ends_it),
         in_rig(what_was_compiled_is_not_compiled_again),
+        in_rig(a_channel_that_breaks_behind_the_compiler_compiles_once),
         in_rig(a_session_compiles_each_cell),
         in_rig(what_cannot_be_written_never_began),
         in_rig(an_image_says_what_it_has),

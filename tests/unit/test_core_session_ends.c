@@ -187,6 +187,54 @@ static void a_cancellation_reaches_what_is_left_alone(void **state)
     wait_until_gone(rig, id);
 }
 
+/* The row of one that waited for its turn when its server died. */
+static void insert_unbegun(const struct rig *rig, const char *session_id,
+                           char id[static ID_UUID_SIZE])
+{
+    struct store_job job;
+    struct err err = ERR_INIT;
+    id_uuid(id);
+    const struct store_execution_new row = {.id = id,
+                                            .owner = CORE_OWNER_LOCAL,
+                                            .lang = "python",
+                                            .status = "queued",
+                                            .session_id = session_id,
+                                            .created_us = clock_wall_us()};
+    store_execution_insert_begin(rig->core->store, &row, &job);
+    assert_ok(store_job_wait(rig->core->store, &job, &err), err);
+}
+
+/* Two are cancelled while there is no way to init, first the one that runs: neither is forgotten.
+ */
+static void each_cancellation_is_kept(void **state)
+{
+    struct rig *rig = *state;
+    const struct session_request request = request_of();
+    char id[ID_UUID_SIZE];
+    char runs[ID_UUID_SIZE];
+    char waits[ID_UUID_SIZE];
+    struct runner runner;
+    struct err err = ERR_INIT;
+    BUF_AUTO struct buf out;
+    buf_init(&out, 1 << 20);
+    rig_make_session(rig->core, &request, id);
+    rig->core->answer_ns = CLOCK_NS_PER_MS;
+    engine_fake_inject(rig->engine, FAKE_FAULT_CHANNEL_AWAY, 1000000);
+    runner_start(&runner, rig->core, id, "fault close-output\nout a\nsleep 10000\n");
+    (void)runner_join(&runner);
+    id_in(&runner.err, runs);
+    insert_unbegun(rig, id, waits);
+    assert_ok(whole_execution_cancel(rig->core, CORE_OWNER_LOCAL, runs, &out, &err), err);
+    assert_ok(whole_execution_cancel(rig->core, CORE_OWNER_LOCAL, waits, &out, &err), err);
+    rig->core->answer_ns = INT64_C(10) * CLOCK_NS_PER_S;
+    engine_fake_inject(rig->engine, FAKE_FAULT_NONE, 0);
+    assert_non_null(strstr(wait_for_end(rig->core, runs, &out), "\"killed_by\":\"user\""));
+    (void)wait_for_end(rig->core, waits, &out);
+    buf_done(&runner.out);
+    remove_session(rig->core, id);
+    wait_until_gone(rig, id);
+}
+
 /* Init does not answer in time, and its sandbox lives: nobody knows that the session is over, so it
  * is not. */
 static void a_slow_host_keeps_the_session(void **state)
@@ -388,6 +436,7 @@ int main(void)
         on_rig(a_stop_leaves_sessions),
         on_rig(a_broken_channel_loses_nothing),
         on_rig(a_cancellation_reaches_what_is_left_alone),
+        on_rig(each_cancellation_is_kept),
         on_rig(a_slow_host_keeps_the_session),
         on_rig(what_ran_ends_with_its_session),
         on_rig(their_ends_are_counted),
