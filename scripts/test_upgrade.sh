@@ -10,7 +10,7 @@ trap 'rm -rf "$scratch"' EXIT
 chmod 755 "$scratch" # the server's user goes through it
 git archive "$previous" | tar -x -C "$scratch"
 meson setup "$scratch/build" "$scratch" >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
-programs="berth berth-monitor berth-server berth-native berth-init berth-unpack"
+programs="berth berth-monitor berth-server berth-native berth-egress berth-init berth-unpack"
 # shellcheck disable=SC2086 # a list of words
 ninja -C "$scratch/build" $programs >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
 BERTH_PREVIOUS=$scratch/build BERTH_BUILD=$(cd "$build" && pwd) /usr/bin/python3 -B -m pytest \

@@ -13,8 +13,9 @@
 #include "docker/service_internal.h"
 
 #define CREATE_NS (60 * CLOCK_NS_PER_S)
-/* A pull goes on when those who wait for it have been told to come again. */
-#define IMAGE_NS (20 * CLOCK_NS_PER_S)
+/* A pull goes on when those who wait for it have been told to come again: while they listen, which
+ * the server does for ten seconds. */
+#define IMAGE_NS (7 * CLOCK_NS_PER_S)
 
 enum { ARCHIVE_MAX = 64 << 20, AGAIN_S = 5 };
 
@@ -85,6 +86,10 @@ void container_answer_channels(struct container *container, const struct err *er
                                  .request_id = container->channels[i]};
         if (result != 0)
             msg.error = err;
+        /* Of the stream, which the next attach makes anew; to the server it would be the sandbox's.
+         */
+        if (msg.error.kind == ERR_PROTOCOL)
+            msg.error.kind = ERR_UNAVAILABLE;
         service_answer(container->service, &msg, fd);
     }
     container->channel_count = 0;
@@ -376,7 +381,7 @@ static void on_base(void *context, long status, struct buf *body, const struct e
 static void make_of(struct container *container, const struct image *image)
 {
     char path[ENGINE_IMAGE_MAX + 32];
-    container->prepared = prepare_want(&container->service->prepares, image->name,
+    container->prepared = prepare_want(&container->service->prepares, image,
                                        strcmp(container->create.profile, "container") == 0);
     container->step = CONTAINER_STEP_BASE;
     (void)snprintf(path, sizeof(path), "/images/%s/json", image->name);
@@ -442,6 +447,16 @@ static void put_publicly(const struct container *container, const struct err *er
     (void)snprintf(told->message, sizeof(told->message), "%s", error->message);
 }
 
+/* Whether it may be for what it was made of that a creation failed. That the daemon was slow before
+ * anything of it ran is no sign of that. */
+static bool may_be_for_its_image(const struct container *container, const struct err *error)
+{
+    return container->prepared && container->create_op == ENGINE_OP_CREATE &&
+           container->service->daemon.is_up &&
+           container->step >=
+               (error->kind == ERR_TIMEOUT ? CONTAINER_STEP_START : CONTAINER_STEP_MAKE);
+}
+
 /* A start that fails keeps the files; of a creation that fails nothing is kept. */
 void container_fail(struct container *container, const struct err *error)
 {
@@ -449,6 +464,8 @@ void container_fail(struct container *container, const struct err *error)
     if (container->state != ENGINE_STATE_CREATING)
         return;
     log_warn("sandbox %s was not made: %s", container->create.id, error->message);
+    if (may_be_for_its_image(container, error))
+        prepare_distrust(container->prepared);
     put_publicly(container, error, &told);
     if (container->create_request != 0)
         service_answer_error(container->service, container->create_op, container->create_request,

@@ -302,6 +302,8 @@ static void on_looked(void *context, long status, struct buf *body, const struct
                                  NULL);
         return;
     }
+    if (!json_is_false(json_object_get(state, "Running")))
+        return; /* that was no daemon's answer */
     container_died(container, (int)json_integer_value(json_object_get(state, "ExitCode")));
 }
 

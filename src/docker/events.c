@@ -13,7 +13,8 @@
 #include "wire/json.h"
 
 enum { LINES_MAX = 4 << 20 };
-#define AGAIN_NS CLOCK_NS_PER_S
+#define AGAIN_FIRST_NS CLOCK_NS_PER_S
+#define AGAIN_MAX_NS (30 * CLOCK_NS_PER_S)
 
 static void take_line(const struct events *events, const uint8_t *line, size_t size)
 {
@@ -76,11 +77,18 @@ static void on_end(void *context, long status, struct buf *body, const struct er
 {
     struct events *events = context;
     struct err err = ERR_INIT;
+    int64_t now_ns = clock_now_ns();
     events->call = NULL;
     if (!error && status != 200)
         (void)web_refused(status, body, "events", &err);
     log_debug("the events of the Docker daemon ended: %s", error ? error->message : err.message);
-    loop_set_timer(events->daemon->loop, &events->again, clock_now_ns() + AGAIN_NS, on_again,
+    if (now_ns - events->begun_ns >= events->pause_ns)
+        events->pause_ns = AGAIN_FIRST_NS;
+    else
+        events->pause_ns *= 2;
+    if (events->pause_ns > AGAIN_MAX_NS)
+        events->pause_ns = AGAIN_MAX_NS;
+    loop_set_timer(events->daemon->loop, &events->again, now_ns + events->pause_ns, on_again,
                    events);
     daemon_doubt(events->daemon);
 }
@@ -95,6 +103,7 @@ int events_start(struct events *events, struct err *err)
                    "%%22label%%22%%3A%%5B%%22" SPEC_LABEL_INSTANCE "%%3D%s%%22%%5D%%7D",
                    daemon->facts.api, events->instance);
     events_stop(events);
+    events->begun_ns = clock_now_ns();
     buf_init(&events->lines, LINES_MAX);
     const struct web_request request = {
         .method = "GET", .path = path, .data = on_piece, .done = on_end, .context = events};

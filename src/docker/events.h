@@ -18,10 +18,13 @@ struct events {
     struct buf lines; /* that came, the last one perhaps not whole yet */
     struct loop_timer timer;
     struct loop_timer again; /* after an end */
+    int64_t begun_ns;
+    int64_t pause_ns; /* before the last beginning again; 0: none yet */
 };
 
 /* The first five are set by the caller before. When the stream ends, the daemon is doubted, and a
- * second later missed() is called unless it is down. */
+ * second later (up to half a minute where it ends sooner than that) missed() is called unless it is
+ * down. */
 int events_start(struct events *events, struct err *err);
 void events_stop(struct events *events);
 /* For tests: looks through the lines that came. */

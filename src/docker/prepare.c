@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "docker/spec.h"
 #include "wire/json.h"
 
@@ -33,17 +34,17 @@ void prepares_init(struct prepares *prepares, struct daemon *daemon, const char 
 
 void prepares_forget(struct prepares *prepares)
 {
-    for (size_t i = 0; i < prepares->count; i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(prepares->list); i++) {
         struct prepared *prepared = &prepares->list[i];
         web_cancel(&prepared->call);
-        prepared->ready = prepared->made = false;
+        prepared->ready = prepared->made = prepared->distrusted = false;
         prepared->retry_ns = 0;
     }
 }
 
 bool prepares_are_busy(const struct prepares *prepares)
 {
-    for (size_t i = 0; i < prepares->count; i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(prepares->list); i++) {
         if (prepares->list[i].call)
             return true;
     }
@@ -163,7 +164,7 @@ static void on_committed(void *context, long status, struct buf *body, const str
         return;
     }
     prepared->ready = true;
-    prepared->failed = false;
+    prepared->failed = prepared->distrusted = false;
     log_info("image %s is prepared", prepared->image);
     remove_container(prepared);
 }
@@ -204,6 +205,11 @@ static void on_made(void *context, long status, struct buf *body, const struct e
         give_up(prepared, "put init into it", "it could not be asked for");
 }
 
+static const char *profile_of(const struct prepared *prepared)
+{
+    return prepared->container ? "container" : "strict";
+}
+
 /* One of that name is there no more. */
 static void make(void *context, long status, struct buf *answer, const struct err *error)
 {
@@ -211,16 +217,18 @@ static void make(void *context, long status, struct buf *answer, const struct er
     const struct prepares *prepares = prepared->prepares;
     char name[NAME_SIZE];
     char path[PATH_SIZE];
-    if (status != 404 && !is_done(prepared, "remove an older container", status, answer, error))
-        return;
     prepared->call = NULL;
+    if (prepares->stopping ||
+        (status != 404 && !is_done(prepared, "remove an older container", status, answer, error)))
+        return;
     put_name(prepared, name);
     (void)snprintf(path, sizeof(path), "/containers/create?name=%s", name);
-    JSON_AUTO json_t *json = json_pack(
-        "{ss ss s[s] s[] s{ss ss ss} s{ss s{ss}}}", "Image", prepared->base, "User", "0:0",
-        "Entrypoint", "/.berth/init", "Cmd", "Labels", PREPARE_LABEL_INSTANCE, prepares->instance,
-        PREPARE_LABEL_BASE, prepared->base, PREPARE_LABEL_INIT, prepares->init_hash, "HostConfig",
-        "NetworkMode", "none", "LogConfig", "Type", "none");
+    JSON_AUTO json_t *json =
+        json_pack("{ss ss s[s] s[] s{ss ss ss ss} s{ss s{ss}}}", "Image", prepared->base, "User",
+                  "0:0", "Entrypoint", "/.berth/init", "Cmd", "Labels", PREPARE_LABEL_INSTANCE,
+                  prepares->instance, PREPARE_LABEL_BASE, prepared->base, PREPARE_LABEL_INIT,
+                  prepares->init_hash, PREPARE_LABEL_PROFILE, profile_of(prepared), "HostConfig",
+                  "NetworkMode", "none", "LogConfig", "Type", "none");
     BUF_AUTO struct buf body;
     buf_init(&body, 4096);
     prepared->made = true;
@@ -233,6 +241,18 @@ static const json_t *config_of(const json_t *image)
     return json_object_get(image, "Config");
 }
 
+/* Whether what the daemon has is what would be made now. */
+static bool is_wanted(const struct prepared *prepared, const json_t *image)
+{
+    const json_t *labels = json_object_get(config_of(image), "Labels");
+    const char *base = json_string_value(json_object_get(labels, PREPARE_LABEL_BASE));
+    const char *init = json_string_value(json_object_get(labels, PREPARE_LABEL_INIT));
+    const char *profile = json_string_value(json_object_get(labels, PREPARE_LABEL_PROFILE));
+    return !prepared->distrusted && base && init && profile && strcmp(base, prepared->base) == 0 &&
+           strcmp(init, prepared->prepares->init_hash) == 0 &&
+           strcmp(profile, profile_of(prepared)) == 0;
+}
+
 /* One that an engine before us made, or none. */
 static void on_found(void *context, long status, struct buf *body, const struct err *error)
 {
@@ -241,14 +261,9 @@ static void on_found(void *context, long status, struct buf *body, const struct 
     prepared->call = NULL;
     if (prepared->prepares->stopping)
         return;
-    if (!error && status == 200 && json_parse_object(body->data, body->size, &json, NULL) == 0) {
-        const json_t *labels = json_object_get(config_of(json), "Labels");
-        const char *base = json_string_value(json_object_get(labels, PREPARE_LABEL_BASE));
-        const char *init = json_string_value(json_object_get(labels, PREPARE_LABEL_INIT));
-        prepared->ready = base && init && strcmp(base, prepared->base) == 0 &&
-                          strcmp(init, prepared->prepares->init_hash) == 0 &&
-                          copy(json_object_get(json, "Id"), prepared->id);
-    }
+    if (!error && status == 200 && json_parse_object(body->data, body->size, &json, NULL) == 0)
+        prepared->ready =
+            is_wanted(prepared, json) && copy(json_object_get(json, "Id"), prepared->id);
     if (ask_removal(prepared, prepared->ready ? on_removed : make) != 0 && !prepared->ready)
         give_up(prepared, "make a container", "it could not be asked for");
 }
@@ -267,8 +282,11 @@ static void on_looked(void *context, long status, struct buf *body, const struct
         give_up(prepared, "look at it", "it has no id, or volumes");
         return;
     }
-    (void)snprintf(path, sizeof(path), "/images/" PREPARE_REPOSITORY ":%s/json", prepared->tag);
-    if (call(prepared, "GET", path, NULL, on_found) != 0)
+    /* One that did not work goes first, or the daemon would keep its layer for one of the same
+     * bytes. */
+    (void)snprintf(path, sizeof(path), "/images/" PREPARE_REPOSITORY ":%s%s", prepared->tag,
+                   prepared->distrusted ? "" : "/json");
+    if (call(prepared, prepared->distrusted ? "DELETE" : "GET", path, NULL, on_found) != 0)
         give_up(prepared, "look at it", "it could not be asked for");
 }
 
@@ -289,22 +307,17 @@ void prepares_stop(struct prepares *prepares)
 
 /* ---- for those who make sandboxes ---- */
 
-struct prepared *prepare_want(struct prepares *prepares, const char *image, bool container)
+struct prepared *prepare_want(struct prepares *prepares, const struct image *image, bool container)
 {
-    struct prepared *prepared = NULL;
-    for (size_t i = 0; i < prepares->count && !prepared; i++) {
-        if (prepares->list[i].container == container && strcmp(prepares->list[i].image, image) == 0)
-            prepared = &prepares->list[i];
-    }
-    if (!prepared && prepares->count == 2 * IMAGE_LIST_MAX)
-        return NULL;
-    if (!prepared) {
-        prepared = &prepares->list[prepares->count++];
+    /* The same place, and tag, in each process: in whatever order they are wanted. */
+    size_t place = 2 * (size_t)(image - image->images->list) + (container ? 1 : 0);
+    struct prepared *prepared = &prepares->list[place];
+    if (!prepared->prepares) {
         prepared->prepares = prepares;
         prepared->container = container;
-        (void)snprintf(prepared->image, sizeof(prepared->image), "%s", image);
+        (void)snprintf(prepared->image, sizeof(prepared->image), "%s", image->name);
         (void)snprintf(prepared->tag, sizeof(prepared->tag), "%s-%zu", prepares->instance,
-                       prepares->count);
+                       place + 1);
     }
     if (prepared->ready)
         return prepared;
@@ -329,4 +342,11 @@ void prepare_is_missing(struct prepared *prepared)
 {
     prepared->ready = false;
     begin(prepared);
+}
+
+void prepare_distrust(struct prepared *prepared)
+{
+    prepared->ready = false;
+    prepared->distrusted = true;
+    prepared->retry_ns = clock_now_ns() + RETRY_NS;
 }

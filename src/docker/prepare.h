@@ -17,6 +17,7 @@
 #define PREPARE_LABEL_INSTANCE "berth.prepared"
 #define PREPARE_LABEL_BASE "berth.base"
 #define PREPARE_LABEL_INIT "berth.init"
+#define PREPARE_LABEL_PROFILE "berth.prepared-for"
 
 enum { PREPARE_ID_SIZE = 80 };
 
@@ -29,8 +30,9 @@ struct prepared {
     char base[PREPARE_ID_SIZE]; /* the id that the image had */
     char id[PREPARE_ID_SIZE];   /* of what was made of it */
     bool ready;
-    bool made;   /* there may be a container that it is made in */
-    bool failed; /* said already */
+    bool made;       /* there may be a container that it is made in */
+    bool failed;     /* said already */
+    bool distrusted; /* what the daemon has is not taken */
     int64_t retry_ns;
     struct web_call *call;
 };
@@ -42,8 +44,7 @@ struct prepares {
     size_t init_size;
     char init_hash[17];
     bool stopping;
-    struct prepared list[2 * IMAGE_LIST_MAX];
-    size_t count;
+    struct prepared list[2 * IMAGE_LIST_MAX]; /* of each of the operator's images two */
 };
 
 void prepares_init(struct prepares *prepares, struct daemon *daemon, const char *instance,
@@ -56,11 +57,14 @@ bool prepares_are_busy(const struct prepares *prepares);
 void prepares_stop(struct prepares *prepares);
 
 /* What sandboxes of this image and profile may be made of; NULL: nothing yet, and it is begun. */
-struct prepared *prepare_want(struct prepares *prepares, const char *image, bool container);
+struct prepared *prepare_want(struct prepares *prepares, const struct image *image, bool container);
 /* What the daemon says of the image now (GET /images/NAME/json): whether it is still the one that
  * was prepared. If not, another one is begun. */
 bool prepare_is_of(struct prepared *prepared, long status, const struct buf *body);
 /* The daemon has it no more. */
 void prepare_is_missing(struct prepared *prepared);
+/* A sandbox could not be made of it, perhaps for its sake: none is any more, and after a while it
+ * is made anew. */
+void prepare_distrust(struct prepared *prepared);
 
 #endif

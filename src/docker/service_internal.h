@@ -31,6 +31,7 @@ struct service {
     bool runc_accepted; /* BERTH_DOCKER_RUNC_OK */
     struct web_call *list_call;
     int64_t listed_ns; /* when the list that is under way was asked for */
+    bool list_again;   /* it is older than what is wanted: another one follows */
     struct loop_timer listen_timer;
     struct loop_timer sweep_timer;
     int64_t sweep_ns;

@@ -80,12 +80,14 @@ static void adopt(struct service *service, const struct found *found)
         hex_read(label(found, SPEC_LABEL_NONCE), container->nonce, sizeof(container->nonce));
     container->state = ENGINE_STATE_RUNNING;
     container->since_ns = clock_now_ns();
-    if (whole && runs(found)) {
-        if (container_is_lost(container))
+    /* The list may lag behind a start, and Podman takes one that is being started again for new:
+     * asked, and not found to run, it goes or has stopped. */
+    if (whole && (runs(found) || was_never_started(found))) {
+        if (!runs(found) || container_is_lost(container))
             container_look(container);
         return;
     }
-    if (whole && container->create.keep_files && !was_never_started(found)) {
+    if (whole && container->create.keep_files) {
         container->state = ENGINE_STATE_STOPPED;
         return;
     }
@@ -179,18 +181,22 @@ static void on_listed(void *context, long status, struct buf *body, const struct
 {
     struct service *service = context;
     struct err err = ERR_INIT;
+    bool again = service->list_again;
     service->list_call = NULL;
+    service->list_again = false;
     int result = error           ? err_copy(&err, error)
                  : status != 200 ? web_refused(status, body, "list", &err)
                                  : sweep_take(service, body, &err);
     if (result == 0) {
         service->synced = true;
         service_listen(service);
+        if (again)
+            sweep(service);
         return;
     }
     log_warn("the Docker daemon's containers: %s", err.message);
     daemon_doubt(&service->daemon);
-    if (!service->synced)
+    if (!service->synced || again)
         loop_set_timer(service->loop, &service->sweep_timer, clock_now_ns() + CLOCK_NS_PER_S, sweep,
                        service);
 }
@@ -217,7 +223,8 @@ static void sweep(void *context)
 void sweep_start(struct service *service)
 {
     service->sweep_ns = interval_ns();
-    web_cancel(&service->list_call);
+    /* One that is under way is let through, however often this is asked for. */
+    service->list_again = service->list_call != NULL;
     sweep(service);
 }
 
@@ -225,4 +232,5 @@ void sweep_stop(struct service *service)
 {
     loop_stop_timer(&service->sweep_timer);
     web_cancel(&service->list_call);
+    service->list_again = false;
 }

@@ -67,7 +67,7 @@ static int open_place(const char *mount_path, const char *place, int *out_fd, st
     (void)snprintf(path, sizeof(path), "%s%s", mount_path, place);
     *out_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (*out_fd < 0 && errno == ENOENT && place[0] != '\0')
-        return err_public(err, ERR_UNSUPPORTED,
+        return err_public(err, ERR_UNAVAILABLE, /* it may start after us */
                           "there is no control group %s for sandboxes (BERTH_CGROUP); is the unit "
                           "that it belongs to running?",
                           place);
@@ -556,11 +556,12 @@ int cgroup_enter(const struct cgroup_entry *entry, struct err *err)
 
 /* The init among the processes of a group, and a signal to all of them. On v1 a child that init has
  * just forked is in the group too, for a moment, and its number may be the lower one. */
-static pid_t visit_procs(int dir_fd, bool kill_them)
+static int visit_procs(int dir_fd, bool kill_them, pid_t *out_first, struct err *err)
 {
     char text[16384];
-    if (fd_read_file_at(dir_fd, "cgroup.procs", text, sizeof(text), NULL) <= 0)
-        return 0;
+    ssize_t size = fd_read_file_at(dir_fd, "cgroup.procs", text, sizeof(text), err);
+    if (size < 0)
+        return (int)size;
     pid_t first = 0;
     char *cursor = text;
     for (;;) {
@@ -568,13 +569,15 @@ static pid_t visit_procs(int dir_fd, bool kill_them)
         long pid = strtol(cursor, &end, 10);
         /* A number without its line's end was cut by the buffer: another process of the host. */
         if (end == cursor || *end != '\n' || pid <= 0)
-            return first;
+            break;
         if (first == 0 || (!kill_them && nspid_is_first((pid_t)pid)))
             first = (pid_t)pid;
         if (kill_them)
             (void)kill((pid_t)pid, SIGKILL);
         cursor = end;
     }
+    *out_first = first;
+    return 0;
 }
 
 void cgroup_kill(const struct cgroup_root *root, const char *id)
@@ -584,8 +587,9 @@ void cgroup_kill(const struct cgroup_root *root, const char *id)
             continue;
         for (size_t k = 0; k < ARRAY_SIZE(group_names); k++) {
             FD_AUTO int dir_fd = -1;
+            pid_t first = 0;
             if (cgroup_open_group(&root->hierarchies[i], id, group_names[k], &dir_fd, NULL) == 0)
-                (void)visit_procs(dir_fd, true);
+                (void)visit_procs(dir_fd, true, &first, NULL);
         }
     }
 }
@@ -595,21 +599,30 @@ bool cgroup_kill_code(const struct cgroup_root *root, const char *id)
     bool found = false;
     for (size_t i = 0; i < root->count; i++) {
         FD_AUTO int dir_fd = -1;
+        pid_t first = 0;
         if (root->hierarchies[i].pids &&
-            cgroup_open_group(&root->hierarchies[i], id, "code", &dir_fd, NULL) == 0)
-            found |= visit_procs(dir_fd, true) != 0;
+            cgroup_open_group(&root->hierarchies[i], id, "code", &dir_fd, NULL) == 0 &&
+            visit_procs(dir_fd, true, &first, NULL) == 0)
+            found |= first != 0;
     }
     return found;
 }
 
-pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id)
+int cgroup_init_pid(const struct cgroup_root *root, const char *id, pid_t *out, struct err *err)
 {
-    for (size_t i = 0; i < root->count; i++) {
+    struct err failure = ERR_INIT;
+    pid_t pid = 0;
+    for (size_t i = 0; i < root->count && pid == 0; i++) {
         FD_AUTO int dir_fd = -1;
-        if (root->hierarchies[i].pids &&
-            cgroup_open_group(&root->hierarchies[i], id, "init", &dir_fd, NULL) == 0)
-            return visit_procs(dir_fd, false);
+        if (!root->hierarchies[i].pids)
+            continue;
+        int result = cgroup_open_group(&root->hierarchies[i], id, "init", &dir_fd, &failure);
+        if (result == 0)
+            result = visit_procs(dir_fd, false, &pid, &failure);
+        if (result != 0 && failure.sys_errno != ENOENT && failure.sys_errno != ENODEV)
+            return err_copy(err, &failure);
     }
+    *out = pid;
     return 0;
 }
 
@@ -641,11 +654,14 @@ int cgroup_each(const struct cgroup_root *root, void (*fn)(void *context, const 
             return err_sys(err, errno, "list cgroups");
         }
         const struct dirent *entry = NULL;
-        while ((entry = readdir(dir))) {
+        while (errno = 0, (entry = readdir(dir))) {
             if (entry->d_type == DT_DIR && id_is_name(entry->d_name, SANDBOX_ID_MAX))
                 fn(context, entry->d_name);
         }
+        int saved = errno;
         (void)closedir(dir);
+        if (saved != 0)
+            return err_sys(err, saved, "list cgroups");
     }
     return 0;
 }

@@ -126,7 +126,8 @@ uint64_t cgroup_memory_bound(const struct cgroup_root *root);
 /* Whether the kernel has killed anything in a sandbox's code group for want of memory. */
 bool cgroup_had_oom(const struct cgroup_root *root, const char *id);
 
-/* The init of a sandbox by its group: its process id, or 0 when none is left. */
-pid_t cgroup_init_pid(const struct cgroup_root *root, const char *id);
+/* The init of a sandbox by its group: *out is its process id, or 0 when none is left. A failure
+ * says nothing of whether there is one. */
+int cgroup_init_pid(const struct cgroup_root *root, const char *id, pid_t *out, struct err *err);
 
 #endif

@@ -124,13 +124,15 @@ int disk_open_node(const char *path, mode_t type, const char *sys_path, struct e
     return fd < 0 ? err_sys(err, errno, "open %s", path) : fd;
 }
 
-/* Before exec: the image is the one descriptor beside the usual three. */
-static _Noreturn void exec_tool(char *const argv[], int image_fd, int output_fd)
+/* Before exec: the image is the one descriptor beside the usual three, but for a copy of the
+ * socket, which is not to end before the tool: whoever then waits for us waits for it, too. */
+static _Noreturn void exec_tool(char *const argv[], const struct disk_plan *plan, int output_fd)
 {
     char *const environment[] = {NULL};
     int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (dup2(null_fd, STDIN_FILENO) < 0 || dup2(output_fd, STDOUT_FILENO) < 0 ||
-        dup2(output_fd, STDERR_FILENO) < 0 || dup2(image_fd, TOOL_IMAGE_FD) < 0)
+    if (fcntl(plan->reply_fd, F_DUPFD, TOOL_IMAGE_FD + 1) < 0 || dup2(null_fd, STDIN_FILENO) < 0 ||
+        dup2(output_fd, STDOUT_FILENO) < 0 || dup2(output_fd, STDERR_FILENO) < 0 ||
+        dup2(plan->image_fd, TOOL_IMAGE_FD) < 0)
         _exit(EXIT_NO_EXEC);
     (void)execve(argv[0], argv, environment);
     _exit(EXIT_NO_EXEC);
@@ -163,7 +165,8 @@ static void read_last_line(int fd, char *out, size_t size)
 }
 
 /* Runs a program of e2fsprogs on the image. It gets a descriptor and no path. */
-static int run_tool(char *const argv[], int image_fd, int *out_code, struct err *err)
+static int run_tool(char *const argv[], const struct disk_plan *plan, int *out_code,
+                    struct err *err)
 {
     int pair[2];
     if (pipe2(pair, O_CLOEXEC) != 0)
@@ -174,7 +177,7 @@ static int run_tool(char *const argv[], int image_fd, int *out_code, struct err 
     if (pid < 0)
         return err_sys(err, errno, "fork for %s", argv[0]);
     if (pid == 0)
-        exec_tool(argv, image_fd, write_fd);
+        exec_tool(argv, plan, write_fd);
     fd_close(&write_fd);
     char line[200];
     read_last_line(read_fd, line, sizeof(line));
@@ -234,7 +237,7 @@ static int make_filesystem(const struct disk_plan *plan, struct err *err)
         NULL,
     };
     int code = 0;
-    int result = run_tool(argv, plan->image_fd, &code, err);
+    int result = run_tool(argv, plan, &code, err);
     return result == 0 && code != 0 ? -ERR_INTERNAL : result;
 }
 
@@ -253,9 +256,9 @@ static int check_filesystem(const struct disk_plan *plan, struct err *err)
     char *const preen[] = {tool, word("-p"), image, NULL};
     char *const mend[] = {tool, word("-f"), word("-y"), image, NULL};
     int code = 0;
-    int result = run_tool(preen, plan->image_fd, &code, err);
+    int result = run_tool(preen, plan, &code, err);
     if (result == 0 && (code & E2FSCK_BAD) != 0)
-        result = run_tool(mend, plan->image_fd, &code, err);
+        result = run_tool(mend, plan, &code, err);
     return result == 0 && (code & E2FSCK_BAD) != 0 ? -ERR_INTERNAL : result;
 }
 

@@ -204,22 +204,26 @@ static void note_weaker(struct sandbox_host *host, const struct userns *userns)
                            " shared with berth's user");
 }
 
-static void open_disks(struct sandbox_host *host, int priv_fd)
+/* Fails where it could not be told which disks are kept. */
+static int open_disks(struct sandbox_host *host, int priv_fd, struct err *err)
 {
-    struct err err = ERR_INIT;
+    struct err lack = ERR_INIT;
     struct disk_space space = {0};
     /* Also without tools: what was kept when they were there is kept on. */
-    if (disk_open(priv_fd, &host->disks, &err) == 0 && disk_check(&err) == 0 &&
-        disk_measure(&host->disks, &space, &err) == 0) {
+    int result = disk_open(priv_fd, &host->disks, err);
+    if (result != 0)
+        return result;
+    if (disk_check(&lack) == 0 && disk_measure(&host->disks, &space, &lack) == 0) {
         host->disks_usable = true;
         /* What living and kept disks hold is promised to their sandboxes already: were it missing
          * here too, each restart of the engine would leave less to promise. */
         uint64_t ours_bytes = space.free_bytes + space.written_bytes;
         host->disk_bytes = ours_bytes < DISK_SIZE_MAX ? ours_bytes : DISK_SIZE_MAX;
-        return;
+        return 0;
     }
-    log_warn("no disks for sandboxes: %s", err.message);
-    note_missing(host, "disk: %.160s", err.public_message[0] ? err.public_message : err.message);
+    log_warn("no disks for sandboxes: %s", lack.message);
+    note_missing(host, "disk: %.160s", lack.public_message[0] ? lack.public_message : lack.message);
+    return 0;
 }
 
 /* The operator's images. The folder below the state folder is made when it is missing, so that what
@@ -350,7 +354,7 @@ static int open_sandboxing(struct sandbox_host *host, const struct host_config *
         return 0; /* the rest needs the host's root */
     result = open_images(host, config, priv_fd, err);
     if (result == 0)
-        open_disks(host, priv_fd);
+        result = open_disks(host, priv_fd, err);
     if (result == 0)
         find_layers(host, priv_fd);
     if (result == 0)

@@ -46,7 +46,7 @@ struct sandbox_host {
     struct layers *layers; /* NULL: this host has none; of the service */
     struct networks networks;
     struct gpus gpus;        /* none where cdi.gpu_count is 0 */
-    struct disk_store disks; /* dir_fd -1: it is not known which there are */
+    struct disk_store disks; /* dir_fd -1: none, without the host's root */
     struct runsc runsc;      /* not usable: this host has none */
     struct sysview sysview;
     bool disks_usable;   /* new ones can be made, and kept ones opened; else they are only known */

@@ -174,9 +174,12 @@ static bool look_through(int store_fd, bool (*look)(void *context, const char *n
     (void)fd_take(&fd); /* the DIR's now */
     bool found = false;
     const struct dirent *entry = NULL;
-    while (!found && (entry = readdir(dir)))
+    while (!found && (errno = 0, (entry = readdir(dir))))
         found = imagestore_has(store_fd, entry->d_name) && look(context, entry->d_name);
+    int saved = found ? 0 : errno;
     (void)closedir(dir);
+    if (saved != 0)
+        (void)err_sys(err, saved, "read a store");
     return found;
 }
 

@@ -153,7 +153,7 @@ static int try_rules(struct networks *networks, struct err *err)
 {
     bool stood = firewall_check(&networks->rules, NULL) == 0;
     int result = firewall_put(&networks->rules, err);
-    networks->table = result == 0;
+    networks->table = result == 0 || stood;
     if (result != 0 || stood)
         return result;
     networks->table = false;
@@ -181,6 +181,7 @@ int network_open(const char *instance, const struct idrange_space *ids, struct n
         result = read_servers(out, &why);
     if (result == 0)
         result = check_forwarding(&why);
+    out->wanted = result == 0;
     if (result == 0)
         result = try_rules(out, &why);
     if (result != 0)
@@ -289,7 +290,7 @@ static void on_swept(void *context, const char *name, const char *alias)
     size_t size = strlen(mark);
     /* Without an alias it was never finished. */
     bool ours = alias[0] == '\0' || strncmp(alias, mark, size) == 0;
-    bool lives = ours && alias[0] != '\0' && sweep->networks->offered &&
+    bool lives = ours && alias[0] != '\0' && sweep->networks->wanted &&
                  sweep->lives(sweep->context, alias + size);
     sweep->left++;
     if (!ours || lives || sweep->gone_count >= ARRAY_SIZE(sweep->gone))
@@ -317,8 +318,13 @@ int network_sweep(struct networks *networks, network_lives_fn lives, void *conte
         networks->table = result != 0;
         return result;
     }
-    if (!networks->offered || firewall_check(&networks->rules, &failure) == 0)
+    if (!networks->wanted)
         return 0;
-    log_warn("network full: %s: putting the rules back", failure.message);
-    return firewall_put(&networks->rules, err);
+    result = firewall_check(&networks->rules, &failure);
+    if (result != 0) {
+        log_warn("network full: %s: putting the rules back", failure.message);
+        result = firewall_put(&networks->rules, err);
+    }
+    networks->table |= result == 0;
+    return result;
 }

@@ -17,7 +17,8 @@
 struct networks {
     char instance[40];
     bool root;    /* the host's: an earlier engine may have left something */
-    bool offered; /* sandboxes can be given one */
+    bool wanted;  /* the operator offers it, and the settings are right: who has one keeps it */
+    bool offered; /* sandboxes can be given one: it was tried as well */
     struct firewall_spec rules;
     bool table; /* the host's rules stand, as far as we know */
     bool tidy;  /* one was taken away: network_sweep() may find that it was the last */
@@ -40,7 +41,7 @@ int network_take(struct networks *networks, uint32_t index, struct err *err);
 
 /* lives is called with the sandbox of each interface of our instance: the others' are removed, and
  * the rules where no interface is left; where one is, they are put back if somebody took them away.
- * Where the operator offers it no more, nobody keeps one. */
+ * Where the operator offers it no more, nobody keeps one; where only the trial failed, all do. */
 typedef bool (*network_lives_fn)(void *context, const char *id);
 int network_sweep(struct networks *networks, network_lives_fn lives, void *context,
                   struct err *err);

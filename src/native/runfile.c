@@ -42,7 +42,7 @@ int runfile_each(int run_fd, const char *suffix, void (*fn)(void *context, const
         return err_sys(err, errno, "list priv/run");
     }
     const struct dirent *entry = NULL;
-    while ((entry = readdir(dir))) {
+    while (errno = 0, (entry = readdir(dir))) {
         char id[SANDBOX_ID_MAX + 1];
         const char *dot = strrchr(entry->d_name, '.');
         if (!dot || strcmp(dot + 1, suffix) != 0 || (size_t)(dot - entry->d_name) > SANDBOX_ID_MAX)
@@ -51,6 +51,7 @@ int runfile_each(int run_fd, const char *suffix, void (*fn)(void *context, const
         if (id_is_name(id, SANDBOX_ID_MAX))
             fn(context, id);
     }
+    int saved = errno;
     (void)closedir(dir);
-    return 0;
+    return saved != 0 ? err_sys(err, saved, "list priv/run") : 0;
 }

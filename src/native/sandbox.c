@@ -510,16 +510,30 @@ int sandbox_setup_event(struct sandbox_host *host, struct sandbox *sandbox, stru
     return result;
 }
 
-static void find_by_group(const struct sandbox_host *host, struct sandbox *sandbox)
+/* ERR_UNAVAILABLE: it has to be looked at again. Only a group without a process is a dead one's. */
+static int find_by_group(const struct sandbox_host *host, struct sandbox *sandbox)
 {
-    pid_t pid = cgroup_init_pid(&host->cgroups, sandbox->id);
-    if (pid > 0)
-        sandbox->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct err err = ERR_INIT;
+    pid_t pid = 0;
+    pid_t again = 0;
+    int result = cgroup_init_pid(&host->cgroups, sandbox->id, &pid, &err);
+    if (result == 0 && pid == 0)
+        return 0;
+    FD_AUTO int pidfd = result == 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (result == 0 && pidfd < 0)
+        result = err_sys(&err, errno, "open the init");
     /* The process may have ended, and its number gone to another, between the two: ask again. */
-    if (sandbox->pidfd >= 0 && cgroup_init_pid(&host->cgroups, sandbox->id) == pid)
-        sandbox->pid = pid;
-    else
-        fd_close(&sandbox->pidfd);
+    if (result == 0)
+        result = cgroup_init_pid(&host->cgroups, sandbox->id, &again, &err);
+    if (result == 0 && again != pid)
+        result = err_set(&err, ERR_CONFLICT, "its init has just ended");
+    if (result != 0) {
+        log_debug("sandbox %s can't be looked at now: %s", sandbox->id, err.message);
+        return -ERR_UNAVAILABLE;
+    }
+    sandbox->pid = pid;
+    sandbox->pidfd = fd_take(&pidfd);
+    return 0;
 }
 
 static int find_by_socket(const struct sandbox_host *host, struct sandbox *sandbox)
@@ -544,9 +558,9 @@ struct sandbox *sandbox_adopt(struct sandbox_host *host, const char *id)
         return NULL;
     sandbox->state = ENGINE_STATE_RUNNING;
     sandbox->runsc = initstream_exists(host->run_fd, id);
-    if (host->cgroups.count > 0) {
-        find_by_group(host, sandbox);
-    } else if (find_by_socket(host, sandbox) == -ERR_UNAVAILABLE) {
+    int result =
+        host->cgroups.count > 0 ? find_by_group(host, sandbox) : find_by_socket(host, sandbox);
+    if (result == -ERR_UNAVAILABLE) {
         sandbox_free(sandbox);
         return NULL;
     }

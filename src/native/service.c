@@ -242,6 +242,14 @@ static void on_sandbox_event(struct service *service, struct sandbox *sandbox)
         on_death(service, sandbox);
 }
 
+/* Nobody could look yet. */
+static int say_unknown(const struct service *service, struct err *err)
+{
+    const struct sandbox_host *host = &service->host;
+    return err_set(err, ERR_UNAVAILABLE, "it is not known what lives here%s%s",
+                   host->usable ? "" : ": ", host->usable ? "" : host->unavailable.message);
+}
+
 int service_find_or_adopt(struct service *service, const char *id, struct sandbox **out,
                           struct err *err)
 {
@@ -250,8 +258,7 @@ int service_find_or_adopt(struct service *service, const char *id, struct sandbo
     if (*out)
         return 0;
     if (!service->swept) /* who is told that there is none forgets it, and its files */
-        return err_set(err, ERR_UNAVAILABLE, "it is not known what lives here%s%s",
-                       host->usable ? "" : ": ", host->usable ? "" : host->unavailable.message);
+        return say_unknown(service, err);
     if (host->cgroups.count > 0 || !initsock_exists(host->run_fd, id))
         return 0;
     service_adopt(service, id);
@@ -373,7 +380,13 @@ static void on_list(struct service *service, const struct engine_msg *request)
 {
     struct engine_msg msg = {.op = ENGINE_OP_LIST | ENGINE_REPLY,
                              .request_id = request->request_id};
-    list_after(service, request->id, &msg);
+    const struct sandbox_host *host = &service->host;
+    /* A host that can't make any has none; any other list without what was not looked at is taken
+     * for whole. */
+    if (service->swept || (!host->usable && host->unavailable.kind == ERR_UNSUPPORTED))
+        list_after(service, request->id, &msg);
+    else
+        (void)say_unknown(service, &msg.error);
     service_answer(service, &msg, -1);
     engine_msg_done(&msg);
 }

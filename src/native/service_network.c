@@ -117,6 +117,9 @@ static bool lives(void *context, const char *id)
 void service_sweep_networks(struct service *service)
 {
     struct err err = ERR_INIT;
+    /* Not knowing what lives it would take all of them for left over. */
+    if (!service->swept || service->sweep_again)
+        return;
     if (network_sweep(&service->host.networks, lives, service, &err) != 0)
         log_warn("sweep of networks: %s", err.message);
 }

@@ -12,7 +12,7 @@
 
 #define SWEEP_MS 30000
 #define SWEEP_MS_MAX 86400000
-#define SWEEP_AGAIN_NS (100 * CLOCK_NS_PER_MS) /* when an init was too busy to be found */
+#define SWEEP_AGAIN_NS (100 * CLOCK_NS_PER_MS) /* when a sandbox could not be looked at */
 
 void service_adopt(void *context, const char *id)
 {
@@ -68,6 +68,7 @@ void service_sweep(struct service *service)
 {
     struct err err = ERR_INIT;
     service->sweep_at_ns = clock_now_ns() + service->sweep_ns;
+    bool was_unsure = service->sweep_again;
     service->sweep_again = false;
     if (!service->host.usable)
         return;
@@ -75,12 +76,16 @@ void service_sweep(struct service *service)
     bool has_groups = host->cgroups.count > 0;
     int result = has_groups ? cgroup_each(&host->cgroups, service_adopt, service, &err)
                             : initsock_each(host->run_fd, service_adopt, service, &err);
-    if (result != 0) {
-        /* Without knowing what lives, a disk or a socket must not be taken for left over. */
+    if (service->sweep_again && service->sweep_ns > SWEEP_AGAIN_NS)
+        service->sweep_at_ns = clock_now_ns() + SWEEP_AGAIN_NS;
+    if (result != 0)
         log_warn("sweep: %s", err.message);
+    else if (has_groups && service->sweep_again && !was_unsure)
+        log_warn("not all that bears our name could be looked at: looking again until it is");
+    /* Without knowing what lives, a disk or a socket must not be taken for left over. */
+    if (result != 0 || (has_groups && service->sweep_again))
         return;
-    }
-    if (host->disks.dir_fd < 0 || disk_each(&host->disks, adopt_disk, service, &err) != 0)
+    if (host->disks.dir_fd >= 0 && disk_each(&host->disks, adopt_disk, service, &err) != 0)
         log_warn("it is not known what disks are kept: %s", err.message);
     else
         service->swept = true;
@@ -90,8 +95,6 @@ void service_sweep(struct service *service)
         log_warn("sweep of streams: %s", err.message);
     service_sweep_layers(service);
     service_sweep_networks(service);
-    if (service->sweep_again && service->sweep_ns > SWEEP_AGAIN_NS)
-        service->sweep_at_ns = clock_now_ns() + SWEEP_AGAIN_NS;
 }
 
 /* Tests ask for a shorter one; a wrong figure is none. */

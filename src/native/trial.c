@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "native/mountfd.h"
+#include "native/userns.h"
 
 enum { STACK_SIZE = 65536, TRIES = 3 };
 
@@ -47,9 +48,10 @@ int trial_proc(struct err *err)
     for (int tries = 0; tries < TRIES && was_killed(status); tries++) {
         pid_t pid = clone(mount_proc, stack + sizeof(stack),
                           CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | SIGCHLD, NULL);
+        int saved = errno;
         if (pid < 0)
-            return err_public(err, ERR_UNSUPPORTED, "no namespaces can be made for sandboxes: %s",
-                              strerror(errno));
+            return err_public(err, userns_failure_kind(saved),
+                              "no namespaces can be made for sandboxes: %s", strerror(saved));
         (void)waitpid(pid, &status, 0); /* one that was killed says nothing of this host */
     }
     if (was_killed(status))
@@ -61,7 +63,8 @@ int trial_proc(struct err *err)
             err, ERR_UNSUPPORTED,
             "a sandbox may have no /proc of its own here: parts of /proc are masked, "
             "as container engines do (Docker: --security-opt systempaths=unconfined)");
-    return err_public(err, ERR_UNSUPPORTED, "a sandbox may have no /proc of its own here: %s",
+    return err_public(err, userns_failure_kind(WEXITSTATUS(status)),
+                      "a sandbox may have no /proc of its own here: %s",
                       strerror(WEXITSTATUS(status)));
 }
 

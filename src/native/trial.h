@@ -6,7 +6,8 @@
 #include "native/idrange.h"
 #include "native/image.h"
 
-/* Mounts a /proc in namespaces as a sandbox has them. ERR_UNSUPPORTED (public) says why not. */
+/* Mounts a /proc in namespaces as a sandbox has them. ERR_UNSUPPORTED (public) says why not;
+ * any other failure is an accident. */
 int trial_proc(struct err *err);
 
 /* Takes every tree of the image once, which notes in it what can't be id-mapped or layered.

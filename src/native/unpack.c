@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <linux/mount.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -80,6 +81,10 @@ static _Noreturn void child_run(const struct unpack_config *config, int go_fd, i
         setresuid(0, 0, 0) != 0)
         _exit(EXIT_NOT_STARTED);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* after the ids, which clear it */
+    /* The engine may have died before that: nobody else reads the status. */
+    struct pollfd reader = {.fd = status_fd};
+    if (poll(&reader, 1, 0) != 0)
+        _exit(EXIT_NOT_STARTED);
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -170,6 +175,7 @@ int unpack_start(const struct unpack_config *config, struct unpack *out, struct 
         return err_sys(err, errno, "clone berth-unpack into new namespaces");
     if (pid == 0) {
         fd_close(&go_write_fd); /* or the engine's end would never be seen */
+        fd_close(&status_read_fd);
         child_run(config, go_read_fd, status_write_fd, mount_fd);
     }
     result = release_child(pid, mount_fd, go_write_fd, err);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/mem.h"
 #include "native/parent.h"
 
 enum {
@@ -207,21 +208,36 @@ void userns_hint(char *out, size_t size)
     (void)snprintf(out, size, "%s", text);
 }
 
+enum err_kind userns_failure_kind(int sys_errno)
+{
+    static const int passing[] = {EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOBUFS, ENOMEM, EUSERS};
+    if (sys_errno == ENOSPC)
+        return is_set_to("user/max_user_namespaces", 0) ? ERR_UNSUPPORTED : ERR_UNAVAILABLE;
+    for (size_t i = 0; i < ARRAY_SIZE(passing); i++) {
+        if (sys_errno == passing[i])
+            return ERR_UNAVAILABLE;
+    }
+    return ERR_UNSUPPORTED;
+}
+
 static int refuse(int sys_errno, struct err *err)
 {
+    const enum err_kind kind = userns_failure_kind(sys_errno);
     char hint[USERNS_TEXT_MAX];
     userns_hint(hint, sizeof(hint));
     if (hint[0] == '\0' && sys_errno == ENOSPC)
         (void)snprintf(hint, sizeof(hint),
                        "sysctl user.max_user_namespaces is used up, or they are nested too deep");
+    if (hint[0] == '\0' && kind != ERR_UNSUPPORTED)
+        (void)snprintf(hint, sizeof(hint), "%s", strerror(sys_errno));
     if (hint[0] == '\0')
         (void)snprintf(
             hint, sizeof(hint),
             "%s (a chroot, or a container's seccomp filter, forbids it; Docker: --security-opt "
             "seccomp=unconfined)",
             strerror(sys_errno));
-    return err_public(err, ERR_UNSUPPORTED,
-                      "an ordinary user may make no user namespace on this host: %s", hint);
+    return err_public(err, kind, "an ordinary user may make no user namespace on this host: %s",
+                      hint);
 }
 
 /* ---- all of it ---- */

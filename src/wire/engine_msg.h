@@ -45,7 +45,8 @@ enum engine_op {
     ENGINE_OP_INSPECT,   /* does not block; idempotent; ERR_NOT_FOUND for an unknown id */
     ENGINE_OP_LIST,      /* does not block; idempotent; replies the ids of this instance that come
                             after `id` in the order of strcmp(), as many as a message holds, and
-                            `more`; an engine that knows no `more` replies what it can */
+                            `more`; an engine that knows no `more` replies what it can.
+                            ERR_UNAVAILABLE while it does not know all that lives */
     ENGINE_OP_OPEN_CHANNEL, /* does not block; replies one fd, a further channel to init */
     ENGINE_OP_STATS,        /* does not block; needs ENGINE_CAP_STATS */
     ENGINE_OP_EVENT_GONE,   /* engine to server, request id 0: a sandbox died by itself; cause says

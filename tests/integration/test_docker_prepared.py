@@ -1,5 +1,8 @@
 """The images that the engine docker prepares: what is made of one is as what is filled by itself, under
 runc and under gVisor, and its secret is nobody's to see."""
+import os
+import signal
+
 import pytest
 
 import dockerd
@@ -69,3 +72,31 @@ def test_one_that_is_made_of_it_is_as_any(rig, profile):
     second.delete()
     server.wait_clean()
     assert not daemon.containers()
+
+
+@pytest.mark.parametrize("rig", ["docker"], indirect=True)
+def test_the_next_engine_takes_none_for_another(rig):
+    """Whichever profile it needs first: each has an image of its own, and that is found again."""
+    daemon, server = rig
+    seen = {}
+    for profile in ("strict", "container"):
+        session = Session(server, profile=profile)
+        seen[profile] = session.run(LOOK)["stdout"]
+        session.delete()
+        wait_until(lambda: len(prepared(daemon)) == len(seen), server.log)
+    assert seen["strict"] != seen["container"]
+    images = prepared(daemon)
+    old = server.child("berth-docker")
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: server.children().get("berth-docker") not in (None, old), "the next engine")
+    for profile in ("container", "strict"):
+
+        def is_made_of_one():
+            session = Session(server, profile=profile)
+            found = image_of(daemon, server)
+            assert session.run(LOOK)["stdout"] == seen[profile], (profile, found, images)
+            session.delete()
+            return found in images
+
+        wait_until(is_made_of_one, server.log)
+    assert prepared(daemon) == images

@@ -272,7 +272,7 @@ def test_an_engine_whose_trials_are_all_killed_ends_itself(make_engine):
         engine.env.pop("BERTH_FAULT_ONCE")
         engine.start()
         assert "trial" in engine.probe()["unavailable"]
-        for broken in (lambda: engine.inspect("alive"), engine.create):
+        for broken in (lambda: engine.inspect("alive"), engine.list, engine.create):
             with pytest.raises(EngineError) as problem:
                 broken()
             assert problem.value.kind == "unavailable", problem.value

@@ -13,6 +13,7 @@ import pytest
 import faults
 import harness
 import internet
+from engine import Engine
 from harness import assert_error, wait_until
 from sessions import Session
 
@@ -258,6 +259,34 @@ def test_the_engine_dies(full):
     session.delete()
     other.delete()
     wait_until(nothing_left, "nothing left")
+
+
+@pytest.mark.parametrize("lacking", ["images", "nft"])
+def test_an_engine_that_an_accident_stops_takes_no_network(tmp_path, lacking):
+    """What lives is not known to it, or not how to make rules: those that stand are left."""
+    images, aside = tmp_path / "images", tmp_path / "aside"
+    images.mkdir()
+    with Engine(SETTINGS, options=["--images", str(images)]) as engine:
+        engine.create("one").channel.close()
+        engine.network_full("one")
+        before = links(), tables()
+        assert len(before[0]) == len(before[1]) == 1
+        engine.kill()
+        if lacking == "images":
+            images.rename(aside)
+            engine.start()
+            assert "images" in engine.probe()["unavailable"]
+            assert engine.process.wait(20) == 0, engine.log()
+            aside.rename(images)
+        else:
+            engine.start(hidden=[shutil.which("nft")])
+            assert "nft" in engine.probe()["missing"]  # the first sweep comes before any answer
+            engine.kill(signal.SIGTERM)
+        assert (links(), tables()) == before, engine.log()
+        engine.start()
+        assert engine.inspect("one") == "running" and (links(), tables()) == before
+        engine.destroy("one")
+        wait_until(nothing_left, "nothing left")
 
 
 def test_everything_dies_and_the_session_keeps_its_network(full):

@@ -18,6 +18,7 @@ import pytest
 
 import harness
 from harness import HANG_SECS, assert_error, at_once, read, wait_until
+from sessions import Session
 
 SUBIDS = (1_300_000_000, 65536)
 LONG = "print('on', flush=True)\nimport time; time.sleep({})\nprint('through')\n"
@@ -347,6 +348,20 @@ def test_a_new_engine_ends_what_an_earlier_one_made(make_own):
     server.wait_clean()
 
 
+def test_a_new_engine_knows_what_has_ended(make_own):
+    """There was none to see it. Who asks for it hears that it is gone, and not that nobody knows."""
+    server = make_own()
+    session = Session(server)
+    pid, = server.inits()
+    engine = server.child("berth-native")
+    os.kill(engine, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    kill_engine(server)
+    wait_until(lambda: session.post("print(1)").status == 404, lambda: server.log())
+    server.hello()
+    server.wait_clean()
+
+
 def test_a_new_engine_and_a_busy_init(make_own):
     """One that accepts nothing, with as many connections waiting as fit: nobody waits for it, and
     what is said of it is done once it goes on."""
@@ -516,23 +531,45 @@ def test_a_masked_proc_is_named(make_own, person):
     assert_unavailable(server, "/proc", "masked")
 
 
-def test_the_setting_that_forbids_namespaces_is_named(person, programs, shared):
-    state = person.home / "forbidden"
-    state.mkdir()
+def serve_below(person, programs, most, env=None):
+    """A server in a user namespace below which there may be so many. Returns its process and it."""
+    state = pathlib.Path(tempfile.mkdtemp(prefix="below-", dir=person.home))
     os.chown(state, person.uid, person.gid)
-    command = forbid(person, "echo 0 > /proc/sys/user/max_user_namespaces")
-    process = whole_userns([*command, str(programs / "berth"), "serve", "--port", "0", "--state",
-                            str(state)])
+    command = forbid(person, f"echo {most} > /proc/sys/user/max_user_namespaces")
+    words = [f"{name}={value}" for name, value in (env or {}).items()]
+    process = whole_userns([*command, "env", *words, str(programs / "berth"), "serve", "--port", "0",
+                            "--state", str(state)])
+    log = ""
+    while "ready http://" not in log:
+        line = process.stdout.readline().decode()
+        assert line, log
+        log += line
+    server = harness.Server(state=state)
+    server.port = int(log.rsplit(":", 1)[1])
+    return process, server
+
+
+def end_below(process):
+    process.terminate()
+    process.stdout.read()
+    assert process.wait(HANG_SECS) == 0
+
+
+def test_the_setting_that_forbids_namespaces_is_named(person, programs, shared):
+    process, server = serve_below(person, programs, 0)
     try:
-        log = ""
-        while "ready http://" not in log:
-            line = process.stdout.readline().decode()
-            assert line, log
-            log += line
-        server = harness.Server(state=state)
-        server.port = int(log.rsplit(":", 1)[1])
         assert_unavailable(server, "user.max_user_namespaces is 0")
     finally:
-        process.terminate()
-        process.stdout.read()
-        assert process.wait(HANG_SECS) == 0
+        end_below(process)
+
+
+def test_namespaces_that_are_used_up_for_a_while(person, programs, shared):
+    """The engine has one, and none is left for sandboxes: that may pass, so the next one tries again."""
+    process, server = serve_below(person, programs, 1, {"BERTH_TESTING": "1", "BERTH_SWEEP_MS": "500"})
+    try:
+        wait_until(lambda: "no namespaces can be made" in (native(server)["unavailable"] or ""), "it is said")
+        run_tool("nsenter", "--user", "--target", str(process.pid), "sh", "-c",
+                 "echo 1000 > /proc/sys/user/max_user_namespaces")
+        wait_until(lambda: answers_hello(server), "the next engine can")
+    finally:
+        end_below(process)

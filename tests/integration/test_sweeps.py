@@ -132,6 +132,9 @@ def test_an_engine_that_can_make_none_denies_none(make_engine):
         with pytest.raises(EngineError) as problem:
             ask("alive")
         assert problem.value.kind == "unavailable", problem.value
+    with pytest.raises(EngineError) as problem:
+        engine.list()
+    assert problem.value.kind == "unavailable", problem.value
     engine.kill()
     images.unlink()
     images.with_name("aside").rename(images)

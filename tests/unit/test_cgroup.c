@@ -237,6 +237,14 @@ static void test_each_names_what_is_there(void **state)
     assert_int_equal(found.two, rig->root.count);
 }
 
+static pid_t init_pid(struct rig *rig, const char *id)
+{
+    struct err err = ERR_INIT;
+    pid_t pid = -1;
+    assert_ok(cgroup_init_pid(&rig->root, id, &pid, &err), err);
+    return pid;
+}
+
 static void test_enter_kill_remove(void **state)
 {
     struct rig *rig = *state;
@@ -244,10 +252,10 @@ static void test_enter_kill_remove(void **state)
     int status = 0;
     skip_unless_open(rig);
     create(rig, "one");
-    assert_int_equal(cgroup_init_pid(&rig->root, "one"), 0);
+    assert_int_equal(init_pid(rig, "one"), 0);
     rig->pid = start_inside(rig, "one");
-    assert_int_equal(cgroup_init_pid(&rig->root, "one"), rig->pid);
-    assert_int_equal(cgroup_init_pid(&rig->root, "two"), 0);
+    assert_int_equal(init_pid(rig, "one"), rig->pid);
+    assert_int_equal(init_pid(rig, "two"), 0);
     assert_fails(cgroup_remove(&rig->root, "one", &err), ERR_CONFLICT, err);
     cgroup_retire(&rig->root); /* a sandbox lives: the folder has to stay */
     for (size_t i = 0; i < rig->root.count; i++)

@@ -527,15 +527,55 @@ static void silence_has_an_end(void **state)
     peer_stop(&peer);
 }
 
+/* ---- ahead of a program ---- */
+
+/* Gives no credit: the file's first window is all that may be sent. */
+static void play_no_credit(struct peer *peer)
+{
+    peer_hello(peer, PEER_CAPS);
+    (void)peer_expect(peer, FRAME_PUT_FILE);
+    peer_drain(peer);
+}
+
+/* Init never heard of the program, but waits for the rest of its file: what comes next on that
+ * channel would wait with it. */
+static void a_program_that_is_cancelled_amid_its_files_ends_the_channel(void **state)
+{
+    static const char source[2 * FRAME_WINDOW];
+    const char *argv[] = {"true", NULL};
+    struct channel_exec exec = {.exec = {.execution_id = "e", .cwd = "/", .argv = argv, .argc = 1},
+                                .watch = nothing};
+    struct channel_exit out;
+    struct err err = ERR_INIT;
+    struct peer peer;
+    (void)state;
+    exec.watch.cancel_fd = eventfd(1, EFD_CLOEXEC);
+    exec.watch.deadline_ns = clock_now_ns() + STEP_NS;
+    peer_start(&peer, play_no_credit);
+    assert_ok(channel_put_file(peer.channel, "/f", 0644, source, sizeof(source), &err), err);
+    assert_ok(channel_exec(peer.channel, &exec, &out, &err), err);
+    assert_int_equal(out.exit.exit_code, 137);
+    (void)close(exec.watch.cancel_fd);
+    exec.watch.cancel_fd = -1;
+    assert_fails(channel_exec(peer.channel, &exec, &out, &err), ERR_CLOSED, err);
+    peer_stop(&peer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_file_and_what_it_is),     cmocka_unit_test(only_what_it_is),
-        cmocka_unit_test(how_reading_ends),          cmocka_unit_test(who_left_reads_no_more),
-        cmocka_unit_test(a_large_file_takes_credit), cmocka_unit_test(a_file_goes_in),
-        cmocka_unit_test(nothing_is_held_back),      cmocka_unit_test(how_writing_ends),
-        cmocka_unit_test(all_of_it_has_to_arrive),   cmocka_unit_test(who_left_ends_it),
+        cmocka_unit_test(a_file_and_what_it_is),
+        cmocka_unit_test(only_what_it_is),
+        cmocka_unit_test(how_reading_ends),
+        cmocka_unit_test(who_left_reads_no_more),
+        cmocka_unit_test(a_large_file_takes_credit),
+        cmocka_unit_test(a_file_goes_in),
+        cmocka_unit_test(nothing_is_held_back),
+        cmocka_unit_test(how_writing_ends),
+        cmocka_unit_test(all_of_it_has_to_arrive),
+        cmocka_unit_test(who_left_ends_it),
         cmocka_unit_test(silence_has_an_end),
+        cmocka_unit_test(a_program_that_is_cancelled_amid_its_files_ends_the_channel),
     };
     return cmocka_run_group_tests_name("channel_file", tests, NULL, NULL);
 }

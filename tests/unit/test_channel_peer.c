@@ -553,41 +553,6 @@ static void a_cancelled_run_is_killed(void **state)
     heard_done(&heard);
 }
 
-/* Gives no credit: the file's first window is all that may be sent. */
-static void play_no_credit(struct peer *peer)
-{
-    peer_hello(peer, PEER_CAPS);
-    (void)peer_expect(peer, FRAME_PUT_FILE);
-    peer_drain(peer);
-}
-
-/* Init never heard of the program, but waits for the rest of its file: what comes next on that
- * channel would wait with it. */
-static void one_that_is_cancelled_amid_its_files_ends_the_channel(void **state)
-{
-    (void)state;
-    static const char source[2 * FRAME_WINDOW];
-    struct peer peer;
-    struct heard heard;
-    struct channel_exit out;
-    struct err err = ERR_INIT;
-    heard_init(&heard);
-    struct channel_watch watch = watch_for(&heard);
-    cancel_cause = KILL_USER;
-    watch.cancel_cause = &cancel_cause;
-    watch.cancel_fd = eventfd(1, EFD_CLOEXEC);
-    peer_start(&peer, play_no_credit);
-    assert_ok(channel_put_file(peer.channel, "/f", 0644, source, sizeof(source), &err), err);
-    assert_ok(exec_code(&peer, &watch, &out, &err), err);
-    assert_int_equal(out.exit.exit_code, 137);
-    assert_int_equal(out.exit.cause, KILL_USER);
-    (void)close(watch.cancel_fd);
-    watch.cancel_fd = -1;
-    assert_fails(exec_code(&peer, &watch, &out, &err), ERR_CLOSED, err);
-    peer_stop(&peer);
-    heard_done(&heard);
-}
-
 static void play_silence(struct peer *peer)
 {
     (void)begin_run(peer);
@@ -799,7 +764,6 @@ int main(void)
         cmocka_unit_test(what_ends_an_execution),
         cmocka_unit_test(interrupts_as_often_as_asked),
         cmocka_unit_test(a_cancelled_run_is_killed),
-        cmocka_unit_test(one_that_is_cancelled_amid_its_files_ends_the_channel),
         cmocka_unit_test(silence_has_an_end),
         cmocka_unit_test(a_channel_is_used_again),
         cmocka_unit_test(what_is_left_over_is_looked_at),

@@ -181,6 +181,47 @@ static void test_a_prepared_image_is_missed_by_nobody(void **state)
     assert_non_null(strstr(made_of(rig, "four"), "\"Image\":\"base:1\""));
 }
 
+/* Neither sandboxes of the other profile nor, once it did not work, any are made of one. */
+static void test_a_prepared_image_is_taken_for_no_other(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("two");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    (void)snprintf(spec.profile, sizeof(spec.profile), "container");
+    fake_docker_set_image(rig->docker, "sha256:ba5e1");
+    (void)made_of(rig, "one");
+    wait_prepared(rig, "sha256:c0de1");
+    stop_engine(rig, SIGKILL);
+    start_engine(rig);
+    wait_for(is_available(rig));
+    assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    assert_ok(engine_destroy(rig->engine, "two", soon(), &err), err);
+    wait_prepared(rig, "sha256:c0de2");
+    fake_docker_refuse(rig->docker, "-three/start", 1, 500, "exec format error");
+    (void)snprintf(spec.id, sizeof(spec.id), "three");
+    fd_close(&fd);
+    assert_fails(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), ERR_UNAVAILABLE, err);
+    (void)snprintf(spec.id, sizeof(spec.id), "four");
+    assert_ok(engine_create(rig->engine, &spec, soon(), &fd, nonce, &err), err);
+    assert_non_null(strstr(fake_docker_made_of(rig->docker, "berth-" INSTANCE "-four"),
+                           "\"Image\":\"base:1\""));
+}
+
+/* An engine that is to end makes no container for it any more. */
+static void test_preparing_ends_with_the_engine(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    fake_docker_set_image(rig->docker, "sha256:ba5e1");
+    fake_docker_delay(rig->docker, "-prepare-", 1000);
+    assert_ok(create(rig, "one", NULL, &err), err);
+    wait_for(fake_docker_asked(rig->docker, "-prepare-") == 1);
+    stop_engine(rig, SIGTERM);
+    assert_int_equal(fake_docker_asked(rig->docker, "-prepare-"), 1);
+}
+
 /* The daemon removes it already, or can't now: it is asked again. */
 static void test_removal_is_tried_again(void **state)
 {
@@ -376,12 +417,51 @@ static void test_a_list_that_lags_ends_nothing(void **state)
     struct err err = ERR_INIT;
     FD_AUTO int fd = -1;
     assert_ok(create(rig, "one", NULL, &err), err);
+    fake_docker_refuse(rig->docker, "-one/json", 1, 200, "a page of a proxy's");
     fake_docker_lag(rig->docker);
     size_t asked = fake_docker_asked(rig->docker, "-one/json");
     wait_for(fake_docker_asked(rig->docker, "-one/json") >= asked + 2);
     assert_ok(engine_open_channel(rig->engine, "one", soon(), &fd, &err), err);
     assert_says_hi(fd);
     assert_int_equal(gone_count(rig), 0);
+}
+
+/* Nor does it to an engine that knows nothing else: neither of what runs, nor of files that are
+ * kept. */
+static void test_a_list_that_lags_takes_nothing_from_the_next_engine(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("kept");
+    enum engine_state seen = ENGINE_STATE_CREATING;
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int first_fd = -1;
+    FD_AUTO int fd = -1;
+    spec.keep_files = true;
+    assert_ok(create(rig, "one", NULL, &err), err);
+    assert_ok(engine_create(rig->engine, &spec, soon(), &first_fd, nonce, &err), err);
+    assert_ok(engine_stop(rig->engine, "kept", soon(), &err), err);
+    stop_engine(rig, SIGKILL);
+    fake_docker_lag(rig->docker);
+    start_engine(rig);
+    wait_for(engine_inspect(rig->engine, "kept", soon(), &seen, NULL) == 0 &&
+             seen == ENGINE_STATE_STOPPED);
+    assert_ok(engine_open_channel(rig->engine, "one", soon(), &fd, &err), err);
+    assert_says_hi(fd);
+    assert_int_equal(fake_docker_asked(rig->docker, "DELETE "), 0);
+}
+
+/* A proxy lets no events through, and the daemon takes its time to say what it has. */
+static void test_events_that_never_come_hold_up_no_list(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    stop_engine(rig, SIGTERM);
+    fake_docker_refuse(rig->docker, "/events?", 1000, 403, "not through here");
+    fake_docker_delay(rig->docker, "/containers/json?", 1500);
+    start_engine(rig);
+    wait_for(is_available(rig));
+    assert_ok(create(rig, "one", NULL, &err), err);
 }
 
 /* A creation that nobody waits for any more. */
@@ -512,6 +592,24 @@ static void test_an_image_is_pulled_once_it_is_wanted(void **state)
     assert_int_equal(strspn(info.image_ids, "0123456789abcdef"), 16);
 }
 
+/* How far a pull is, is said before the server has given the creation up: after ten seconds. */
+static void test_a_pull_is_told_of_in_time(void **state)
+{
+    struct rig *rig = *state;
+    struct err err = ERR_INIT;
+    struct engine_create spec = spec_of("one");
+    uint8_t nonce[SANDBOX_NONCE_SIZE];
+    FD_AUTO int fd = -1;
+    wait_for(is_available(rig));
+    (void)snprintf(spec.image, sizeof(spec.image), "other:2");
+    fake_docker_refuse(rig->docker, "/images/other:2/json", 1, 404, "No such image");
+    fake_docker_delay(rig->docker, "/images/create", 9000);
+    assert_fails(
+        engine_create(rig->engine, &spec, clock_now_ns() + 10 * CLOCK_NS_PER_S, &fd, nonce, &err),
+        ERR_UNAVAILABLE, err);
+    assert_non_null(strstr(err.public_message, "image other:2 is being pulled"));
+}
+
 static int import(struct rig *rig, const char *name, const struct tar_entry *entries, size_t count,
                   struct err *err)
 {
@@ -581,10 +679,13 @@ int main(void)
         with_rig(test_a_refused_step_leaves_nothing),
         with_rig(test_an_image_is_prepared),
         with_rig(test_a_prepared_image_is_missed_by_nobody),
+        with_rig(test_a_prepared_image_is_taken_for_no_other),
+        with_rig(test_preparing_ends_with_the_engine),
         with_rig(test_removal_is_tried_again),
         with_rig(test_says_what_ended_one),
         with_rig(test_an_old_lack_of_memory_ends_nobody),
         with_rig(test_events_that_end_are_taken_up_again),
+        with_rig(test_events_that_never_come_hold_up_no_list),
         with_rig(test_a_daemon_that_goes_and_comes),
         with_rig(test_a_daemon_that_answered_is_waited_for),
         with_rig(test_a_daemon_that_is_slow_once_is_not_away),
@@ -596,10 +697,12 @@ int main(void)
         with_rig(test_a_stopped_one),
         with_rig(test_limits_are_changed),
         with_rig(test_an_image_is_pulled_once_it_is_wanted),
+        with_rig(test_a_pull_is_told_of_in_time),
 #ifndef __SANITIZE_THREAD__ /* it gives berth-unpack a second thread, and that is refused */
         with_rig(test_layers),
 #endif
         with_rig(test_a_list_that_lags_ends_nothing),
+        with_rig(test_a_list_that_lags_takes_nothing_from_the_next_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -294,7 +295,9 @@ static void a_life(void *context)
     (void)context;
     open_host();
     struct sandbox *sandbox = make(&small_sandbox);
-    require(cgroup_init_pid(&host.cgroups, small_sandbox.id) == sandbox->pid);
+    pid_t pid = 0;
+    require(cgroup_init_pid(&host.cgroups, small_sandbox.id, &pid, NULL) == 0);
+    require(pid == sandbox->pid);
     FD_AUTO int fd = connect_to(sandbox);
     require(run(fd, "id -u; pwd; hostname; echo $$ > file && cat file > copy; exit 9", text,
                 sizeof(text)) == 9);
@@ -343,6 +346,21 @@ static void half_made(void *context)
     close_host();
 }
 
+/* Adopts while so many descriptors can be had; NULL when that failed. */
+static struct sandbox *adopt_with(rlim_t free_count)
+{
+    struct rlimit before;
+    int lowest = dup(host.run_fd);
+    require(lowest >= 0 && close(lowest) == 0);
+    require(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const struct rlimit few = {.rlim_cur = (rlim_t)lowest + free_count,
+                               .rlim_max = before.rlim_max};
+    require(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    struct sandbox *found = sandbox_adopt(&host, small_sandbox.id);
+    require(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    return found;
+}
+
 /* What another engine left: found by its group, connected to, ended without being our child. */
 static void an_adopted_life(void *context)
 {
@@ -353,6 +371,11 @@ static void an_adopted_life(void *context)
     struct sandbox *found = sandbox_adopt(&host, small_sandbox.id);
     require(found && found->pid == pid && found->pidfd >= 0 && !found->child);
     require(found->state == ENGINE_STATE_RUNNING);
+    for (rlim_t count = 0; count < 3; count++) { /* what can't be looked at is not taken for dead */
+        struct sandbox *seen = adopt_with(count);
+        require((count > 0 || !seen) && (!seen || seen->pid == pid));
+        sandbox_free(seen);
+    }
     sandbox_free(first); /* the first engine forgets it; its init is our child and needs a reaper */
     FD_AUTO int fd = connect_to(found);
     char text[16];
