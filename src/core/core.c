@@ -31,7 +31,7 @@
 #define CREATE_BUDGET_NS (10 * CLOCK_NS_PER_S)
 #define ANSWER_NS (10 * CLOCK_NS_PER_S)
 #define IMAGE_LOOK_NS (5 * CLOCK_NS_PER_S)
-#define CAUSE_NS CLOCK_NS_PER_S
+#define CAUSE_NS (3 * CLOCK_NS_PER_S)
 #define FREE_WAIT_NS (3 * CLOCK_NS_PER_S) /* for sandboxes to go, when the server stops */
 
 int live_begin(struct core *core, const char *owner, const char *id, struct record *record,

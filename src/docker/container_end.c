@@ -17,6 +17,10 @@
 /* Between the daemon's word that it is out of memory and the end of its init. */
 #define OOM_NS (10 * CLOCK_NS_PER_S)
 
+/* The daemon hears of a death and of what it was by two ways, in either order: so long the second
+ * one is waited for. */
+#define OOM_LATE_NS (500 * CLOCK_NS_PER_MS)
+
 enum { KILLED = 137 };
 
 static void try_again(struct container *container, void (*what)(void *context))
@@ -208,6 +212,11 @@ static void tell_gone(struct container *container, enum kill_cause cause)
     }
 }
 
+static void on_no_oom(void *context)
+{
+    tell_gone(context, KILL_NONE);
+}
+
 static void on_died(void *context, long status, struct buf *body, const struct err *error)
 {
     struct container *container = context;
@@ -217,7 +226,11 @@ static void on_died(void *context, long status, struct buf *body, const struct e
     if (!error && status == 200 &&
         json_parse_large(body->data, body->size, JSON_VALUES_MAX, &json, NULL) == 0)
         oom = json_is_true(json_object_get(json_object_get(json, "State"), "OOMKilled"));
-    tell_gone(container, oom ? KILL_OOM : KILL_NONE);
+    if (oom || container->oom_ns != 0)
+        tell_gone(container, KILL_OOM);
+    else
+        loop_set_timer(container->service->loop, &container->timer, clock_now_ns() + OOM_LATE_NS,
+                       on_no_oom, container);
 }
 
 /* Only who was killed may have been so for its memory. The daemon says when that happens to any
@@ -248,6 +261,10 @@ void container_died(struct container *container, int exit_code)
 void container_oom(struct container *container)
 {
     container->oom_ns = clock_now_ns();
+    if (!container->dying || container->call)
+        return;
+    loop_stop_timer(&container->timer);
+    tell_gone(container, KILL_OOM);
 }
 
 void container_removed(struct container *container)

@@ -250,6 +250,16 @@ static void test_says_what_ended_one(void **state)
     fake_docker_kill(rig->docker, "berth-" INSTANCE "-two", 0, false);
     wait_for(gone_count(rig) == 2);
     assert_int_equal(rig->causes[1], KILL_NONE);
+    assert_ok(create(rig, "three", NULL, &err), err);
+    fake_docker_kill(rig->docker, "berth-" INSTANCE "-three", 137, false);
+    clock_sleep_ns(50 * CLOCK_NS_PER_MS);
+    fake_docker_oom(rig->docker, "berth-" INSTANCE "-three"); /* the daemon heard of it later */
+    wait_for(gone_count(rig) == 3);
+    assert_int_equal(rig->causes[2], KILL_OOM);
+    assert_ok(create(rig, "four", NULL, &err), err);
+    fake_docker_kill(rig->docker, "berth-" INSTANCE "-four", 137, false);
+    wait_for(gone_count(rig) == 4);
+    assert_int_equal(rig->causes[3], KILL_NONE);
     wait_for(fake_docker_count(rig->docker) == 0);
 }
 
