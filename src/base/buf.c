@@ -32,7 +32,7 @@ uint8_t *buf_reserve(struct buf *buf, size_t size, struct err *err)
         size_t capacity = buf->capacity < 256 ? 256 : buf->capacity * 2;
         if (capacity < needed)
             capacity = needed;
-        if (capacity > buf->max + 1)
+        if (capacity - 1 > buf->max)
             capacity = buf->max + 1;
         uint8_t *data = realloc(buf->data, capacity);
         if (!data) {

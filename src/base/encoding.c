@@ -65,7 +65,7 @@ void base64_write(const void *data, size_t size, enum base64_alphabet alphabet, 
 int base64_append(struct buf *out, const void *data, size_t size, enum base64_alphabet alphabet,
                   struct err *err)
 {
-    char *text = (char *)buf_reserve(out, BASE64_SIZE(size), err);
+    char *text = (char *)buf_reserve(out, BASE64_SIZE(size) - 1, err); /* and a NUL */
     if (!text)
         return -(int)ERR_INTERNAL;
     base64_write(data, size, alphabet, text);

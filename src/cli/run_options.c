@@ -54,7 +54,7 @@ static int add_file(json_t *request, const char *argument, struct err *err)
     if (colon && colon[1] != '\0')
         dest = colon + 1;
     BUF_AUTO struct buf content;
-    buf_init(&content, SIZE_MAX);
+    buf_init(&content, BASE64_SIZE(bytes.size));
     result = base64_append(&content, bytes.data, bytes.size, BASE64_STANDARD, err);
     if (result != 0 || !buf_cstr(&content))
         return err_set(err, ERR_INTERNAL, "no memory");

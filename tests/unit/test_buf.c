@@ -34,6 +34,10 @@ static void test_maximum_is_exact(void **state)
     assert_string_equal(buf_cstr(&buf), "abcd");
     assert_null(buf_reserve(&buf, SIZE_MAX, &err));
     assert_int_equal(err.kind, ERR_TOO_LARGE);
+    BUF_AUTO struct buf endless;
+    buf_init(&endless, SIZE_MAX);
+    assert_ok(buf_append(&endless, "abcd", 4, &err), err);
+    assert_true(endless.capacity >= 5);
 }
 
 static void test_grows_in_many_steps(void **state)
