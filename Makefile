@@ -35,6 +35,7 @@ test-installers: build languages ## libraries of rust, go, typescript and java f
 
 test-engines: build engines ## every conformance case and attack on docker, Podman and gVisor too, and deploy/Dockerfile built (long)
 	@BERTH_TEST_WAYS=all BERTH_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -p no:cacheprovider -ra \
+		-n $${BERTH_TEST_JOBS:-3} --dist loadfile \
 		tests/integration/test_conformance.py tests/integration/test_conformance_limits.py \
 		tests/integration/test_conformance_sessions.py tests/integration/test_docker_daemon.py \
 		tests/integration/test_docker_layers.py tests/integration/test_docker_tls.py \

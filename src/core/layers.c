@@ -434,8 +434,13 @@ static int check_host(struct core *core, const struct layer_want *want, struct e
     if (!core->layers)
         return err_public(err, ERR_UNSUPPORTED,
                           "libraries: this server installs none (BERTH_LAYERS_MAX)");
-    if (strcmp(want->image, "host") != 0) /* what the name means may have changed */
-        (void)slot_info(want->slot, core->image_look_ns, clock_now_ns() + ATTACH_NS, &info, NULL);
+    if (strcmp(want->image, "host") !=
+        0) { /* what the name means may have changed, or be known by now */
+        char image_id[ENGINE_IMAGE_ID_MAX];
+        slot_image_id(want->slot, want->image, image_id);
+        (void)slot_info(want->slot, image_id[0] != '\0' ? core->image_look_ns : 0,
+                        clock_now_ns() + ATTACH_NS, &info, NULL);
+    }
     int result = slot_info(want->slot, INT64_MAX, clock_now_ns() + ATTACH_NS, &info, err);
     if (result == 0)
         result = engines_runtime(want->slot, named ? want->runtime : NULL, &info, runtime, err);
