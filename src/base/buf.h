@@ -27,7 +27,8 @@ int buf_append_str(struct buf *buf, const char *text, struct err *err);
 int buf_printf(struct buf *buf, struct err *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Makes room for size more bytes and a NUL and returns where they go, or NULL; set buf->size afterwards. */
+/* Makes room for size more bytes and a NUL and returns where they go, or NULL; set buf->size
+ * afterwards. */
 uint8_t *buf_reserve(struct buf *buf, size_t size, struct err *err);
 
 /* Drops size bytes at the front. */
