@@ -179,7 +179,9 @@ def test_the_host_notices(way, server):
             "listeners": lambda: socket.create_connection(("127.0.0.1", target.port)).close(),
             "System V memory": lambda: ctypes.memset(target.shm, 0, 8),
             "neighbour's limits": lambda: lower_limits(target),
-            "process": lambda: os.setpriority(os.PRIO_PROCESS, target.keeper.pid, 10),
+            "process": lambda: os.setpriority(
+                os.PRIO_PROCESS, target.keeper.pid,
+                os.getpriority(os.PRIO_PROCESS, target.keeper.pid) + 1),
             "named pipe": lambda: os.read(target.fifo_fd, 8),
             # gVisor's files are its own: there it is seen by its end.
             "neighbour": lambda: os.kill(target.neighbour_init, signal.SIGKILL)
