@@ -16,7 +16,6 @@
 #include "base/fd.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "base/log.h"
 #include "base/mem.h"
 
 enum { NAME_SIZE = 33, ENTRIES_MAX = 4096, TEMP_TRIES = 100 };

@@ -212,6 +212,7 @@ static int try_open_userns(const char *map, int *out_fd, bool *out_died, struct 
     static char stack[16384] __attribute__((aligned(16)));
     char path[64];
     pid_t engine = getpid();
+    *out_died = false;
     pid_t pid =
         clone(wait_for_end, stack + sizeof(stack), CLONE_NEWUSER | CLONE_VM | SIGCHLD, &engine);
     if (pid < 0)
@@ -234,9 +235,9 @@ static int try_open_userns(const char *map, int *out_fd, bool *out_died, struct 
 
 int idrange_open_userns(const char *map, int *out_fd, struct err *err)
 {
-    int result = -1;
-    bool died = true;
-    for (int tries = 0; tries < USERNS_TRIES && result != 0 && died; tries++)
+    bool died = false;
+    int result = try_open_userns(map, out_fd, &died, err);
+    for (int tries = 1; tries < USERNS_TRIES && result != 0 && died; tries++)
         result = try_open_userns(map, out_fd, &died, err); /* one that was killed says nothing */
     return result;
 }
